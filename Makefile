@@ -1,0 +1,51 @@
+# Every target sets itself up: the first one that runs makes .venv and installs what is pinned.
+PYTHON ?= python3
+VENV ?= .venv
+EXTRAS ?= tasks,test,tpu
+WORKDIR ?= runs/demo
+# .venv holds libtpu, which would look for a TPU; JAX_PLATFORMS=tpu or cuda chooses another device.
+export JAX_PLATFORMS ?= cpu
+
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint types format benchmarks clean help
+
+help:
+	@echo "make demo        train a small GLM on the bundled text and fill blanks (minutes, CPU)"
+	@echo "make test        all tests"
+	@echo "make lint types  ruff and mypy, as CI runs them"
+	@echo "make format      rewrite the code in the house's format"
+	@echo "make benchmarks  throughput of corruption, training step and import, one JSON line each"
+
+$(READY): setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 13) else \
+	  "glm_jax needs Python 3.11 or 3.12; $(PYTHON) is %d.%d (choose one: make PYTHON=python3.11)" % v)'
+	@echo "Setting up $(VENV) (3.7 GB; some minutes) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@touch $@
+
+demo: $(READY)
+	@$(BIN)/python -m glm_jax.train --config configs/tiny_cpu.py --workdir $(WORKDIR)
+
+test: $(READY)
+	@$(BIN)/python -m pytest -n 2
+
+lint: $(READY)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(READY)
+	@$(BIN)/mypy
+
+format: $(READY)
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+benchmarks: $(READY)
+	@for name in import_time corruption train_step; do $(BIN)/python benchmarks/$$name.py; done
+
+clean:
+	rm -rf $(VENV) runs

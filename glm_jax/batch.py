@@ -1,0 +1,126 @@
+"""`Batch`, the only thing that passes from data to model, and the intervals of keys it carries.
+
+Attention in GLM is an interval per query: token i sees the keys j with
+`attend_start[i] <= j < attend_end[i]`. Part A of a text (what is left of it) sees all of part A;
+part B (the spans cut out of it) sees part A and itself up to i:
+
+    prefix_bounds(prefix_length=3, length=6)          j: 0 1 2 3 4 5
+        attend_start  0 0 0 0 0 0                 i = 0  x x x . . .   part A
+        attend_end    3 3 3 4 5 6                     1  x x x . . .
+                                                      2  x x x . . .
+                                                      3  x x x x . .   part B
+                                                      4  x x x x x .
+                                                      5  x x x x x x
+
+Causal models are the case `prefix_length=0`, bidirectional ones `prefix_length=length`, documents
+packed into one row start at their own `s` instead of 0, and padding has the empty interval.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+# Values of `Batch.objective`: which objective asked for a target.
+NONE, SPAN, SENTENCE, DOCUMENT, CAUSAL = range(5)
+OBJECTIVES = {"span": SPAN, "sentence": SENTENCE, "document": DOCUMENT, "causal": CAUSAL}
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """B rows of T places: numpy arrays from the data side, jax arrays inside a step.
+
+    Attributes:
+      tokens: [B, T] int32, input ids.
+      targets: [B, T] int32, the id to predict at each place.
+      loss_weights: [B, T] float32, 0 where nothing is predicted, else the objective's weight.
+      positions: [B, T] int32, first dimension: index in the corrupted text; the tokens of a span
+        repeat the index of their mask.
+      block_positions: [B, T] int32, second dimension: 0 in part A, 1, 2, .. inside a span.
+      attend_start: [B, T] int32, first key each query sees, as an index into the row.
+      attend_end: [B, T] int32, one past the last key each query sees.
+      objective: [B, T] int32, which objective asked for the target (`OBJECTIVES`; 0 where nothing
+        is predicted), for losses by objective. May be left out.
+    """
+
+    tokens: Any
+    targets: Any
+    loss_weights: Any
+    positions: Any
+    block_positions: Any
+    attend_start: Any
+    attend_end: Any
+    objective: Any = None
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> "Batch":
+        """Builds a Batch from its field names.
+
+        Args:
+          fields: arrays of one shape [B, T] by field name; `objective` may be missing (all 0 then).
+
+        Raises:
+          ValueError: a field is missing or unknown, or its shape differs from that of `tokens`.
+        """
+        names = [field.name for field in dataclasses.fields(cls)]
+        unknown = sorted(set(fields) - set(names))
+        missing = sorted(set(names) - set(fields) - {"objective"})
+        if unknown or missing:
+            raise ValueError(
+                f"Batch has the fields {', '.join(names)}; got unknown {unknown}, missing {missing}"
+            )
+        arrays = {
+            name: value if hasattr(value, "shape") else np.asarray(value)
+            for name, value in fields.items()
+        }
+        shape = arrays["tokens"].shape
+        if len(shape) != 2:
+            raise ValueError(f"Batch.tokens must have shape [B, T]; got {tuple(shape)}")
+        for name, value in arrays.items():
+            if value.shape != shape:
+                raise ValueError(
+                    f"Batch.{name} must have the shape of tokens, {tuple(shape)}; "
+                    f"got {tuple(value.shape)}"
+                )
+        if arrays.get("objective") is None:
+            arrays["objective"] = np.zeros(shape, np.int32)
+        return cls(**arrays)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the arrays by field name, not copied."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(B, T)."""
+        return self.tokens.shape
+
+
+def prefix_bounds(prefix_length: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """The key intervals of one text: bidirectional up to `prefix_length`, causal from there on.
+
+        prefix_bounds(2, 4) -> attend_start [0 0 0 0], attend_end [2 2 3 4]
+        prefix_bounds(0, 3) -> attend_start [0 0 0],   attend_end [1 2 3]     causal
+        prefix_bounds(3, 3) -> attend_start [0 0 0],   attend_end [3 3 3]     bidirectional
+
+    Args:
+      prefix_length: places of part A, 0 <= prefix_length <= length.
+      length: places in all.
+
+    Returns:
+      (attend_start, attend_end), int32 of shape [length].
+
+    Raises:
+      ValueError: prefix_length outside 0..length, or length negative.
+    """
+    if length < 0 or not 0 <= prefix_length <= length:
+        raise ValueError(
+            f"prefix_length must lie in 0..length; got prefix_length={prefix_length}, "
+            f"length={length}"
+        )
+    start = np.zeros(length, np.int32)
+    end = np.maximum(prefix_length, np.arange(1, length + 1)).astype(np.int32)
+    return start, end

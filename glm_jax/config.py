@@ -1,0 +1,468 @@
+"""What a run is: frozen dataclasses, files that export `get_config()`, and dotted overrides.
+
+# configs/mine.py
+from glm_jax.config import Config, DataConfig, ModelConfig
+
+def get_config():
+    return Config(model=ModelConfig(num_layers=4, embed_dim=256, num_heads=4),
+                  data=DataConfig(source="my/*.txt"))
+
+load_config("configs/mine.py", overrides=["train.num_steps=100", "model.num_layers=2"])
+"""
+
+import ast
+import dataclasses
+import json
+import runpy
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from glm_jax.errors import UserError, did_you_mean
+
+
+def _check(condition: bool, name: str, value: Any, allowed: str) -> None:
+    if not condition:
+        raise UserError(f"{name} must be {allowed}; got {value!r}")
+
+
+def _check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
+    choices = list(choices)
+    if value not in choices:
+        hint = did_you_mean(str(value), map(str, choices))
+        raise UserError(f"{name} must be one of {choices}; got {value!r}{hint}")
+
+
+def _check_rate(name: str, value: float) -> None:
+    _check(0.0 <= value <= 1.0, name, value, "between 0 and 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Shape and numerics of the Transformer (GLM, arXiv:2103.10360, section 2.2).
+
+    Attributes:
+      vocab_size: V, rows of the word table, which is also the output matrix.
+      num_layers: L.
+      embed_dim: D.
+      num_heads: N; D must be a multiple of it unless head_dim is given.
+      head_dim: H, size of one head; None: embed_dim / num_heads.
+      mlp_dim: F, width of the feed-forward layer; None: 4 * embed_dim.
+      max_positions: P, the longest text. With block positions both tables have P + 1 rows, as the
+        published checkpoints have; with "learned" there is one table of P rows.
+      position_encoding: "learned_block" (two tables, GLM) or "learned" (one table, GPT).
+      norm_epsilon: of every LayerNorm.
+      initializer_range: standard deviation of the initial weights; matrices that write into the
+        residual stream get it divided by sqrt(2 L).
+      dropout_rate: on the embeddings and on the output of attention and MLP, in training.
+      attention_dropout_rate: on the attention probabilities, in training.
+      compute_dtype: of activations, "float32" or "bfloat16"; softmax, norms and loss stay float32.
+      param_dtype: of the parameters and of the optimizer's moments.
+      scan_layers: run the layers as one `jax.lax.scan` over stacked parameters (compiles 3-8 times
+        faster); None: scanned on accelerators, unrolled on CPU, where steps are faster unrolled.
+      remat: what the backward pass recomputes: "none", "full" (each layer), "dots" (all but the
+        results of matrix products).
+      attention_backend: "auto" or "xla".
+    """
+
+    vocab_size: int = 8192
+    num_layers: int = 12
+    embed_dim: int = 768
+    num_heads: int = 12
+    head_dim: int | None = None
+    mlp_dim: int | None = None
+    max_positions: int = 512
+    position_encoding: str = "learned_block"
+    norm_epsilon: float = 1e-5
+    initializer_range: float = 0.02
+    dropout_rate: float = 0.1
+    attention_dropout_rate: float = 0.1
+    compute_dtype: str = "float32"
+    param_dtype: str = "float32"
+    scan_layers: bool | None = None
+    remat: str = "none"
+    attention_backend: str = "auto"
+
+    def __post_init__(self):
+        for name in ("vocab_size", "num_layers", "embed_dim", "num_heads", "max_positions"):
+            _check(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
+        for name in ("head_dim", "mlp_dim"):
+            value = getattr(self, name)
+            _check(value is None or value >= 1, f"model.{name}", value, "at least 1 or None")
+        if self.head_dim is None and self.embed_dim % self.num_heads:
+            raise UserError(
+                f"model.embed_dim must be a multiple of model.num_heads when model.head_dim is "
+                f"None; got embed_dim={self.embed_dim}, num_heads={self.num_heads}"
+            )
+        _check_choice(
+            "model.position_encoding", self.position_encoding, ["learned_block", "learned"]
+        )
+        for name in ("compute_dtype", "param_dtype"):
+            _check_choice(f"model.{name}", getattr(self, name), ["float32", "bfloat16"])
+        _check_choice("model.remat", self.remat, ["none", "full", "dots"])
+        _check_choice("model.attention_backend", self.attention_backend, ["auto", "xla"])
+        _check_rate("model.dropout_rate", self.dropout_rate)
+        _check_rate("model.attention_dropout_rate", self.attention_dropout_rate)
+
+    def resolved(self) -> "ModelConfig":
+        """Returns a copy with head_dim and mlp_dim filled in."""
+        return dataclasses.replace(
+            self,
+            head_dim=self.head_dim or self.embed_dim // self.num_heads,
+            mlp_dim=self.mlp_dim or 4 * self.embed_dim,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where text comes from and the shape of a Batch.
+
+    Attributes:
+      source: "bundled" (the corpus in the package), or a glob of files: "my/*.txt" (UTF-8, an empty
+        line ends a document) or "my/*.jsonl" (one JSON object a line, its text under `text_field`).
+      text_field: key of the text in JSON lines.
+      tokenizer: "bundled", or the path of a sentencepiece model or of a directory that holds one.
+      sequence_length: T, places in a row of a Batch: part A and part B together.
+      batch_size: B, rows of a step over all hosts.
+      eval_fraction: share of the documents held out as the split "eval"; a document's split
+        depends on nothing but its text.
+      store: directory of the token store; None: a directory under the cache (`GLM_JAX_CACHE`, else
+        the user's cache directory), named after the corpus, the tokenizer and these settings.
+    """
+
+    source: str = "bundled"
+    text_field: str = "text"
+    tokenizer: str = "bundled"
+    sequence_length: int = 512
+    batch_size: int = 32
+    eval_fraction: float = 0.02
+    store: str | None = None
+
+    def __post_init__(self):
+        _check(self.source != "", "data.source", self.source, "'bundled' or a glob of files")
+        _check(self.sequence_length >= 16, "data.sequence_length", self.sequence_length, ">= 16")
+        _check(self.batch_size >= 1, "data.batch_size", self.batch_size, "at least 1")
+        _check(
+            0.0 < self.eval_fraction < 1.0,
+            "data.eval_fraction",
+            self.eval_fraction,
+            "above 0 and below 1",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class ObjectiveConfig:
+    """What is cut out of a text (GLM, section 2.1) and what it weighs in the loss.
+
+    Attributes:
+      span_rate, sentence_rate, document_rate: shares of rows with [MASK] spans, [sMASK] sentences
+        and a [gMASK] stretch; they must sum to 1.
+      single_span_rate: share of the span rows that have exactly one span.
+      mask_ratio: share of a text's tokens that spans cover.
+      mean_span_length: lambda of the Poisson law that span lengths follow, from 1 on.
+      max_span_length: longest span that is drawn.
+      shuffle_spans: order of the spans in part B: drawn (True) or that of the text.
+      sentence_mask_ratio: share of the tokens that masked sentences reach, the last one finished.
+      document_min_ratio, document_max_ratio: range of the [gMASK] stretch as a share of the text;
+        the article has 0.5 to 1, the published scripts 0.25 to 1.
+      document_prefix_rate: share of document rows whose stretch is the end of the text (left to
+        right); in the others it lies anywhere.
+      span_weight, sentence_weight, document_weight: the loss weight of a predicted token.
+    """
+
+    span_rate: float = 1.0
+    sentence_rate: float = 0.0
+    document_rate: float = 0.0
+    single_span_rate: float = 0.0
+    mask_ratio: float = 0.15
+    mean_span_length: float = 3.0
+    max_span_length: int = 39
+    shuffle_spans: bool = True
+    sentence_mask_ratio: float = 0.15
+    document_min_ratio: float = 0.5
+    document_max_ratio: float = 1.0
+    document_prefix_rate: float = 0.5
+    span_weight: float = 1.0
+    sentence_weight: float = 1.0
+    document_weight: float = 1.0
+
+    def __post_init__(self):
+        rates = ("span_rate", "sentence_rate", "document_rate")
+        for name in (*rates, "single_span_rate", "document_prefix_rate"):
+            _check_rate(f"objective.{name}", getattr(self, name))
+        total = sum(getattr(self, name) for name in rates)
+        if abs(total - 1.0) > 1e-6:
+            raise UserError(f"objective.{', objective.'.join(rates)} must sum to 1; got {total:g}")
+        for name in ("mask_ratio", "sentence_mask_ratio"):
+            value = getattr(self, name)
+            _check(0.0 < value < 1.0, f"objective.{name}", value, "above 0 and below 1")
+        low, high = self.document_min_ratio, self.document_max_ratio
+        if not 0.0 < low <= high <= 1.0:
+            raise UserError(
+                "objective.document_min_ratio and objective.document_max_ratio must satisfy "
+                f"0 < min <= max <= 1; got {low} and {high}"
+            )
+        _check(
+            self.mean_span_length > 0,
+            "objective.mean_span_length",
+            self.mean_span_length,
+            "above 0",
+        )
+        _check(
+            self.max_span_length >= 1,
+            "objective.max_span_length",
+            self.max_span_length,
+            "at least 1",
+        )
+        for name in ("span_weight", "sentence_weight", "document_weight"):
+            _check(getattr(self, name) >= 0, f"objective.{name}", getattr(self, name), "at least 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with the published decay groups (no decay on norms and biases), and its schedule.
+
+    Attributes:
+      peak_learning_rate: reached after `warmup_steps`.
+      schedule: "cosine", "linear" or "constant"; falls to `final_ratio` of the peak at
+        `decay_steps` and stays there.
+      warmup_steps: linear rise from 0.
+      decay_steps: step at which the fall ends, warm-up included; None: train.num_steps.
+      final_ratio: floor as a share of the peak.
+      beta1, beta2, epsilon, weight_decay: of AdamW, decoupled decay.
+      clip_norm: largest global norm of the gradient; None: no clipping.
+    """
+
+    peak_learning_rate: float = 4e-4
+    schedule: str = "cosine"
+    warmup_steps: int = 100
+    decay_steps: int | None = None
+    final_ratio: float = 0.1
+    beta1: float = 0.9
+    beta2: float = 0.98
+    epsilon: float = 1e-6
+    weight_decay: float = 0.1
+    clip_norm: float | None = 1.0
+
+    def __post_init__(self):
+        _check_choice("optimizer.schedule", self.schedule, ["cosine", "linear", "constant"])
+        for name in ("peak_learning_rate", "warmup_steps", "weight_decay", "epsilon"):
+            _check(getattr(self, name) >= 0, f"optimizer.{name}", getattr(self, name), "at least 0")
+        for name in ("beta1", "beta2", "final_ratio"):
+            _check_rate(f"optimizer.{name}", getattr(self, name))
+        _check(
+            self.decay_steps is None or self.decay_steps >= 1,
+            "optimizer.decay_steps",
+            self.decay_steps,
+            "at least 1 or None",
+        )
+        _check(
+            self.clip_norm is None or self.clip_norm > 0,
+            "optimizer.clip_norm",
+            self.clip_norm,
+            "above 0 or None",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """The loop.
+
+    Attributes:
+      num_steps: optimizer steps in all.
+      seed: of parameters, dropout, row order and corruption.
+      accumulation_steps: parts a batch is cut into, one after the other, before an optimizer step;
+        the result is that of the whole batch.
+      loss_reduction: "token_mean" (every predicted token of the global batch alike, times its
+        objective's weight) or "objective_mean" (sum over objectives of weight * mean over the
+        objective's own tokens).
+      log_every, eval_every, checkpoint_every, sample_every: steps between rows of metrics.jsonl,
+        evaluations, checkpoints and filled samples; 0: never (a last checkpoint, evaluation and
+        sample come at the end all the same).
+      eval_batches: batches of the split "eval" in one evaluation.
+      keep_checkpoints: how many of the newest checkpoints stay.
+    """
+
+    num_steps: int = 1000
+    seed: int = 0
+    accumulation_steps: int = 1
+    loss_reduction: str = "token_mean"
+    log_every: int = 10
+    eval_every: int = 200
+    eval_batches: int = 8
+    checkpoint_every: int = 200
+    keep_checkpoints: int = 2
+    sample_every: int = 0
+
+    def __post_init__(self):
+        for name in ("num_steps", "accumulation_steps", "eval_batches", "keep_checkpoints"):
+            _check(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "at least 1")
+        for name in ("seed", "log_every", "eval_every", "checkpoint_every", "sample_every"):
+            _check(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "at least 0")
+        _check_choice("train.loss_reduction", self.loss_reduction, ["token_mean", "objective_mean"])
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each axis; -1 takes what the others leave, on one axis at most.
+
+    Attributes:
+      data: replicas of the parameters; batch rows are split over it.
+      fsdp: parameters, optimizer state and batch rows are split over it.
+      tensor: heads, MLP width and vocabulary are split over it.
+    """
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+    def __post_init__(self):
+        sizes = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        for name, size in sizes.items():
+            _check(size == -1 or size >= 1, f"mesh.{name}", size, "at least 1, or -1 for the rest")
+        if list(sizes.values()).count(-1) > 1:
+            raise UserError(f"at most one axis of mesh may be -1; got {sizes}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A whole run."""
+
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    train: TrainConfig = TrainConfig()
+    mesh: MeshConfig = MeshConfig()
+
+    def __post_init__(self):
+        if self.data.batch_size % self.train.accumulation_steps:
+            raise UserError(
+                "data.batch_size must be a multiple of train.accumulation_steps; got "
+                f"{self.data.batch_size} and {self.train.accumulation_steps}"
+            )
+
+
+def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
+    """Runs a config file and applies overrides.
+
+    Args:
+      path: a Python file that defines `get_config() -> Config`.
+      overrides: dotted assignments such as "train.num_steps=12", checked together.
+
+    Returns:
+      The validated Config.
+
+    Raises:
+      ValueError: no such file, no `get_config` in it, an unknown name (with the nearest one), a
+        value of the wrong type or outside what is allowed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        near = sorted(str(p) for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
+        raise UserError(f"no config file {str(path)!r}{did_you_mean(str(path), near)}")
+    get_config = runpy.run_path(str(path)).get("get_config")
+    if get_config is None:
+        raise UserError(f"{path} defines no get_config()")
+    config = get_config()
+    if not isinstance(config, Config):
+        raise UserError(
+            f"get_config() of {path} must return a glm_jax.config.Config; "
+            f"got {type(config).__name__}"
+        )
+    return apply_overrides(config, overrides)
+
+
+def apply_overrides(config: Config, overrides: Iterable[str]) -> Config:
+    """Returns `config` with dotted assignments applied; see `load_config`."""
+    # All of a section's values are set at once, so that fields that must agree can change together.
+    changes: dict[str, dict[str, Any]] = {}
+    sections = {field.name: field.type for field in dataclasses.fields(config)}
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        name, text = name.strip(), text.strip()
+        if not equals:
+            raise UserError(f"an override is NAME=VALUE; got {override!r}")
+        section, dot, key = name.partition(".")
+        if section not in sections or not dot:
+            names = [f"{s}.{k}" for s in sections for k in _field_types(getattr(config, s))]
+            raise UserError(f"unknown config name {name!r}{did_you_mean(name, names)}")
+        types_by_key = _field_types(getattr(config, section))
+        if key not in types_by_key:
+            hint = did_you_mean(key, types_by_key)
+            raise UserError(f"unknown config name {name!r}{hint}")
+        changes.setdefault(section, {})[key] = _parse(name, text, types_by_key[key])
+    replaced = {
+        section: dataclasses.replace(getattr(config, section), **values)
+        for section, values in changes.items()
+    }
+    return dataclasses.replace(config, **replaced)
+
+
+def _field_types(section: Any) -> dict[str, Any]:
+    return typing.get_type_hints(type(section))
+
+
+def _parse(name: str, text: str, annotation: Any) -> Any:
+    """Reads `text` as the annotated type; a float takes an int, nothing else converts."""
+    choices = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else ()
+    allowed = choices or (annotation,)
+    if type(None) in allowed and text.lower() in ("none", "null"):
+        return None
+    if bool in allowed and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if str in allowed:
+        return text.strip("'\"") if text[:1] in "'\"" else text
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = text
+    if type(value) is int and int not in allowed and float in allowed:
+        return float(value)
+    if type(value) in allowed:
+        return value
+    wanted = " or ".join("None" if t is type(None) else t.__name__ for t in allowed)
+    raise UserError(f"{name} takes {wanted}; got {text!r}")
+
+
+def to_dict(config: Config) -> dict[str, dict[str, Any]]:
+    """The config as nested plain values, as `run.json` holds it."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(values: Mapping[str, Mapping[str, Any]]) -> Config:
+    """The inverse of `to_dict`.
+
+    Raises:
+      ValueError: a section or a name that this version does not know.
+    """
+    sections = {}
+    for field in dataclasses.fields(Config):
+        known = {f.name for f in dataclasses.fields(field.default)}  # type: ignore[arg-type]
+        given = values.get(field.name, {})
+        unknown = sorted(set(given) - known)
+        if unknown:
+            raise UserError(f"unknown config names {[f'{field.name}.{key}' for key in unknown]}")
+        sections[field.name] = type(field.default)(**given)
+    unknown = sorted(set(values) - set(sections))
+    if unknown:
+        raise UserError(f"unknown config sections {unknown}; known: {sorted(sections)}")
+    return Config(**sections)
+
+
+def to_json(config: Config) -> str:
+    """`to_dict` as indented JSON."""
+    return json.dumps(to_dict(config), indent=2) + "\n"
+
+
+def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
+    """The dotted names whose values differ: `{"model.num_layers": (2, 4)}`."""
+    before, after = to_dict(old), to_dict(new)
+    return {
+        f"{section}.{key}": (before[section][key], after[section][key])
+        for section in before
+        for key in before[section]
+        if before[section][key] != after[section][key]
+    }

@@ -1,0 +1,45 @@
+"""The ids that the blank infilling format inserts; text never produces them."""
+
+import dataclasses
+
+# The spelling of each role in prompts and in decoded text.
+SPELLINGS = {
+    "mask": "[MASK]",
+    "gmask": "[gMASK]",
+    "smask": "[sMASK]",
+    "start": "<|startofpiece|>",
+    "end": "<|endofpiece|>",
+    "cls": "[CLS]",
+    "eos": "<|endoftext|>",
+    "pad": "<pad>",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class SpecialTokens:
+    """One id per role.
+
+    Attributes:
+      mask: [MASK], stands for a cut-out span.
+      gmask: [gMASK], stands for a long stretch (document objective).
+      smask: [sMASK], stands for a sentence.
+      start: <|startofpiece|>, the first input of a span in part B.
+      end: <|endofpiece|>, the last target of a span; never an input.
+      cls: [CLS], first token of every document.
+      eos: last token of every complete document.
+      pad: fills a row behind its last document; never seen by attention.
+    """
+
+    mask: int
+    gmask: int
+    smask: int
+    start: int
+    end: int
+    cls: int
+    eos: int
+    pad: int
+
+    @property
+    def masks(self) -> tuple[int, int, int]:
+        """The ids of the three blanks."""
+        return (self.mask, self.gmask, self.smask)
