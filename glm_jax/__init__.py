@@ -23,15 +23,26 @@ _HOMES = {
 }
 _MODULES = ["corruption"]
 
-__all__ = [*_HOMES, *_MODULES]
+__all__ = [
+    "Batch",
+    "Config",
+    "LanguageModel",
+    "ModelConfig",
+    "batches",
+    "corruption",
+    "load",
+    "load_config",
+    "load_tokenizer",
+    "prefix_bounds",
+]
 
 if TYPE_CHECKING:
-    from glm_jax import corruption as corruption
-    from glm_jax.batch import Batch as Batch
-    from glm_jax.batch import prefix_bounds as prefix_bounds
-    from glm_jax.config import Config as Config
-    from glm_jax.config import ModelConfig as ModelConfig
-    from glm_jax.config import load_config as load_config
+    from glm_jax import corruption
+    from glm_jax.batch import Batch, prefix_bounds
+    from glm_jax.config import Config, ModelConfig, load_config
+    from glm_jax.inference.language_model import LanguageModel, load
+    from glm_jax.interop.tokenizers import load_tokenizer
+    from glm_jax.pipeline import batches
 
 
 def __getattr__(name: str) -> Any:

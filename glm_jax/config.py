@@ -438,14 +438,15 @@ def from_dict(values: Mapping[str, Mapping[str, Any]]) -> Config:
     Raises:
       ValueError: a section or a name that this version does not know.
     """
+    default = Config()
     sections = {}
-    for field in dataclasses.fields(Config):
-        known = {f.name for f in dataclasses.fields(field.default)}  # type: ignore[arg-type]
-        given = values.get(field.name, {})
-        unknown = sorted(set(given) - known)
+    for name in [field.name for field in dataclasses.fields(default)]:
+        section = getattr(default, name)
+        given = values.get(name, {})
+        unknown = sorted(set(given) - set(_field_types(section)))
         if unknown:
-            raise UserError(f"unknown config names {[f'{field.name}.{key}' for key in unknown]}")
-        sections[field.name] = type(field.default)(**given)
+            raise UserError(f"unknown config names {[f'{name}.{key}' for key in unknown]}")
+        sections[name] = type(section)(**given)
     unknown = sorted(set(values) - set(sections))
     if unknown:
         raise UserError(f"unknown config sections {unknown}; known: {sorted(sections)}")

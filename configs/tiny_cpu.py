@@ -1,0 +1,45 @@
+"""A GLM of 6 M parameters on the bundled text: the demo.
+
+    python -m glm_jax.train --config configs/tiny_cpu.py --workdir runs/demo
+
+Every kind of row: [MASK] spans, [sMASK] sentences, [gMASK] documents.
+"""
+
+from glm_jax.config import (
+    Config,
+    DataConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    OptimizerConfig,
+    TrainConfig,
+)
+
+
+def get_config() -> Config:
+    return Config(
+        model=ModelConfig(
+            vocab_size=8192,
+            num_layers=4,
+            embed_dim=256,
+            num_heads=4,
+            max_positions=256,
+            dropout_rate=0.0,
+            attention_dropout_rate=0.0,
+        ),
+        data=DataConfig(source="bundled", sequence_length=256, batch_size=16),
+        objective=ObjectiveConfig(span_rate=0.5, sentence_rate=0.2, document_rate=0.3),
+        optimizer=OptimizerConfig(
+            peak_learning_rate=2e-3,
+            warmup_steps=50,
+            beta2=0.98,
+            weight_decay=0.1,
+        ),
+        train=TrainConfig(
+            num_steps=600,
+            log_every=10,
+            eval_every=100,
+            eval_batches=8,
+            checkpoint_every=100,
+            sample_every=200,
+        ),
+    )
