@@ -15,7 +15,7 @@ _HOMES = {
     "prefix_bounds": "glm_jax.batch",
     "ModelConfig": "glm_jax.config",
     "Config": "glm_jax.config",
-    "load_config": "glm_jax.config",
+    "load_config": "glm_jax.config_files",
     "load": "glm_jax.inference.language_model",
     "LanguageModel": "glm_jax.inference.language_model",
     "load_tokenizer": "glm_jax.interop.tokenizers",
@@ -39,7 +39,8 @@ __all__ = [
 if TYPE_CHECKING:
     from glm_jax import corruption
     from glm_jax.batch import Batch, prefix_bounds
-    from glm_jax.config import Config, ModelConfig, load_config
+    from glm_jax.config import Config, ModelConfig
+    from glm_jax.config_files import load_config
     from glm_jax.inference.language_model import LanguageModel, load
     from glm_jax.interop.tokenizers import load_tokenizer
     from glm_jax.pipeline import batches

@@ -10,7 +10,8 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from glm_jax.config import Config, load_config
+from glm_jax.config import Config
+from glm_jax.config_files import load_config
 from glm_jax.errors import UserError
 
 
