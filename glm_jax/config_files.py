@@ -1,13 +1,15 @@
 """Config files that export `get_config()`, and dotted overrides.
 
-# configs/mine.py
-from glm_jax.config import Config, DataConfig, ModelConfig
+A file of one's own, and how it is read:
 
-def get_config():
-    return Config(model=ModelConfig(num_layers=4, embed_dim=256, num_heads=4),
-                  data=DataConfig(source="my/*.txt"))
+    # configs/mine.py
+    from glm_jax.config import Config, DataConfig, ModelConfig
 
-load_config("configs/mine.py", overrides=["train.num_steps=100", "model.num_layers=2"])
+    def get_config():
+        return Config(model=ModelConfig(num_layers=4, embed_dim=256, num_heads=4),
+                      data=DataConfig(source="my/*.txt"))
+
+    load_config("configs/mine.py", overrides=["train.num_steps=100", "model.num_layers=2"])
 """
 
 import ast
