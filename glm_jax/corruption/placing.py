@@ -1,0 +1,118 @@
+"""Where spans go: lengths and draws in, half-open intervals out (the published rule)."""
+
+from collections.abc import Sequence
+
+Span = tuple[int, int]
+
+
+def place_spans(lengths: Sequence[int], total: int, draws: Sequence[int]) -> list[Span]:
+    """Lays spans out in `total` places with at least one free place between neighbours.
+
+    The draws, sorted, say how much free room lies left of each span. Lengths 3, 2, 1 in 20 places
+    leave draws of 0..12; the draws 5, 0, 12 give
+
+        place_spans([3, 2, 1], 20, [5, 0, 12]) -> [(0, 3), (9, 11), (19, 20)]
+        x x x . . . . . . x x . . . . . . . . x
+
+    Args:
+      lengths: length of each span, in text order, each at least 1.
+      total: places of the area, counted from 0.
+      draws: one integer per span in 0..total - sum(lengths) - len(lengths) + 1, in any order.
+
+    Returns:
+      One (start, end) per length, half-open and ascending.
+
+    Raises:
+      ValueError: the spans do not fit, there is not one draw per span, or a draw is out of range.
+    """
+    lengths, draws = [int(n) for n in lengths], [int(d) for d in draws]
+    if any(length < 1 for length in lengths):
+        raise ValueError(f"lengths must be at least 1; got {lengths}")
+    if len(draws) != len(lengths):
+        raise ValueError(f"draws must be one per span, {len(lengths)}; got {len(draws)}")
+    if not lengths:
+        return []
+    highest = total - sum(lengths) - len(lengths) + 1
+    if highest < 0:
+        raise ValueError(
+            f"{len(lengths)} spans of {sum(lengths)} tokens with a free place between neighbours "
+            f"need {sum(lengths) + len(lengths) - 1} places; total is {total}"
+        )
+    if min(draws) < 0 or max(draws) > highest:
+        raise ValueError(f"draws must lie in 0..{highest}; got {draws}")
+    spans, used = [], 0
+    for length, draw in zip(lengths, sorted(draws), strict=True):
+        start = draw + used
+        spans.append((start, start + length))
+        used += length + 1
+    return spans
+
+
+def place_in_documents(
+    tokens: Sequence[int],
+    lengths: Sequence[int],
+    draws: Sequence[int],
+    *,
+    cls_id: int,
+    eos_id: int,
+    mask_ratio: float = 0.15,
+) -> tuple[list[Span], bool]:
+    """Lays spans out over the documents of one row exactly as the published code does.
+
+    The smaller documents take lengths from the front of the list while these cover at most
+    `mask_ratio` of them, the largest takes what is left. Where that does not fit, the published
+    code drops the row. Rows built here never do (see `glm_jax.corruption.spans`); this function is
+    for parity.
+
+        tokens  C a b E C c d e f g h E     C = cls_id, E = eos_id
+        areas     ^^^     ^^^^^^^^^^^       the first takes nothing: 0.15 * 2 tokens < 1
+        place_in_documents(tokens, [1, 2], [0, 1], ...) -> ([(5, 6), (8, 10)], True)
+
+    Args:
+      tokens: the row, documents ending in `eos_id`, the last perhaps cut.
+      lengths: span lengths in the order in which they are handed out.
+      draws: for `place_spans`, document by document from the smallest on; what is not needed is
+        left over.
+      cls_id, eos_id: never covered by a span.
+      mask_ratio: share of a smaller document that spans may cover.
+
+    Returns:
+      (spans, kept): spans document by document from the smallest on, and whether all lengths found
+      a place (the published code drops the row otherwise).
+
+    Raises:
+      ValueError: too few draws, or one out of range.
+    """
+    lengths, draws = list(lengths), list(draws)
+    areas = _areas(tokens, cls_id, eos_id)
+    spans: list[Span] = []
+    taken = 0
+    for i, (offset, size) in enumerate(areas):
+        largest = i == len(areas) - 1
+        count, covered = 0, 0
+        for length in lengths[taken:]:
+            fits = (
+                covered + count + length <= size
+                if largest
+                else covered + length <= int(mask_ratio * size)
+            )
+            if not fits:
+                break
+            count, covered = count + 1, covered + length
+        placed = place_spans(lengths[taken : taken + count], size, draws[taken : taken + count])
+        spans += [(offset + start, offset + end) for start, end in placed]
+        taken += count
+    return spans, taken == len(lengths)
+
+
+def _areas(tokens: Sequence[int], cls_id: int, eos_id: int) -> list[tuple[int, int]]:
+    """(offset, size) of what may be covered of each document, smallest first, later ones first."""
+    areas, end = [], len(tokens)
+    starts = [0, *(i + 1 for i, token in enumerate(tokens) if token == eos_id)]
+    for start in reversed(starts):
+        offset = start + (start < len(tokens) and tokens[start] == cls_id)
+        # The published code spares the last token of a document that was cut.
+        last = end - 1 if start == starts[-1] else end
+        areas.append((offset, max(0, last - offset)))
+        end = start - 1
+    return sorted(areas, key=lambda area: area[1])
