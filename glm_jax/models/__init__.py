@@ -1,0 +1,1 @@
+"""The Transformer (`transformer`), its parameters (`params`), its variants and its attention."""

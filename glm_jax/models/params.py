@@ -1,0 +1,143 @@
+"""Parameters as a plain nested dict: created on a mesh, bound to a `Transformer`, converted.
+
+    params["embedding"]["table"]                       [V, D]
+    params["layers"]["3"]["mlp"]["up"]["kernel"]       [D, F]       listed layers
+    params["layers"]["mlp"]["up"]["kernel"]            [L, D, F]    stacked layers
+
+A dict is what jit, grad, optax and orbax take without knowing flax; `bind` turns it into the module
+where the model runs.
+"""
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh
+
+from glm_jax.config import ModelConfig
+from glm_jax.models.transformer import Transformer, uses_scan
+from glm_jax.sharding import param_shardings
+
+Params = dict[str, Any]
+
+
+def create_params(config: ModelConfig, mesh: Mesh, seed: int) -> Params:
+    """Draws the initial parameters, each device only its share.
+
+    The values depend on `seed` and on each parameter's path, not on the mesh nor on whether layers
+    are stacked.
+
+    Raises:
+      UserError: the mesh cannot split a parameter; see `glm_jax.sharding.param_shardings`.
+    """
+    shardings = param_shardings(_abstract(config), mesh)
+    return jax.jit(functools.partial(_draw, config), out_shardings=shardings)(jax.random.key(seed))
+
+
+def abstract_params(config: ModelConfig, mesh: Mesh) -> Params:
+    """`create_params` without the values: a `jax.ShapeDtypeStruct` with its sharding for each."""
+    shapes = _abstract(config)
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        param_shardings(shapes, mesh),
+    )
+
+
+def bind(config: ModelConfig, params: Params) -> Transformer:
+    """The module that computes with `params`; cheap, and usable inside jit and grad.
+
+    Args:
+      config: the model's; whether layers are stacked is read from `params`.
+      params: nested dict of arrays, or of what stands for them while jax traces.
+
+    Raises:
+      ValueError: the paths in `params` are not those of the model.
+    """
+    graph, treedef, paths = _skeleton(dataclasses.replace(config, scan_layers=is_stacked(params)))
+    leaves = dict(_flatten(params))
+    if leaves.keys() != set(paths):
+        odd = sorted(leaves.keys() ^ set(paths))
+        raise ValueError(f"params do not fit the model; on one side only: {', '.join(odd)}")
+    return nnx.merge(graph, jax.tree.unflatten(treedef, [leaves[path] for path in paths]))
+
+
+def is_stacked(params: Params) -> bool:
+    """Whether the layers' parameters have a leading axis L."""
+    return "0" not in params["layers"]
+
+
+def stack_layers(params: Params) -> Params:
+    """Listed layers -> stacked layers, exactly; stacked ones are returned as they are."""
+    if is_stacked(params):
+        return params
+    layers = params["layers"]
+    listed = [layers[str(index)] for index in range(len(layers))]
+    return {**params, "layers": jax.tree.map(lambda *leaves: jnp.stack(leaves), *listed)}
+
+
+def unstack_layers(params: Params) -> Params:
+    """Stacked layers -> listed layers, exactly; listed ones are returned as they are."""
+    if not is_stacked(params):
+        return params
+    stacked = params["layers"]
+    num_layers = jax.tree.leaves(stacked)[0].shape[0]
+    layers = {str(i): jax.tree.map(lambda leaf: leaf[i], stacked) for i in range(num_layers)}  # noqa: B023
+    return {**params, "layers": layers}
+
+
+def decay_mask(params: Params) -> Params:
+    """True where weight decay applies: everything but biases and the scales of norms.
+
+    The word and position tables do decay, as in the published code.
+    """
+    return jax.tree.map_with_path(lambda path, _: path[-1].key not in ("bias", "scale"), params)
+
+
+def count_params(config: ModelConfig) -> int:
+    """Parameters of the model, nothing allocated."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(_abstract(config)))
+
+
+def _draw(config: ModelConfig, key: jax.Array) -> Params:
+    # Stacked layers compile once instead of L times; both forms have the same values.
+    stacked = dataclasses.replace(config, scan_layers=True)
+    params = _to_dict(nnx.state(Transformer(stacked, rngs=nnx.Rngs(params=key))))
+    return params if uses_scan(config) else unstack_layers(params)
+
+
+def _abstract(config: ModelConfig) -> Params:
+    return jax.eval_shape(functools.partial(_draw, config), jax.random.key(0))
+
+
+@functools.cache
+def _skeleton(config: ModelConfig) -> tuple[nnx.GraphDef, Any, list[str]]:
+    """The module's structure, and the paths of its parameters in the order of its leaves."""
+    module = nnx.eval_shape(lambda: Transformer(config, rngs=nnx.Rngs(params=0)))
+    graph, state = nnx.split(module)
+    paths = ["/".join(map(str, path)) for path, _ in nnx.to_flat_state(state)]
+    return graph, jax.tree.structure(state), paths
+
+
+def _to_dict(state: nnx.State) -> Params:
+    """Nested dict with string keys only, as checkpoints have them."""
+    params: Params = {}
+    for path, variable in nnx.to_flat_state(state):
+        *parents, name = map(str, path)
+        node = params
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[name] = variable[...]
+    return params
+
+
+def _flatten(params: Params, prefix: str = "") -> list[tuple[str, Any]]:
+    items: list[tuple[str, Any]] = []
+    for name, value in params.items():
+        path = f"{prefix}{name}"
+        items += _flatten(value, f"{path}/") if isinstance(value, dict) else [(path, value)]
+    return items

@@ -1,0 +1,155 @@
+"""Which device holds what: the mesh, and one table from parameter path to mesh axes.
+
+A parameter's path names its logical axes (`LOGICAL_AXES`), a logical axis is split over at most one
+mesh axis (`MESH_AXES`):
+
+    layers/3/attention/query/kernel [D, N, H] -> (embed, heads, head_dim) -> P("fsdp", "tensor")
+
+Rows of a batch are split over ("data", "fsdp"); XLA derives everything else.
+"""
+
+import itertools
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from glm_jax.config import MeshConfig
+from glm_jax.errors import UserError
+
+AXES = ("data", "fsdp", "tensor")
+BATCH_AXES = ("data", "fsdp")
+
+# Parameter path (the number of a listed layer left out) -> logical axis of each dimension.
+LOGICAL_AXES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    (r"embedding/table", ("vocab", "embed")),
+    (r"positions/(table|block_table)", ("position", "embed")),
+    (r"(.*/)?\w*norm/(scale|bias)", ("norm",)),
+    (r"layers/attention/(query|key|value)/kernel", ("embed", "heads", "head_dim")),
+    (r"layers/attention/(query|key|value)/bias", ("heads", "head_dim")),
+    (r"layers/attention/out/kernel", ("heads", "head_dim", "embed")),
+    (r"layers/mlp/up/kernel", ("embed", "mlp")),
+    (r"layers/mlp/up/bias", ("mlp",)),
+    (r"layers/mlp/down/kernel", ("mlp", "embed")),
+    (r"layers/(attention/out|mlp/down)/bias", ("norm",)),
+)
+
+# Logical axis -> mesh axis; None: not split.
+MESH_AXES: dict[str, str | None] = {
+    "layers": None,
+    "vocab": "tensor",
+    "embed": "fsdp",
+    "heads": "tensor",
+    "head_dim": None,
+    "mlp": "tensor",
+    "position": None,
+    "norm": None,
+}
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Arranges devices along ("data", "fsdp", "tensor").
+
+    Args:
+      config: the size of each axis; one may be -1 and takes what the others leave.
+      devices: None: all there are.
+
+    Returns:
+      A mesh whose axes are all Auto: XLA places what is not constrained.
+
+    Raises:
+      UserError: the sizes do not make up the number of devices.
+    """
+    devices = jax.devices() if devices is None else list(devices)
+    sizes = [getattr(config, axis) for axis in AXES]
+    known = math.prod(size for size in sizes if size != -1)
+    if -1 in sizes and len(devices) % known == 0:
+        sizes[sizes.index(-1)] = len(devices) // known
+    if math.prod(sizes) != len(devices):
+        asked = ", ".join(f"mesh.{a}={getattr(config, a)}" for a in AXES)
+        raise UserError(
+            f"{asked} asks for {'a multiple of ' if -1 in sizes else ''}{known} devices; there are "
+            f"{len(devices)}; sizes (data, fsdp, tensor) that fit: {_choices(len(devices), sizes)}"
+        )
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+def _choices(num_devices: int, asked: list[int]) -> str:
+    """The shapes that use all devices, those that change fewest of the sizes asked for first."""
+    divisors = [n for n in range(1, num_devices + 1) if num_devices % n == 0]
+    shapes = [s for s in itertools.product(divisors, repeat=3) if math.prod(s) == num_devices]
+    shapes.sort(key=lambda shape: sum(a != b for a, b in zip(shape, asked, strict=True)))
+    return ", ".join(map(str, shapes[:4]))
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows over ("data", "fsdp"), for every field [B, T] of a Batch."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def param_shardings(params: Any, mesh: Mesh) -> Any:
+    """The sharding of every parameter, by its path.
+
+    Args:
+      params: nested dict of arrays or of anything with a shape.
+      mesh: from `make_mesh`.
+
+    Returns:
+      The same tree with a `NamedSharding` in place of each array.
+
+    Raises:
+      UserError: no rule for a path, or a dimension that its mesh axis does not divide.
+    """
+    return jax.tree.map_with_path(
+        lambda path, leaf: NamedSharding(mesh, _spec(path_name(path), leaf.shape, mesh)), params
+    )
+
+
+def path_name(path: tuple) -> str:
+    """`layers/3/mlp/up/kernel` for a path of jax.tree."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def logical_axes(name: str, rank: int) -> tuple[str, ...]:
+    """The logical axes of the parameter `name`; stacked layers have "layers" in front.
+
+    Raises:
+      UserError: no rule fits, or it fits with another number of dimensions.
+    """
+    bare = re.sub(r"^layers/\d+/", "layers/", name)
+    for pattern, axes in LOGICAL_AXES:
+        if re.fullmatch(pattern, bare):
+            stacked = bare == name and name.startswith("layers/")
+            axes = ("layers", *axes) if stacked else axes
+            if len(axes) != rank:
+                raise UserError(f"parameter {name} has {rank} dimensions; its rule gives {axes}")
+            return axes
+    raise UserError(f"parameter {name} has no rule in glm_jax.sharding.LOGICAL_AXES")
+
+
+def _spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+    axes = logical_axes(name, len(shape))
+    mesh_axes = [MESH_AXES[axis] for axis in axes]
+    for axis, mesh_axis, size in zip(axes, mesh_axes, shape, strict=True):
+        if mesh_axis is not None and size % mesh.shape[mesh_axis]:
+            raise UserError(
+                f"parameter {name} {tuple(shape)}: dimension {axis!r} of size {size} cannot be "
+                f"split over mesh.{mesh_axis}={mesh.shape[mesh_axis]}"
+            )
+    return PartitionSpec(*mesh_axes)
+
+
+def constrain_rows(x: jax.Array) -> jax.Array:
+    """Keeps activations [B, ...] split by rows, where a mesh is set (`jax.set_mesh`)."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or not set(BATCH_AXES) <= set(mesh.axis_names):
+        return x
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(BATCH_AXES))
