@@ -1,0 +1,1 @@
+"""Token store, rows and row stream: numpy and Grain, no TensorFlow."""
