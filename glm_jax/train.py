@@ -1,0 +1,62 @@
+"""Trains a model: `python -m glm_jax.train --config configs/tiny_cpu.py --workdir runs/tiny`."""
+
+import argparse
+import os
+from pathlib import Path
+
+from glm_jax import cli
+
+_STATUS = """exit status:
+  0    done, or there was nothing left to do
+  1    the loss is no longer finite (the last good checkpoint stays), or a bug (with a traceback)
+  2    a mistake in the config or the workdir; nothing is written
+  143  stopped by SIGTERM, 130 by SIGINT, with a checkpoint saved; a second signal ends at once
+
+The same command goes on where a stopped or killed run left off, to the same result."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m glm_jax.train",
+        description="Trains a model on text, or goes on with the run in a workdir.",
+        epilog=_STATUS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    cli.add_config_arguments(parser)
+    parser.add_argument(
+        "--workdir",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="where checkpoints, metrics.jsonl, loss.png and samples.txt go; made if missing",
+    )
+    args = parser.parse_args()
+    config = cli.config_from(args)
+
+    import jax
+
+    from glm_jax import pipeline
+    from glm_jax.interop.tokenizers import load_tokenizer
+    from glm_jax.training.loop import train
+
+    if jax.default_backend() != "cpu":
+        keep_compilations()
+    tokenizer = load_tokenizer(config.data.tokenizer)
+
+    def batches(split: str, shard_index: int, num_shards: int) -> pipeline.RowStream:
+        return pipeline.batches(config, split, shard_index, num_shards)
+
+    return train(config, args.workdir, batches, tokenizer)
+
+
+def keep_compilations() -> None:
+    """Lets a second start on an accelerator read what the first one compiled."""
+    import jax
+
+    if jax.config.values.get("jax_compilation_cache_dir") is None:
+        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        jax.config.update("jax_compilation_cache_dir", str(Path(cache, "glm_jax", "compiled")))
+
+
+if __name__ == "__main__":
+    cli.run(main)

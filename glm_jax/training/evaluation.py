@@ -1,0 +1,83 @@
+"""Evaluation on the held split: the same batches each time, no dropout, unigram loss beside it."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from glm_jax.batch import OBJECTIVES, Batch
+from glm_jax.config import Config
+from glm_jax.training.objective import objective_sums, summarize
+from glm_jax.training.step import make_eval_step
+from glm_jax.training.unigram import unigram_losses
+
+
+class Evaluator:
+    """Losses of the eval batches under parameters, and under the frequencies of targets."""
+
+    def __init__(self, config: Config, batches: Sequence[Batch], counts: np.ndarray):
+        """Args:
+        config: of the run.
+        batches: global Batches on the devices, the same in every evaluation.
+        counts: targets of the training rows by objective, [5, V].
+        """
+        self._reduction = config.train.loss_reduction
+        self._batches = batches
+        self._eval_step = make_eval_step(config.model)
+        self.baseline = self._unigram(counts)
+
+    def __call__(self, params: Any) -> dict[str, float]:
+        """Evaluates.
+
+        Returns:
+          `eval/loss` (reduced as the training loss, over all batches at once), `eval/loss/NAME` by
+          objective, and `eval/unigram_loss`, `eval/unigram_loss/NAME` of the same targets.
+        """
+        sums = _total([self._eval_step(params, batch) for batch in self._batches])
+        means = summarize(sums, self._reduction)
+        return {f"eval/{name}": float(value) for name, value in means.items()} | self.baseline
+
+    def loss_of(self, params: Any, batch: Batch) -> float:
+        """The loss of one batch, without dropout."""
+        return float(summarize(self._eval_step(params, batch), self._reduction)["loss"])
+
+    def _unigram(self, counts: np.ndarray) -> dict[str, float]:
+        """Each objective's targets under its own frequencies; all under those of all."""
+        by_objective = unigram_losses(counts)
+        overall = np.broadcast_to(unigram_losses(counts.sum(0)), by_objective.shape)
+        values: dict[str, float] = {}
+        for table, names in ((by_objective, "by objective"), (overall, "overall")):
+            sums = _total([_table_sums(table, batch) for batch in self._batches])
+            means = summarize(sums, self._reduction)
+            loss = means.pop("loss")
+            chosen = {"loss": loss} if names == "overall" else means
+            values |= {f"eval/unigram_{name}": float(value) for name, value in chosen.items()}
+        return values
+
+
+def evaluation_line(step: int, values: dict[str, float]) -> str:
+    """One line to read: `step 200: held out 5.102 (unigram 6.310), span 5.0 (6.2)`."""
+    parts = []
+    for name in ("", *OBJECTIVES):
+        suffix = f"/{name}" if name else ""
+        loss, baseline = values[f"eval/loss{suffix}"], values[f"eval/unigram_loss{suffix}"]
+        if math.isfinite(loss):
+            parts.append(f"{name or 'held out'} {loss:.3f} (unigram {baseline:.3f})")
+    return f"step {step}: {', '.join(parts)}"
+
+
+@jax.jit
+def _table_sums(table: jax.Array, batch: Batch) -> dict[str, jax.Array]:
+    """Sums of losses looked up in `table` [5, V] by objective and target."""
+    return objective_sums(jnp.asarray(table)[batch.objective, batch.targets], batch)
+
+
+def _total(sums: list[dict[str, jax.Array]]) -> dict[str, np.ndarray]:
+    """Adds up in float64 on the host."""
+    return {
+        name: np.sum([np.asarray(one[name], np.float64) for one in sums], axis=0)
+        for name in sums[0]
+    }

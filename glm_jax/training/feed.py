@@ -1,0 +1,83 @@
+"""Batches on their devices, made ready in a thread while the step before them runs."""
+
+import dataclasses
+import queue
+import threading
+from typing import Any
+
+import jax
+from jax.sharding import NamedSharding
+
+from glm_jax.batch import Batch
+
+
+@dataclasses.dataclass(frozen=True)
+class Fed:
+    """A global Batch and where the stream stood.
+
+    Attributes:
+      batch: [B, T] over all hosts, on the devices.
+      stream_state: of the stream after this batch, for a checkpoint after its step.
+      statistics: what the stream counted in this batch alone (this host's rows).
+    """
+
+    batch: Batch
+    stream_state: bytes
+    statistics: dict[str, int]
+
+
+def to_devices(batch: Batch, sharding: NamedSharding) -> Batch:
+    """The global Batch of which `batch` is this host's share of rows."""
+    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), batch)
+
+
+class Feed:
+    """Iterator of `Fed`, `depth` batches ahead of the loop."""
+
+    def __init__(self, stream: Any, sharding: NamedSharding, depth: int = 2):
+        """Starts to read.
+
+        Args:
+          stream: a `RowStream`, this thread's alone from now on.
+          sharding: of the global batch.
+          depth: batches that wait at most.
+        """
+        self._stream = stream
+        self._sharding = sharding
+        self._ready: queue.Queue[Fed | Exception] = queue.Queue(depth)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._fill, name="feed", daemon=True)
+        self._thread.start()
+
+    def _fill(self) -> None:
+        counted: dict[str, int] = dict(self._stream.statistics)
+        try:
+            while not self._closed.is_set():
+                batch = to_devices(next(self._stream), self._sharding)
+                total = dict(self._stream.statistics)
+                new = {name: total[name] - counted.get(name, 0) for name in total}
+                counted = total
+                self._put(Fed(batch, self._stream.get_state(), new))
+        except Exception as error:
+            self._put(error)
+
+    def _put(self, item: Fed | Exception) -> None:
+        while not self._closed.is_set():
+            try:
+                return self._ready.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+
+    def __iter__(self) -> "Feed":
+        return self
+
+    def __next__(self) -> Fed:
+        item = self._ready.get()
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self._closed.set()
+        self._thread.join()

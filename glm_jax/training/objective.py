@@ -1,0 +1,143 @@
+"""What training minimises: token cross entropy, two ways to average it, and losses by objective.
+
+Two rows of three places, targets where the weight is not 0, "token_mean":
+
+    objective     [[span, span, 0], [document, 0, 0]]
+    loss_weights  [[1,    1,    0], [2,        0, 0]]
+    coefficients  [[1/4,  1/4,  0], [2/4,      0, 0]]      loss = sum(coefficients * cross entropy)
+
+and "objective_mean", L_span + 2 L_document, each the mean over its own targets:
+
+    coefficients  [[1/2,  1/2,  0], [2/1,      0, 0]]
+
+Coefficients are taken from the global batch before it is cut into parts, so that the sum over
+hosts, devices and accumulation parts is the loss of the whole.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from glm_jax.batch import OBJECTIVES, Batch
+
+REDUCTIONS = ("token_mean", "objective_mean")
+_NUM_GROUPS = max(OBJECTIVES.values()) + 1
+
+
+def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    """-log softmax(logits)[target] in float32.
+
+    Args:
+      logits: [..., V], computed on in float32.
+      targets: [...] int32.
+
+    Returns:
+      [...] float32, in nats.
+    """
+    logits = logits.astype(jnp.float32)
+    # A comparison picks the target without a gather, whose gradient would be a scatter over V.
+    ids = jax.lax.broadcasted_iota(targets.dtype, logits.shape, logits.ndim - 1)
+    picked = jnp.sum(jnp.where(ids == targets[..., None], logits, 0.0), axis=-1)
+    return jax.nn.logsumexp(logits, axis=-1) - picked
+
+
+def token_losses(model: Any, batch: Batch, dropout_key: jax.Array | None = None) -> jax.Array:
+    """Cross entropy at every place of a batch, padding too.
+
+    Args:
+      model: a `Transformer` bound to its parameters.
+      batch: [B, T].
+      dropout_key: None for no dropout.
+
+    Returns:
+      [B, T] float32.
+    """
+    hidden = model(
+        batch.tokens,
+        batch.positions,
+        batch.block_positions,
+        batch.attend_start,
+        batch.attend_end,
+        dropout_key=dropout_key,
+    )
+    return cross_entropy(model.logits(hidden), batch.targets)
+
+
+def coefficients(batch: Batch, reduction: str) -> jax.Array:
+    """What each place's cross entropy is multiplied by in the loss of the global batch.
+
+    Args:
+      batch: the whole batch, [B, T].
+      reduction: "token_mean": w / sum(w). "objective_mean": w / n with n the number of targets of
+        the place's own objective, so that the loss is the sum over the objectives present of
+        weight * mean over the objective's own targets (GLM, arXiv:2103.10360, section 2.1).
+
+    Returns:
+      [B, T] float32; all 0 for a batch without targets, whose loss is 0.
+    """
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"loss_reduction must be one of {REDUCTIONS}; got {reduction!r}")
+    weights = batch.loss_weights.astype(jnp.float32)
+    if reduction == "token_mean":
+        total = jnp.sum(weights)
+        return weights / jnp.where(total > 0, total, 1.0)
+    counts = jnp.maximum(_group_sums(batch, (weights > 0).astype(jnp.float32)), 1.0)
+    return weights / counts[_groups(batch)]
+
+
+def objective_sums(losses: jax.Array, batch: Batch) -> dict[str, jax.Array]:
+    """What losses by objective are made of; sums of several batches or parts may be added.
+
+    Args:
+      losses: [B, T] cross entropies.
+      batch: [B, T].
+
+    Returns:
+      Four arrays [5] float32, indexed by the values of `Batch.objective`: `losses` and `count` over
+      the targets, `weighted_losses` and `weights` with `loss_weights` multiplied in.
+    """
+    present = batch.loss_weights > 0
+    weights = batch.loss_weights.astype(jnp.float32)
+    # A place that predicts nothing must add nothing, whatever its loss (0 * inf is not 0).
+    losses = jnp.where(present, losses, 0.0)
+    return {
+        "losses": _group_sums(batch, losses),
+        "count": _group_sums(batch, present.astype(jnp.float32)),
+        "weighted_losses": _group_sums(batch, losses * weights),
+        "weights": _group_sums(batch, weights),
+    }
+
+
+def summarize(sums: dict[str, Any], reduction: str) -> dict[str, Any]:
+    """The loss, and the mean cross entropy of each objective.
+
+    Args:
+      sums: what `objective_sums` gives, over any number of batches.
+      reduction: of the total, see `coefficients`.
+
+    Returns:
+      `loss` and one `loss/NAME` for each of `OBJECTIVES`, scalars; NaN for an objective without
+      targets, 0 for the loss of no target at all.
+    """
+    present = sums["count"] > 0
+    if reduction == "token_mean":
+        total = sums["weights"].sum()
+        loss = sums["weighted_losses"].sum() / jnp.where(total > 0, total, 1.0)
+    else:
+        loss = (sums["weighted_losses"] / jnp.where(present, sums["count"], 1.0)).sum()
+    means = sums["losses"] / jnp.where(present, sums["count"], jnp.nan)
+    return {"loss": loss} | {f"loss/{name}": means[group] for name, group in OBJECTIVES.items()}
+
+
+def _groups(batch: Batch) -> jax.Array:
+    """[B, T] int32; a batch may leave `objective` out."""
+    if batch.objective is None:
+        return jnp.zeros(batch.shape, jnp.int32)
+    return batch.objective
+
+
+def _group_sums(batch: Batch, values: jax.Array) -> jax.Array:
+    """Sums of `values` [B, T] by objective, [5]."""
+    member = _groups(batch)[None] == jnp.arange(_NUM_GROUPS)[:, None, None]
+    return jnp.sum(jnp.where(member, values, 0.0), axis=(1, 2))

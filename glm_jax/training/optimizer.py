@@ -1,0 +1,81 @@
+"""AdamW with the published decay groups, global-norm clipping and learning-rate schedules."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from glm_jax.config import OptimizerConfig
+from glm_jax.models.params import decay_mask
+
+Schedule = Callable[[Any], jax.Array]
+
+
+def learning_rate_schedule(config: OptimizerConfig, num_steps: int) -> Schedule:
+    """The learning rate of each step.
+
+    With W warm-up steps, N `decay_steps`, peak p and floor f = final_ratio:
+
+        step < W     p * step / W
+        cosine       p * (f + (1 - f) * (1 + cos(pi * progress)) / 2)
+        linear       p * (1 - (1 - f) * progress)
+        constant     p
+
+    where progress = (step - W) / (N - W), held at 1 from step N on. The published code lets the
+    linear schedule go on falling after N, below zero in the end; here it stays at the floor.
+
+    Args:
+      config: `decay_steps` None means `num_steps`.
+      num_steps: steps of the run.
+
+    Returns:
+      A function from the number of a step, 1 for the first, to a float32 scalar, never negative.
+    """
+    peak, floor, warmup = config.peak_learning_rate, config.final_ratio, config.warmup_steps
+    decay_steps = num_steps if config.decay_steps is None else config.decay_steps
+
+    def schedule(step: Any) -> jax.Array:
+        step = jnp.asarray(step, jnp.float32)
+        progress = jnp.clip((step - warmup) / max(decay_steps - warmup, 1), 0.0, 1.0)
+        if config.schedule == "cosine":
+            factor = floor + (1 - floor) * (1 + jnp.cos(jnp.pi * progress)) / 2
+        elif config.schedule == "linear":
+            factor = 1 - (1 - floor) * progress
+        else:
+            factor = jnp.ones(())
+        return peak * jnp.where(step < warmup, step / max(warmup, 1), factor)
+
+    return schedule
+
+
+def make_optimizer(config: OptimizerConfig, schedule: Schedule) -> optax.GradientTransformation:
+    """AdamW as in PyTorch: decoupled decay, bias-corrected moments, epsilon outside the root.
+
+    Weight decay spares norms and biases; the word and position tables do decay, as published.
+    Clipping is a function of its own, `clip`, since the norm is a metric too.
+    """
+    return optax.adamw(
+        # optax counts the steps done, a schedule the step being done.
+        lambda count: schedule(count + 1),
+        b1=config.beta1,
+        b2=config.beta2,
+        eps=config.epsilon,
+        weight_decay=config.weight_decay,
+        mask=decay_mask,
+    )
+
+
+def clip(gradients: Any, norm: jax.Array, largest: float | None) -> Any:
+    """Scales a gradient by min(1, largest / (norm + 1e-6)), as the published code does.
+
+    Args:
+      gradients: a tree of arrays.
+      norm: its global norm.
+      largest: None to leave it as it is.
+    """
+    if largest is None:
+        return gradients
+    scale = jnp.minimum(1.0, largest / (norm + 1e-6))
+    return jax.tree.map(lambda gradient: gradient * scale.astype(gradient.dtype), gradients)

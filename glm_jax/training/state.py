@@ -1,0 +1,80 @@
+"""Everything a run changes from step to step, as one plain tree of arrays."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import serialization
+from jax.sharding import Mesh
+
+from glm_jax.config import Config
+from glm_jax.models.params import abstract_params, create_params
+from glm_jax.sharding import replicated
+from glm_jax.training.optimizer import learning_rate_schedule, make_optimizer
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """What `train_step` takes and gives.
+
+    Attributes:
+      step: int32 scalar, steps done.
+      params: nested dict of the model's parameters.
+      opt_state: optax state: for each parameter its two moments, and counters.
+    """
+
+    step: Any
+    params: Any
+    opt_state: Any
+
+
+def optimizer_of(config: Config) -> optax.GradientTransformation:
+    """The optimizer of a run."""
+    schedule = learning_rate_schedule(config.optimizer, config.train.num_steps)
+    return make_optimizer(config.optimizer, schedule)
+
+
+def create_state(config: Config, mesh: Mesh) -> TrainState:
+    """A new state, every array created where the mesh wants it."""
+    params = create_params(config.model, mesh, config.train.seed)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
+    opt_state = jax.jit(optimizer_of(config).init, out_shardings=shardings.opt_state)(params)
+    return TrainState(jax.device_put(jnp.int32(0), shardings.step), params, opt_state)
+
+
+def abstract_state(config: Config, mesh: Mesh) -> TrainState:
+    """Shapes, dtypes and shardings of the state, without the arrays: what restoring aims at."""
+    params = abstract_params(config.model, mesh)
+    optimizer = optimizer_of(config)
+    everywhere = replicated(mesh)
+
+    def like(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    # A moment lies where its parameter lies; counters lie everywhere.
+    opt_state = optax.tree.map_params(
+        optimizer,
+        lambda moment, param: like(moment, param.sharding),
+        jax.eval_shape(optimizer.init, params),
+        params,
+        transform_non_params=lambda leaf: like(leaf, everywhere),
+    )
+    return TrainState(like(jnp.int32(0), everywhere), params, opt_state)
+
+
+def num_bytes(tree: Any) -> int:
+    """Bytes of all arrays of a tree, abstract ones too."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def opt_state_to_dict(opt_state: Any) -> dict[str, Any]:
+    """An optax state as the plain nested dict that checkpoints hold."""
+    return serialization.to_state_dict(opt_state)
+
+
+def opt_state_from_dict(like: Any, values: dict[str, Any]) -> Any:
+    """The inverse of `opt_state_to_dict`, into the structure of `like`."""
+    return serialization.from_state_dict(like, values)

@@ -1,0 +1,81 @@
+"""The baseline of `eval/unigram_loss`: guessing each target by how often it is one in training.
+
+A model that has learned nothing but the frequencies of its targets, the ends of spans included,
+reaches this loss; what it is below is what it has learned from context.
+"""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from glm_jax.batch import OBJECTIVES
+from glm_jax.config import Config
+from glm_jax.training.workdir import write_whole
+
+ENOUGH_TARGETS = 1_000_000
+
+
+def count_targets(stream: Any, vocab_size: int, num_rows: int) -> np.ndarray:
+    """Counts the targets of training rows.
+
+    Args:
+      stream: iterator of numpy Batches.
+      vocab_size: V.
+      num_rows: rows to read, in whole batches, unless there are `ENOUGH_TARGETS` before.
+
+    Returns:
+      [5, V] float64: by value of `Batch.objective`, weighted as in the loss.
+    """
+    counts = np.zeros((max(OBJECTIVES.values()) + 1, vocab_size))
+    rows = targets = 0
+    while rows < num_rows and targets < ENOUGH_TARGETS:
+        batch = next(stream)
+        present = batch.loss_weights > 0
+        index = batch.objective[present].astype(np.int64) * vocab_size + batch.targets[present]
+        weights = batch.loss_weights[present]
+        counts += np.bincount(index, weights, counts.size).reshape(counts.shape)
+        rows += len(batch.targets)
+        targets += int(present.sum())
+    return counts
+
+
+def target_counts(path: Path, open_stream: Callable[[], Any], config: Config) -> np.ndarray:
+    """Counts an epoch of training rows at most, or reads what an earlier run left in `path`.
+
+    Args:
+      path: of an .npz file; the first host writes it.
+      open_stream: opens the whole training stream, from its first row.
+      config: of the run.
+
+    Returns:
+      [5, V], as `count_targets`.
+    """
+    if path.exists():
+        with np.load(path) as file:
+            return file["counts"]
+    stream = open_stream()
+    counts = count_targets(stream, config.model.vocab_size, stream.builder.num_rows)
+    if jax.process_index() == 0:
+        content = io.BytesIO()
+        np.savez_compressed(content, counts=counts)
+        write_whole(path, content.getvalue())
+    return counts
+
+
+def unigram_losses(counts: np.ndarray) -> np.ndarray:
+    """-log frequency with one added to every count, so that no id is impossible.
+
+        unigram_losses([[2, 1, 0]]) -> -log([[3/6, 2/6, 1/6]])
+
+    Args:
+      counts: [..., V].
+
+    Returns:
+      [..., V] float32, in nats.
+    """
+    smoothed = counts + 1.0
+    return -np.log(smoothed / smoothed.sum(-1, keepdims=True)).astype(np.float32)

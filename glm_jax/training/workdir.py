@@ -1,0 +1,132 @@
+"""What a workdir is checked for before anything is written, and the record of its run.
+
+WORKDIR/run.json        the whole config
+        tokenizer.model
+        metrics.jsonl   one JSON object a line
+        loss.png
+        samples.txt     blanks filled, beside what stood there
+        unigram.npz     how often each id is a target, see unigram.py
+        checkpoints/
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from jax.sharding import Mesh
+
+from glm_jax.config import Config, differences, from_dict, to_json
+from glm_jax.errors import UserError
+from glm_jax.training.checkpoints import saved_steps
+
+# What may differ when a run goes on: how often things happen and where the arrays lie, but nothing
+# that changes what is computed.
+MAY_CHANGE = {
+    "data.store",
+    "mesh.data",
+    "mesh.fsdp",
+    "mesh.tensor",
+    "model.attention_backend",
+    "model.remat",
+    "model.scan_layers",
+    "train.checkpoint_every",
+    "train.eval_batches",
+    "train.eval_every",
+    "train.keep_checkpoints",
+    "train.log_every",
+    "train.sample_every",
+}
+
+
+def check_config(config: Config, mesh: Mesh, vocab_size: int, num_hosts: int = 1) -> None:
+    """Refuses what would fail, or be wrong, later on.
+
+    Args:
+      config: of the run.
+      mesh: its devices.
+      vocab_size: ids of the tokenizer.
+      num_hosts: processes that share a batch.
+
+    Raises:
+      ValueError: ids or positions beyond a table of the model, or rows that the devices, hosts and
+        accumulation parts cannot share evenly.
+    """
+    model, data = config.model, config.data
+    if vocab_size > model.vocab_size:
+        raise UserError(
+            f"model.vocab_size must be at least the tokenizer's {vocab_size}; "
+            f"got {model.vocab_size}"
+        )
+    table = model.max_positions + (model.position_encoding == "learned_block")
+    if data.sequence_length > table:
+        raise UserError(
+            f"data.sequence_length={data.sequence_length} needs model.max_positions="
+            f"{data.sequence_length} for its positions; got {model.max_positions}, "
+            f"a table of {table} rows"
+        )
+    shards = mesh.shape["data"] * mesh.shape["fsdp"]
+    parts = config.train.accumulation_steps
+    for number, name in (
+        (shards * parts, f"{shards} devices of the mesh (data x fsdp) times {parts} parts "),
+        (num_hosts, f"{num_hosts} hosts "),
+    ):
+        if data.batch_size % number:
+            raise UserError(
+                f"data.batch_size must be a multiple of {number}, for {name}"
+                f"(train.accumulation_steps={parts}); got {data.batch_size}, "
+                f"nearest {max(1, round(data.batch_size / number)) * number}"
+            )
+
+
+def check_workdir(workdir: Path, config: Config) -> None:
+    """Refuses a workdir that another config made.
+
+    `MAY_CHANGE` lists what may differ. `train.num_steps` may too, where the learning rate of a step
+    does not depend on it: with a constant schedule, or `optimizer.decay_steps` given.
+
+    Raises:
+      ValueError: names each field that differs, with both values.
+    """
+    if workdir.exists() and not workdir.is_dir():
+        raise UserError(f"the workdir {str(workdir)!r} is a file")
+    record = workdir / "run.json"
+    if not record.exists():
+        if saved_steps(workdir / "checkpoints"):
+            raise UserError(f"{str(workdir)!r} holds checkpoints but no run.json")
+        return
+    try:
+        old = from_dict(json.loads(record.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{record} is not the record of a run: {error}") from error
+    allowed = set(MAY_CHANGE)
+    if config.optimizer.schedule == "constant" or config.optimizer.decay_steps is not None:
+        allowed.add("train.num_steps")
+    differing = {k: v for k, v in differences(old, config).items() if k not in allowed}
+    if differing:
+        listed = ", ".join(f"{k} was {a!r}, is {b!r}" for k, (a, b) in differing.items())
+        hint = ""
+        if "train.num_steps" in differing:
+            hint = " (train.num_steps may change only where optimizer.decay_steps is given)"
+        raise UserError(
+            f"the workdir {str(workdir)!r} was made with another config: {listed}{hint}; "
+            "use another workdir"
+        )
+
+
+def record_run(workdir: Path, config: Config, tokenizer: Any = None) -> None:
+    """Writes `run.json` and the tokenizer, where they are not there already."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_whole(workdir / "run.json", to_json(config).encode())
+    if tokenizer is not None and not (workdir / "tokenizer.model").exists():
+        tokenizer.save(workdir)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file so that no reader, and no kill, ever sees half of it."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
