@@ -48,7 +48,8 @@ class ModelConfig:
       dropout_rate: on the embeddings and on the output of attention and MLP, in training.
       attention_dropout_rate: on the attention probabilities, in training.
       compute_dtype: of activations, "float32" or "bfloat16"; softmax, norms and loss stay float32.
-      param_dtype: of the parameters and of the optimizer's moments.
+      param_dtype: of the parameters and of the optimizer's moments; "float16" is what published
+        checkpoints have, not for training.
       scan_layers: run the layers as one `jax.lax.scan` over stacked parameters (compiles 3-8 times
         faster); None: scanned on accelerators, unrolled on CPU, where steps are faster unrolled.
       remat: what the backward pass recomputes: "none", "full" (each layer), "dots" (all but the
@@ -88,8 +89,9 @@ class ModelConfig:
         _check_choice(
             "model.position_encoding", self.position_encoding, ["learned_block", "learned"]
         )
-        for name in ("compute_dtype", "param_dtype"):
-            _check_choice(f"model.{name}", getattr(self, name), ["float32", "bfloat16"])
+        dtypes = ["float32", "bfloat16"]
+        _check_choice("model.compute_dtype", self.compute_dtype, dtypes)
+        _check_choice("model.param_dtype", self.param_dtype, [*dtypes, "float16"])
         _check_choice("model.remat", self.remat, ["none", "full", "dots"])
         _check_choice("model.attention_backend", self.attention_backend, ["auto", "xla"])
         _check_rate("model.dropout_rate", self.dropout_rate)

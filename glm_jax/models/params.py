@@ -11,6 +11,7 @@ where the model runs.
 import dataclasses
 import functools
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -20,7 +21,7 @@ from jax.sharding import Mesh
 
 from glm_jax.config import ModelConfig
 from glm_jax.models.transformer import Transformer, uses_scan
-from glm_jax.sharding import param_shardings
+from glm_jax.sharding import param_shardings, path_name
 
 Params = dict[str, Any]
 
@@ -59,7 +60,7 @@ def bind(config: ModelConfig, params: Params) -> Transformer:
       ValueError: the paths in `params` are not those of the model.
     """
     graph, treedef, paths = _skeleton(dataclasses.replace(config, scan_layers=is_stacked(params)))
-    leaves = dict(_flatten(params))
+    leaves = to_paths(params)
     if leaves.keys() != set(paths):
         odd = sorted(leaves.keys() ^ set(paths))
         raise ValueError(f"params do not fit the model; on one side only: {', '.join(odd)}")
@@ -103,10 +104,28 @@ def count_params(config: ModelConfig) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(_abstract(config)))
 
 
+def to_paths(params: Params) -> dict[str, Any]:
+    """Nested dict -> `{"layers/3/mlp/up/kernel": array}`."""
+    return {path_name(path): leaf for path, leaf in jax.tree.leaves_with_path(params)}
+
+
+def from_paths(leaves: Mapping[str, Any]) -> Params:
+    """The inverse of `to_paths`."""
+    params: Params = {}
+    for path, leaf in leaves.items():
+        *parents, name = path.split("/")
+        node = params
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[name] = leaf
+    return params
+
+
 def _draw(config: ModelConfig, key: jax.Array) -> Params:
     # Stacked layers compile once instead of L times; both forms have the same values.
     stacked = dataclasses.replace(config, scan_layers=True)
-    params = _to_dict(nnx.state(Transformer(stacked, rngs=nnx.Rngs(params=key))))
+    state = nnx.state(Transformer(stacked, rngs=nnx.Rngs(params=key)))
+    params = from_paths({_join(path): leaf[...] for path, leaf in nnx.to_flat_state(state)})
     return params if uses_scan(config) else unstack_layers(params)
 
 
@@ -119,25 +138,9 @@ def _skeleton(config: ModelConfig) -> tuple[nnx.GraphDef, Any, list[str]]:
     """The module's structure, and the paths of its parameters in the order of its leaves."""
     module = nnx.eval_shape(lambda: Transformer(config, rngs=nnx.Rngs(params=0)))
     graph, state = nnx.split(module)
-    paths = ["/".join(map(str, path)) for path, _ in nnx.to_flat_state(state)]
+    paths = [_join(path) for path, _ in nnx.to_flat_state(state)]
     return graph, jax.tree.structure(state), paths
 
 
-def _to_dict(state: nnx.State) -> Params:
-    """Nested dict with string keys only, as checkpoints have them."""
-    params: Params = {}
-    for path, variable in nnx.to_flat_state(state):
-        *parents, name = map(str, path)
-        node = params
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[name] = variable[...]
-    return params
-
-
-def _flatten(params: Params, prefix: str = "") -> list[tuple[str, Any]]:
-    items: list[tuple[str, Any]] = []
-    for name, value in params.items():
-        path = f"{prefix}{name}"
-        items += _flatten(value, f"{path}/") if isinstance(value, dict) else [(path, value)]
-    return items
+def _join(path: tuple) -> str:
+    return "/".join(map(str, path))
