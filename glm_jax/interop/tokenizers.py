@@ -164,6 +164,18 @@ def load_tokenizer(path: str | Path = "bundled") -> Tokenizer:
     """
     if str(path) == "bundled":
         return _bundled()
+    file = tokenizer_file(path)
+    return Tokenizer(file.read_bytes(), name=str(file))
+
+
+def tokenizer_file(path: str | Path = "bundled") -> Path:
+    """The sentencepiece model file that `load_tokenizer(path)` reads.
+
+    Raises:
+      ValueError: there is none.
+    """
+    if str(path) == "bundled":
+        return Path(str(importlib.resources.files("glm_jax.bundled"))) / "vocabulary.model"
     file = Path(path)
     if file.is_dir():
         file = file / FILE_NAME
@@ -174,13 +186,12 @@ def load_tokenizer(path: str | Path = "bundled") -> Tokenizer:
             f"no tokenizer at {str(path)!r}; allowed: 'bundled', a sentencepiece model file, or a "
             f"directory with a {FILE_NAME}"
         )
-    return Tokenizer(file.read_bytes(), name=str(file))
+    return file
 
 
 @functools.cache
 def _bundled() -> Tokenizer:
-    file = importlib.resources.files("glm_jax.bundled") / "vocabulary.model"
-    return Tokenizer(file.read_bytes(), name="the bundled vocabulary")
+    return Tokenizer(tokenizer_file().read_bytes(), name="the bundled vocabulary")
 
 
 def _processor(model: bytes, name: str) -> sentencepiece.SentencePieceProcessor:

@@ -1,0 +1,283 @@
+"""The documents of a corpus: an index of where each one lies, made in one pass over the files.
+
+my.txt                      documents          split by the hash of their text
+    In the beginning            "In the beginning\\nGod created"     train
+    God created                 "The light was good"                eval
+                            <- an empty line ends a document
+    The light was good
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import lzma
+import mmap
+import re
+from array import array
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from glm_jax.config import DataConfig
+from glm_jax.data.store_path import source_files
+from glm_jax.errors import UserError
+
+SPLITS = ("train", "eval")
+
+# A longer document is kept as several, each ending at a line's end where it can: a book without an
+# empty line then gives both splits text, and no step holds all of it. In bytes (JSON: characters).
+PART_SIZE = 1 << 16
+
+# How many skipped lines a warning names for each reason.
+NAMED_LINES = 3
+
+_EMPTY_LINE = re.compile(rb"\n[ \t\r]*(?=\n)")
+
+
+@dataclasses.dataclass
+class Skipped:
+    """Lines left out, and why.
+
+    Attributes:
+      counts: lines by reason.
+      lines: the first few of each reason, as "file:line".
+    """
+
+    counts: dict[str, int] = dataclasses.field(default_factory=dict)
+    lines: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+
+    def add(self, reason: str, name: Callable[[], str]) -> None:
+        """Counts a line; `name()` gives its "file:line" where it is still to be named."""
+        self.counts[reason] = self.counts.get(reason, 0) + 1
+        if self.counts[reason] <= NAMED_LINES:
+            self.lines.setdefault(reason, []).append(name())
+
+    def summary(self) -> str:
+        """`"skipped 3 lines: 2 not UTF-8 (a.txt:3, b.txt:17), 1 not JSON (c.jsonl:1)"`, or ""."""
+        total = sum(self.counts.values())
+        if not total:
+            return ""
+        parts = []
+        for reason, count in self.counts.items():
+            named = ", ".join(self.lines[reason])
+            more = ", .." if count > len(self.lines[reason]) else ""
+            parts.append(f"{count} {reason} ({named}{more})")
+        return f"skipped {total} line{'s' if total > 1 else ''}: {', '.join(parts)}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """Where the documents of a corpus lie; N documents.
+
+    Attributes:
+      files: the files, in order.
+      text_field: key of the text in JSON lines.
+      places: [N, 5] int64: file, first and last + 1 byte in it, first and last + 1 character of
+        what is read there (0 and -1 for all of it).
+      is_eval: [N] bool, which documents belong to the split "eval".
+      skipped: lines that were left out.
+    """
+
+    files: list[Path]
+    text_field: str
+    places: np.ndarray
+    is_eval: np.ndarray
+    skipped: Skipped
+
+    @property
+    def single(self) -> bool:
+        """Whether all there is is one document, which both splits share."""
+        return len(self.places) == 2 and bool((self.places[0] == self.places[1]).all())
+
+    def indices(self, split: str) -> np.ndarray:
+        """The documents of a split, ascending int64."""
+        return np.flatnonzero(self.is_eval == (split == "eval"))
+
+    def read(self, index: int) -> str:
+        """The text of a document."""
+        file, start, end, first, last = (int(value) for value in self.places[index])
+        path = self.files[file]
+        if path.suffix == ".xz":
+            content = _unpacked(path)[start:end]
+        else:
+            with path.open("rb") as stream:
+                stream.seek(start)
+                content = stream.read(end - start)
+        if path.suffix == ".jsonl":
+            return _tidy(_json_text(content, self.text_field)[first : None if last < 0 else last])
+        return _decode(content)[0]
+
+
+def scan(data: DataConfig) -> Corpus:
+    """Reads every file of `data.source` once and says where the documents lie.
+
+    Lines that are not UTF-8, or not JSON with a text under `data.text_field`, are left out and
+    counted. A document's split depends on nothing but its text. Where that leaves a split without
+    any, the document nearest to the border goes there; a single document belongs to both.
+
+    Raises:
+      ValueError: no file matches, a file cannot be read, or there is no text in them.
+    """
+    files = source_files(data)
+    skipped = Skipped()
+    places = array("q")
+    hashes = array("Q")
+    for number, path in enumerate(files):
+        documents = _json_documents if path.suffix == ".jsonl" else _text_documents
+        try:
+            for place, text in documents(path, data.text_field, skipped):
+                places.extend((number, *place))
+                digest = hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest()
+                hashes.append(int.from_bytes(digest, "little"))
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error.strerror}") from error
+    if not hashes:
+        why = skipped.summary()
+        raise UserError(
+            f"empty corpus: no text in the {len(files)} file(s) of data.source={data.source!r}"
+            + (f"; {why}" if why else "")
+        )
+    table = np.array(places, np.int64).reshape(-1, 5)
+    table, is_eval = _split(table, np.array(hashes, np.uint64), data.eval_fraction)
+    return Corpus(files, data.text_field, table, is_eval, skipped)
+
+
+def _split(
+    places: np.ndarray, hashes: np.ndarray, eval_fraction: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Adds `is_eval` [N]: hash / 2^64 below the fraction."""
+    if len(hashes) == 1:
+        return np.repeat(places, 2, axis=0), np.array([False, True])
+    is_eval = hashes / 2.0**64 < eval_fraction
+    if not is_eval.any():
+        is_eval[np.argmin(hashes)] = True
+    if is_eval.all():
+        is_eval[np.argmax(hashes)] = False
+    return places, is_eval
+
+
+Place = tuple[int, int, int, int]
+
+
+def _text_documents(path: Path, text_field: str, skipped: Skipped) -> Iterator[tuple[Place, str]]:
+    """Documents of a plain text: what lies between empty lines."""
+    content = _content(path)
+    start = 0
+    for end in _ends(content):
+        while start < end:
+            stop = _part_end(content, start, end)
+            text, bad_lines = _decode(content[start:stop])
+            for offset in bad_lines:
+                name = functools.partial(_line_name, path, content, start + offset)
+                skipped.add("not UTF-8", name)
+            if text:
+                yield (start, stop, 0, -1), text
+            start = stop
+
+
+def _line_name(path: Path, content: bytes | mmap.mmap, offset: int) -> str:
+    return f"{path}:{content[:offset].count(10) + 1}"
+
+
+def _content(path: Path) -> bytes | mmap.mmap:
+    if path.suffix == ".xz":
+        return _unpacked(path)
+    if path.stat().st_size == 0:
+        return b""
+    with path.open("rb") as stream:
+        return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+@functools.lru_cache(maxsize=4)
+def _unpacked(path: Path) -> bytes:
+    return lzma.decompress(path.read_bytes())
+
+
+def _ends(content: bytes | mmap.mmap) -> Iterator[int]:
+    """Where documents end, the last one included."""
+    for match in _EMPTY_LINE.finditer(content):
+        yield match.end()
+    yield len(content)
+
+
+def _part_end(content: bytes | mmap.mmap, start: int, end: int) -> int:
+    """Where the part that begins at `start` ends: behind a line, else a blank, else a character."""
+    stop = start + PART_SIZE
+    if end <= stop:
+        return end
+    for mark in (b"\n", b" "):
+        found = content.rfind(mark, start + PART_SIZE // 2, stop)
+        if found >= 0:
+            return found + 1
+    # Not between the bytes of one character (at most 4, the last 3 being 0b10xxxxxx).
+    for back in range(4):
+        if content[stop - back] & 0xC0 != 0x80:
+            return stop - back
+    return stop
+
+
+def _decode(content: bytes) -> tuple[str, list[int]]:
+    """The text of the lines that are UTF-8, and where the other lines begin."""
+    try:
+        return _tidy(content.decode("utf-8")), []
+    except UnicodeDecodeError:
+        pass
+    lines, bad_lines = [], []
+    offset = 0
+    for line in content.split(b"\n"):
+        try:
+            lines.append(line.decode("utf-8"))
+        except UnicodeDecodeError:
+            bad_lines.append(offset)
+        offset += len(line) + 1
+    return _tidy("\n".join(lines)), bad_lines
+
+
+def _tidy(text: str) -> str:
+    """Without byte order mark, carriage returns and the white space around it."""
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").strip()
+
+
+def _json_documents(path: Path, text_field: str, skipped: Skipped) -> Iterator[tuple[Place, str]]:
+    """Documents of a file of JSON lines: the texts of its objects."""
+    start = 0
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, 1):
+            end = start + len(line)
+            if line.strip():
+                try:
+                    text = _json_text(line, text_field)
+                except ValueError as error:
+                    skipped.add(str(error), functools.partial("{}:{}".format, path, number))
+                    text = ""
+                for first in range(0, len(text), PART_SIZE):
+                    last = first + PART_SIZE if first + PART_SIZE < len(text) else -1
+                    part = _tidy(text[first : None if last < 0 else last])
+                    if part:
+                        yield (start, end, first, last), part
+            start = end
+
+
+def _json_text(line: bytes, text_field: str) -> str:
+    """The text in a JSON line.
+
+    Raises:
+      ValueError: with the reason why there is none.
+    """
+    try:
+        value = json.loads(line.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise ValueError("not UTF-8") from None
+    except (json.JSONDecodeError, RecursionError):
+        raise ValueError("not JSON") from None
+    text = value.get(text_field) if isinstance(value, dict) else None
+    if not isinstance(text, str):
+        raise ValueError(f"without text under {text_field!r}")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        # JSON can spell half of a surrogate pair, which no UTF-8 text holds.
+        raise ValueError("with half a character") from None
+    return text

@@ -1,0 +1,93 @@
+"""The SeqIO task of pre-training by blank infilling: documents -> ids -> corrupted rows."""
+
+import functools
+import itertools
+
+import numpy as np
+import seqio
+import tensorflow as tf
+
+from glm_jax.config import Config
+from glm_jax.interop.tokenizers import tokenizer_file
+from glm_jax.tasks.source import DocumentSource
+
+# Documents tokenised per call.
+_BATCH = 256
+
+
+class Vocabulary(seqio.SentencePieceVocabulary):
+    """The SeqIO vocabulary of a tokenizer, with the very ids of `load_tokenizer(path).encode`.
+
+    SeqIO's own encodes tensors with another copy of sentencepiece than strings, and the two part
+    differently where two ways to cut a word are equally good: 深深|深 and 深|深深.
+    """
+
+    def __init__(self, path: str):
+        """Takes `data.tokenizer`.
+
+        Raises:
+          ValueError: there is no tokenizer.
+        """
+        super().__init__(str(tokenizer_file(path)), extra_ids=0)
+
+    def _encode_tf(self, s: tf.Tensor) -> tf.Tensor | tf.RaggedTensor:
+        """Encodes a scalar to [length], or a vector [B] to a ragged [B, length], int32."""
+
+        def encode(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            rows = self.tokenizer.encode([text.decode("utf-8") for text in texts])
+            lengths = np.array([len(row) for row in rows], np.int32)
+            return np.fromiter(itertools.chain.from_iterable(rows), np.int32), lengths
+
+        texts = tf.reshape(s, [-1])
+        # Stateful functions would forbid to save an iterator.
+        flat, lengths = tf.numpy_function(encode, [texts], [tf.int32, tf.int32], stateful=False)
+        flat, lengths = tf.ensure_shape(flat, [None]), tf.ensure_shape(lengths, [None])
+        if s.shape.rank == 0:
+            return flat
+        return tf.RaggedTensor.from_row_lengths(flat, lengths)
+
+
+def tokenize(dataset: tf.data.Dataset, vocabulary: seqio.Vocabulary) -> tf.data.Dataset:
+    """Turns texts into ids.
+
+    {"text": "the light"} -> {"tokens": [▁the, ▁light]}     int32, without [CLS] and eos
+    """
+
+    def encode(texts: dict[str, tf.Tensor]) -> dict[str, tf.RaggedTensor]:
+        return {"tokens": vocabulary.encode_tf(texts["text"])}
+
+    return dataset.batch(_BATCH).map(encode, num_parallel_calls=2).unbatch()
+
+
+def pretrain_task(config: Config, name: str = "glm_pretrain") -> seqio.Task:
+    """The task of a config, not registered.
+
+    Args:
+      config: `data` and `objective`.
+      name: how the task is called.
+    """
+    ids = Vocabulary(config.data.tokenizer)
+    return seqio.Task(
+        name,
+        source=DocumentSource(config.data),
+        preprocessors=[
+            functools.partial(tokenize, vocabulary=ids),
+            seqio.CacheDatasetPlaceholder(),
+        ],
+        output_features={"tokens": seqio.Feature(ids, add_eos=False)},
+        metric_fns=[],
+    )
+
+
+def register_glm_pretrain(config: Config | None = None, name: str = "glm_pretrain") -> seqio.Task:
+    """Puts the task of a config into SeqIO's registry, in place of one of the same name.
+
+    Args:
+      config: `data` and `objective`; None: the defaults, on the bundled corpus.
+      name: the registered name.
+    """
+    task = pretrain_task(config or Config(), name)
+    if name in seqio.TaskRegistry.names():
+        seqio.TaskRegistry.remove(name)
+    seqio.TaskRegistry.add_provider(name, task)
+    return task
