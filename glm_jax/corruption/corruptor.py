@@ -1,0 +1,129 @@
+"""Rows of all objectives: draws each row's objective, plans it and writes it."""
+
+import numpy as np
+
+from glm_jax.batch import DOCUMENT, SENTENCE, SPAN
+from glm_jax.config import ObjectiveConfig
+from glm_jax.corruption.documents import plan_documents
+from glm_jax.corruption.draws import Draws, Purpose, SpanLengths, unit
+from glm_jax.corruption.plan import Pieces, Plan
+from glm_jax.corruption.rows import write_rows
+from glm_jax.corruption.sentences import plan_sentences
+from glm_jax.corruption.spans import plan_spans
+from glm_jax.special_tokens import SpecialTokens
+
+# Rows worked on at once: enough to hide the cost of a numpy call, few enough to stay in the cache.
+CHUNK = 64
+_SINGLE = -1  # a span row with one span per segment
+
+
+class Corruptor:
+    """Turns pieces of documents into rows of T places, each row a pure function of its draws.
+
+    Attributes:
+      statistics_names: what `build` counts: `rows`; `places_used`, those that are not padding;
+        `source_tokens`, stored tokens in the rows; `masked_tokens`, those of them in spans;
+        `targets`, places with something to predict; `rows_fewer_spans`, rows in which spans did
+        not fit and fewer or shorter ones were taken; `sentence_rows_without_sentence`, rows of the
+        sentence objective in which a text had no sentence to take and got spans.
+    """
+
+    statistics_names = (
+        "rows",
+        "places_used",
+        "source_tokens",
+        "masked_tokens",
+        "targets",
+        "rows_fewer_spans",
+        "sentence_rows_without_sentence",
+    )
+
+    def __init__(
+        self,
+        config: ObjectiveConfig,
+        special: SpecialTokens,
+        sentence_ends: np.ndarray,
+        length: int,
+        seed: int,
+    ):
+        """Sets what all rows have in common.
+
+        Args:
+          config: the objectives.
+          special: ids to insert.
+          sentence_ends: bool [V].
+          length: T, at least 16.
+          seed: of all draws.
+        """
+        self._config, self._special = config, special
+        self._sentence_ends, self._length, self._seed = sentence_ends, length, seed
+        self._lengths = SpanLengths.poisson(config.mean_span_length, config.max_span_length)
+
+    def build(
+        self, pieces: Pieces, stored: np.ndarray, epochs: np.ndarray, rows: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+        """Builds rows.
+
+        Args:
+          pieces: of R rows; a row without pieces becomes all padding.
+          stored: [N] tokens that the pieces' sources point into.
+          epochs, rows: [R] what the draws depend on.
+
+        Returns:
+          The fields of a Batch by name, [R, T], and what was counted, by `statistics_names`.
+        """
+        draws = Draws(self._seed, np.asarray(epochs, np.int64), np.asarray(rows, np.int64))
+        kinds = self.kinds(draws)
+        fields: dict[str, np.ndarray] = {}
+        statistics = dict.fromkeys(self.statistics_names, 0)
+        for kind in np.unique(kinds):
+            members = np.flatnonzero(kinds == kind)
+            for chosen in np.array_split(members, -(-len(members) // CHUNK)):
+                plan = self.plan(int(kind), pieces.take(chosen), draws.take(chosen), stored)
+                written = write_rows(
+                    plan, stored, len(chosen), self._length, self._special, self._config
+                )
+                _count(statistics, plan, len(chosen))
+                for name, value in written.items():
+                    if name not in fields:
+                        fields[name] = np.empty((len(kinds), self._length), value.dtype)
+                    fields[name][chosen] = value
+        return fields, statistics
+
+    def kinds(self, draws: Draws) -> np.ndarray:
+        """[R] the objective of each row, by its draws."""
+        config = self._config
+        which, single = draws.integers(Purpose.ROW, np.full(len(draws.rows), 2)).reshape(-1, 2).T
+        which = unit(which)
+        kinds = np.where(unit(single) < config.single_span_rate, _SINGLE, SPAN)
+        kinds[which >= config.span_rate] = SENTENCE
+        kinds[which >= config.span_rate + config.sentence_rate] = DOCUMENT
+        # The rates may sum to a little less than 1.
+        if config.document_rate == 0:
+            kinds[kinds == DOCUMENT] = SENTENCE if config.sentence_rate else SPAN
+        return kinds
+
+    def plan(self, kind: int, pieces: Pieces, draws: Draws, stored: np.ndarray) -> Plan:
+        """Plans rows of one of `kinds`."""
+        config, length, lengths = self._config, self._length, self._lengths
+        if kind == DOCUMENT:
+            return plan_documents(pieces, draws, length, config)
+        if kind == SENTENCE:
+            return plan_sentences(
+                pieces, draws, length, lengths, config, stored, self._sentence_ends
+            )
+        return plan_spans(pieces, draws, length, lengths, config, single=kind == _SINGLE)
+
+
+def _count(statistics: dict[str, int], plan: Plan, rows: int) -> None:
+    source, masked, closed = (int(x.sum()) for x in (plan.size, plan.length, plan.closed))
+    # [CLS], the tokens and eos; a mask and a start token for each span, unless in the prefix form,
+    # where the last token is a target only.
+    used = len(plan.row) + source + int(plan.eos.sum()) + closed + len(plan.closed)
+    statistics["rows"] += rows
+    statistics["places_used"] += used
+    statistics["source_tokens"] += source
+    statistics["masked_tokens"] += masked
+    statistics["targets"] += masked + closed
+    statistics["rows_fewer_spans"] += int(plan.fewer.sum())
+    statistics["sentence_rows_without_sentence"] += int(plan.fallen_back.sum())

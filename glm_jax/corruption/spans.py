@@ -1,0 +1,184 @@
+"""The span objective: lengths and number of spans, the cut of the window, and placement.
+
+Each text gets its own sequence of span lengths l1, l2, ... and takes them until its budget, the
+mask ratio's share of its tokens, is reached. Since the last span passes the budget by `overshoot`
+on average, the budget is lowered by as much, and its fraction is drawn: so the masked share is
+right on average and the lengths keep their law. Every text gets at least one span, which makes the
+share higher in texts of fewer than `mean / mask_ratio` (21) tokens.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from glm_jax.batch import SPAN
+from glm_jax.config import ObjectiveConfig
+from glm_jax.corruption.draws import Draws, Purpose, SpanLengths, below, unit
+from glm_jax.corruption.plan import Pieces, Plan, fit, order_in_part_b
+from glm_jax.corruption.ragged import group_of, starts, sums, sums_before, within_groups
+
+
+@dataclasses.dataclass(frozen=True)
+class SpanCandidates:
+    """The spans that pieces would take, with the size from which on each is taken.
+
+    With the lengths drawn, the number of spans of a piece only grows with its size; so does the
+    corrupted length, and the largest size that fits a room is found by counting.
+
+    Attributes:
+      counts: [P] int64, candidates of each piece.
+      piece: [C] int64, the piece of each candidate.
+      index: [C] int64, its number within the piece.
+      length: [C] int64.
+      entry: [C] int64, smallest size of the piece at which the span is taken.
+      wanted: [C] int64, the same if there were always room for it.
+    """
+
+    counts: np.ndarray
+    piece: np.ndarray
+    index: np.ndarray
+    length: np.ndarray
+    entry: np.ndarray
+    wanted: np.ndarray
+
+    @classmethod
+    def draw(
+        cls,
+        pieces: Pieces,
+        size: np.ndarray,
+        draws: Draws,
+        lengths: SpanLengths,
+        config: ObjectiveConfig,
+        single: bool,
+    ) -> "SpanCandidates":
+        """Draws the span lengths of pieces of at most `size` tokens."""
+        ratio, overshoot = config.mask_ratio, lengths.overshoot
+        counts = np.ones_like(size)
+        if not single:
+            counts += np.maximum((ratio * size - overshoot).astype(np.int64), 0)
+            counts = np.minimum(counts, (size + 1) >> 1)
+        piece = group_of(counts)
+        index = within_groups(counts)
+        length = lengths(draws.integers(Purpose.LENGTH, sums(counts, pieces.counts)))
+        before = sums_before(length, counts)
+        fraction = unit(draws.integers(Purpose.PIECE, pieces.counts))
+        first = starts(counts)
+        # Taken once floor(ratio * size - overshoot + fraction) exceeds what is covered before.
+        wanted = np.ceil((before + (1 + overshoot - fraction)[piece]) / ratio).astype(np.int64)
+        wanted[first] = 1
+        # A free token between neighbours, and at most half of the text in its first span.
+        room = np.maximum(before + length + index, (2 * length[first])[piece])
+        entry = np.maximum(wanted, room)
+        entry[first] = 1
+        return cls(counts, piece, index, length, entry, wanted)
+
+    def number(self, size: np.ndarray) -> np.ndarray:
+        """[P] spans that pieces of [P] `size` take."""
+        return sums(self.entry <= size[self.piece], self.counts)
+
+    def largest(self, size: np.ndarray, room: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """[P] size up to `size`, and number of spans, at which a segment without eos fills `room`.
+
+        A segment of n tokens and k spans has 1 + n + 2k places: [CLS], a mask and a start token for
+        each span.
+        """
+        fits = self.entry + 2 * self.index + 3 <= room[self.piece]
+        number = sums(fits, self.counts)
+        next_entry = np.append(self.entry, 0)[starts(self.counts) + number]
+        next_entry = np.where(number < self.counts, next_entry, np.iinfo(np.int64).max)
+        return np.minimum(np.minimum(size, next_entry - 1), room - 1 - 2 * number), number
+
+
+@dataclasses.dataclass(frozen=True)
+class PlacedSpans:
+    """Spans that lie in pieces, ascending, and whether a piece got fewer or shorter ones.
+
+    Attributes:
+      counts: [P] int64, spans of each piece.
+      start, length: [S] int64.
+      fewer: [P] bool.
+    """
+
+    counts: np.ndarray
+    start: np.ndarray
+    length: np.ndarray
+    fewer: np.ndarray
+
+
+def place(
+    candidates: SpanCandidates,
+    number: np.ndarray,
+    size: np.ndarray,
+    pieces_per_row: np.ndarray,
+    draws: Draws,
+) -> PlacedSpans:
+    """Places the first `number` candidates of each piece by the rule of `place_spans`.
+
+    Args:
+      candidates: of P pieces.
+      number: [P] spans to place; 0 where the piece is not used.
+      size: [P] tokens of the piece.
+      pieces_per_row: [R].
+      draws: of the R rows.
+    """
+    kept = candidates.index < number[candidates.piece]
+    piece, length = candidates.piece[kept], candidates.length[kept]
+    first = candidates.index[kept] == 0
+    longest = np.maximum(size >> 1, 1)[piece]
+    shorter = first & (length > longest)
+    length = np.where(shorter, longest, length)
+    free = size - sums(length, number) - number + 2
+    where = below(draws.integers(Purpose.PLACE, sums(number, pieces_per_row)), free[piece])
+    where = np.sort((piece << 32) | where) & 0xFFFFFFFF
+    start = where + sums_before(length + 1, number)
+    wanted = sums(candidates.wanted <= size[candidates.piece], candidates.counts)
+    fewer = (number > 0) & (number < wanted)
+    fewer[piece[shorter]] = True
+    return PlacedSpans(number, start, length, fewer)
+
+
+def plan_spans(
+    pieces: Pieces,
+    draws: Draws,
+    length: int,
+    lengths: SpanLengths,
+    config: ObjectiveConfig,
+    single: bool = False,
+) -> Plan:
+    """Plans rows of the span objective.
+
+    Args:
+      pieces: of R rows.
+      draws: of the R rows.
+      length: T, places of a row.
+      lengths: the law of span lengths.
+      config: mask ratio, order of spans.
+      single: exactly one span per segment, whatever the mask ratio.
+    """
+    size = np.minimum(pieces.size, length)
+    candidates = SpanCandidates.draw(pieces, size, draws, lengths, config, single)
+    number = candidates.number(size)
+    filled = fit(pieces, 1 + size + pieces.ends + 2 * number, length)
+    cut_size, cut_number = candidates.largest(size, filled.room)
+    size = np.where(filled.cut, cut_size, size)
+    kept = filled.kept(pieces, size)
+    number = np.where(filled.cut, cut_number, number) * kept
+    placed = place(candidates, number, size, pieces.counts, draws)
+    row = pieces.row
+    fewer = np.bincount(row[placed.fewer], minlength=len(pieces.counts)) > 0
+    num_spans = number[kept]
+    spans_per_row = sums(number, pieces.counts)
+    return Plan(
+        row=row[kept],
+        source=pieces.source[kept],
+        size=size[kept],
+        eos=(pieces.ends & filled.whole)[kept],
+        objective=np.full(len(num_spans), SPAN),
+        num_spans=num_spans,
+        start=placed.start,
+        length=placed.length,
+        closed=np.ones(len(placed.start), bool),
+        order=order_in_part_b(draws, group_of(num_spans), spans_per_row, config.shuffle_spans),
+        fewer=fewer,
+        fallen_back=np.zeros(len(pieces.counts), bool),
+    )

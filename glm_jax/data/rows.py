@@ -1,0 +1,131 @@
+"""Rows of a token store: row i of epoch e is a pure function of (seed, e, i).
+
+The documents of a split are one stream, joined end to start. Along it, places are counted as a row
+would fill them ([CLS] and eos of each document, two places for each span), and windows start at
+equal distances of these, shifted by a draw of the epoch. A window takes what fills its row. The
+distance is a little less than a row holds, so that nearly no token is skipped within an epoch;
+neighbouring rows share a few per cent of their tokens (`RowBuilder`).
+"""
+
+import math
+
+import numpy as np
+
+from glm_jax.batch import Batch
+from glm_jax.config import DataConfig, ObjectiveConfig
+from glm_jax.corruption.corruptor import Corruptor
+from glm_jax.corruption.draws import Draws, Purpose, SpanLengths, below
+from glm_jax.corruption.plan import SHORTEST_BEGINNING, Pieces
+from glm_jax.corruption.ragged import group_of, within_groups
+from glm_jax.data.store import Documents, TokenStore
+from glm_jax.errors import UserError
+
+# Distance of windows as a share of a row's places.
+_FILL = 0.97
+# Places along the stream are counted in fractions of this.
+_UNIT = 1024
+
+
+class RowBuilder:
+    """Builds the rows of one split.
+
+    Attributes:
+      num_rows: rows of one epoch.
+    """
+
+    def __init__(
+        self,
+        documents: Documents,
+        store: TokenStore,
+        data: DataConfig,
+        objective: ObjectiveConfig,
+        seed: int,
+    ):
+        """Lays out the windows of an epoch.
+
+        Raises:
+          ValueError: the split is empty.
+        """
+        if not documents.num_tokens:
+            raise UserError(
+                f"split {documents.name!r} of the corpus is empty; give data.source more documents "
+                "or change data.eval_fraction"
+            )
+        self._documents, self._length, self._seed = documents, data.sequence_length, seed
+        self._corruptor = Corruptor(
+            objective, store.special, store.sentence_ends, data.sequence_length, seed
+        )
+        self._offsets = np.asarray(documents.offsets)
+        self._starts = np.append(0, np.cumsum(_places(np.diff(self._offsets), objective)))
+        total = int(self._starts[-1])
+        self.num_rows = math.ceil(total / (_FILL * self._length * _UNIT))
+        self._stride = total // self.num_rows
+
+    def build(self, epochs: np.ndarray, rows: np.ndarray) -> tuple[Batch, dict[str, int]]:
+        """Builds rows, each by itself: the result does not depend on which others are asked for.
+
+        Args:
+          epochs: [B] integers from 0.
+          rows: [B] integers from 0; those from `num_rows` on are all padding.
+
+        Returns:
+          A numpy Batch [B, T] and what was counted (`Corruptor.statistics_names`).
+        """
+        epochs, rows = np.asarray(epochs, np.int64), np.asarray(rows, np.int64)
+        pieces = self._pieces(epochs, rows)
+        fields, statistics = self._corruptor.build(pieces, self._documents.tokens, epochs, rows)
+        return Batch(**fields), statistics
+
+    def _pieces(self, epochs: np.ndarray, rows: np.ndarray) -> Pieces:
+        """The documents that each row's window passes, from the window's start on."""
+        offsets, count = self._offsets, len(self._documents)
+        source = self._window_starts(epochs, rows)
+        first = np.searchsorted(offsets, source, side="right") - 1
+        # More tokens than places are never needed, and none twice.
+        end = source + min(self._length, self._documents.num_tokens)
+        wraps = end > offsets[-1]
+        last = np.searchsorted(offsets, end - wraps * offsets[-1], side="left") - 1 + wraps * count
+        counts = np.where(rows < self.num_rows, last - first + 1, 0)
+
+        row, index = group_of(counts), within_groups(counts)
+        turn, document = np.divmod(first[row] + index, count)
+        start = np.where(index == 0, source[row], offsets[document])
+        document_end = offsets[document + 1]
+        stop = np.minimum(document_end, end[row] - turn * offsets[-1])
+        return Pieces(
+            counts=counts,
+            source=start,
+            size=stop - start,
+            begins=start == offsets[document],
+            ends=stop == document_end,
+        )
+
+    def _window_starts(self, epochs: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """[B] the token at which each row's window starts."""
+        place = (rows * self._stride + self._shift(epochs)) % self._starts[-1]
+        document = np.searchsorted(self._starts, place, side="right") - 1
+        begin, end = self._starts[document], self._starts[document + 1]
+        size = self._offsets[document + 1] - self._offsets[document]
+        token = (place - begin) * size // (end - begin)
+        # The row before leaves out a beginning that is too short for it.
+        token = np.where(token < SHORTEST_BEGINNING, 0, token)
+        return self._offsets[document] + token
+
+    def _shift(self, epochs: np.ndarray) -> np.ndarray:
+        none = np.zeros_like(epochs)
+        draws = Draws(self._seed, epochs, none).integers(Purpose.SHIFT, none + 1)
+        return below(draws, min(self._stride, 2**31 - 1))
+
+
+def _places(size: np.ndarray, objective: ObjectiveConfig) -> np.ndarray:
+    """Places, in units of 1 / `_UNIT`, that documents of `size` tokens are expected to fill.
+
+    [CLS], eos, and two places for each span of the objective in use that has most spans.
+    """
+    lengths = SpanLengths.poisson(objective.mean_span_length, objective.max_span_length)
+    only_one = (
+        objective.document_rate == 1.0 or objective.span_rate * objective.single_span_rate == 1.0
+    )
+    spans_per_token = 0.0 if only_one else objective.mask_ratio / lengths.mean
+    places = size + 2 + 2 * np.maximum(1.0, spans_per_token * size)
+    return (places * _UNIT).astype(np.int64)

@@ -1,0 +1,139 @@
+"""The stream of Batches that a host trains on; its state is one integer."""
+
+import sys
+
+import grain
+import numpy as np
+
+from glm_jax.batch import Batch
+from glm_jax.data.rows import RowBuilder
+from glm_jax.errors import UserError
+
+
+class RowStream:
+    """Iterator of numpy Batches: one host's rows of each global batch.
+
+    Global batch j holds the rows with numbers j * B .. (j + 1) * B - 1 of the endless sequence of
+    epochs, each epoch in an order of its own; host h of H gets the h-th block of B / H of them.
+    Joined in the order of the hosts, the batches are the same for every H:
+
+        B = 4, 3 rows per epoch      batch 0           batch 1
+        rows (epoch.row)             0.2 0.0 0.1 1.1   1.0 1.2 2.2 2.0
+        host 0 of 2                  0.2 0.0           1.0 1.2
+        host 1 of 2                  0.1 1.1           2.2 2.0
+
+    Batches are built ahead in a background thread.
+
+    Attributes:
+      statistics: what the batches delivered so far held (`Corruptor.statistics_names`), of this
+        host's rows, counted from the creation of the stream.
+    """
+
+    def __init__(
+        self,
+        builder: RowBuilder,
+        batch_size: int,
+        seed: int,
+        shard_index: int = 0,
+        num_shards: int = 1,
+        shuffle: bool = True,
+        repeat: bool = True,
+    ):
+        """Opens the stream at its first batch.
+
+        Args:
+          builder: of the rows.
+          batch_size: B, rows of a batch over all hosts.
+          seed: of the order of rows.
+          shard_index, num_shards: h and H.
+          shuffle: an order of its own for each epoch; False: ascending.
+          repeat: without end; False: one epoch, whose last batch is filled up with padding.
+
+        Raises:
+          ValueError: a batch that the hosts cannot share evenly, or a shard_index outside
+            0..num_shards-1.
+        """
+        if num_shards < 1 or not 0 <= shard_index < num_shards:
+            raise UserError(
+                f"shard_index must lie in 0..num_shards-1; got shard_index={shard_index}, "
+                f"num_shards={num_shards}"
+            )
+        if batch_size < 1 or batch_size % num_shards:
+            raise UserError(
+                "data.batch_size must be a multiple of the number of hosts; got "
+                f"{batch_size} rows for {num_shards} hosts"
+            )
+        self._batches = _HostBatches(
+            builder, batch_size, seed, shard_index, num_shards, shuffle, repeat
+        )
+        # One batch is worked on while two wait.
+        options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+        dataset = grain.MapDataset.source(self._batches).to_iter_dataset(options)
+        self._iterator = iter(dataset)
+        self._next = 0
+        self.statistics: dict[str, int] = {}
+
+    def __iter__(self) -> "RowStream":
+        return self
+
+    def __next__(self) -> Batch:
+        batch, counted = next(self._iterator)
+        self._next += 1
+        for name, value in counted.items():
+            self.statistics[name] = self.statistics.get(name, 0) + value
+        return batch
+
+    def get_state(self) -> bytes:
+        """The number of the next batch, as decimal digits."""
+        return str(self._next).encode()
+
+    def set_state(self, state: bytes) -> None:
+        """Goes on where a stream of the same data, batch size and seed stood, on any hosts.
+
+        Raises:
+          ValueError: `state` does not come from `get_state`.
+        """
+        digits = state if isinstance(state, bytes) else b""
+        if not digits.isdigit() or int(digits) > len(self._batches):
+            raise ValueError(f"not the state of a row stream: {state!r}")
+        self._next = int(digits)
+        self._iterator.set_state({"next_index": self._next})
+
+    def close(self) -> None:
+        """Ends the background thread; the stream gives nothing more."""
+        self._iterator.close()
+
+
+class _HostBatches:
+    """The batches of one host by their number, as Grain reads them."""
+
+    def __init__(
+        self,
+        builder: RowBuilder,
+        batch_size: int,
+        seed: int,
+        shard_index: int,
+        num_shards: int,
+        shuffle: bool,
+        repeat: bool,
+    ):
+        self._builder, self._batch_size = builder, batch_size
+        share = batch_size // num_shards
+        self._share = np.arange(shard_index * share, (shard_index + 1) * share)
+        rows = grain.MapDataset.range(builder.num_rows).seed(seed % 2**32)
+        # Repeating before batching lets a batch reach into the next epoch.
+        self._order = rows.shuffle().repeat() if shuffle else rows.repeat()
+        self._repeat = repeat
+
+    def __len__(self) -> int:
+        endless = sys.maxsize // self._batch_size
+        return endless if self._repeat else -(-self._builder.num_rows // self._batch_size)
+
+    def __getitem__(self, number: int) -> tuple[Batch, dict[str, int]]:
+        indices = number * self._batch_size + self._share
+        epochs = indices // self._builder.num_rows
+        rows = np.array([self._order[index] for index in indices.tolist()])
+        if not self._repeat:
+            # The builder makes rows from num_rows on all padding.
+            rows, epochs = np.where(epochs == 0, rows, self._builder.num_rows), np.zeros_like(rows)
+        return self._builder.build(epochs, rows)
