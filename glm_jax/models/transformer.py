@@ -11,8 +11,8 @@ F feed-forward width, V vocabulary, L layers.
 """
 
 import functools
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -36,8 +36,11 @@ from glm_jax.sharding import constrain_rows
 class LayerCache(Protocol):
     """Keys and values that one layer has seen in earlier calls."""
 
-    def append(self, k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array, "LayerCache"]:
+    def append(self, k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array, Self]:
         """Stores [B, T, K, H] more; returns all keys and values [B, S, K, H], and the new cache."""
+
+
+Cache = TypeVar("Cache", bound=LayerCache)
 
 
 class SelfAttention(nnx.Module):
@@ -142,8 +145,8 @@ class Transformer(nnx.Module):
         block_positions: jax.Array,
         attend_start: jax.Array,
         attend_end: jax.Array,
-        caches: list[LayerCache],
-    ) -> tuple[jax.Array, list[LayerCache]]:
+        caches: Sequence[Cache],
+    ) -> tuple[jax.Array, list[Cache]]:
         """Runs T more places of rows whose earlier keys and values lie in `caches`.
 
         Args:

@@ -1,0 +1,1 @@
+"""The K/V cache, sampling, blank filling, and the `LanguageModel` that users hold."""

@@ -1,0 +1,81 @@
+"""Keys and values of the places a row has run through, kept for the places to come.
+
+Every row is filled from place 0 and written at its own length, so rows of different lengths share
+one array and nothing is padded on the left:
+
+    length [3, 1], two more places each      row 0  k k k N N . . .
+                                             row 1  k N N . . . . .
+
+What lies behind a row's length is never inside an interval, so it needs no clearing.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from glm_jax.config import ModelConfig
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class LayerCache:
+    """The keys and values of one layer.
+
+    Attributes:
+      keys, values: [B, S, K, H], S the places there are.
+      length: [B] int32, places filled; the next call writes behind them.
+    """
+
+    keys: jax.Array
+    values: jax.Array
+    length: jax.Array
+
+    def append(self, k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array, "LayerCache"]:
+        """Writes [B, T, K, H] behind each row's length.
+
+        Returns:
+          All keys, all values, and the cache with `length` unchanged: how many of the T places
+          count is the caller's to say (`with_length`).
+        """
+        keys, values = _write(self.keys, k, self.length), _write(self.values, v, self.length)
+        return keys, values, LayerCache(keys, values, self.length)
+
+
+def empty_cache(config: ModelConfig, batch_size: int, size: int) -> list[LayerCache]:
+    """One empty cache of `size` places a layer, in compute_dtype."""
+    config = config.resolved()
+    shape = (batch_size, size, config.num_heads, config.head_dim or 0)
+    return [
+        LayerCache(
+            jnp.zeros(shape, config.compute_dtype),
+            jnp.zeros(shape, config.compute_dtype),
+            jnp.zeros(batch_size, jnp.int32),
+        )
+        for _ in range(config.num_layers)
+    ]
+
+
+def with_length(caches: Sequence[LayerCache], length: jax.Array) -> list[LayerCache]:
+    """The same caches with `length` [B] places of each row counted as filled."""
+    return [dataclasses.replace(cache, length=length) for cache in caches]
+
+
+def bucket(length: int) -> int:
+    """The next of 64, 128, 256, 512, 1024, 1536, ..: compiled shapes stay few.
+
+    >>> [bucket(n) for n in (1, 64, 65, 512, 513, 1025)]
+    [64, 64, 128, 512, 1024, 1536]
+    """
+    size = 64
+    while size < length and size < 512:
+        size *= 2
+    return size if length <= size else -(-length // 512) * 512
+
+
+def _write(whole: jax.Array, new: jax.Array, at: jax.Array) -> jax.Array:
+    def row(whole: jax.Array, new: jax.Array, at: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_update_slice(whole, new.astype(whole.dtype), (at, 0, 0))
+
+    return jax.vmap(row)(whole, new, at)

@@ -1,0 +1,242 @@
+"""`LanguageModel`: a model with its parameters, to score texts and fill blanks; `load` makes one.
+
+lm = glm_jax.load("runs/demo")
+lm.fill_blanks(lm.tokenizer.encode("[CLS]the [MASK] is good", allow_special=True))
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+
+from glm_jax.batch import Batch
+from glm_jax.config import MeshConfig, ModelConfig
+from glm_jax.errors import UserError
+from glm_jax.inference.blank_filling import fill_rows
+from glm_jax.inference.sampling import Sampling
+from glm_jax.interop.huggingface import CONFIG, Origin, load_directory, save_directory
+from glm_jax.interop.tokenizers import FILE_NAME as TOKENIZER
+from glm_jax.interop.tokenizers import Tokenizer, load_tokenizer
+from glm_jax.models.params import Params, bind, unstack_layers
+from glm_jax.models.positions import check_positions
+from glm_jax.sharding import BATCH_AXES, batch_sharding, make_mesh
+from glm_jax.special_tokens import SpecialTokens
+from glm_jax.training.objective import objective_sums, summarize, token_losses
+
+RUN = "run.json"
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+class LanguageModel:
+    """A model and its parameters.
+
+    Attributes:
+      config: its shape and numerics.
+      params: nested dict of arrays, layers listed (decoding is faster so).
+      tokenizer: of its training, or None.
+      special: ids of its special tokens, or None.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        params: Params,
+        tokenizer: Tokenizer | None = None,
+        origin: Origin | None = None,
+    ):
+        """Takes parameters as they are: stacked or listed, on one device or on a mesh."""
+        self.config = dataclasses.replace(config, scan_layers=False)
+        self.params = unstack_layers(params)
+        self.tokenizer = tokenizer
+        self.special: SpecialTokens | None = tokenizer.special if tokenizer else None
+        self._origin = origin or Origin()
+
+    def logits(self, batch: Batch | Mapping[str, Any]) -> jax.Array:
+        """Scores of every id at every place.
+
+        Args:
+          batch: a `Batch`, or a dict with its field names; [B, T].
+
+        Returns:
+          float32 [B, T, V].
+
+        Raises:
+          UserError: positions outside the tables, or ids outside the vocabulary.
+        """
+        return _logits(self.params, self._placed(batch), config=self.config)
+
+    def loss(self, batch: Batch | Mapping[str, Any]) -> jax.Array:
+        """sum(loss_weights * cross entropy) / sum(loss_weights) over the whole batch, in nats."""
+        return _loss(self.params, self._placed(batch), config=self.config)
+
+    def fill_blanks(
+        self,
+        ids: Sequence[int],
+        mask_ids: Sequence[int] | None = None,
+        start_id: int | None = None,
+        end_ids: Sequence[int] | None = None,
+        max_new_tokens: int = 64,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> list[list[int]]:
+        """Fills the blanks of a text from left to right; later ones see the answers before them.
+
+            ids        [CLS] the [MASK] is [MASK] eos
+            returns    [[light], [very, good]]
+
+        Args:
+          ids: the text, holding at least one mask.
+          mask_ids: ids that are blanks; None: the checkpoint's [MASK], [gMASK] and [sMASK].
+          start_id: first input of a span; None: the checkpoint's <|startofpiece|>.
+          end_ids: ids that end a span; None: the checkpoint's <|endofpiece|> and <|endoftext|>.
+          max_new_tokens: longest answer.
+          temperature, top_k, top_p, seed: see `Sampling`; greedy by default.
+
+        Returns:
+          One list of ids per mask, end id not included.
+
+        Raises:
+          UserError: no mask in `ids`, an id that is neither given nor known, positions outside the
+            tables.
+        """
+        special = self.special
+        return fill_rows(
+            self.config,
+            self.params,
+            [[int(id_) for id_ in ids]],
+            mask_ids=_given("mask_ids", mask_ids, special and special.masks),
+            start_id=_given("start_id", start_id, special and special.start),
+            end_ids=_given("end_ids", end_ids, special and (special.end, special.eos)),
+            max_new_tokens=max_new_tokens,
+            sampling=Sampling(temperature, top_k, top_p, seed),
+        )[0]
+
+    def save(self, path: str | Path, format: str = "huggingface", names: str = "as_loaded") -> None:
+        """Writes the model as a directory, all of it or nothing; `load` reads it back bit for bit.
+
+        Args:
+          path: a directory to be made; one that holds nothing but a model is replaced.
+          format: "huggingface" (config.json and safetensors in published names) or "orbax".
+          names: of the tensors, for "huggingface": "as_loaded", "original" or "native".
+
+        Raises:
+          UserError: an unknown format or names, or a directory that holds something else.
+        """
+        if format == "huggingface":
+            save_directory(
+                Path(path), self.config, self.params, self._origin, names, self.tokenizer
+            )
+        elif format == "orbax":
+            from glm_jax.training.checkpoints import save_params
+
+            save_params(path, self.config, self.params, self.tokenizer)
+        else:
+            raise UserError(f"format must be 'huggingface' or 'orbax'; got {format!r}")
+
+    def _placed(self, batch: Batch | Mapping[str, Any]) -> Batch:
+        """The batch, checked, its rows spread over the mesh where they can be."""
+        if not isinstance(batch, Batch):
+            batch = Batch.from_dict(batch)
+        check_positions(batch, self.config)
+        for name in ("tokens", "targets"):
+            ids = np.asarray(getattr(batch, name))
+            if ids.size and (ids.min() < 0 or ids.max() >= self.config.vocab_size):
+                raise UserError(
+                    f"Batch.{name} holds ids from {ids.min()} to {ids.max()}; the model's "
+                    f"vocabulary has 0..{self.config.vocab_size - 1}"
+                )
+        sharding = jax.tree.leaves(self.params)[0].sharding
+        mesh = sharding.mesh if isinstance(sharding, NamedSharding) else None
+        if not isinstance(mesh, Mesh):
+            return batch
+        even = batch.shape[0] % math.prod(mesh.shape[axis] for axis in BATCH_AXES) == 0
+        return jax.device_put(batch, batch_sharding(mesh)) if even else batch
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def _logits(params: Params, batch: Batch, *, config: ModelConfig) -> jax.Array:
+    model = bind(config, params)
+    hidden = model(
+        batch.tokens,
+        batch.positions,
+        batch.block_positions,
+        batch.attend_start,
+        batch.attend_end,
+    )
+    return model.logits(hidden)
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def _loss(params: Params, batch: Batch, *, config: ModelConfig) -> jax.Array:
+    losses = token_losses(bind(config, params), batch)
+    return summarize(objective_sums(losses, batch), "token_mean")["loss"]
+
+
+def load(
+    path: str | Path,
+    dtype: str | None = None,
+    compute_dtype: str | None = None,
+    mesh: Mesh | None = None,
+) -> LanguageModel:
+    """Loads a model.
+
+    Args:
+      path: a Hugging Face directory (config.json and safetensors), a workdir of `glm_jax.train`, or
+        one step in its `checkpoints`.
+      dtype: of the parameters, "float32", "bfloat16" or "float16"; None keeps the checkpoint's.
+      compute_dtype: of activations, "float32" or "bfloat16"; None: float32 on CPU, elsewhere
+        bfloat16 where the parameters have 16 bits, else the checkpoint's.
+      mesh: devices to spread over (`glm_jax.sharding.make_mesh`); None: the first device.
+
+    Raises:
+      UserError: nothing there, or what is there cannot be used; names it.
+    """
+    path = Path(path)
+    if dtype is not None and dtype not in DTYPES:
+        raise UserError(f"dtype must be one of {DTYPES}; got {dtype!r}")
+    if not path.exists():
+        raise UserError(
+            f"no directory {str(path)!r}; a model of a hub must be downloaded first, and the path "
+            "of its directory given"
+        )
+    mesh = mesh or make_mesh(MeshConfig(), jax.devices()[:1])
+    workdir = next((p for p in (path, path.parent.parent) if (p / RUN).is_file()), None)
+    origin = None
+    if workdir is not None:
+        from glm_jax.training.checkpoints import load_params
+
+        run, params = load_params(path, mesh=mesh)
+        config = run.model
+        if dtype is not None:
+            params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+            config = dataclasses.replace(config, param_dtype=dtype)
+    elif (path / CONFIG).is_file():
+        config, params, origin = load_directory(path, dtype, mesh)
+    else:
+        raise UserError(f"{str(path)!r} holds neither {CONFIG} (Hugging Face) nor {RUN} (a run)")
+    config = dataclasses.replace(config, compute_dtype=compute_dtype or _compute_dtype(config))
+    home = workdir or path
+    tokenizer = load_tokenizer(home) if (home / TOKENIZER).is_file() else None
+    return LanguageModel(config, params, tokenizer, origin)
+
+
+def _given(name: str, value: Any, default: Any) -> Any:
+    if value is None and default is None:
+        raise UserError(
+            f"the checkpoint has no tokenizer that would say which ids are special; give {name}="
+        )
+    return default if value is None else value
+
+
+def _compute_dtype(config: ModelConfig) -> str:
+    if jax.default_backend() == "cpu":
+        return "float32"
+    return config.compute_dtype if config.param_dtype == "float32" else "bfloat16"
