@@ -4,6 +4,7 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import seqio
@@ -67,7 +68,7 @@ def build_store(data: DataConfig, directory: Path, progress: bool | None = None)
         ) from error
 
 
-def _documents(task: seqio.Task, split: str, bar: tqdm.tqdm) -> Iterator[np.ndarray]:
+def _documents(task: seqio.Task, split: str, bar: tqdm.tqdm) -> Iterator[Any]:
     """The ids of each document of a split, in the order of the corpus."""
     dataset = task.preprocess_precache(task.source.get_dataset(split, shuffle=False))
     for batch in dataset.ragged_batch(_BATCH).prefetch(2):

@@ -1,0 +1,94 @@
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from glm_jax.config import DataConfig
+from glm_jax.data.store_path import cache_directory, source_files, store_key, store_name
+from glm_jax.errors import UserError
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    monkeypatch.setenv("GLM_JAX_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "my").mkdir()
+    for name in ("b.txt", "a.txt", "c.jsonl"):
+        (tmp_path / "my" / name).write_text(name)
+    return DataConfig(source=str(tmp_path / "my" / "*"))
+
+
+def test_source_files(data, tmp_path):
+    assert [path.name for path in source_files(data)] == ["a.txt", "b.txt", "c.jsonl"]
+    nested = DataConfig(source=str(tmp_path / "**" / "*.jsonl"))
+    assert [path.name for path in source_files(nested)] == ["c.jsonl"]
+    (tmp_path / "my [1].txt").write_text("x")
+    assert len(source_files(DataConfig(source=str(tmp_path / "my [1].txt")))) == 1
+    assert [path.name for path in source_files(DataConfig())] == ["corpus.en.xz", "corpus.zh.xz"]
+
+
+def test_source_files_errors(data, tmp_path):
+    with pytest.raises(UserError, match=r"no file matches data\.source='.*/my'.*a directory"):
+        source_files(DataConfig(source=str(tmp_path / "my")))
+    with pytest.raises(UserError, match=r"no file matches data\.source='nowhere/\*\.txt'; allowed"):
+        source_files(DataConfig(source="nowhere/*.txt"))
+    (tmp_path / "my" / "d.pdf").write_text("x")
+    with pytest.raises(UserError, match=r"end in \.txt or \.jsonl; got '.*d\.pdf'"):
+        source_files(data)
+
+
+def test_name_changes_with_all_that_decides_the_content(data, tmp_path):
+    names = [store_name(data)]
+    assert names[0].parent == tmp_path / "cache" / "stores"
+    assert store_name(data) == names[0]
+    names.append(store_name(dataclasses.replace(data, text_field="body")))
+    names.append(store_name(dataclasses.replace(data, eval_fraction=0.5)))
+    file = tmp_path / "my" / "a.txt"
+    os.utime(file, ns=(0, 1))
+    names.append(store_name(data))
+    file.write_text("longer")
+    names.append(store_name(data))
+    file.rename(tmp_path / "my" / "aa.txt")
+    names.append(store_name(data))
+    names.append(store_name(dataclasses.replace(data, tokenizer=_other_tokenizer(tmp_path))))
+    assert len(set(names)) == len(names)
+
+
+def _other_tokenizer(tmp_path):
+    from glm_jax.interop.tokenizers import tokenizer_file
+
+    path = tmp_path / "other.model"
+    # The same message with an empty field 3 (normaliser options) behind it.
+    path.write_bytes(tokenizer_file("bundled").read_bytes() + b"\x1a\x00")
+    return str(path)
+
+
+def test_name_does_not_change_with_the_rest(data):
+    rest = dataclasses.replace(data, sequence_length=64, batch_size=3)
+    assert store_key(rest) == store_key(data)
+
+
+def test_a_given_store_needs_no_text():
+    data = DataConfig(source="nowhere/*.txt", store="some/where")
+    assert store_name(data) == Path("some/where")
+
+
+def test_cache_directory(monkeypatch):
+    monkeypatch.setenv("GLM_JAX_CACHE", "/a")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/b")
+    assert cache_directory() == Path("/a")
+    monkeypatch.delenv("GLM_JAX_CACHE")
+    assert cache_directory() == Path("/b/glm_jax")
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    assert cache_directory() == Path.home() / ".cache" / "glm_jax"
+
+
+def test_naming_a_store_imports_neither_jax_nor_tensorflow():
+    code = (
+        "import sys; from glm_jax.config import DataConfig; "
+        "from glm_jax.data.store_path import store_name; store_name(DataConfig()); "
+        "sys.exit(bool({'jax', 'tensorflow', 'seqio'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
