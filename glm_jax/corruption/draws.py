@@ -29,6 +29,7 @@ class Purpose(enum.IntEnum):
     SENTENCE = 4  # order in which sentences are taken
     ORDER = 5  # order of the spans in part B
     SHIFT = 6  # shift of an epoch's windows
+    SHUFFLE = 7  # order of an epoch's rows
 
 
 def philox4x32(counter: np.ndarray, key: tuple[int, int]) -> np.ndarray:

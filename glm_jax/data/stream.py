@@ -6,6 +6,7 @@ import grain
 import numpy as np
 
 from glm_jax.batch import Batch
+from glm_jax.data.order import EpochOrder
 from glm_jax.data.rows import RowBuilder
 from glm_jax.errors import UserError
 
@@ -25,6 +26,7 @@ class RowStream:
     Batches are built ahead in a background thread.
 
     Attributes:
+      builder: makes the rows; its `num_rows` is the length of an epoch.
       statistics: what the batches delivered so far held (`Corruptor.statistics_names`), of this
         host's rows, counted from the creation of the stream.
     """
@@ -63,6 +65,7 @@ class RowStream:
                 "data.batch_size must be a multiple of the number of hosts; got "
                 f"{batch_size} rows for {num_shards} hosts"
             )
+        self.builder = builder
         self._batches = _HostBatches(
             builder, batch_size, seed, shard_index, num_shards, shuffle, repeat
         )
@@ -120,9 +123,7 @@ class _HostBatches:
         self._builder, self._batch_size = builder, batch_size
         share = batch_size // num_shards
         self._share = np.arange(shard_index * share, (shard_index + 1) * share)
-        rows = grain.MapDataset.range(builder.num_rows).seed(seed % 2**32)
-        # Repeating before batching lets a batch reach into the next epoch.
-        self._order = rows.shuffle().repeat() if shuffle else rows.repeat()
+        self._order = EpochOrder(builder.num_rows, seed) if shuffle else None
         self._repeat = repeat
 
     def __len__(self) -> int:
@@ -130,10 +131,14 @@ class _HostBatches:
         return endless if self._repeat else -(-self._builder.num_rows // self._batch_size)
 
     def __getitem__(self, number: int) -> tuple[Batch, dict[str, int]]:
-        indices = number * self._batch_size + self._share
-        epochs = indices // self._builder.num_rows
-        rows = np.array([self._order[index] for index in indices.tolist()])
+        # A batch may reach into the next epoch, or over several.
+        epochs, rows = np.divmod(number * self._batch_size + self._share, self._builder.num_rows)
+        if self._order is not None:
+            for epoch in np.unique(epochs):
+                here = epochs == epoch
+                rows[here] = self._order(int(epoch), rows[here])
         if not self._repeat:
             # The builder makes rows from num_rows on all padding.
-            rows, epochs = np.where(epochs == 0, rows, self._builder.num_rows), np.zeros_like(rows)
+            rows = np.where(epochs == 0, rows, self._builder.num_rows)
+            epochs = np.zeros_like(rows)
         return self._builder.build(epochs, rows)
