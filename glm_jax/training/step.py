@@ -32,7 +32,7 @@ def make_train_step(config: Config, mesh: Mesh) -> Any:
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             gradients, sums = _gradients(config, mesh, state, batch)
-            norm = optax.global_norm(gradients)
+            norm = optax.tree.norm(gradients)
             gradients = clip(gradients, norm, config.optimizer.clip_norm)
             updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)

@@ -3,6 +3,7 @@
 import dataclasses
 import types
 
+import jax
 import numpy as np
 import pytest
 
@@ -67,6 +68,15 @@ class Stream:
         self._next = int(state)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _compile_once(tmp_path_factory):
+    """Programs that several tests build anew are compiled once a session."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    yield
+    jax.config.update("jax_compilation_cache_dir", None)
+
+
 @pytest.fixture
 def stream():
     return Stream
@@ -85,8 +95,7 @@ def open_batches():
     return batches
 
 
-@pytest.fixture
-def config():
+def tiny_config():
     return Config(
         model=ModelConfig(
             vocab_size=VOCAB, num_layers=2, embed_dim=16, num_heads=2, max_positions=LENGTH
@@ -98,6 +107,11 @@ def config():
         ),
         mesh=MeshConfig(),
     )
+
+
+@pytest.fixture
+def config():
+    return tiny_config()
 
 
 @pytest.fixture

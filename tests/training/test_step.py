@@ -1,0 +1,152 @@
+import json
+import subprocess
+import sys
+import textwrap
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from glm_jax.models.params import bind
+from glm_jax.sharding import make_mesh
+from glm_jax.training.objective import coefficients, token_losses
+from glm_jax.training.state import create_state
+from glm_jax.training.step import make_eval_step, make_train_step
+
+
+@pytest.fixture
+def still(config, change):
+    """The tiny config without dropout."""
+    for name in ("model.dropout_rate", "model.attention_dropout_rate"):
+        config = change(config, name, 0.0)
+    return config
+
+
+def run_step(config, batch, steps=1):
+    mesh = make_mesh(config.mesh)
+    state, train_step = create_state(config, mesh), make_train_step(config, mesh)
+    metrics = []
+    for _ in range(steps):
+        state, values = train_step(state, batch)
+        metrics.append(jax.device_get(values))
+    return state, metrics
+
+
+def largest_difference(a, b):
+    return max(jax.tree.leaves(jax.tree.map(lambda x, y: float(jnp.abs(x - y).max()), a, b)))
+
+
+def test_metrics_are_of_the_parameters_before_the_step(still, batch):
+    mesh = make_mesh(still.mesh)
+    params = create_state(still, mesh).params
+
+    def loss(params):
+        losses = token_losses(bind(still.model, params), batch)
+        return (losses * coefficients(batch, "token_mean")).sum()
+
+    value, gradient = jax.value_and_grad(loss)(params)
+    norm = np.sqrt(sum((np.asarray(g, np.float64) ** 2).sum() for g in jax.tree.leaves(gradient)))
+    _, [metrics] = run_step(still, batch)
+    np.testing.assert_allclose(metrics["loss"], value, rtol=1e-6)
+    np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-5)
+    np.testing.assert_allclose(metrics["learning_rate"], 5e-3)
+
+
+@pytest.mark.parametrize("reduction", ["token_mean", "objective_mean"])
+def test_accumulated_parts_equal_the_whole_batch(still, change, batch, reduction):
+    # Rows with different numbers of targets, so that averaging the parts' means would differ.
+    weights = batch.loss_weights.copy()
+    weights[0, -6:] = 0
+    weights[1] *= 3
+    batch = type(batch)(**{**batch.to_dict(), "loss_weights": weights})
+    # Without clipping, and with epsilon so large that Adam's update is smooth in the gradient.
+    still = change(change(still, "optimizer.clip_norm", None), "optimizer.epsilon", 1e-2)
+    still = change(still, "train.loss_reduction", reduction)
+    whole, [expected] = run_step(still, batch)
+    for parts in (2, 4):
+        state, [metrics] = run_step(change(still, "train.accumulation_steps", parts), batch)
+        for name in expected:
+            np.testing.assert_allclose(metrics[name], expected[name], rtol=1e-5, err_msg=name)
+        assert largest_difference(state.params, whole.params) < 1e-6
+
+
+def test_a_batch_without_targets_only_decays(still, batch):
+    batch = type(batch)(**{**batch.to_dict(), "loss_weights": np.zeros_like(batch.loss_weights)})
+    state, [metrics] = run_step(still, batch)
+    assert metrics["loss"] == 0.0
+    assert metrics["grad_norm"] == 0.0
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+
+
+def test_dropout_is_a_function_of_seed_and_step(config, change, batch):
+    _, first = run_step(config, batch, steps=2)
+    _, again = run_step(config, batch, steps=2)
+    assert [m["loss"] for m in first] == [m["loss"] for m in again]
+    # A learning rate of 0 leaves only the step's number to make a difference.
+    frozen = change(config, "optimizer.peak_learning_rate", 0.0)
+    _, [one, two] = run_step(frozen, batch, steps=2)
+    assert one["loss"] != two["loss"]
+
+
+def test_scanned_layers_train_as_listed_ones(still, change, batch):
+    _, listed = run_step(change(still, "model.scan_layers", False), batch, steps=3)
+    _, stacked = run_step(change(still, "model.scan_layers", True), batch, steps=3)
+    for a, b in zip(listed, stacked, strict=True):
+        np.testing.assert_allclose(a["loss"], b["loss"], rtol=1e-5)
+
+
+def test_bfloat16_parameters_keep_their_dtype(still, change, batch):
+    still = change(change(still, "model.param_dtype", "bfloat16"), "train.accumulation_steps", 2)
+    still = change(still, "model.compute_dtype", "bfloat16")
+    before = create_state(still, make_mesh(still.mesh))
+    state, metrics = run_step(still, batch, steps=2)
+    assert jax.tree.map(lambda x: x.dtype, state) == jax.tree.map(lambda x: x.dtype, before)
+    assert metrics[0]["loss"].dtype == np.float32
+
+
+def test_evaluation_has_no_dropout(config, change, batch):
+    params = create_state(config, make_mesh(config.mesh)).params
+    for leaf in ("model.dropout_rate", "model.attention_dropout_rate"):
+        config = change(config, leaf, 0.9)
+    sums = make_eval_step(config.model)(params, batch)
+    again = make_eval_step(change(config, "model.dropout_rate", 0.0).model)(params, batch)
+    np.testing.assert_array_equal(sums["losses"], again["losses"])
+
+
+_ON_FOUR_DEVICES = """
+    import json, sys
+    sys.path.insert(0, {folder!r})
+    import conftest, jax
+    jax.config.update("jax_num_cpu_devices", 4)
+    from glm_jax.config import MeshConfig
+    from glm_jax.sharding import batch_sharding, make_mesh
+    from glm_jax.training.feed import to_devices
+    from glm_jax.training.state import create_state
+    from glm_jax.training.step import make_train_step
+    batch = next(conftest.Stream())
+    config = conftest.tiny_config()
+    losses = []
+    for sizes in ((1, 1, 1), (4, 1, 1), (1, 2, 2), (2, 2, 1)):
+        devices = jax.devices()[: sizes[0] * sizes[1] * sizes[2]]
+        mesh = make_mesh(MeshConfig(*sizes), devices)
+        state, step = create_state(config, mesh), make_train_step(config, mesh)
+        placed = to_devices(batch, batch_sharding(mesh))
+        for _ in range(3):
+            state, metrics = step(state, placed)
+        losses.append(float(metrics["loss"]))
+        table = state.opt_state[0].mu["embedding"]["table"]
+        assert table.sharding.is_equivalent_to(state.params["embedding"]["table"].sharding, 2)
+    print(json.dumps(losses))
+"""
+
+
+@pytest.mark.processes
+def test_every_mesh_trains_alike_with_dropout(pytestconfig):
+    code = textwrap.dedent(_ON_FOUR_DEVICES).format(
+        folder=str(pytestconfig.rootpath / "tests" / "training")
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    losses = np.array(json.loads(done.stdout.splitlines()[-1]))
+    np.testing.assert_allclose(losses, losses[0], rtol=2e-5)
