@@ -1,0 +1,78 @@
+import json
+
+import pytest
+
+from glm_jax.training.metrics import MetricsLog, Throughput, data_shares, read_metrics
+
+
+def rows_of(path):
+    """Every line must be JSON that any reader takes: no NaN, no Infinity."""
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    return [json.loads(line, parse_constant=refuse) for line in path.read_text().splitlines()]
+
+
+def test_values_that_are_not_finite_are_left_out(tmp_path):
+    log = MetricsLog(tmp_path / "m.jsonl", 0)
+    log.write(3, {"loss": 1.5, "loss/span": float("nan"), "eval/loss": float("inf")})
+    assert rows_of(tmp_path / "m.jsonl") == [{"step": 3, "loss": 1.5}]
+
+
+def test_a_resumed_log_loses_later_rows_and_a_torn_line(tmp_path):
+    path = tmp_path / "m.jsonl"
+    path.write_text(
+        '{"step": 1, "loss": 3.0}\n{"step": 2, "loss": 2.0}\n{"step": 2, "eval/loss": 2.5}\n'
+        '{"step": 3, "loss": 1.0}\n{"step": 4, "lo'
+    )
+    log = MetricsLog(path, last_step=2)
+    log.write(3, {"loss": 1.25})
+    log.close()
+    assert rows_of(path) == [
+        {"step": 1, "loss": 3.0},
+        {"step": 2, "loss": 2.0},
+        {"step": 2, "eval/loss": 2.5},
+        {"step": 3, "loss": 1.25},
+    ]
+
+
+def test_a_log_that_needs_no_cut_is_not_rewritten(tmp_path):
+    path = tmp_path / "m.jsonl"
+    text = '{"step": 1, "loss": 0.1234567890123}\n'
+    path.write_text(text)
+    before = path.stat().st_ino
+    MetricsLog(path, last_step=1).close()
+    assert path.read_text() == text
+    assert path.stat().st_ino == before
+
+
+def test_other_hosts_write_nothing(tmp_path):
+    log = MetricsLog(tmp_path / "m.jsonl", 0, writes=False)
+    log.write(1, {"loss": 1.0})
+    log.close()
+    assert not (tmp_path / "m.jsonl").exists()
+
+
+def test_lines_that_are_not_whole_are_skipped(tmp_path):
+    (tmp_path / "m").write_text('{"step": 1}\n[]\n{"st')
+    assert read_metrics(tmp_path / "m") == [{"step": 1}]
+
+
+def test_throughput_leaves_pauses_out():
+    times = iter([0.0, 2.0, 10.0, 12.0, 13.0])
+    throughput = Throughput(lambda: next(times))
+    throughput.add(400)
+    throughput.pause()  # 2 s
+    throughput.resume()  # 10 s
+    assert throughput.take() == 400 / 4.0  # 12 s, of which 8 paused
+    throughput.add(50)
+    assert throughput.take() == 50.0
+
+
+def test_data_shares_of_the_docstring():
+    shares = data_shares({"rows": 4, "places_used": 250, "rows_fewer_spans": 1}, 64)
+    assert shares == {
+        "data/places_used": pytest.approx(0.9765625),
+        "data/rows_fewer_spans": 0.25,
+    }

@@ -1,0 +1,52 @@
+import numpy as np
+
+from glm_jax.batch import Batch
+from glm_jax.training.samples import BlankedText, Sampler, blanked_texts, choose_texts, render
+
+
+def test_a_row_is_taken_apart_again():
+    """Two texts in a row: [9 M 11] | S 12 13, and [8 M 10 M] | S 14 | S 15 16, spans shuffled."""
+    fields = {
+        "tokens": [9, 1, 11, 4, 12, 13, 8, 1, 10, 1, 4, 14, 4, 15, 16, 0],
+        "targets": [9, 1, 11, 12, 13, 5, 8, 1, 10, 1, 14, 5, 15, 16, 5, 0],
+        "positions": [0, 1, 2, 1, 1, 1, 0, 1, 2, 3, 3, 3, 1, 1, 1, 0],
+        "block_positions": [0, 0, 0, 1, 2, 3, 0, 0, 0, 0, 1, 2, 1, 2, 3, 0],
+        "attend_start": [0] * 6 + [6] * 9 + [0],
+        "attend_end": [3, 3, 3, 4, 5, 6, 10, 10, 10, 10, 11, 12, 13, 14, 15, 0],
+        "loss_weights": [0.0] * 16,
+    }
+    batch = Batch.from_dict({name: np.array([value]) for name, value in fields.items()})
+    assert blanked_texts(batch, 0, end_id=5) == [
+        BlankedText([9, 1, 11], [1], [[12, 13]]),
+        BlankedText([8, 1, 10, 1], [1, 3], [[15, 16], [14]]),
+    ]
+
+
+def test_texts_of_every_objective_in_turn(batch):
+    chosen = choose_texts(batch, end_id=5, count=3)
+    # The tiny rows alternate between document and span.
+    rows = [blanked_texts(batch, row, 5)[0] for row in (1, 0, 3)]
+    assert chosen == rows
+    assert all(len(text.originals[0]) == 4 for text in chosen)
+
+
+def test_rendered_lines(tokenizer):
+    text = BlankedText([6, 8, 1, 9], [2], [[10, 11]])
+    assert render([text], [[[12]]], tokenizer) == (
+        "  <6>i<1>j\n    original: kl\n    filled:   m\n"
+    )
+
+
+def test_only_the_surroundings_of_a_blank_are_shown(tokenizer):
+    text = BlankedText([8] * 40 + [1] + [9] * 40, [40], [[]])
+    first = render([text], [[[]]], tokenizer).splitlines()[0]
+    assert first == f"  … {'i' * 12}<1>{'j' * 12} …"
+
+
+def test_sections_after_the_restored_step_are_removed(tmp_path, config, tokenizer):
+    path = tmp_path / "samples.txt"
+    path.write_text("step 2\n  a\n    original: step 9\nstep 4\n  b\nstep 6\n  c\n")
+    Sampler(config, tokenizer, [], path, step=4)
+    assert path.read_text() == "step 2\n  a\n    original: step 9\nstep 4\n  b\n"
+    Sampler(config, tokenizer, [], path, step=0)
+    assert path.read_text() == ""
