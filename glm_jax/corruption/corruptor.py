@@ -12,8 +12,8 @@ from glm_jax.corruption.sentences import plan_sentences
 from glm_jax.corruption.spans import plan_spans
 from glm_jax.special_tokens import SpecialTokens
 
-# Rows worked on at once: enough to hide the cost of a numpy call, few enough to stay in the cache.
-CHUNK = 64
+# Rows worked on at once: enough to hide the cost of numpy calls, few enough for the cache.
+CHUNK = 256
 _SINGLE = -1  # a span row with one span per segment
 
 
