@@ -8,7 +8,8 @@ import seqio
 import tensorflow as tf
 
 from glm_jax.config import Config
-from glm_jax.interop.tokenizers import tokenizer_file
+from glm_jax.interop.tokenizers import load_tokenizer, tokenizer_file
+from glm_jax.tasks.corrupt import corrupt_documents, output_features
 from glm_jax.tasks.source import DocumentSource
 
 # Documents tokenised per call.
@@ -60,11 +61,14 @@ def tokenize(dataset: tf.data.Dataset, vocabulary: seqio.Vocabulary) -> tf.data.
 
 
 def pretrain_task(config: Config, name: str = "glm_pretrain") -> seqio.Task:
-    """The task of a config, not registered.
+    """The task of a config, not registered: text, ids, SeqIO's offline cache, corrupted rows.
 
     Args:
       config: `data` and `objective`.
       name: how the task is called.
+
+    Raises:
+      ValueError: there is no tokenizer.
     """
     ids = Vocabulary(config.data.tokenizer)
     return seqio.Task(
@@ -73,8 +77,14 @@ def pretrain_task(config: Config, name: str = "glm_pretrain") -> seqio.Task:
         preprocessors=[
             functools.partial(tokenize, vocabulary=ids),
             seqio.CacheDatasetPlaceholder(),
+            functools.partial(
+                corrupt_documents,
+                data=config.data,
+                objective=config.objective,
+                tokenizer=load_tokenizer(config.data.tokenizer),
+            ),
         ],
-        output_features={"tokens": seqio.Feature(ids, add_eos=False)},
+        output_features=output_features(ids),
         metric_fns=[],
     )
 

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 # What TensorFlow 2.21 and its plugins say on every start; nothing of it asks for an action.
 _CHATTER = re.compile(
     rb"oneDNN|cudart_stub|failed call to cuInit|cpu_feature_guard|absl::InitializeLog|"
-    rb"rebuild TensorFlow with|[Uu]nable to register cu|computation_placer|cuda_executor|TF-TRT|^\s*$"
+    rb"rebuild TensorFlow with|[Uu]nable to register cu|computation_placer|cuda_executor|TF-TRT|"
+    rb"^\s*$"
 )
 
 
