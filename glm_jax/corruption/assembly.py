@@ -24,7 +24,7 @@ def assemble(
     position_offset: int = 0,
     span_position: int | None = None,
     hidden: Sequence[bool] | None = None,
-    hidden_id: int | None = None,
+    hidden_id: int = -1,
 ) -> dict[str, np.ndarray]:
     """Cuts spans out of a text: part A keeps a mask in their place, part B spells them out.
 
@@ -65,16 +65,18 @@ def assemble(
         permutation; a wrong number of ids or flags.
     """
     text = [int(token) for token in tokens]
-    spans = [(int(start), int(end)) for start, end in spans]
+    pairs = [(int(start), int(end)) for start, end in spans]
     order = [int(i) for i in order]
-    _check_spans(spans, order, len(text))
+    _check_spans(pairs, order, len(text))
     mask_ids = _one_per_span("mask_id", mask_id, order)
     start_ids = _one_per_span("start_id", start_id, order)
+    if hidden is not None and hidden_id < 0:
+        raise ValueError(f"hidden must come with hidden_id, an id; got {hidden_id}")
 
     part_a: list[int] = []
     mask_index = []
     previous = 0
-    for i, (start, end) in enumerate(spans):
+    for i, (start, end) in enumerate(pairs):
         part_a += text[previous:start]
         mask_index.append(len(part_a))
         part_a.append(mask_ids[i])
@@ -85,9 +87,9 @@ def assemble(
     targets: list[int] = []
     positions: list[int] = []
     blocks: list[int] = []
-    flags = iter(_flags(hidden, hidden_id, spans))
+    flags = iter(_flags(hidden, pairs))
     for i in order:
-        span = text[slice(*spans[i])]
+        span = text[slice(*pairs[i])]
         inputs += [start_ids[i], *(hidden_id if next(flags) else token for token in span)]
         targets += [*span, end_id]
         positions += [mask_index[i] if span_position is None else span_position] * (len(span) + 1)
@@ -162,7 +164,7 @@ def _fields(
     position_offset: int = 0,
 ) -> dict[str, np.ndarray]:
     a, b = len(part_a), len(inputs)
-    weights = np.repeat(np.float32([0, 1]), [a, b])
+    weights = np.repeat(np.array([0, 1], np.float32), [a, b])
     indices = range(position_offset, position_offset + a)
     attend_start, attend_end = prefix_bounds(a, a + b)
     return {
@@ -200,15 +202,10 @@ def _one_per_span(name: str, ids: int | Sequence[int], order: list[int]) -> list
     return [int(by_span[i]) for i in range(len(order))]
 
 
-def _flags(
-    hidden: Sequence[bool] | None, hidden_id: int | None, spans: list[tuple[int, int]]
-) -> list[bool]:
+def _flags(hidden: Sequence[bool] | None, spans: list[tuple[int, int]]) -> list[bool]:
     count = sum(end - start for start, end in spans)
     if hidden is None:
         return [False] * count
-    if hidden_id is None or len(hidden) != count:
-        raise ValueError(
-            f"hidden must be {count} flags, one per token of the spans, and come with hidden_id; "
-            f"got {len(hidden)} flags, hidden_id={hidden_id}"
-        )
+    if len(hidden) != count:
+        raise ValueError(f"hidden must be {count} flags, one per masked token; got {len(hidden)}")
     return [bool(flag) for flag in hidden]

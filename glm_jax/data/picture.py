@@ -1,0 +1,180 @@
+"""Pictures of rows, to see what a model sees: the table of places and the mask.
+
+token      target       pos block
+[CLS]      .              0     0   x x x x . . .
+the        .              1     0   x x x x . . .
+[MASK]     .              2     0   x x x x . . .
+light      .              3     0   x x x x . . .
+<|starto.. was            2     1   x x x x x . .
+was        good           2     2   x x x x x x .
+good       <|endofp..     2     3   x x x x x x x
+"""
+
+import dataclasses
+import itertools
+import unicodedata
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from glm_jax.batch import OBJECTIVES, Batch
+
+_TOKEN = 10  # columns of a token in the table
+_HEAD = 8  # places of part A listed of a row that is too long to list
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """A text of a row.
+
+    Attributes:
+      start: its first place.
+      part_b: the first place of part B.
+      end: one past its last place.
+      spans: (start, end) of each span in part B, in the order they stand there.
+    """
+
+    start: int
+    part_b: int
+    end: int
+    spans: list[tuple[int, int]]
+
+
+def places_used(row: Batch) -> int:
+    """The places of a row, a Batch of [T] arrays, up to its last one that is not padding."""
+    used = np.flatnonzero(row.attend_end > row.attend_start)
+    return int(used[-1]) + 1 if len(used) else 0
+
+
+def row_of(batch: Batch, index: int) -> Batch:
+    """One row of a numpy Batch, as a Batch of [T] arrays."""
+    return Batch(**{name: value[index] for name, value in batch.to_dict().items()})
+
+
+def segments(row: Batch) -> list[Segment]:
+    """The texts of a row, a Batch of [T] arrays."""
+    used = places_used(row)
+    edges = np.flatnonzero(np.diff(row.attend_start[:used], prepend=-1, append=-1)).tolist()
+    found = []
+    for start, end in itertools.pairwise(edges):
+        part_b = int(row.attend_end[start])
+        heads = part_b + np.flatnonzero(row.block_positions[part_b:end] == 1)
+        spans = list(zip(heads.tolist(), [*heads[1:].tolist(), end], strict=True))
+        found.append(Segment(start, part_b, end, spans))
+    return found
+
+
+def objective_of(row: Batch) -> str:
+    """The name of the objective that asks for most targets of a row; "none" without any."""
+    counts = np.bincount(row.objective, minlength=len(OBJECTIVES) + 1)
+    names = {value: name for name, value in OBJECTIVES.items()}
+    return names.get(int(counts[1:].argmax()) + 1, "none") if counts[1:].any() else "none"
+
+
+def draw_mask(attend_start: Sequence[int], attend_end: Sequence[int], width: int = 64) -> str:
+    """The keys that each query sees: x sees, . does not.
+
+    draw_mask([0, 0, 0, 0], [2, 2, 3, 4])
+        x x . .
+        x x . .
+        x x x .
+        x x x x
+
+    More than `width` places are drawn in squares of several: x all of them, + some, . none.
+
+    Args:
+      attend_start, attend_end: [T] the interval of each query.
+      width: most columns to draw.
+    """
+    start, end = np.asarray(attend_start)[:, None], np.asarray(attend_end)[:, None]
+    keys = np.arange(len(start))
+    sees = (start <= keys) & (keys < end)
+    side = max(1, -(-len(start) // width))
+    edges = np.arange(0, len(start), side)
+    seen = np.add.reduceat(np.add.reduceat(sees.astype(int), edges, axis=0), edges, axis=1)
+    sizes = np.diff(edges, append=len(start))
+    share = seen / np.outer(sizes, sizes)
+    return "\n".join(
+        " ".join("x" if s == 1 else "." if s == 0 else "+" for s in line) for line in share
+    )
+
+
+def show(row: Batch, name: Callable[[int], str], mask: bool = True, places: int = 64) -> str:
+    """A table of the places of a row: token, target, both positions, and the keys it sees.
+
+    Args:
+      row: a Batch of [T] arrays.
+      name: spells a token, as `tokenizer.decode([id])` does.
+      mask: draw the mask beside the table; False: the interval in numbers.
+      places: most places to list, at least 16; of a longer row the beginning and part B's.
+    """
+    used = places_used(row)
+    listed = list(range(used))
+    if used > places:
+        part_b = segments(row)[0].part_b
+        begin = max(_HEAD, min(part_b - 1, used - places + _HEAD))
+        listed = [*range(_HEAD), *range(begin, begin + places - _HEAD)]
+    heading = [_fit("token", _TOKEN), _fit("target", _TOKEN), "  pos block"]
+    lines = [" ".join(heading) + ("" if mask else "   sees")]
+    grid = draw_mask(row.attend_start[:used], row.attend_end[:used], used).split("\n")
+    before = -1
+    for i in listed:
+        if i != before + 1:
+            lines.append(f"... {i - before - 1} more places")
+        before = i
+        target = name(int(row.targets[i])) if row.loss_weights[i] > 0 else "."
+        sees = grid[i] if mask else f"{row.attend_start[i]}..{row.attend_end[i] - 1}"
+        lines.append(
+            f"{_fit(name(int(row.tokens[i])), _TOKEN)} {_fit(target, _TOKEN)} "
+            f"{row.positions[i]:>5} {row.block_positions[i]:>5}   {sees}"
+        )
+    if before < used - 1:
+        lines.append(f"... {used - 1 - before} more places")
+    return "\n".join(lines)
+
+
+def spell(row: Batch, decode: Callable[[list[int]], str]) -> str:
+    """Part A of each text, and its spans with the mask they belong to, as text.
+
+    text 1: 4 places of part A, 3 of part B
+      part A  [CLS]the [MASK] light
+      part B  place 2: was good
+
+    Args:
+      row: a Batch of [T] arrays.
+      decode: ids to text, special tokens spelled.
+    """
+    lines: list[str] = []
+    for number, text in enumerate(segments(row), start=1):
+        a, b = text.part_b - text.start, text.end - text.part_b
+        lines.append(f"text {number}: {a} places of part A, {b} of part B")
+        lines.append(f"  part A  {_one_line(decode(_ids(row.tokens, text.start, text.part_b)))}")
+        for i, (start, end) in enumerate(text.spans):
+            # Without the start token in front; what is predicted last is a target only.
+            span = _ids(row.targets, start, end)
+            label = "part B" if i == 0 else "      "
+            lines.append(f"  {label}  place {row.positions[start]}: {_one_line(decode(span))}")
+    return "\n".join(lines)
+
+
+def _ids(values: Any, start: int, end: int) -> list[int]:
+    return [int(value) for value in values[start:end]]
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\n", "\\n")
+
+
+def _fit(text: str, width: int) -> str:
+    """Pads or cuts to a number of columns; Chinese letters take two."""
+    text = _one_line(text)
+    if _columns(text) > width:
+        while _columns(text) > width - 2:
+            text = text[:-1]
+        text += ".."
+    return text + " " * (width - _columns(text))
+
+
+def _columns(text: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
