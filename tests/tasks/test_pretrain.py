@@ -96,6 +96,7 @@ def test_draws_come_from_the_seed_the_epoch_and_the_documents(small):
     assert same(rows(small), rows(small))
     assert not same(rows(small), rows(small, seed=1))
     once = rows(small, shuffle=False)
+    assert not same(once, rows(small, shuffle=False, seed=1))
     twice = rows(small, shuffle=False, num_epochs=2)
     assert abs(len(twice) - 2 * len(once)) <= 2
     masked = [tuple(row["targets"][row["loss_weights"] > 0]) for row in twice]
