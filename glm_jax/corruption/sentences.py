@@ -15,7 +15,7 @@ from glm_jax.config import ObjectiveConfig
 from glm_jax.corruption.draws import Draws, Purpose, SpanLengths
 from glm_jax.corruption.plan import SHORTEST_BEGINNING, Pieces, Plan, fit, order_in_part_b
 from glm_jax.corruption.ragged import group_of, starts, sums, sums_before, within_groups
-from glm_jax.corruption.spans import SpanCandidates, place
+from glm_jax.corruption.spans import PlacedSpans, SpanCandidates, place
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,40 +128,32 @@ def plan_sentences(
     ratio = config.sentence_mask_ratio
     taken = take_sentences(pieces, size, stored, sentence_ends, draws, ratio)
     spans = SpanCandidates.draw(pieces, size, draws, lengths, config, single=False)
-    number = np.where(taken.counts > 0, taken.counts, spans.number(size))
+    has_sentence = taken.counts > 0
+    number = np.where(has_sentence, taken.counts, spans.number(size))
     eos = pieces.ends & (size == pieces.size)
     exact = fit(pieces, 1 + size + eos + 2 * number, length)
 
     cut = np.flatnonzero(exact.cut)
-    at_cut = pieces.choose(cut)
     cut_size = np.clip(exact.room - 1 - 2 * number, 1, size)[cut]
-    retaken = take_sentences(at_cut, cut_size, stored, sentence_ends, draws, ratio)
+    retaken = take_sentences(pieces.choose(cut), cut_size, stored, sentence_ends, draws, ratio)
     retaken = retaken.at_most(number[cut])
     span_size, span_number = spans.largest(size, exact.room)
-    again = retaken.counts > 0
+    has_sentence[cut] = again = retaken.counts > 0
     size[cut] = np.where(again, cut_size, span_size[cut])
     number[cut] = np.where(again, retaken.counts, span_number[cut])
-    has_sentence = taken.counts > 0
-    has_sentence[cut] = again
 
     first = within_groups(pieces.counts) == 0
     shortest = np.where(first | (size == pieces.size), 1, SHORTEST_BEGINNING)
     kept = (exact.whole | exact.cut) & (size >= shortest)
-    number = np.where(kept, number, 0)
+    number *= kept
     placed = place(spans, np.where(has_sentence, 0, number), size, pieces.counts, draws)
-    whole = taken.of(exact.whole & kept)
-    piece = np.concatenate(
-        [group_of(whole.counts), cut[group_of(retaken.counts)], group_of(placed.counts)]
+    start, span_length = _ascending(
+        (np.arange(len(size)), taken.of(exact.whole & kept)),
+        (cut, retaken.of(kept[cut])),
+        (np.arange(len(size)), placed),
     )
-    start = np.concatenate([whole.start, retaken.start, placed.start])
-    span_length = np.concatenate([whole.length, retaken.length, placed.length])
-    used = kept[piece]
-    piece, start, span_length = piece[used], start[used], span_length[used]
-    by_place = np.argsort((piece << 32) | start, kind="stable")
-
     row, rows = pieces.row, len(pieces.counts)
-    num_spans = number[kept]
-    spans_per_row = sums(number, pieces.counts)
+    num_spans, spans_per_row = number[kept], sums(number, pieces.counts)
     return Plan(
         row=row[kept],
         source=pieces.source[kept],
@@ -169,10 +161,21 @@ def plan_sentences(
         eos=(eos & exact.whole)[kept],
         objective=np.where(has_sentence, SENTENCE, SPAN)[kept],
         num_spans=num_spans,
-        start=start[by_place],
-        length=span_length[by_place],
+        start=start,
+        length=span_length,
         closed=np.ones(len(start), bool),
         order=order_in_part_b(draws, group_of(num_spans), spans_per_row, config.shuffle_spans),
         fewer=np.bincount(row[placed.fewer], minlength=rows) > 0,
         fallen_back=np.bincount(row[kept & ~has_sentence], minlength=rows) > 0,
     )
+
+
+def _ascending(
+    *parts: tuple[np.ndarray, Sentences | PlacedSpans],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Start and length of spans given by their pieces' numbers, ascending within each piece."""
+    piece = np.concatenate([pieces[group_of(spans.counts)] for pieces, spans in parts])
+    start = np.concatenate([spans.start for _, spans in parts])
+    length = np.concatenate([spans.length for _, spans in parts])
+    by_place = np.argsort((piece << 32) | start, kind="stable")
+    return start[by_place], length[by_place]
