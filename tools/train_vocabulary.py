@@ -7,6 +7,7 @@ sentencepiece give the same bytes: one thread, and nothing is drawn.
 """
 
 import argparse
+import contextlib
 import io
 import lzma
 import string
@@ -44,17 +45,19 @@ def train(folder: Path, vocab_size: int, coverage: float) -> bytes:
       coverage: share of the corpus's characters that get a piece; rare ones are spelt in bytes.
     """
     model = io.BytesIO()
-    with tempfile.TemporaryDirectory() as temporary:
-        rules = Path(temporary) / "rules.tsv"
-        rules.write_text("".join(f"{source}\t{target}\n" for source, target in NORMALIZATION))
+    text = list(sentences(folder))
+    # The model keeps the file's name, which must not depend on the machine.
+    with tempfile.TemporaryDirectory() as temporary, contextlib.chdir(temporary):
+        rules = "".join(f"{source}\t{target}\n" for source, target in NORMALIZATION)
+        Path("rules.tsv").write_text(rules)
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=sentences(folder),
+            sentence_iterator=iter(text),
             model_writer=model,
             model_type="unigram",
             vocab_size=vocab_size,
             character_coverage=coverage,
             byte_fallback=True,
-            normalization_rule_tsv=str(rules),
+            normalization_rule_tsv="rules.tsv",
             remove_extra_whitespaces=False,
             add_dummy_prefix=True,
             split_digits=True,
