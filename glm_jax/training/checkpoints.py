@@ -19,9 +19,10 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from orbax.checkpoint import v1 as ocp
 
-from glm_jax.config import Config, MeshConfig, from_dict, to_dict
+from glm_jax.config import Config, MeshConfig, ModelConfig, from_dict, to_dict, to_json
 from glm_jax.errors import UserError
-from glm_jax.models.params import abstract_params, stack_layers, unstack_layers
+from glm_jax.interop.huggingface import replaced_directory
+from glm_jax.models.params import abstract_params, is_stacked, stack_layers, unstack_layers
 from glm_jax.models.transformer import uses_scan
 from glm_jax.sharding import make_mesh
 from glm_jax.training.state import (
@@ -183,6 +184,41 @@ def load_params(
         wanted = abstract_params(config.model, mesh)
         params = _convert(params, wanted, jax.tree.structure(params), not about["stacked"])
     return config, params
+
+
+def save_params(path: str | Path, config: ModelConfig, params: Any, tokenizer: Any = None) -> None:
+    """Writes parameters alone, all or nothing, as a workdir that `load_params` reads.
+
+    Args:
+      path: a directory to be made; one that an earlier call wrote is replaced.
+      config: of the model.
+      params: stacked or listed, on any devices.
+      tokenizer: None or what to keep beside them.
+
+    Raises:
+      ValueError: `path` holds something else.
+    """
+    run = Config(model=config)
+    about = {"config": to_dict(run), "stacked": is_stacked(params)}
+    with replaced_directory(Path(path).absolute(), _holds_only_params) as directory:
+        (directory / "run.json").write_text(to_json(run), encoding="utf-8")
+        if tokenizer is not None:
+            tokenizer.save(directory)
+        ocp.save_checkpointables(
+            directory / "checkpoints" / "0", {"params": params}, custom_metadata=about
+        )
+
+
+def _holds_only_params(path: Path) -> bool:
+    steps = path / "checkpoints"
+    return {file.name for file in path.iterdir()} <= {
+        "run.json",
+        "tokenizer.model",
+        steps.name,
+    } and (
+        [step.name for step in steps.glob("*")] == ["0"]
+        and not (steps / "0" / "optimizer").exists()
+    )
 
 
 def _find_step(path: Path, step: int | None) -> Path:

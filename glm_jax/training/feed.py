@@ -34,7 +34,7 @@ def to_devices(batch: Batch, sharding: NamedSharding) -> Batch:
 class Feed:
     """Iterator of `Fed`, `depth` batches ahead of the loop."""
 
-    def __init__(self, stream: Any, sharding: NamedSharding, depth: int = 2):
+    def __init__(self, stream: Any, sharding: NamedSharding, depth: int = 1):
         """Starts to read.
 
         Args:
@@ -78,6 +78,7 @@ class Feed:
         return item
 
     def close(self) -> None:
-        """Ends the thread."""
+        """Ends the thread, and the stream with it."""
         self._closed.set()
         self._thread.join()
+        self._stream.close()

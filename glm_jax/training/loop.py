@@ -228,7 +228,9 @@ class _Run:
 
 
 def _take(stream: Any, count: int) -> list[Batch]:
-    return [next(stream) for _ in range(count)]
+    batches = [next(stream) for _ in range(count)]
+    stream.close()
+    return batches
 
 
 def _reading_order(name: str) -> tuple[bool, str]:

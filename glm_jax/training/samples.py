@@ -13,6 +13,7 @@ from glm_jax.config import Config
 from glm_jax.training.workdir import write_whole
 
 _CONTEXT = 12  # tokens shown on either side of a blank
+_LONGEST_ANSWER = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +64,7 @@ def blanked_texts(batch: Batch, row: int, end_id: int) -> list[BlankedText]:
     return texts
 
 
-def choose_texts(batch: Batch, end_id: int, count: int = 6, longest: int = 48) -> list[BlankedText]:
+def choose_texts(batch: Batch, end_id: int, count: int = 6, longest: int = 64) -> list[BlankedText]:
     """The first texts with blanks, one of each row and as many objectives as there are in turn."""
     by_objective: dict[int, list[BlankedText]] = {}
     for row in range(len(batch.tokens)):
@@ -97,14 +98,13 @@ class Sampler:
         if path.exists():
             write_whole(path, _sections_until(path.read_text(encoding="utf-8"), step).encode())
 
-    def __call__(self, step: int, params: Any, max_new_tokens: int = 48) -> str:
+    def __call__(self, step: int, params: Any) -> str:
         """Fills every blank greedily, adds a section to the file, and returns it."""
         from glm_jax.inference.language_model import LanguageModel
 
         model = LanguageModel(self._config.model, params, self._tokenizer)
-        answers = [
-            model.fill_blanks(text.tokens, max_new_tokens=max_new_tokens) for text in self._texts
-        ]
+        room = min(_LONGEST_ANSWER, self._config.model.max_positions)
+        answers = [model.fill_blanks(text.tokens, max_new_tokens=room) for text in self._texts]
         section = f"step {step}\n{render(self._texts, answers, self._tokenizer)}"
         with open(self._path, "a", encoding="utf-8") as file:
             file.write(section)

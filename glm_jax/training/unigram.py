@@ -59,6 +59,7 @@ def target_counts(path: Path, open_stream: Callable[[], Any], config: Config) ->
             return file["counts"]
     stream = open_stream()
     counts = count_targets(stream, config.model.vocab_size, stream.builder.num_rows)
+    stream.close()
     if jax.process_index() == 0:
         content = io.BytesIO()
         np.savez_compressed(content, counts=counts)

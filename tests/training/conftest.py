@@ -42,7 +42,7 @@ class Stream:
 
     def __init__(self, first=0, shard_index=0, num_shards=1, rows=ROWS):
         self.builder = types.SimpleNamespace(num_rows=64)
-        self.statistics = {"rows": 0, "places_used": 0, "rows_fewer_spans": 0}
+        self.statistics = {}
         self._next, self._first, self._rows = 0, first, rows
         self._shard = (shard_index, num_shards)
 
@@ -54,8 +54,9 @@ class Stream:
         rows = rows[index * share : (index + 1) * share]
         batch = Batch(**{name: np.stack([row[name] for row in rows]) for name in rows[0]})
         self._next += 1
-        self.statistics["rows"] += len(rows)
-        self.statistics["places_used"] += int((batch.attend_end > 0).sum())
+        counted = {"rows": len(rows), "places_used": int((batch.attend_end > 0).sum())}
+        for name, value in {**counted, "rows_fewer_spans": 0}.items():
+            self.statistics[name] = self.statistics.get(name, 0) + value
         return batch
 
     def __iter__(self):
@@ -66,6 +67,9 @@ class Stream:
 
     def set_state(self, state):
         self._next = int(state)
+
+    def close(self):
+        pass
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -9,7 +9,13 @@ import pytest
 from glm_jax.config import to_dict
 from glm_jax.errors import UserError
 from glm_jax.sharding import make_mesh
-from glm_jax.training.checkpoints import Checkpoints, load_params, own_copy, saved_steps
+from glm_jax.training.checkpoints import (
+    Checkpoints,
+    load_params,
+    own_copy,
+    save_params,
+    saved_steps,
+)
 from glm_jax.training.state import create_state
 
 
@@ -142,6 +148,23 @@ def test_load_params_of_a_workdir_and_of_a_step(tmp_path, config, change, mesh, 
     _, params = load_params(tmp_path, stacked)
     expected = create_state(stacked, mesh).params
     jax.tree.map(np.testing.assert_array_equal, params, expected)
+
+
+@pytest.mark.parametrize("stacked", [True, False])
+def test_params_alone_are_written_and_read(tmp_path, config, change, mesh, state, stacked):
+    params = create_state(change(config, "model.scan_layers", stacked), mesh).params
+    save_params(tmp_path / "out", config.model, jax.tree.map(jnp.zeros_like, params))
+    save_params(tmp_path / "out", config.model, params)
+    found, loaded = load_params(tmp_path / "out")
+    assert found.model == config.model
+    jax.tree.map(np.testing.assert_array_equal, loaded, state.params)
+
+
+def test_params_replace_nothing_else(tmp_path, config, mesh, state):
+    save(tmp_path / "checkpoints", config, mesh, [at(state, 0)])
+    with pytest.raises(UserError, match="not empty"):
+        save_params(tmp_path, config.model, state.params)
+    assert saved_steps(tmp_path / "checkpoints") == [0]
 
 
 @pytest.mark.parametrize("step", [None, 7])

@@ -1,0 +1,252 @@
+"""The command: what it writes, how it stops, and that a killed run ends as if it had not been."""
+
+import importlib.resources
+import json
+import lzma
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from glm_jax.data.store import StoreWriter
+from glm_jax.interop.tokenizers import load_tokenizer
+from glm_jax.training.checkpoints import load_params
+
+pytestmark = pytest.mark.processes
+
+NUM_STEPS = 8
+CONFIG = """
+    from glm_jax.config import *
+
+    def get_config():
+        return Config(
+            model=ModelConfig(vocab_size=8192, num_layers=2, embed_dim=16, num_heads=2,
+                              max_positions=64),
+            data=DataConfig(store={store!r}, sequence_length=64, batch_size=8, eval_fraction=0.1),
+            objective=ObjectiveConfig(span_rate=0.5, sentence_rate=0.2, document_rate=0.3),
+            optimizer=OptimizerConfig(peak_learning_rate=1e-2, warmup_steps=2),
+            train=TrainConfig(num_steps=8, log_every=1, eval_every=4, eval_batches=2,
+                              checkpoint_every=2, sample_every=4),
+        )
+"""
+# On the path of a command, makes it a host without these packages.
+BARE_HOST = """
+    import sys
+
+    class Refuse:
+        def find_spec(self, name, path=None, target=None):
+            if name.partition(".")[0] in ("tensorflow", "seqio", "torch", "transformers"):
+                raise ImportError(f"{name} is not for this host")
+
+    sys.meta_path.insert(0, Refuse())
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A config, and a small token store made without TensorFlow."""
+    home = tmp_path_factory.mktemp("train")
+    tokenizer = load_tokenizer("bundled")
+    corpus = importlib.resources.files("glm_jax.bundled") / "corpus.en.xz"
+    text = lzma.decompress(corpus.read_bytes())[:120_000].decode(errors="ignore")
+    documents = tokenizer.encode_batch([p for p in text.split("\n\n") if p.strip()])
+    with StoreWriter(
+        home / "store",
+        vocab_size=tokenizer.vocab_size,
+        special=tokenizer.special,
+        sentence_ends=tokenizer.sentence_ends(),
+        description={},
+    ) as writer:
+        writer.add("train", documents[:-20])
+        writer.add("eval", documents[-20:])
+    (home / "config.py").write_text(textwrap.dedent(CONFIG).format(store=str(home / "store")))
+    (home / "bare").mkdir()
+    (home / "bare" / "sitecustomize.py").write_text(textwrap.dedent(BARE_HOST))
+    return home
+
+
+@pytest.fixture
+def start(home):
+    """start(workdir, *overrides) -> Popen of the command, killed at the end."""
+    started = []
+
+    def start(workdir, *overrides):
+        command = [sys.executable, "-m", "glm_jax.train"]
+        command += ["--config", str(home / "config.py"), "--workdir", str(workdir)]
+        for override in overrides:
+            command += ["--set", override]
+        environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(home / "bare")}
+        process = subprocess.Popen(
+            command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture(scope="module")
+def whole_run(home, tmp_path_factory):
+    """(workdir, standard output) of a run that nothing disturbed."""
+    workdir = tmp_path_factory.mktemp("whole") / "run"
+    command = [sys.executable, "-m", "glm_jax.train", "--config", str(home / "config.py")]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(home / "bare")}
+    done = subprocess.run(
+        [*command, "--workdir", str(workdir)], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return workdir, done.stdout
+
+
+def rows_of(workdir):
+    path = workdir / "metrics.jsonl"
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def wait_for_step(process, workdir, step, limit=120):
+    deadline = time.monotonic() + limit
+    while not any(row["step"] >= step for row in rows_of(workdir)):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def same(row):
+    return {name: value for name, value in row.items() if name != "tokens_per_second"}
+
+
+def assert_ended_alike(workdir, whole):
+    found, expected = rows_of(workdir), rows_of(whole)
+    assert list(map(same, found)) == list(map(same, expected))
+    _, params = load_params(workdir)
+    _, expected_params = load_params(whole)
+    jax.tree.map(np.testing.assert_array_equal, params, expected_params)
+
+
+def test_what_a_run_leaves(whole_run):
+    workdir, output = whole_run
+    assert {path.name for path in workdir.iterdir()} == {
+        "run.json",
+        "tokenizer.model",
+        "metrics.jsonl",
+        "loss.png",
+        "samples.txt",
+        "unigram.npz",
+        "checkpoints",
+    }
+    rows = rows_of(workdir)
+    training = [row for row in rows if "loss" in row]
+    assert [row["step"] for row in training] == list(range(1, NUM_STEPS + 1))
+    assert {"loss/span", "grad_norm", "learning_rate", "tokens_per_second"} <= set(training[0])
+    evaluations = [row for row in rows if "eval/loss" in row]
+    assert [row["step"] for row in evaluations] == [4, 8]
+    for name in ("eval/loss/span", "eval/unigram_loss", "eval/unigram_loss/document"):
+        assert 0 < evaluations[-1][name] < 20
+    assert training[-1]["loss"] < training[0]["loss"]
+    assert "parameters" in output
+    samples = (workdir / "samples.txt").read_text()
+    assert samples.count("step ") >= 2
+    assert "original: " in samples
+
+
+def test_a_killed_run_ends_as_one_that_was_not(start, whole_run, tmp_path):
+    for step in (3, 5):
+        process = start(tmp_path / "run")
+        wait_for_step(process, tmp_path / "run", step)
+        process.kill()
+        process.communicate()
+    output, errors = start(tmp_path / "run").communicate()
+    assert "goes on after step" in output, errors
+    assert_ended_alike(tmp_path / "run", whole_run[0])
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_stops(start, whole_run, tmp_path, number, status):
+    process = start(tmp_path / "run", "train.checkpoint_every=0")
+    wait_for_step(process, tmp_path / "run", 1)
+    process.send_signal(number)
+    output, errors = process.communicate()
+    assert process.returncode == status, errors
+    assert f"stopped by {number.name}" in output
+    stopped_at = rows_of(tmp_path / "run")[-1]["step"]
+    output, errors = start(tmp_path / "run", "train.checkpoint_every=0").communicate()
+    assert f"goes on after step {stopped_at}" in output, errors
+    assert_ended_alike(tmp_path / "run", whole_run[0])
+
+
+def test_a_finished_run_is_left_alone(start, whole_run):
+    workdir = whole_run[0]
+    before = {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in sorted(workdir.rglob("*"))}
+    process = start(workdir)
+    output, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert "finished" in output
+    after = {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in sorted(workdir.rglob("*"))}
+    assert after == before
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(start, tmp_path):
+    process = start(
+        tmp_path / "run",
+        "optimizer.peak_learning_rate=1e30",
+        "optimizer.warmup_steps=0",
+        "optimizer.schedule=constant",
+        "train.checkpoint_every=1",
+    )
+    _, errors = process.communicate()
+    assert process.returncode == 1
+    message = errors.strip().splitlines()[-1]
+    assert message.startswith("error: ")
+    assert "step 1" in message
+    assert "learning rate 1e+30" in message
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["data.sequence_length=80"], ["model.max_positions", "80"]),
+        (["model.vocab_size=100"], ["model.vocab_size", "8192"]),
+        (["train.num_step=3"], ["train.num_step'", "num_steps"]),
+        (["data.batch_size=9", "mesh.data=2"], ["mesh.data=2"]),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_nothing_written(start, tmp_path, overrides, said):
+    process = start(tmp_path / "run", *overrides)
+    output, errors = process.communicate()
+    assert process.returncode == 2
+    assert not output
+    assert errors.startswith("error: ")
+    assert errors.count("\n") == 1
+    assert all(word in errors for word in said), errors
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_workdir_of_another_config_is_refused(start, whole_run):
+    before = (whole_run[0] / "run.json").read_bytes()
+    process = start(whole_run[0], "model.num_layers=3", "train.seed=1", "train.log_every=5")
+    _, errors = process.communicate()
+    assert process.returncode == 2
+    assert "model.num_layers was 2, is 3" in errors
+    assert "train.seed was 0, is 1" in errors
+    assert "log_every" not in errors
+    assert (whole_run[0] / "run.json").read_bytes() == before
+
+
+def test_help_documents_the_exit_status():
+    done = subprocess.run(
+        [sys.executable, "-m", "glm_jax.train", "--help"], capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    for word in ("exit status", "143", "130", "--workdir", "--set"):
+        assert word in done.stdout
