@@ -10,6 +10,7 @@ from glm_jax.data.store import TokenStore
 from glm_jax.data.store_path import store_name
 from glm_jax.data.stream import RowStream
 from glm_jax.errors import UserError
+from glm_jax.interop.tokenizers import load_tokenizer
 
 SPLITS = ("train", "eval")
 
@@ -18,8 +19,8 @@ def open_store(config: Config) -> TokenStore:
     """Opens the token store of `config.data`, building it first where it is missing.
 
     Raises:
-      ValueError: the corpus is missing or empty, or the store must be built and the packages that
-        build it are not installed.
+      ValueError: the corpus is missing or empty, the store must be built and the packages that
+        build it are not installed, or the store's ids are not those of the config's tokenizer.
     """
     directory = store_name(config.data)
     if not directory.exists():
@@ -31,6 +32,13 @@ def open_store(config: Config) -> TokenStore:
         raise UserError(
             f"model.vocab_size must be at least the tokenizer's {store.vocab_size}; "
             f"got {config.model.vocab_size}"
+        )
+    used = store.description.get("tokenizer_fingerprint")
+    if used is not None and used != load_tokenizer(config.data.tokenizer).fingerprint:
+        raise UserError(
+            f"the token store {str(directory)!r} was made with another tokenizer "
+            f"({store.description.get('tokenizer')!r}) than data.tokenizer="
+            f"{config.data.tokenizer!r}"
         )
     return store
 
