@@ -106,7 +106,9 @@ class RowBuilder:
         document = np.searchsorted(self._starts, place, side="right") - 1
         begin, end = self._starts[document], self._starts[document + 1]
         size = self._offsets[document + 1] - self._offsets[document]
-        token = (place - begin) * size // (end - begin)
+        # In floating point: the product of two large integers could overflow.
+        token = ((place - begin) / (end - begin) * size).astype(np.int64)
+        token = np.minimum(token, size - 1)
         # The row before leaves out a beginning that is too short for it.
         token = np.where(token < SHORTEST_BEGINNING, 0, token)
         return self._offsets[document] + token

@@ -42,6 +42,19 @@ def test_docstring_example_of_place_in_documents():
     assert place_in_documents(row, [1, 2], [0, 1], cls_id=1, eos_id=0) == ([(5, 6), (8, 10)], True)
 
 
+def test_the_last_token_of_a_cut_row_is_spared():
+    row = [1, 20, 0, 1, 30, 31, 32]
+    assert place_in_documents(row, [2], [0], cls_id=1, eos_id=0) == ([(4, 6)], True)
+    assert place_in_documents(row, [3], [0], cls_id=1, eos_id=0) == ([], False)
+    # With its eos the second document is not cut.
+    assert place_in_documents([*row, 0], [3], [0], cls_id=1, eos_id=0) == ([(4, 7)], True)
+
+
+def test_of_documents_of_one_size_the_later_one_comes_first():
+    row = [1, *range(20, 30), 0, 1, *range(30, 40), 0]
+    assert place_in_documents(row, [1, 1], [0, 0], cls_id=1, eos_id=0) == ([(13, 14), (1, 2)], True)
+
+
 @pytest.mark.parametrize(
     ("lengths", "total", "draws", "spans"),
     [

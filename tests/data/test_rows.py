@@ -1,6 +1,7 @@
 """What a row holds can be turned back into the stored stream, whatever was drawn."""
 
 import dataclasses
+import hashlib
 
 import numpy as np
 import pytest
@@ -234,6 +235,27 @@ def test_the_seed_decides():
     rows = np.arange(8)
     one, other = (builder_of(store, SPANS, 128, seed).build(rows * 0, rows)[0] for seed in (1, 2))
     assert (one.tokens != other.tokens).any(axis=1).all()
+
+
+def test_one_document_of_a_hundred_million_tokens():
+    size = 2 * 10**8
+    documents = Documents("train", np.zeros(size, np.uint16), np.array([0, size]))
+    store = dataclasses.replace(store_of([5]), splits={"train": documents})
+    builder = builder_of(store, SPANS, 128)
+    rows = builder.num_rows * np.arange(5) // 5
+    starts = builder._pieces(np.zeros(5, np.int64), rows).source
+    np.testing.assert_allclose(starts, size * np.arange(5) / 5, atol=2000)
+
+
+def test_rows_stay_what_they_are():
+    """A run that goes on after an update must go on with the same rows (docs/decisions/004)."""
+    store = store_of([5, 300, 41, 1, 80])
+    rows = np.arange(40)
+    batch, _ = builder_of(store, MIXED, 64).build(rows % 3, rows % 7)
+    checksum = hashlib.sha256()
+    for value in batch.to_dict().values():
+        checksum.update(np.ascontiguousarray(value).tobytes())
+    assert checksum.hexdigest()[:16] == "79c252975fc438ef"
 
 
 def test_a_corpus_smaller_than_a_row():
