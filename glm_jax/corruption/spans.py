@@ -66,9 +66,8 @@ class SpanCandidates:
         # Taken once floor(ratio * size - overshoot + fraction) exceeds what is covered before.
         wanted = np.ceil((before + (1 + overshoot - fraction)[piece]) / ratio).astype(np.int64)
         wanted[first] = 1
-        # A free token between neighbours, and at most half of the text in its first span.
-        room = np.maximum(before + length + index, (2 * length[first])[piece])
-        entry = np.maximum(wanted, room)
+        # All spans so far must fit, with a free token between neighbours.
+        entry = np.maximum(wanted, before + length + index)
         entry[first] = 1
         return cls(counts, piece, index, length, entry, wanted)
 
