@@ -156,8 +156,8 @@ def _tokens(
 
     masks = np.array([0, special.mask, special.smask, special.gmask], np.int32)
     tokens[layout.segment] = special.cls
-    in_part_a = plan.eos & ~layout.covers_eos
-    tokens[(layout.segment + layout.part_a - 1)[in_part_a]] = special.eos
+    tokens[(layout.segment + layout.part_a - 1)[plan.eos]] = special.eos
+    # After eos: in the prefix form the mask is the last token of part A.
     tokens[mask_place] = masks[plan.objective][piece]
     tokens[layout.o_start] = special.start
     return tokens

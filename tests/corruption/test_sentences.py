@@ -59,6 +59,15 @@ def test_several_pieces():
     assert whole.all()
 
 
+def test_a_sentence_that_ends_with_the_piece_is_whole_whatever_comes_next():
+    yes, no = np.ones(2, bool), np.zeros(2, bool)
+    pieces = Pieces(np.array([1, 1]), np.array([0, 3]), np.array([3, 2]), yes, no)
+    _, start, length, whole = find_sentences(pieces, pieces.size, ids("ab..c"), ENDS)
+    assert start.tolist() == [0, 0, 1]
+    assert length.tolist() == [3, 1, 1]
+    assert whole.tolist() == [True, True, False]
+
+
 def plan(texts, length=4096, **options):
     sizes = np.array([len(text) for text in texts])
     yes = np.ones(len(texts), bool)

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from glm_jax.batch import DOCUMENT, SENTENCE, SPAN
 from glm_jax.config import DataConfig, ObjectiveConfig
+from glm_jax.corruption.plan import SHORTEST_BEGINNING
+from glm_jax.corruption.ragged import starts
 from glm_jax.data.rows import RowBuilder
 from glm_jax.data.store import Documents, TokenStore
 from glm_jax.errors import UserError
@@ -230,6 +232,19 @@ def test_epochs_cut_their_windows_elsewhere():
     assert first_tokens() == first_tokens()
 
 
+def test_windows_start_at_a_document_or_well_inside_of_it():
+    store = store_of(geometric(60, 20_000))
+    builder, offsets = builder_of(store, SPANS, 64), store.splits["train"].offsets
+    rows = np.arange(builder.num_rows)
+    pieces = builder._pieces(rows * 0, rows)
+    first = starts(pieces.counts)
+    inside = pieces.source[first] - offsets[offsets.searchsorted(pieces.source[first], "right") - 1]
+    assert (inside == 0).any()
+    assert inside[inside > 0].min() == SHORTEST_BEGINNING
+    np.testing.assert_array_equal(pieces.begins, np.isin(pieces.source, offsets))
+    np.testing.assert_array_equal(pieces.ends, np.isin(pieces.source + pieces.size, offsets))
+
+
 def test_the_seed_decides():
     store = store_of(geometric(100, 20_000))
     rows = np.arange(8)
@@ -243,8 +258,8 @@ def test_one_document_of_a_hundred_million_tokens():
     store = dataclasses.replace(store_of([5]), splits={"train": documents})
     builder = builder_of(store, SPANS, 128)
     rows = builder.num_rows * np.arange(5) // 5
-    starts = builder._pieces(np.zeros(5, np.int64), rows).source
-    np.testing.assert_allclose(starts, size * np.arange(5) / 5, atol=2000)
+    source = builder._pieces(np.zeros(5, np.int64), rows).source
+    np.testing.assert_allclose(source, size * np.arange(5) / 5, atol=2000)
 
 
 def test_rows_stay_what_they_are():
