@@ -10,6 +10,9 @@ import numpy as np
 
 from glm_jax.batch import Batch
 from glm_jax.config import Config
+from glm_jax.inference.blank_filling import fill_rows
+from glm_jax.inference.sampling import Sampling
+from glm_jax.models.params import unstack_layers
 from glm_jax.training.workdir import write_whole
 
 _CONTEXT = 12  # tokens shown on either side of a blank
@@ -100,11 +103,18 @@ class Sampler:
 
     def __call__(self, step: int, params: Any) -> str:
         """Fills every blank greedily, adds a section to the file, and returns it."""
-        from glm_jax.inference.language_model import LanguageModel
-
-        model = LanguageModel(self._config.model, params, self._tokenizer)
-        room = min(_LONGEST_ANSWER, self._config.model.max_positions)
-        answers = [model.fill_blanks(text.tokens, max_new_tokens=room) for text in self._texts]
+        model, special = self._config.model, self._tokenizer.special
+        # All texts in one batch: each shape compiles anew.
+        answers = fill_rows(
+            dataclasses.replace(model, scan_layers=False),
+            unstack_layers(params),
+            [text.tokens for text in self._texts],
+            mask_ids=special.masks,
+            start_id=special.start,
+            end_ids=(special.end, special.eos),
+            max_new_tokens=min(_LONGEST_ANSWER, model.max_positions),
+            sampling=Sampling(),
+        )
         section = f"step {step}\n{render(self._texts, answers, self._tokenizer)}"
         with open(self._path, "a", encoding="utf-8") as file:
             file.write(section)
@@ -119,7 +129,7 @@ def render(
 ) -> str:
     """The lines of a section.
 
-      … God created the [MASK] and the earth. The earth was …
+      … God created the →[MASK]← and the earth. The earth was …
         original: heavens
         filled:   heaven
 
@@ -149,8 +159,12 @@ def _sections_until(content: str, step: int) -> str:
 
 def _around(tokens: list[int], blank: int, tokenizer: Any) -> str:
     low, high = max(0, blank - _CONTEXT), min(len(tokens), blank + 1 + _CONTEXT)
+    before, mask, after = (
+        _one_line(tokenizer.decode(part))
+        for part in (tokens[low:blank], tokens[blank : blank + 1], tokens[blank + 1 : high])
+    )
     left, right = "… " if low else "", " …" if high < len(tokens) else ""
-    return f"{left}{_one_line(tokenizer.decode(tokens[low:high]))}{right}"
+    return f"{left}{before} →{mask}← {after}{right}"
 
 
 def _one_line(text: str) -> str:

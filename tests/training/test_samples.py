@@ -33,14 +33,14 @@ def test_texts_of_every_objective_in_turn(batch):
 def test_rendered_lines(tokenizer):
     text = BlankedText([6, 8, 1, 9], [2], [[10, 11]])
     assert render([text], [[[12]]], tokenizer) == (
-        "  <6>i<1>j\n    original: kl\n    filled:   m\n"
+        "  <6>i →<1>← j\n    original: kl\n    filled:   m\n"
     )
 
 
 def test_only_the_surroundings_of_a_blank_are_shown(tokenizer):
     text = BlankedText([8] * 40 + [1] + [9] * 40, [40], [[]])
     first = render([text], [[[]]], tokenizer).splitlines()[0]
-    assert first == f"  … {'i' * 12}<1>{'j' * 12} …"
+    assert first == f"  … {'i' * 12} →<1>← {'j' * 12} …"
 
 
 def test_sections_after_the_restored_step_are_removed(tmp_path, config, tokenizer):

@@ -1,0 +1,246 @@
+"""Speed of a training step on CPU, beside the same model in PyTorch where torch is installed.
+
+python benchmarks/train_step.py [--layers 8] [--steps 10] [--threads 2]
+
+One step is forward, backward, clipping and AdamW of a GLM (learned positions in two dimensions,
+prefix mask, tied output matrix) in float32 without dropout, on rows whose first half is part A.
+Each side runs in a process of its own, and they take turns step by step, so that what else goes on
+on the machine slows both. The last line is a JSON object; `tokens_per_second` is the median, and a
+token is a place of the batch, predicted or not.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+
+def make_fields(args: argparse.Namespace) -> dict[str, np.ndarray]:
+    """Rows with one [gMASK] at the end of part A: bidirectional there, causal and predicted after.
+
+    length 6, prefix 3      positions        0 1 2 2 2 2
+                            block_positions  0 0 0 1 2 3
+                            attend_end       3 3 3 4 5 6
+                            loss_weights     0 0 0 1 1 1
+    """
+    random = np.random.default_rng(0)
+    shape, prefix = (args.batch_size, args.length), args.prefix or args.length // 2
+    place = np.broadcast_to(np.arange(args.length), shape)
+    after = place >= prefix
+    return {
+        "tokens": random.integers(0, args.vocab_size, shape).astype(np.int32),
+        "targets": random.integers(0, args.vocab_size, shape).astype(np.int32),
+        "loss_weights": after.astype(np.float32),
+        "positions": np.minimum(place, prefix - 1).astype(np.int32),
+        "block_positions": np.maximum(place - prefix + 1, 0).astype(np.int32),
+        "attend_start": np.zeros(shape, np.int32),
+        "attend_end": np.maximum(prefix, place + 1).astype(np.int32),
+        "objective": after.astype(np.int32) * 3,
+    }
+
+
+def jax_step(args: argparse.Namespace) -> tuple[Callable[[], float], str]:
+    """The step of `glm_jax.train`, and the version."""
+    import jax
+
+    from glm_jax.batch import Batch
+    from glm_jax.config import Config, DataConfig, ModelConfig, TrainConfig
+    from glm_jax.sharding import batch_sharding, make_mesh
+    from glm_jax.training.feed import to_devices
+    from glm_jax.training.state import create_state
+    from glm_jax.training.step import make_train_step
+
+    model = ModelConfig(
+        vocab_size=args.vocab_size,
+        num_layers=args.layers,
+        embed_dim=args.width,
+        num_heads=args.heads,
+        max_positions=args.length,
+        dropout_rate=0.0,
+        attention_dropout_rate=0.0,
+        scan_layers=args.scan,
+    )
+    data = DataConfig(sequence_length=args.length, batch_size=args.batch_size)
+    config = Config(model=model, data=data, train=TrainConfig(num_steps=1000))
+    mesh = make_mesh(config.mesh, jax.devices()[:1])
+    batch = to_devices(Batch.from_dict(make_fields(args)), batch_sharding(mesh))
+    state = create_state(config, mesh)
+    compiled = make_train_step(config, mesh).lower(state, batch).compile()
+
+    def step() -> float:
+        nonlocal state
+        state, metrics = compiled(state, batch)
+        jax.block_until_ready(state)
+        return float(metrics["loss"])
+
+    return step, jax.__version__
+
+
+def torch_step(args: argparse.Namespace) -> tuple[Callable[[], float], str]:
+    """The same model and step in eager PyTorch, with its fused attention and AdamW."""
+    import torch
+    import torch.nn.functional as F
+    from torch import nn
+
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    width, heads = args.width, args.heads
+
+    class Layer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+            self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+            self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+        def forward(self, x: Any, mask: Any) -> Any:
+            rows, length, _ = x.shape
+            qkv = self.qkv(self.norm1(x)).view(rows, length, 3, heads, width // heads)
+            q, k, v = qkv.permute(2, 0, 3, 1, 4)
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+            x = x + self.out(y.transpose(1, 2).reshape(rows, length, width))
+            return x + self.down(F.gelu(self.up(self.norm2(x)), approximate="tanh"))
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words = nn.Embedding(args.vocab_size, width)
+            self.places = nn.Embedding(args.length + 1, width)
+            self.blocks = nn.Embedding(args.length + 1, width)
+            self.layers = nn.ModuleList(Layer() for _ in range(args.layers))
+            self.norm = nn.LayerNorm(width)
+            for parameter in self.parameters():
+                if parameter.ndim == 2:
+                    nn.init.normal_(parameter, std=0.02)
+
+        def forward(self, batch: dict[str, Any], mask: Any) -> Any:
+            x = self.words(batch["tokens"]) + self.places(batch["positions"])
+            x = x + self.blocks(batch["block_positions"])
+            for layer in self.layers:
+                x = layer(x, mask)
+            return F.linear(self.norm(x), self.words.weight)
+
+    batch = {name: torch.from_numpy(value) for name, value in make_fields(args).items()}
+    keys = torch.arange(args.length)
+    mask = (keys < batch["attend_end"][..., None])[:, None]
+    targets, weights = batch["targets"].flatten().long(), batch["loss_weights"].flatten()
+    model = Model()
+    decay = [p for p in model.parameters() if p.ndim == 2]
+    rest = [p for p in model.parameters() if p.ndim < 2]
+    groups = [{"params": decay, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=4e-6, betas=(0.9, 0.98), eps=1e-6, fused=True)
+
+    def step() -> float:
+        logits = model(batch, mask).view(-1, args.vocab_size)
+        losses = F.cross_entropy(logits, targets, reduction="none")
+        loss = (losses * weights).sum() / weights.sum()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        return loss.item()
+
+    return step, torch.__version__
+
+
+SIDES = {"jax": jax_step, "torch": torch_step}
+
+
+def serve(args: argparse.Namespace) -> None:
+    """Runs one step for every line on standard input."""
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    step, version = SIDES[args.serve](args)
+    losses = [step(), step()]
+    print(json.dumps({"version": version, "first_losses": losses}), flush=True)
+    for _ in sys.stdin:
+        wall, cpu = time.perf_counter(), time.process_time()
+        step()
+        took = [time.perf_counter() - wall, time.process_time() - cpu]
+        print(json.dumps(took), flush=True)
+
+
+def start(side: str, threads: int) -> subprocess.Popen:
+    """A process that serves one side on `threads` cores."""
+    cores = sorted(os.sched_getaffinity(0))[:threads]
+    return subprocess.Popen(
+        [sys.executable, __file__, *sys.argv[1:], "--serve", side],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+        preexec_fn=lambda: os.sched_setaffinity(0, cores),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name, default in (
+        ("layers", 8),
+        ("width", 512),
+        ("heads", 8),
+        ("vocab_size", 8192),
+        ("length", 512),
+        ("batch_size", 4),
+        ("threads", 2),
+        ("steps", 10),
+    ):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--prefix", type=int, default=0, help="places of part A; 0: half")
+    parser.add_argument("--scan", action="store_true", help="scanned layers in JAX")
+    parser.add_argument("--no_torch", action="store_true")
+    parser.add_argument("--serve", choices=sorted(SIDES), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.serve:
+        return serve(args)
+
+    with_torch = not args.no_torch and importlib.util.find_spec("torch") is not None
+    servers = {side: start(side, args.threads) for side in ["jax", "torch"][: 1 + with_torch]}
+    said = {side: json.loads(read(server)) for side, server in servers.items()}
+    took: dict[str, list[list[float]]] = {side: [] for side in servers}
+    for number in range(args.steps):
+        for side, server in servers.items():
+            assert server.stdin is not None
+            server.stdin.write("step\n")
+            server.stdin.flush()
+            took[side].append(json.loads(read(server)))
+        print(f"step {number + 1}: { ({s: round(t[-1][0], 3) for s, t in took.items()}) } s")
+    for server in servers.values():
+        server.communicate()
+
+    tokens = args.batch_size * args.length
+    result: dict[str, Any] = {"benchmark": "train_step"}
+    for side, times in took.items():
+        prefix = "" if side == "jax" else "torch_"
+        wall, cpu = (statistics.median(time) for time in zip(*times, strict=True))
+        result[f"{prefix}tokens_per_second"] = round(tokens / wall, 1)
+        result[f"{prefix}seconds"] = round(wall, 4)
+        result[f"{prefix}cpu_seconds"] = round(cpu, 4)
+        result[f"{side}_version"] = said[side]["version"]
+    if with_torch:
+        ratios = [t[0] / j[0] for j, t in zip(took["jax"], took["torch"], strict=True)]
+        result["times_torch"] = round(statistics.median(ratios), 3)
+    names = ("layers", "width", "heads", "vocab_size", "length", "batch_size", "threads", "steps")
+    result |= {name: getattr(args, name) for name in names}
+    result["python"] = platform.python_version()
+    print(json.dumps(result))
+
+
+def read(server: subprocess.Popen) -> str:
+    assert server.stdout is not None
+    line = server.stdout.readline()
+    if not line:
+        raise RuntimeError("a side of the benchmark ended; its message is above")
+    return line
+
+
+if __name__ == "__main__":
+    main()
