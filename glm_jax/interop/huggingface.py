@@ -24,6 +24,7 @@ from safetensors.numpy import save_file
 from glm_jax.config import ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.interop.key_tables import ARCHITECTURES, Architecture, Row, find_architecture
+from glm_jax.interop.tokenizers import Tokenizer
 from glm_jax.models.params import Params, abstract_params, from_paths, to_paths, unstack_layers
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -89,6 +90,7 @@ def save_directory(
     params: Params,
     origin: Origin,
     names: str = "as_loaded",
+    tokenizer: Tokenizer | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
     """Writes a model: all of it, or nothing.
@@ -97,6 +99,7 @@ def save_directory(
       path: a directory to be made; one that holds nothing but a model is replaced.
       config, params, origin: of the model; layers stacked or listed.
       names: "as_loaded" (with the prefix it had), "original" or "native".
+      tokenizer: written beside the weights.
       max_shard_bytes: weights beyond this size go into several files with an index.
 
     Raises:
@@ -126,6 +129,8 @@ def save_directory(
         if len(shards) > 1:
             index_values = {"metadata": {"total_size": total}, "weight_map": weight_map}
             (directory / INDEX).write_text(json.dumps(index_values, indent=2) + "\n")
+        if tokenizer is not None:
+            tokenizer.save(directory)
         (directory / CONFIG).write_text(json.dumps(values, indent=2) + "\n")
 
 

@@ -11,6 +11,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from glm_jax.models.dropout import dropout
+
 # Scores of hidden keys, and a floor for the row maximum above them: their difference is far below
 # what exp can show, so a row without keys sums to exactly 0.
 _HIDDEN = -1e30
@@ -106,27 +108,32 @@ def _xla_attention(
     dropout_rate: float,
     dropout_key: jax.Array | None,
 ) -> jax.Array:
-    """The reference: scores of all pairs, for XLA to fuse as it can."""
+    """The reference: scores of all pairs, for XLA to fuse as it can.
+
+    Explicit transposes and two-dimensional products are 1.5 times faster on CPU than an einsum over
+    five axes.
+    """
     batch, length, num_heads, head_dim = q.shape
-    num_kv_heads = k.shape[2]
-    q = (q * scale).reshape(batch, length, num_kv_heads, num_heads // num_kv_heads, head_dim)
-    scores = jnp.einsum("btkgh,bskh->bkgts", q, k, preferred_element_type=jnp.float32)
-    keys = jnp.arange(k.shape[1], dtype=attend_start.dtype)
+    size, num_kv_heads = k.shape[1:3]
+    by_query = (batch, num_kv_heads, num_heads // num_kv_heads, length)
+    flat = (batch, num_kv_heads, num_heads // num_kv_heads * length)
+    # Heads that share keys lie one after the other: [B, K, (N / K) T, H] against [B, K, S, H].
+    q = jnp.moveaxis(q * scale, 1, 2).reshape(*flat, head_dim)
+    k, v = jnp.moveaxis(k, 1, 2), jnp.moveaxis(v, 1, 2)
+    scores = jnp.matmul(q, jnp.swapaxes(k, 2, 3), preferred_element_type=jnp.float32)
+    scores = scores.reshape(*by_query, size)
+    keys = jnp.arange(size, dtype=attend_start.dtype)
     seen = (attend_start[..., None] <= keys) & (keys < attend_end[..., None])
     scores = jnp.where(seen[:, None, None], scores, _HIDDEN)
     largest = jnp.maximum(jnp.max(scores, axis=-1, keepdims=True), _FLOOR)
     weights = jnp.exp(scores - jax.lax.stop_gradient(largest))
-    total = jnp.sum(weights, axis=-1)
-    if dropout_key is not None and dropout_rate > 0.0:
-        keep = jax.random.bernoulli(dropout_key, 1.0 - dropout_rate, weights.shape)
-        weights = jnp.where(keep, weights / (1.0 - dropout_rate), 0.0)
+    total = jnp.sum(weights, axis=-1, keepdims=True)
+    weights = dropout(weights, dropout_rate, dropout_key).reshape(*flat, size).astype(v.dtype)
+    summed = jnp.matmul(weights, v, preferred_element_type=jnp.float32)
     # Dividing after the product touches T x H numbers instead of T x S.
-    summed = jnp.einsum(
-        "bkgts,bskh->btkgh", weights.astype(v.dtype), v, preferred_element_type=jnp.float32
-    )
-    total = jnp.where(total == 0.0, 1.0, total)
-    y = summed / jnp.moveaxis(total, -1, 1)[..., None]
-    return y.reshape(batch, length, num_heads, head_dim).astype(v.dtype)
+    y = summed / jnp.where(total == 0.0, 1.0, total).reshape(*flat, 1)
+    y = y.reshape(batch, num_heads, length, head_dim)
+    return jnp.moveaxis(y, 1, 2).astype(v.dtype)
 
 
 # Tried in this order by "auto".

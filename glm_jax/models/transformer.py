@@ -20,12 +20,12 @@ from flax import nnx
 
 from glm_jax.config import ModelConfig
 from glm_jax.models.attention import attention
+from glm_jax.models.dropout import dropout
 from glm_jax.models.layers import (
     Embedding,
     LayerNorm,
     Linear,
     Mlp,
-    dropout,
     fold_name,
     residual_stddev,
 )
