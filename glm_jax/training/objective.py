@@ -37,7 +37,7 @@ def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
     """
     logits = logits.astype(jnp.float32)
     # A comparison picks the target without a gather, whose gradient would be a scatter over V.
-    ids = jax.lax.broadcasted_iota(targets.dtype, logits.shape, logits.ndim - 1)
+    ids = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
     picked = jnp.sum(jnp.where(ids == targets[..., None], logits, 0.0), axis=-1)
     return jax.nn.logsumexp(logits, axis=-1) - picked
 
@@ -53,7 +53,12 @@ def token_losses(model: Any, batch: Batch, dropout_key: jax.Array | None = None)
     Returns:
       [B, T] float32.
     """
-    hidden = model(
+    return cross_entropy(model.logits(hidden_of(model, batch, dropout_key)), batch.targets)
+
+
+def hidden_of(model: Any, batch: Batch, dropout_key: jax.Array | None = None) -> jax.Array:
+    """What logits are made of, [B, T, D]; see `token_losses`."""
+    return model(
         batch.tokens,
         batch.positions,
         batch.block_positions,
@@ -61,7 +66,6 @@ def token_losses(model: Any, batch: Batch, dropout_key: jax.Array | None = None)
         batch.attend_end,
         dropout_key=dropout_key,
     )
-    return cross_entropy(model.logits(hidden), batch.targets)
 
 
 def coefficients(batch: Batch, reduction: str) -> jax.Array:

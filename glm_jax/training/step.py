@@ -12,9 +12,16 @@ from glm_jax.batch import Batch
 from glm_jax.config import Config, ModelConfig
 from glm_jax.models.params import bind
 from glm_jax.sharding import batch_sharding, replicated
-from glm_jax.training.objective import coefficients, objective_sums, summarize, token_losses
+from glm_jax.training.objective import (
+    coefficients,
+    hidden_of,
+    objective_sums,
+    summarize,
+    token_losses,
+)
 from glm_jax.training.optimizer import clip, learning_rate_schedule
 from glm_jax.training.state import TrainState, abstract_state, optimizer_of
+from glm_jax.training.target_losses import weighted_losses
 
 Metrics = dict[str, jax.Array]
 
@@ -66,12 +73,15 @@ def _gradients(config: Config, mesh: Mesh, state: TrainState, batch: Batch) -> A
     """
     # A function of seed and step, so that a resumed run draws the same.
     key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
+    groups = mesh.shape["data"] * mesh.shape["fsdp"]
     has_dropout = config.model.dropout_rate > 0 or config.model.attention_dropout_rate > 0
 
     def loss_of_part(params: Any, number: Any, part: Batch, scale: jax.Array) -> Any:
         part_key = jax.random.fold_in(key, number) if has_dropout else None
-        losses = token_losses(bind(config.model, params), part, dropout_key=part_key)
-        return jnp.sum(losses * scale), objective_sums(losses, part)
+        model = bind(config.model, params)
+        hidden = hidden_of(model, part, part_key)
+        loss, losses = weighted_losses(model.logits, hidden, part.targets, scale, groups)
+        return loss, objective_sums(losses, part)
 
     gradient_of_part = jax.grad(loss_of_part, has_aux=True)
     scale = coefficients(batch, config.train.loss_reduction)
