@@ -53,7 +53,7 @@ def keep_compilations() -> None:
     """Lets a second start on an accelerator read what the first one compiled."""
     import jax
 
-    if jax.config.values.get("jax_compilation_cache_dir") is None:
+    if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
         cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         jax.config.update("jax_compilation_cache_dir", str(Path(cache, "glm_jax", "compiled")))
 

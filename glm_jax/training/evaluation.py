@@ -49,7 +49,7 @@ class Evaluator:
         by_objective = unigram_losses(counts)
         overall = np.broadcast_to(unigram_losses(counts.sum(0)), by_objective.shape)
         values: dict[str, float] = {}
-        for table, names in ((by_objective, "by objective"), (overall, "overall")):
+        for table, names in ((overall, "overall"), (by_objective, "by objective")):
             sums = _total([_table_sums(table, batch) for batch in self._batches])
             means = summarize(sums, self._reduction)
             loss = means.pop("loss")

@@ -145,8 +145,8 @@ def render(
         for blank, original, answer in shown:
             lines += [
                 f"  {_around(text.tokens, blank, tokenizer)}",
-                f"    original: {_one_line(tokenizer.decode(original))}",
-                f"    filled:   {_one_line(tokenizer.decode(list(answer)))}",
+                f"    original: {_answer(original, tokenizer)}",
+                f"    filled:   {_answer(list(answer), tokenizer)}",
             ]
     return "".join(f"{line}\n" for line in lines)
 
@@ -165,6 +165,11 @@ def _around(tokens: list[int], blank: int, tokenizer: Any) -> str:
     )
     left, right = "… " if low else "", " …" if high < len(tokens) else ""
     return f"{left}{before} →{mask}← {after}{right}"
+
+
+def _answer(ids: list[int], tokenizer: Any) -> str:
+    more = " …" if len(ids) > _LONGEST_ANSWER else ""
+    return _one_line(tokenizer.decode(ids[:_LONGEST_ANSWER], skip_special=True)) + more
 
 
 def _one_line(text: str) -> str:

@@ -1,0 +1,107 @@
+import json
+
+import pytest
+
+from glm_jax.config import to_dict
+from glm_jax.errors import UserError
+from glm_jax.sharding import make_mesh
+from glm_jax.training.workdir import check_config, check_workdir, record_run, write_whole
+
+VOCAB = 32
+
+
+def test_a_config_that_fits(config):
+    check_config(config, make_mesh(config.mesh), VOCAB)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "vocab_size", "said"),
+    [
+        ("model.vocab_size", 31, VOCAB, r"model\.vocab_size .* 32; got 31"),
+        ("data.sequence_length", 26, VOCAB, r"model\.max_positions=26 .* got 24"),
+    ],
+)
+def test_tables_that_are_too_small(config, change, name, value, vocab_size, said):
+    with pytest.raises(UserError, match=said):
+        check_config(change(config, name, value), make_mesh(config.mesh), vocab_size)
+
+
+def test_the_published_tables_have_one_row_more(config, change):
+    """P + 1 rows with block positions, P without: T = 25 fits the first alone."""
+    mesh = make_mesh(config.mesh)
+    config = change(config, "data.sequence_length", 25)
+    check_config(config, mesh, VOCAB)
+    with pytest.raises(UserError, match="a table of 24 rows"):
+        check_config(change(config, "model.position_encoding", "learned"), mesh, VOCAB)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "hosts", "said"),
+    [
+        ({"data": 3, "fsdp": 1}, 1, "6, for 3 devices"),
+        ({"data": 1, "fsdp": 1}, 3, "3, for 3 hosts"),
+    ],
+)
+def test_rows_that_cannot_be_shared_evenly(config, change, sizes, hosts, said):
+    config = change(change(config, "data.batch_size", 8), "train.accumulation_steps", 2)
+
+    class FakeMesh:
+        shape = sizes
+
+    with pytest.raises(UserError, match=f"multiple of {said}"):
+        check_config(config, FakeMesh(), VOCAB, hosts)
+
+
+def test_what_may_and_what_may_not_change(tmp_path, config, change):
+    workdir = tmp_path / "run"
+    check_workdir(workdir, config)
+    record_run(workdir, config)
+    assert json.loads((workdir / "run.json").read_text()) == to_dict(config)
+    check_workdir(workdir, config)
+    check_workdir(workdir, change(change(config, "train.log_every", 7), "model.remat", "full"))
+    other = change(change(config, "model.num_layers", 5), "data.source", "x/*.txt")
+    with pytest.raises(UserError, match=r"model\.num_layers was 2, is 5.*'x/\*\.txt'"):
+        check_workdir(workdir, other)
+
+
+def test_more_steps_only_where_the_schedule_does_not_depend_on_them(tmp_path, config, change):
+    record_run(tmp_path, config)
+    with pytest.raises(UserError, match=r"train\.num_steps was 6, is 9.*decay_steps is given"):
+        check_workdir(tmp_path, change(config, "train.num_steps", 9))
+    for name, value in (("optimizer.decay_steps", 6), ("optimizer.schedule", "constant")):
+        fixed = change(config, name, value)
+        record_run(tmp_path, fixed)
+        check_workdir(tmp_path, change(fixed, "train.num_steps", 9))
+
+
+def test_checkpoints_without_a_record_are_refused(tmp_path, config):
+    (tmp_path / "checkpoints" / "4").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"no run\.json"):
+        check_workdir(tmp_path, config)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"model": {"layers": 2}}'])
+def test_a_record_that_cannot_be_read(tmp_path, config, content):
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(UserError, match=r"run\.json"):
+        check_workdir(tmp_path, config)
+
+
+def test_a_workdir_that_is_a_file(tmp_path, config):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(UserError, match="is a file"):
+        check_workdir(tmp_path / "run", config)
+
+
+def test_the_tokenizer_is_kept_once(tmp_path, config, tokenizer):
+    record_run(tmp_path, config, tokenizer)
+    (tmp_path / "tokenizer.model").write_text("older")
+    record_run(tmp_path, config, tokenizer)
+    assert (tmp_path / "tokenizer.model").read_text() == "older"
+
+
+def test_write_whole_leaves_no_other_file(tmp_path):
+    write_whole(tmp_path / "a", b"1")
+    write_whole(tmp_path / "a", b"2")
+    assert (tmp_path / "a").read_bytes() == b"2"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
