@@ -1,0 +1,149 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from glm_jax.batch import prefix_bounds
+from glm_jax.models.attention import BACKENDS, Backend, attention
+
+# Bounds of six queries over eight keys: inside, everything, one key, empty, inverted, behind.
+START = np.array([[1, 0, 7, 3, 5, 8]], np.int32)
+END = np.array([[4, 8, 8, 3, 2, 8]], np.int32)
+EMPTY = np.array([3, 4, 5])
+
+
+def draw(*shapes):
+    rng = np.random.default_rng(0)
+    return [rng.normal(size=shape).astype(np.float32) for shape in shapes]
+
+
+def reference(q, k, v, start, end, scale=None):
+    """Query by query, key by key, in float64."""
+    q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    out = np.zeros(q.shape)
+    group = q.shape[2] // k.shape[2]
+    for b, t, n in np.ndindex(q.shape[:3]):
+        keys = range(start[b, t], end[b, t])
+        if keys:
+            scores = [scale * q[b, t, n] @ k[b, s, n // group] for s in keys]
+            weights = np.exp(np.array(scores) - max(scores))
+            values = [v[b, s, n // group] for s in keys]
+            out[b, t, n] = weights @ values / weights.sum()
+    return out
+
+
+@pytest.mark.parametrize("num_kv_heads", [1, 2, 4])
+@pytest.mark.parametrize("scale", [None, 2.0])
+def test_each_query_sees_its_interval(num_kv_heads, scale):
+    q, k, v = draw((1, 6, 4, 5), (1, 8, num_kv_heads, 5), (1, 8, num_kv_heads, 5))
+    ours = attention(q, k, v, START, END, scale=scale)
+    np.testing.assert_allclose(ours, reference(q, k, v, START, END, scale), atol=1e-6)
+
+
+def test_rows_of_a_batch_have_their_own_bounds():
+    q, k, v = draw((3, 4, 2, 4), (3, 4, 2, 4), (3, 4, 2, 4))
+    start, end = (np.stack(x) for x in zip(*(prefix_bounds(p, 4) for p in (0, 2, 4)), strict=True))
+    ours = attention(q, k, v, start, end)
+    np.testing.assert_allclose(ours, reference(q, k, v, start, end), atol=1e-6)
+    # Causal: the first query sees only itself.
+    np.testing.assert_allclose(ours[0, 0], v[0, 0], atol=1e-6)
+
+
+def test_the_empty_interval_gives_exactly_zero():
+    q, k, v = draw((1, 6, 2, 4), (1, 8, 2, 4), (1, 8, 2, 4))
+    ours = np.asarray(attention(q, k, v, START, END))
+    assert (ours[:, EMPTY] == 0).all()
+    assert (np.delete(ours, EMPTY, axis=1) != 0).all()
+
+
+def test_gradients_are_those_of_finite_differences():
+    q, k, v, weights = draw((1, 6, 2, 3), (1, 8, 1, 3), (1, 8, 1, 3), (1, 6, 2, 3))
+    inputs = [q, k, v]
+    ours = jax.grad(lambda *x: jnp.sum(attention(*x, START, END) * weights), argnums=(0, 1, 2))(
+        *inputs
+    )
+    for which, gradient in enumerate(ours):
+        expected = np.zeros(inputs[which].shape)
+        for index in np.ndindex(expected.shape):
+            ends = []
+            for step in (1e-5, -1e-5):
+                moved = [np.asarray(x, np.float64).copy() for x in inputs]
+                moved[which][index] += step
+                ends.append(np.sum(reference(*moved, START, END) * weights))
+            expected[index] = (ends[0] - ends[1]) / 2e-5
+        np.testing.assert_allclose(gradient, expected, atol=2e-6)
+
+
+def test_the_empty_interval_passes_no_gradient():
+    q, k, v = draw((1, 6, 2, 4), (1, 8, 2, 4), (1, 8, 2, 4))
+    # Scores large enough to overflow an exp that nothing holds back.
+    q = q * 1e4
+
+    def loss(q, k, v):
+        return jnp.sum(attention(q, k, v, START, END)[:, EMPTY] ** 2 + 1.0)
+
+    for gradient in jax.grad(loss, argnums=(0, 1, 2))(q, k, v):
+        assert (np.asarray(gradient) == 0).all()
+
+
+def test_keys_outside_every_interval_change_nothing():
+    q, k, v = draw((1, 2, 1, 4), (1, 8, 1, 4), (1, 8, 1, 4))
+    start, end = np.array([[1, 2]], np.int32), np.array([[3, 4]], np.int32)
+    before = np.asarray(attention(q, k, v, start, end))
+    k[:, 4:], v[:, 4:] = 1e4, -1e4
+    np.testing.assert_array_equal(attention(q, k, v, start, end), before)
+
+
+def test_softmax_is_float32_under_bfloat16():
+    size = 301  # its sum of ones is no bfloat16
+    q = jnp.zeros((1, 1, 1, 4), jnp.bfloat16)
+    ones = jnp.ones((1, size, 1, 4), jnp.bfloat16)
+    bounds = np.zeros((1, 1), np.int32), np.full((1, 1), size, np.int32)
+    y = attention(q, ones, ones, *bounds)
+    assert y.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(np.asarray(y, np.float32), 1.0)
+
+
+def test_dropout_is_decided_by_its_key_and_keeps_the_mean():
+    q, k, v = draw((1, 64, 4, 2), (1, 64, 4, 2), (1, 64, 4, 2))
+    v = np.abs(v)
+    bounds = np.zeros((1, 64), np.int32), np.full((1, 64), 64, np.int32)
+
+    def run(key, rate=0.25):
+        key = None if key is None else jax.random.key(key)
+        return np.asarray(attention(q, k, v, *bounds, dropout_rate=rate, dropout_key=key))
+
+    np.testing.assert_array_equal(run(0), run(0))
+    assert (run(0) != run(1)).any()
+    np.testing.assert_array_equal(run(None), run(0, rate=0.0))
+    mean = np.mean([run(key) for key in range(40)], axis=0)
+    # A standard error of about 1 %.
+    np.testing.assert_allclose(mean, run(None), rtol=0.12)
+
+
+def test_an_unknown_backend_is_told_what_there_is(monkeypatch):
+    q, k, v = draw((1, 6, 2, 4), (1, 8, 2, 4), (1, 8, 2, 4))
+    refusing = Backend(run=None, refuses=lambda *arguments, **options: "needs a TPU")
+    monkeypatch.setitem(BACKENDS, "pallas", refusing)
+    with pytest.raises(ValueError, match=r"'flash'.*xla: works here; pallas: needs a TPU"):
+        attention(q, k, v, START, END, backend="flash")
+    with pytest.raises(ValueError, match="'pallas'"):
+        attention(q, k, v, START, END, backend="pallas")
+
+
+def test_auto_takes_the_first_that_does_not_refuse(monkeypatch):
+    q, k, v = draw((1, 6, 2, 4), (1, 8, 2, 4), (1, 8, 2, 4))
+    xla = BACKENDS["xla"]
+    monkeypatch.delitem(BACKENDS, "xla")
+    monkeypatch.setitem(BACKENDS, "pallas", Backend(run=None, refuses=lambda *a, **o: "no"))
+    with pytest.raises(ValueError, match="pallas: no"):
+        attention(q, k, v, START, END)
+    monkeypatch.setitem(BACKENDS, "xla", xla)
+    attention(q, k, v, START, END)
+
+
+def test_heads_must_divide():
+    q, k, v = draw((1, 6, 3, 4), (1, 8, 2, 4), (1, 8, 2, 4))
+    with pytest.raises(ValueError, match="3 and 2"):
+        attention(q, k, v, START, END)

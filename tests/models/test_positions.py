@@ -1,0 +1,41 @@
+import numpy as np
+import pytest
+
+from glm_jax.batch import Batch
+from glm_jax.config import ModelConfig
+from glm_jax.errors import UserError
+from glm_jax.models.positions import check_positions, table_rows
+
+TWO = ModelConfig(max_positions=8, position_encoding="learned_block")
+ONE = ModelConfig(max_positions=8, position_encoding="learned")
+
+
+def batch(positions, block_positions):
+    fields = {name: np.zeros((1, 3), np.int32) for name in Batch.__dataclass_fields__}
+    fields["positions"] = np.array([positions])
+    fields["block_positions"] = np.array([block_positions])
+    return Batch(**fields)
+
+
+def test_published_tables_have_one_row_more():
+    assert table_rows(TWO) == 9
+    assert table_rows(ONE) == 8
+
+
+def test_ids_inside_the_tables_pass():
+    check_positions(batch([0, 8, 3], [0, 0, 8]), TWO)
+    check_positions(batch([0, 7, 3], [0, 0, 99]), ONE)
+
+
+@pytest.mark.parametrize(
+    ("positions", "block_positions", "config", "message"),
+    [
+        ([0, 9, 3], [0, 0, 0], TWO, r"positions has 9; .* 9 rows \(0..8, model.max_positions=8\)"),
+        ([0, 1, 3], [0, 12, 0], TWO, r"block_positions has 12"),
+        ([0, 8, 3], [0, 0, 0], ONE, r"positions has 8; .* 8 rows"),
+        ([0, -1, 3], [0, 0, 0], TWO, r"positions has -1"),
+    ],
+)
+def test_ids_outside_are_named(positions, block_positions, config, message):
+    with pytest.raises(UserError, match=message):
+        check_positions(batch(positions, block_positions), config)

@@ -1,0 +1,30 @@
+"""Sizes of the published models, to the unit."""
+
+import pytest
+
+from glm_jax.models import variants
+from glm_jax.models.params import count_params
+
+COUNTS = {
+    "glm-base": 109_338_624,
+    "glm-large": 334_688_256,
+    "glm-roberta-large": 354_873_344,
+    "glm-large-chinese": 355_659_776,
+    "glm-410m": 410_265_600,
+    "glm-515m": 514_632_960,
+    "glm-2b": 1_920_122_880,
+    "glm-10b": 9_880_682_496,
+    "glm-10b-chinese": 9_879_633_920,
+}
+
+
+@pytest.mark.parametrize("name", variants.VARIANTS)
+def test_parameter_count(name):
+    assert count_params(variants.VARIANTS[name]) == COUNTS[name]
+
+
+def test_every_published_size_has_a_name_and_a_constant():
+    assert set(variants.VARIANTS) == set(COUNTS)
+    for name, config in variants.VARIANTS.items():
+        assert getattr(variants, name.upper().replace("-", "_")) is config
+        assert config.resolved().head_dim == 64
