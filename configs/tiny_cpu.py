@@ -35,11 +35,11 @@ def get_config() -> Config:
             weight_decay=0.1,
         ),
         train=TrainConfig(
-            num_steps=600,
+            num_steps=240,
             log_every=10,
-            eval_every=100,
+            eval_every=60,
             eval_batches=8,
-            checkpoint_every=100,
-            sample_every=200,
+            checkpoint_every=60,
+            sample_every=120,
         ),
     )

@@ -5,6 +5,7 @@ Exit statuses: 0 done, 1 failed (a run that diverged, a bug), 2 a mistake in wha
 """
 
 import argparse
+import glob
 import os
 import sys
 from collections.abc import Callable
@@ -21,6 +22,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     A `UserError` becomes one sentence on standard error and status 2; any other exception is a bug
     and keeps its traceback.
     """
+    stay_off_absent_tpus()
     try:
         status = main() or 0
         sys.stdout.flush()
@@ -34,6 +36,23 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 141
     sys.exit(status)
+
+
+# Device files of TPUs, NVIDIA and AMD GPUs.
+_ACCELERATORS = ("/dev/accel*", "/dev/vfio/[0-9]*", "/dev/nvidia[0-9]*", "/dev/kfd")
+
+
+def stay_off_absent_tpus() -> None:
+    """Sets JAX_PLATFORMS to cpu on a machine without accelerators, where the user has not set it.
+
+    With libtpu installed, jax would look for a TPU on the network first, and complain at length.
+    """
+    if "JAX_PLATFORMS" in os.environ or any(map(glob.glob, _ACCELERATORS)):
+        return
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    if "jax" in sys.modules:
+        # It read the variable when it was imported.
+        sys.modules["jax"].config.update("jax_platforms", "cpu")
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:

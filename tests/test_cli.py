@@ -1,7 +1,9 @@
 """Tests of glm_jax.cli."""
 
 import argparse
+import os
 
+import jax
 import pytest
 
 from glm_jax import cli
@@ -57,3 +59,23 @@ def test_set_is_repeatable(tmp_path):
     arguments = ["--config", str(path), "--set", "train.seed=3", "--set", "model.num_layers=2"]
     config = cli.config_from(parser.parse_args(arguments))
     assert (config.train.seed, config.model.num_layers) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("files", "chosen", "expected"),
+    [([], None, "cpu"), (["accel0"], None, None), ([], "cuda", "cuda")],
+)
+def test_a_machine_without_accelerators_is_told_to_jax(
+    tmp_path, monkeypatch, files, chosen, expected
+):
+    for name in files:
+        (tmp_path / name).touch()
+    monkeypatch.setattr(cli, "_ACCELERATORS", (str(tmp_path / "accel*"),))
+    monkeypatch.setattr(jax.config, "update", lambda name, value: None)
+    # Set first, so that what is there now comes back whatever the code does.
+    monkeypatch.setenv("JAX_PLATFORMS", "")
+    monkeypatch.delenv("JAX_PLATFORMS")
+    if chosen:
+        monkeypatch.setenv("JAX_PLATFORMS", chosen)
+    cli.stay_off_absent_tpus()
+    assert os.environ.get("JAX_PLATFORMS") == expected
