@@ -127,7 +127,7 @@ _ON_FOUR_DEVICES = """
     batch = next(conftest.Stream())
     config = conftest.tiny_config()
     losses = []
-    for sizes in ((1, 1, 1), (4, 1, 1), (1, 2, 2), (2, 2, 1)):
+    for sizes in ((1, 1, 1), (4, 1, 1), (1, 2, 2)):
         devices = jax.devices()[: sizes[0] * sizes[1] * sizes[2]]
         mesh = make_mesh(MeshConfig(*sizes), devices)
         state, step = create_state(config, mesh), make_train_step(config, mesh)

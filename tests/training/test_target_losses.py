@@ -23,6 +23,7 @@ def test_losses_and_gradients_are_those_of_all_logits(share, groups, piece):
     targets = random.integers(0, VOCAB, (ROWS, LENGTH))
     scale = random.random((ROWS, LENGTH)).astype(np.float32)
     scale *= random.random((ROWS, LENGTH)) < share
+    scale[0, 3:] = 0  # Groups need different numbers of pieces.
 
     def ours(hidden, table, targets, scale):
         return weighted_losses(
@@ -43,7 +44,8 @@ def test_only_places_with_a_target_are_computed():
     """Elsewhere even hidden values that are not numbers do no harm."""
     scale = np.zeros((2, 6), np.float32)
     scale[0, 1] = scale[1, 4] = 0.5
-    hidden = np.where(scale[..., None] > 0, 1.0, np.nan) * np.ones((2, 6, WIDTH), np.float32)
+    ones = np.ones((2, 6, WIDTH), np.float32)
+    hidden = np.where(scale[..., None] > 0, ones, np.nan).astype(np.float32)
     targets = np.zeros((2, 6), np.int32)
     table = np.ones((VOCAB, WIDTH), np.float32)
 
