@@ -206,7 +206,9 @@ def make_layers(config: ModelConfig, *, key: jax.Array) -> Layer | nnx.List:
     """L layers, stacked or listed; layer i draws from the key folded with i either way."""
     keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(config.num_layers))
     if uses_scan(config):
-        return nnx.vmap(lambda key: Layer(config, key=key))(keys)
+        # A loop compiles its random draws once; under vmap they take twice as long to compile.
+        states = jax.lax.map(lambda key: nnx.state(Layer(config, key=key)), keys)
+        return nnx.merge(nnx.graphdef(nnx.eval_shape(lambda: Layer(config, key=key))), states)
     return nnx.List([Layer(config, key=keys[index]) for index in range(config.num_layers)])
 
 
