@@ -1,0 +1,85 @@
+"""Run by test_sharding.py in a process of its own: splits over eight devices change no number."""
+
+import os
+
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import jax
+import numpy as np
+
+from glm_jax.config import MeshConfig, ModelConfig
+from glm_jax.inference.language_model import LanguageModel
+from glm_jax.models.params import bind, create_params, stack_layers, to_paths
+from glm_jax.sharding import batch_sharding, make_mesh
+
+CONFIG = ModelConfig(
+    vocab_size=64,
+    num_layers=2,
+    embed_dim=32,
+    num_heads=4,
+    max_positions=16,
+    initializer_range=0.2,
+    dropout_rate=0.1,
+    attention_dropout_rate=0.1,
+    scan_layers=False,
+)
+SIZES = [(2, 2, 2), (1, 2, 4)]
+
+
+def rows():
+    rng = np.random.default_rng(0)
+    tokens, targets = rng.integers(0, 64, (2, 8, 12)).astype(np.int32)
+    places = np.broadcast_to(np.arange(12, dtype=np.int32), tokens.shape)
+    return {
+        "tokens": tokens,
+        "targets": targets,
+        "loss_weights": rng.integers(0, 3, tokens.shape).astype(np.float32),
+        "positions": places,
+        "block_positions": np.zeros_like(tokens),
+        "attend_start": np.zeros_like(tokens),
+        "attend_end": np.maximum(4, places + 1).astype(np.int32),
+    }
+
+
+def hidden_with_dropout(params, mesh):
+    """As a training step has it: traced with the mesh set, so that activations are constrained."""
+    fields = rows()
+    names = ("tokens", "positions", "block_positions", "attend_start", "attend_end")
+    inputs = jax.device_put([fields[name] for name in names], batch_sharding(mesh))
+
+    def run(params, inputs):
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return bind(CONFIG, params)(*inputs, dropout_key=jax.random.key(3))
+
+    return np.asarray(jax.jit(run)(params, inputs))
+
+
+def main():
+    one = make_mesh(MeshConfig(), jax.devices()[:1])
+    params = create_params(CONFIG, one, seed=0)
+    model = LanguageModel(CONFIG, params)
+    logits, loss = np.asarray(model.logits(rows())), float(model.loss(rows()))
+    hidden = hidden_with_dropout(params, one)
+    ids = [1, 2, 40, 3, 40]
+    options = {"mask_ids": [40], "start_id": 5, "end_ids": [6], "max_new_tokens": 4}
+    answers = model.fill_blanks(ids, **options)
+    for data, fsdp, tensor in SIZES:
+        mesh = make_mesh(MeshConfig(data, fsdp, tensor))
+        split = create_params(CONFIG, mesh, seed=0)
+        for path, leaf in to_paths(split).items():
+            np.testing.assert_array_equal(leaf, to_paths(params)[path], err_msg=path)
+        kernel = split["layers"]["0"]["mlp"]["up"]["kernel"]
+        assert kernel.addressable_shards[0].data.shape == (32 // fsdp, 128 // tensor)
+        ours = LanguageModel(CONFIG, split)
+        np.testing.assert_allclose(ours.logits(rows()), logits, atol=2e-5)
+        np.testing.assert_allclose(ours.loss(rows()), loss, rtol=1e-6)
+        np.testing.assert_allclose(hidden_with_dropout(split, mesh), hidden, atol=2e-5)
+        stacked = jax.jit(stack_layers)(split)
+        np.testing.assert_allclose(hidden_with_dropout(stacked, mesh), hidden, atol=2e-5)
+        assert ours.fill_blanks(ids, **options) == answers
+        print(f"{data}x{fsdp}x{tensor}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import AbstractMesh, AxisType
+from jax.sharding import PartitionSpec as P
+
+from glm_jax.config import MeshConfig, ModelConfig
+from glm_jax.errors import UserError
+from glm_jax.models.params import abstract_params, to_paths
+from glm_jax.sharding import AXES, batch_sharding, logical_axes, make_mesh, param_shardings
+
+CONFIG = ModelConfig(
+    vocab_size=64, num_layers=2, embed_dim=32, num_heads=4, max_positions=16, scan_layers=False
+)
+
+
+def abstract_mesh(data=1, fsdp=1, tensor=1):
+    return AbstractMesh((data, fsdp, tensor), AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def test_the_rest_of_the_devices_go_to_the_axis_of_minus_one():
+    mesh = make_mesh(MeshConfig())
+    assert dict(mesh.shape) == {"data": jax.device_count(), "fsdp": 1, "tensor": 1}
+    assert set(mesh.axis_types) == {AxisType.Auto}
+    assert batch_sharding(mesh).spec == P(("data", "fsdp"))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (MeshConfig(data=-1, fsdp=3), r"multiple of 3 devices; there are 8; .*\(\d, \d, \d\)"),
+        (MeshConfig(data=4, fsdp=4), r"mesh.data=4, mesh.fsdp=4, mesh.tensor=1 .* 16 devices"),
+        (MeshConfig(data=2, fsdp=2, tensor=1), r"4 devices; there are 8; .*\(2, 2, 2\)"),
+    ],
+)
+def test_a_mesh_that_does_not_fit_names_both_numbers_and_what_does(config, message):
+    with pytest.raises(UserError, match=message):
+        make_mesh(config, devices=range(8))
+
+
+def test_one_table_says_where_a_parameter_goes():
+    specs = {
+        path: leaf.sharding.spec
+        for path, leaf in to_paths(abstract_params(CONFIG, abstract_mesh(1, 2, 2))).items()
+    }
+    assert specs["embedding/table"] == P("tensor", "fsdp")
+    assert specs["positions/block_table"] == P(None, "fsdp")
+    assert specs["layers/1/attention/query/kernel"] == P("fsdp", "tensor", None)
+    assert specs["layers/1/attention/out/kernel"] == P("tensor", None, "fsdp")
+    assert specs["layers/1/mlp/up/kernel"] == P("fsdp", "tensor")
+    assert specs["layers/1/mlp/down/kernel"] == P("tensor", "fsdp")
+    assert specs["layers/1/mlp/down/bias"] == P(None)
+    assert specs["final_norm/scale"] == P(None)
+
+
+def test_stacked_layers_have_an_axis_in_front():
+    assert logical_axes("layers/7/mlp/up/kernel", 2) == ("embed", "mlp")
+    assert logical_axes("layers/mlp/up/kernel", 3) == ("layers", "embed", "mlp")
+    assert logical_axes("layers/attention_norm/scale", 2) == ("layers", "norm")
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("layers/0/mlp/gate/kernel", (32, 128), "layers/0/mlp/gate/kernel has no rule"),
+        ("layers/0/mlp/up/kernel", (32, 4, 32), "up/kernel has 3 dimensions"),
+        ("embedding/table", (63, 32), r"embedding/table \(63, 32\): .*'vocab' of size 63 .*=2"),
+        ("layers/0/attention/query/kernel", (32, 3, 8), r"'heads' of size 3 .*mesh.tensor=2"),
+        ("layers/0/mlp/down/kernel", (128, 33), r"'embed' of size 33 .*mesh.fsdp=2"),
+    ],
+)
+def test_what_cannot_be_placed_is_named(name, shape, message):
+    params = {name: jax.ShapeDtypeStruct(shape, np.float32)}
+    with pytest.raises(UserError, match=message):
+        param_shardings(params, abstract_mesh(2, 2, 2))
+
+
+@pytest.mark.processes
+def test_eight_devices_compute_what_one_does():
+    script = Path(__file__).with_name("eight_devices.py")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.split() == ["2x2x2", "1x2x4"]
