@@ -1,6 +1,8 @@
 """A GLM of 14 M parameters on the bundled text: an hour or two on two cores.
 
     python -m glm_jax.train --config configs/small_cpu.py --workdir runs/small
+
+The README states what it gave.
 """
 
 from glm_jax.config import (
