@@ -1,0 +1,213 @@
+import json
+import shutil
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import glm_jax
+from glm_jax.errors import UserError
+from glm_jax.interop import huggingface
+from glm_jax.interop.huggingface import save_directory
+from glm_jax.models.params import stack_layers
+
+GENERATION = Path(__file__).parents[1] / "golden" / "glm" / "generation"
+CONFIG = json.loads((GENERATION / "cases.json").read_text())["config"]
+TENSORS = load_file(GENERATION / "state_dict.safetensors")
+DENSE = "transformer.layers.1.attention.dense.weight"
+
+
+def write(directory, config=CONFIG, tensors=TENSORS, **extra):
+    directory.mkdir(exist_ok=True)
+    (directory / "config.json").write_text(json.dumps({**config, **extra}))
+    save_file(tensors, directory / "model.safetensors")
+    return directory
+
+
+def same_tensors(path, tensors):
+    ours = load_file(path)
+    assert ours.keys() == tensors.keys()
+    for key, tensor in tensors.items():
+        assert ours[key].dtype == tensor.dtype
+        np.testing.assert_array_equal(ours[key], tensor, err_msg=key)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16], ids=str)
+def test_loaded_saved_and_loaded_again_is_the_same_to_the_bit(tmp_path, dtype):
+    tensors = {key: tensor.astype(dtype) for key, tensor in TENSORS.items()}
+    lm = glm_jax.load(write(tmp_path / "a", tensors=tensors))
+    assert lm.config.param_dtype == np.dtype(dtype).name
+    assert lm.config.compute_dtype == "float32"
+    lm.save(tmp_path / "b")
+    same_tensors(tmp_path / "b" / "model.safetensors", tensors)
+    again = glm_jax.load(tmp_path / "b")
+    assert again.config == lm.config
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_the_config_is_read_from_its_published_keys(tmp_path):
+    lm = glm_jax.load(write(tmp_path / "a", attention_scale=16.0, output_dropout_prob=0.2))
+    config = lm.config
+    assert (config.num_layers, config.embed_dim, config.num_heads) == (2, 64, 4)
+    assert (config.vocab_size, config.max_positions) == (128, 64)
+    assert (config.position_encoding, config.dropout_rate) == ("learned_block", 0.2)
+    lm.save(tmp_path / "b")
+    saved = json.loads((tmp_path / "b" / "config.json").read_text())
+    # What this library does not use is kept.
+    assert saved["attention_scale"] == 16.0
+    assert saved.items() >= CONFIG.items()
+
+
+def test_a_config_may_be_nested(tmp_path):
+    directory = write(tmp_path / "a")
+    (directory / "config.json").write_text(json.dumps({"config": CONFIG, "torch_seed": 3}))
+    assert glm_jax.load(directory).config.num_layers == 2
+
+
+def test_model_type_decides_nothing(tmp_path):
+    assert glm_jax.load(write(tmp_path / "a", model_type="llama")).config.num_layers == 2
+
+
+def test_a_prefix_is_read_and_written_back(tmp_path):
+    prefixed = {f"glm.{key}": tensor for key, tensor in TENSORS.items()}
+    lm = glm_jax.load(write(tmp_path / "a", tensors=prefixed))
+    lm.save(tmp_path / "b")
+    same_tensors(tmp_path / "b" / "model.safetensors", prefixed)
+    lm.save(tmp_path / "c", names="original")
+    same_tensors(tmp_path / "c" / "model.safetensors", TENSORS)
+
+
+def test_weights_in_several_files_with_an_index(tmp_path):
+    lm = glm_jax.load(write(tmp_path / "a"))
+    save_directory(
+        tmp_path / "b", lm.config, lm.params, huggingface.Origin(), max_shard_bytes=100_000
+    )
+    files = sorted(path.name for path in (tmp_path / "b").glob("*.safetensors"))
+    assert len(files) > 3
+    assert files[0] == f"model-00001-of-{len(files):05d}.safetensors"
+    assert all((tmp_path / "b" / file).stat().st_size < 120_000 for file in files)
+    glm_jax.load(tmp_path / "b").save(tmp_path / "c")
+    same_tensors(tmp_path / "c" / "model.safetensors", TENSORS)
+    # Files that no index names are not looked at.
+    (tmp_path / "b" / "stray.safetensors").write_bytes(b"nothing")
+    glm_jax.load(tmp_path / "b")
+    (tmp_path / "b" / files[1]).unlink()
+    with pytest.raises(UserError, match=rf"{files[1]} is missing"):
+        glm_jax.load(tmp_path / "b")
+
+
+def test_stacked_layers_are_written_listed(tmp_path):
+    lm = glm_jax.load(write(tmp_path / "a"))
+    save_directory(tmp_path / "b", lm.config, stack_layers(lm.params), huggingface.Origin())
+    same_tensors(tmp_path / "b" / "model.safetensors", TENSORS)
+
+
+def test_dtype_converts(tmp_path):
+    lm = glm_jax.load(write(tmp_path / "a"), dtype="bfloat16", compute_dtype="bfloat16")
+    assert (lm.config.param_dtype, lm.config.compute_dtype) == ("bfloat16", "bfloat16")
+    table = np.asarray(lm.params["embedding"]["table"])
+    expected = TENSORS["word_embeddings.weight"].astype(ml_dtypes.bfloat16)
+    np.testing.assert_array_equal(table, expected)
+    with pytest.raises(UserError, match="'int8'"):
+        glm_jax.load(tmp_path / "a", dtype="int8")
+
+
+def test_a_directory_that_is_not_there(tmp_path):
+    with pytest.raises(UserError, match=r"'THUDM/glm-10b'.*downloaded first"):
+        glm_jax.load("THUDM/glm-10b")
+    with pytest.raises(UserError, match=r"neither config.json .* nor run.json"):
+        glm_jax.load(tmp_path)
+
+
+def test_damaged_files_are_named(tmp_path):
+    directory = write(tmp_path / "a")
+    whole = (directory / "model.safetensors").read_bytes()
+    (directory / "model.safetensors").write_bytes(whole[:-100])
+    with pytest.raises(UserError, match=r"model.safetensors is damaged or incomplete"):
+        glm_jax.load(directory)
+    (directory / "model.safetensors").unlink()
+    (directory / "pytorch_model.bin").write_bytes(whole)
+    with pytest.raises(UserError, match=r"neither model.safetensors nor .*converted"):
+        glm_jax.load(directory)
+    (directory / "config.json").write_text("{")
+    with pytest.raises(UserError, match=r"cannot read .*config.json"):
+        glm_jax.load(directory)
+
+
+def test_missing_unknown_and_misshapen_tensors_are_named(tmp_path):
+    fewer = {key: tensor for key, tensor in TENSORS.items() if key != DENSE}
+    with pytest.raises(UserError, match=rf"missing {DENSE}; unknown none"):
+        glm_jax.load(write(tmp_path / "a", tensors=fewer))
+    more = {**TENSORS, "transformer.layers.2.extra": np.zeros(3, np.float32)}
+    with pytest.raises(UserError, match=r"missing none; unknown transformer.layers.2.extra"):
+        glm_jax.load(write(tmp_path / "a", tensors=more))
+    with pytest.raises(UserError, match=r"missing .*transformer.layers.2.* and 7 more"):
+        glm_jax.load(write(tmp_path / "a", num_layers=3))
+    other = {**TENSORS, DENSE: np.zeros((64, 60), np.float32)}
+    with pytest.raises(UserError, match=rf"{DENSE} .*\(64, 60\); .* \(64, 64\)"):
+        glm_jax.load(write(tmp_path / "a", tensors=other))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_attention_heads": None}, "must be a whole number; got None"),
+        ({"relative_encoding": True}, "relative_encoding"),
+        ({"num_attention_heads": 5}, "embed_dim=64, num_heads=5"),
+    ],
+)
+def test_configs_that_cannot_be_used_say_why(tmp_path, change, message):
+    with pytest.raises(UserError, match=message):
+        glm_jax.load(write(tmp_path / "a", **change))
+
+
+def test_an_unknown_architecture_names_those_known(tmp_path):
+    config = {"hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 128}
+    with pytest.raises(UserError, match=r"GLM \(2021\) needs .*\(missing: .*num_layers\)"):
+        glm_jax.load(write(tmp_path / "a", config=config))
+
+
+def test_saving_never_replaces_what_is_not_a_model(tmp_path):
+    lm = glm_jax.load(write(tmp_path / "a"))
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "thesis.tex").write_text("years")
+    shutil.copy(tmp_path / "a" / "config.json", tmp_path / "b")
+    with pytest.raises(UserError, match="holds more than a model"):
+        lm.save(tmp_path / "b")
+    assert (tmp_path / "b" / "thesis.tex").read_text() == "years"
+    (tmp_path / "c").write_text("a file")
+    with pytest.raises(UserError, match="is a file"):
+        lm.save(tmp_path / "c")
+    # An empty directory, and a model, are replaced.
+    (tmp_path / "d").mkdir()
+    lm.save(tmp_path / "d")
+    lm.save(tmp_path / "d")
+    same_tensors(tmp_path / "d" / "model.safetensors", TENSORS)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b", "c", "d"]
+
+
+def test_a_failed_save_leaves_the_old_model(tmp_path, monkeypatch):
+    lm = glm_jax.load(write(tmp_path / "a"))
+    lm.save(tmp_path / "b")
+
+    def fail(*arguments, **options):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(huggingface, "save_file", fail)
+    with pytest.raises(OSError, match="disk full"):
+        lm.save(tmp_path / "b")
+    same_tensors(tmp_path / "b" / "model.safetensors", TENSORS)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_names_and_formats_that_are_not_there(tmp_path):
+    lm = glm_jax.load(write(tmp_path / "a"))
+    with pytest.raises(UserError, match=r"GLM \(2021\) has no native names"):
+        lm.save(tmp_path / "b", names="native")
+    with pytest.raises(UserError, match=r"names must be .* 'new'"):
+        lm.save(tmp_path / "b", names="new")
+    with pytest.raises(UserError, match=r"format must be .* 'gguf'"):
+        lm.save(tmp_path / "b", format="gguf")
+    assert not (tmp_path / "b").exists()
