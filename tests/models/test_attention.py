@@ -105,6 +105,16 @@ def test_softmax_is_float32_under_bfloat16():
     np.testing.assert_array_equal(np.asarray(y, np.float32), 1.0)
 
 
+def test_scores_are_float32_under_bfloat16():
+    # 64 and 64.25 are one number in bfloat16.
+    q = jnp.ones((1, 1, 1, 2), jnp.bfloat16)
+    k = jnp.array([[64, 0], [64, 0.25]], jnp.bfloat16).reshape(1, 2, 1, 2)
+    v = jnp.array([[0, 0], [1, 1]], jnp.bfloat16).reshape(1, 2, 1, 2)
+    bounds = np.zeros((1, 1), np.int32), np.full((1, 1), 2, np.int32)
+    y = np.asarray(attention(q, k, v, *bounds, scale=1.0), np.float32)
+    np.testing.assert_allclose(y, 1 / (1 + np.exp(-0.25)), rtol=4e-3)
+
+
 def test_dropout_is_decided_by_its_key_and_keeps_the_mean():
     q, k, v = draw((1, 64, 4, 2), (1, 64, 4, 2), (1, 64, 4, 2))
     v = np.abs(v)

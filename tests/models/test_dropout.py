@@ -38,6 +38,14 @@ def test_counts_of_a_row_spread_as_they_should():
     assert abs(counts.var() / expected - 1) < 5 * np.sqrt(2 / counts.size)
 
 
+def test_rows_differ_in_stride_too(monkeypatch):
+    """Else one row could be another one moved along."""
+    start_and_stride = jnp.array([[7, 7], [1, 12]], jnp.uint32).reshape(2, 2, 1, 1)
+    monkeypatch.setattr(jax.random, "bits", lambda *arguments: start_and_stride)
+    one, two = np.asarray(keep_mask(None, 0.5, (2, 16, 16)))
+    assert (one != two).any()
+
+
 def test_a_share_is_zeroed_and_the_rest_scaled():
     x = jnp.full((64, 64), 3.0)
     y = np.asarray(dropout(x, 0.25, jax.random.key(0)))
