@@ -43,29 +43,11 @@ def weighted_losses(
     Returns:
       The sum, and [B, T] float32 losses, 0 where scale is 0. Only the sum has a gradient.
     """
-    rows, length = targets.shape
-    size = rows * length // groups
-    padded = -(-size // piece) * piece
-    order = jnp.argsort(scale.reshape(groups, size) == 0, axis=1, stable=True)
-    back = jnp.argsort(order, axis=1)
-
-    def to_front(leaf: jax.Array) -> jax.Array:
-        """[B, T, ...] -> [pieces, groups, C, ...], places with a target first."""
-        leaf = _take(leaf.reshape(groups, size, *leaf.shape[2:]), order)
-        leaf = jnp.pad(leaf, [(0, 0), (0, padded - size)] + [(0, 0)] * (leaf.ndim - 2))
-        return jnp.moveaxis(leaf.reshape(groups, -1, piece, *leaf.shape[2:]), 1, 0)
-
-    def to_place(leaf: jax.Array) -> jax.Array:
-        """The inverse of `to_front`."""
-        leaf = jnp.moveaxis(leaf, 0, 1)
-        leaf = leaf.reshape(groups, padded, *leaf.shape[3:])
-        return _take(leaf, back).reshape(rows, length, *leaf.shape[2:])
-
+    order = _Order(scale > 0, groups, piece)
+    targets, scale = order.to_front(targets), order.to_front(scale)
     # Parameters that `logits` holds become arguments: a custom gradient sees nothing else.
     example = jax.ShapeDtypeStruct((groups, piece, hidden.shape[-1]), hidden.dtype)
     pure_logits, params = jax.closure_convert(logits, example)
-    targets, scale = to_front(targets), to_front(scale)
-    count = jnp.sum(jnp.any(scale > 0, axis=(1, 2)))
 
     def loss_of_piece(hidden: jax.Array, params: Any, index: Any) -> tuple[jax.Array, jax.Array]:
         losses = cross_entropy(pure_logits(hidden, *params), targets[index])
@@ -74,43 +56,77 @@ def weighted_losses(
 
     @jax.custom_vjp
     def run(hidden: jax.Array, params: Any) -> tuple[jax.Array, jax.Array]:
-        front = to_front(hidden)
+        front = order.to_front(hidden)
 
         def body(index: Any, carry: Any) -> Any:
             total, losses = carry
             loss, found = loss_of_piece(front[index], params, index)
             return total + loss, losses.at[index].set(found)
 
-        total, losses = jax.lax.fori_loop(0, count, body, (jnp.float32(0), jnp.zeros(scale.shape)))
-        return total, to_place(losses)
+        start = (jnp.float32(0), jnp.zeros(scale.shape))
+        total, losses = jax.lax.fori_loop(0, order.num_pieces, body, start)
+        return total, order.to_place(losses)
 
     def forward(hidden: jax.Array, params: Any) -> Any:
-        front = to_front(hidden)
-        gradient_of_piece = jax.value_and_grad(loss_of_piece, argnums=(0, 1), has_aux=True)
-
-        def body(index: Any, carry: Any) -> Any:
-            total, losses, to_hidden, to_params = carry
-            (loss, found), (hidden_part, params_part) = gradient_of_piece(
-                front[index], params, index
-            )
-            return (
-                total + loss,
-                losses.at[index].set(found),
-                to_hidden.at[index].set(hidden_part),
-                jax.tree.map(jnp.add, to_params, params_part),
-            )
-
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), params)
-        start = (jnp.float32(0), jnp.zeros(scale.shape), jnp.zeros_like(front), zeros)
-        total, losses, to_hidden, to_params = jax.lax.fori_loop(0, count, body, start)
-        to_params = jax.tree.map(lambda g, param: g.astype(param.dtype), to_params, params)
-        return (total, to_place(losses)), (to_place(to_hidden), to_params)
+        return _with_gradient(loss_of_piece, order, order.to_front(hidden), params)
 
     def backward(gradients: Any, cotangents: Any) -> Any:
         return jax.tree.map(lambda leaf: leaf * cotangents[0].astype(leaf.dtype), gradients)
 
     run.defvjp(forward, backward)
     return run(hidden, tuple(params))
+
+
+def _with_gradient(loss_of_piece: Callable, order: "_Order", front: jax.Array, params: Any) -> Any:
+    """((sum, losses), (gradient of hidden, gradient of params)) in one loop over the pieces."""
+    gradient_of_piece = jax.value_and_grad(loss_of_piece, argnums=(0, 1), has_aux=True)
+
+    def body(index: Any, carry: Any) -> Any:
+        total, losses, to_hidden, to_params = carry
+        (loss, found), (hidden_part, params_part) = gradient_of_piece(front[index], params, index)
+        return (
+            total + loss,
+            losses.at[index].set(found),
+            to_hidden.at[index].set(hidden_part),
+            jax.tree.map(jnp.add, to_params, params_part),
+        )
+
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), params)
+    start = (jnp.float32(0), jnp.zeros(front.shape[:3]), jnp.zeros_like(front), zeros)
+    total, losses, to_hidden, to_params = jax.lax.fori_loop(0, order.num_pieces, body, start)
+    to_params = jax.tree.map(lambda g, param: g.astype(param.dtype), to_params, params)
+    return (total, order.to_place(losses)), (order.to_place(to_hidden), to_params)
+
+
+class _Order:
+    """Brings the places of a batch that count to the front of their group, and back.
+
+    Attributes:
+      num_pieces: int32 scalar, pieces until no group has a place that counts.
+    """
+
+    def __init__(self, counts: jax.Array, groups: int, piece: int):
+        """`counts` is bool [B, T]."""
+        self._shape, self._groups, self._piece = counts.shape, groups, piece
+        counts = counts.reshape(groups, -1)
+        self._size = counts.shape[1]
+        self._padding = -self._size % piece
+        self._order = jnp.argsort(~counts, axis=1, stable=True)
+        self._back = jnp.argsort(self._order, axis=1)
+        self.num_pieces = (jnp.max(jnp.sum(counts, axis=1)) + piece - 1) // piece
+
+    def to_front(self, leaf: jax.Array) -> jax.Array:
+        """[B, T, ...] -> [pieces, groups, C, ...], filled up with 0."""
+        rest = leaf.shape[2:]
+        leaf = _take(leaf.reshape(self._groups, self._size, *rest), self._order)
+        leaf = jnp.pad(leaf, [(0, 0), (0, self._padding)] + [(0, 0)] * len(rest))
+        return jnp.moveaxis(leaf.reshape(self._groups, -1, self._piece, *rest), 1, 0)
+
+    def to_place(self, leaf: jax.Array) -> jax.Array:
+        """The inverse of `to_front`."""
+        rest = leaf.shape[3:]
+        leaf = jnp.moveaxis(leaf, 0, 1).reshape(self._groups, -1, *rest)
+        return _take(leaf, self._back).reshape(*self._shape, *rest)
 
 
 def _take(leaf: jax.Array, order: jax.Array) -> jax.Array:
