@@ -144,6 +144,13 @@ def test_draws_are_decided_by_their_seed(lm, cases):
     assert narrow == fill(lm, ids, max_new_tokens=8, temperature=1.5, top_p=1e-6)
 
 
+def test_every_step_of_every_blank_draws_anew(lm):
+    # So hot that every id is as likely as any other.
+    answers = fill(lm, [1, 2, 30, 2], max_new_tokens=30, temperature=1e6, end_ids=[])
+    assert answers[0] != answers[1]
+    assert all(len(set(answer)) > 20 for answer in answers)
+
+
 def test_one_compilation_serves_a_bucket(lm, cases):
     ids = greedy_cases(cases)["one_MASK"]["context"]
     fill(lm, ids, max_new_tokens=5)

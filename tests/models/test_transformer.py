@@ -108,13 +108,19 @@ def test_each_rate_has_its_sites(params, name):
     assert (run(config, params, rows(), KEY) != run(config, params, rows())).any()
 
 
-def test_layers_draw_different_masks(params):
-    """Equal layers with equal masks would drop the same places of the same stream."""
-    from glm_jax.models.dropout import keep_mask
-    from glm_jax.models.transformer import layer_keys
+def test_every_site_of_every_layer_has_its_key(params, monkeypatch):
+    keys = []
 
-    masks = [np.asarray(keep_mask(key, 0.5, (8, 8))) for key in layer_keys(KEY, 3)]
-    assert len({mask.tobytes() for mask in masks}) == 3
+    def record(x, rate, key):
+        keys.append(jax.random.key_data(key).tobytes())
+        return x
+
+    monkeypatch.setattr("glm_jax.models.transformer.dropout", record)
+    monkeypatch.setattr("glm_jax.models.attention.dropout", record)
+    bind(CONFIG, params)(*rows(), dropout_key=KEY)
+    # The embeddings; attention's probabilities, its output and the MLP's in three layers.
+    assert len(keys) == 1 + 3 * 3
+    assert len(set(keys)) == len(keys)
 
 
 def test_texts_packed_in_one_row_do_not_see_each_other(params):
