@@ -1,4 +1,4 @@
-"""A GLM of 6 M parameters on the bundled text: the demo.
+"""A GLM of 5 M parameters on the bundled text: the demo.
 
     python -m glm_jax.train --config configs/tiny_cpu.py --workdir runs/demo
 
@@ -26,20 +26,20 @@ def get_config() -> Config:
             dropout_rate=0.0,
             attention_dropout_rate=0.0,
         ),
-        data=DataConfig(source="bundled", sequence_length=256, batch_size=16),
+        data=DataConfig(source="bundled", sequence_length=256, batch_size=8),
         objective=ObjectiveConfig(span_rate=0.5, sentence_rate=0.2, document_rate=0.3),
         optimizer=OptimizerConfig(
-            peak_learning_rate=2e-3,
-            warmup_steps=50,
+            peak_learning_rate=1.5e-3,
+            warmup_steps=60,
             beta2=0.98,
             weight_decay=0.1,
         ),
         train=TrainConfig(
-            num_steps=240,
+            num_steps=440,
             log_every=10,
-            eval_every=60,
-            eval_batches=8,
-            checkpoint_every=60,
-            sample_every=120,
+            eval_every=110,
+            eval_batches=16,
+            checkpoint_every=110,
+            sample_every=220,
         ),
     )
