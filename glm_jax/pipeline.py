@@ -5,14 +5,13 @@ that a host with a store trains without TensorFlow.
 """
 
 from glm_jax.config import Config
+from glm_jax.data.documents import SPLITS
 from glm_jax.data.rows import RowBuilder
 from glm_jax.data.store import TokenStore
 from glm_jax.data.store_path import store_name
 from glm_jax.data.stream import RowStream
 from glm_jax.errors import UserError
 from glm_jax.interop.tokenizers import load_tokenizer
-
-SPLITS = ("train", "eval")
 
 
 def open_store(config: Config) -> TokenStore:

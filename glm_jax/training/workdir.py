@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 
 from glm_jax.config import Config, differences, from_dict, to_json
 from glm_jax.errors import UserError
+from glm_jax.models.positions import table_rows
 from glm_jax.training.checkpoints import saved_steps
 
 # What may differ when a run goes on: how often things happen and where the arrays lie, but nothing
@@ -58,7 +59,7 @@ def check_config(config: Config, mesh: Mesh, vocab_size: int, num_hosts: int = 1
             f"model.vocab_size must be at least the tokenizer's {vocab_size}; "
             f"got {model.vocab_size}"
         )
-    table = model.max_positions + (model.position_encoding == "learned_block")
+    table = table_rows(model)
     if data.sequence_length > table:
         raise UserError(
             f"data.sequence_length={data.sequence_length} needs model.max_positions="
