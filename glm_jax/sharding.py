@@ -25,14 +25,16 @@ BATCH_AXES = ("data", "fsdp")
 
 # Parameter path (the number of a listed layer left out) -> logical axis of each dimension.
 LOGICAL_AXES: tuple[tuple[str, tuple[str, ...]], ...] = (
-    (r"embedding/table", ("vocab", "embed")),
+    (r"(embedding|output)/table", ("vocab", "embed")),
     (r"positions/(table|block_table)", ("position", "embed")),
     (r"(.*/)?\w*norm/(scale|bias)", ("norm",)),
-    (r"layers/attention/(query|key|value)/kernel", ("embed", "heads", "head_dim")),
-    (r"layers/attention/(query|key|value)/bias", ("heads", "head_dim")),
+    (r"layers/attention/query/kernel", ("embed", "heads", "head_dim")),
+    (r"layers/attention/query/bias", ("heads", "head_dim")),
+    (r"layers/attention/(key|value)/kernel", ("embed", "kv_heads", "head_dim")),
+    (r"layers/attention/(key|value)/bias", ("kv_heads", "head_dim")),
     (r"layers/attention/out/kernel", ("heads", "head_dim", "embed")),
-    (r"layers/mlp/up/kernel", ("embed", "mlp")),
-    (r"layers/mlp/up/bias", ("mlp",)),
+    (r"layers/mlp/(gate|up)/kernel", ("embed", "mlp")),
+    (r"layers/mlp/(gate|up)/bias", ("mlp",)),
     (r"layers/mlp/down/kernel", ("mlp", "embed")),
     (r"layers/(attention/out|mlp/down)/bias", ("norm",)),
 )
@@ -43,11 +45,15 @@ MESH_AXES: dict[str, str | None] = {
     "vocab": "tensor",
     "embed": "fsdp",
     "heads": "tensor",
+    "kv_heads": "tensor",
     "head_dim": None,
     "mlp": "tensor",
     "position": None,
     "norm": None,
 }
+
+# Two key heads cannot be split over four devices; each then holds both, which cost it little.
+WHOLE_IF_INDIVISIBLE = frozenset({"kv_heads"})
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -138,8 +144,11 @@ def logical_axes(name: str, rank: int) -> tuple[str, ...]:
 def _spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
     axes = logical_axes(name, len(shape))
     mesh_axes = [MESH_AXES[axis] for axis in axes]
-    for axis, mesh_axis, size in zip(axes, mesh_axes, shape, strict=True):
+    for index, (axis, mesh_axis, size) in enumerate(zip(axes, mesh_axes, shape, strict=True)):
         if mesh_axis is not None and size % mesh.shape[mesh_axis]:
+            if axis in WHOLE_IF_INDIVISIBLE:
+                mesh_axes[index] = None
+                continue
             raise UserError(
                 f"parameter {name} {tuple(shape)}: dimension {axis!r} of size {size} cannot be "
                 f"split over mesh.{mesh_axis}={mesh.shape[mesh_axis]}"

@@ -66,7 +66,7 @@ def test_stacked_layers_have_an_axis_in_front():
 @pytest.mark.parametrize(
     ("name", "shape", "message"),
     [
-        ("layers/0/mlp/gate/kernel", (32, 128), "layers/0/mlp/gate/kernel has no rule"),
+        ("layers/0/mlp/router/kernel", (32, 128), "layers/0/mlp/router/kernel has no rule"),
         ("layers/0/mlp/up/kernel", (32, 4, 32), "up/kernel has 3 dimensions"),
         ("embedding/table", (63, 32), r"embedding/table \(63, 32\): .*'vocab' of size 63 .*=2"),
         ("layers/0/attention/query/kernel", (32, 3, 8), r"'heads' of size 3 .*mesh.tensor=2"),

@@ -30,7 +30,16 @@ def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) 
     return (y * scale.astype(jnp.float32) + bias.astype(jnp.float32)).astype(x.dtype)
 
 
-def linear(x: jax.Array, kernel: jax.Array, bias: jax.Array, num_inputs: int = 1) -> jax.Array:
+def rms_norm(x: jax.Array, scale: jax.Array, epsilon: float) -> jax.Array:
+    """Division by the root mean square over the last axis, in float32; the result is like x."""
+    x32 = x.astype(jnp.float32)
+    y = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + epsilon)
+    return (y * scale.astype(jnp.float32)).astype(x.dtype)
+
+
+def linear(
+    x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None, num_inputs: int = 1
+) -> jax.Array:
     """Contracts the last `num_inputs` axes of x with the first of the kernel, in the dtype of x.
 
     As a product of two matrices: contractions over more axes are slower on CPU, backwards above
@@ -38,7 +47,9 @@ def linear(x: jax.Array, kernel: jax.Array, bias: jax.Array, num_inputs: int = 1
     """
     lead, outputs = x.shape[: x.ndim - num_inputs], kernel.shape[num_inputs:]
     matrix = kernel.astype(x.dtype).reshape(math.prod(kernel.shape[:num_inputs]), -1)
-    y = x.reshape(-1, matrix.shape[0]) @ matrix + bias.astype(x.dtype).reshape(-1)
+    y = x.reshape(-1, matrix.shape[0]) @ matrix
+    if bias is not None:
+        y = y + bias.astype(x.dtype).reshape(-1)
     return y.reshape(*lead, *outputs)
 
 
@@ -60,8 +71,31 @@ class LayerNorm(nnx.Module):
         return layer_norm(x, self.scale[...], self.bias[...], self.epsilon)
 
 
+class RmsNorm(nnx.Module):
+    """`rms_norm` with its scale [D]."""
+
+    def __init__(self, config: ModelConfig):
+        self.scale = nnx.Param(jnp.ones(config.embed_dim, jnp.dtype(config.param_dtype)))
+        self.epsilon = config.norm_epsilon
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return rms_norm(x, self.scale[...], self.epsilon)
+
+
+class Identity(nnx.Module):
+    """Where a variant has nothing."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x
+
+
+def make_norm(config: ModelConfig) -> nnx.Module:
+    """The norm that `config.norm` names."""
+    return {"layer_norm": LayerNorm, "rms_norm": RmsNorm}[config.norm](config)
+
+
 class Linear(nnx.Module):
-    """`linear` with its kernel [*inputs, *outputs] and bias [*outputs].
+    """`linear` with its kernel [*inputs, *outputs] and, where there is one, bias [*outputs].
 
     Heads keep an axis of their own (a query kernel is [D, N, H]): they can be split over devices
     without cutting through a head.
@@ -74,19 +108,22 @@ class Linear(nnx.Module):
         config: ModelConfig,
         *,
         key: jax.Array,
+        use_bias: bool,
         stddev: float | None = None,
     ):
         stddev = config.initializer_range if stddev is None else stddev
         self.kernel = nnx.Param(normal(key, (*inputs, *outputs), stddev, config))
-        self.bias = nnx.Param(jnp.zeros(outputs, jnp.dtype(config.param_dtype)))
+        bias = nnx.Param(jnp.zeros(outputs, jnp.dtype(config.param_dtype)))
+        self.bias = bias if use_bias else None
         self.num_inputs = len(inputs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return linear(x, self.kernel[...], self.bias[...], self.num_inputs)
+        bias = None if self.bias is None else self.bias[...]
+        return linear(x, self.kernel[...], bias, self.num_inputs)
 
 
 class Embedding(nnx.Module):
-    """The word table [V, D], which is also the output matrix."""
+    """A table [V, D] with a row for every id: looked up for inputs, multiplied with for scores."""
 
     def __init__(self, config: ModelConfig, *, key: jax.Array):
         shape = (config.vocab_size, config.embed_dim)
@@ -102,18 +139,51 @@ class Embedding(nnx.Module):
         return jnp.matmul(hidden, table.T, preferred_element_type=jnp.float32)
 
 
-class Mlp(nnx.Module):
+class GeluMlp(nnx.Module):
     """D -> F -> D with the tanh form of GELU between."""
 
     def __init__(self, config: ModelConfig, *, key: jax.Array):
-        width, hidden = (config.embed_dim,), (config.mlp_dim or 4 * config.embed_dim,)
-        self.up = Linear(width, hidden, config, key=fold_name(key, "up"))
-        self.down = Linear(
-            hidden, width, config, key=fold_name(key, "down"), stddev=residual_stddev(config)
-        )
+        self.up, self.down = _up(config, key, "up"), _down(config, key)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.down(jax.nn.gelu(self.up(x), approximate=True))
+
+
+class SwigluMlp(nnx.Module):
+    """Twice D -> F, one the gate of the other, then F -> D: down(silu(gate(x)) * up(x))."""
+
+    def __init__(self, config: ModelConfig, *, key: jax.Array):
+        self.gate, self.up = _up(config, key, "gate"), _up(config, key, "up")
+        self.down = _down(config, key)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.down(jax.nn.silu(self.gate(x)) * self.up(x))
+
+
+def make_mlp(config: ModelConfig, *, key: jax.Array) -> nnx.Module:
+    """The feed-forward part that `config.activation` names."""
+    return {"gelu": GeluMlp, "swiglu": SwigluMlp}[config.activation](config, key=key)
+
+
+def _up(config: ModelConfig, key: jax.Array, name: str) -> Linear:
+    return Linear(
+        (config.embed_dim,),
+        (config.mlp_dim or 4 * config.embed_dim,),
+        config,
+        key=fold_name(key, name),
+        use_bias=config.biases == "all",
+    )
+
+
+def _down(config: ModelConfig, key: jax.Array) -> Linear:
+    return Linear(
+        (config.mlp_dim or 4 * config.embed_dim,),
+        (config.embed_dim,),
+        config,
+        key=fold_name(key, "down"),
+        use_bias=config.biases == "all",
+        stddev=residual_stddev(config),
+    )
 
 
 def normal(key: jax.Array, shape: Sequence[int], stddev: float, config: ModelConfig) -> jax.Array:

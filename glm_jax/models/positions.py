@@ -1,4 +1,4 @@
-"""How a model knows where a token stands: learned tables of one or of two dimensions.
+"""How a model knows where a token stands: learned tables of one or two dimensions, or rotation.
 
 A token of part A has its index as position and 0 as block position; a token of a span has the
 position of its mask, and its own place inside the span as block position (GLM, section 2.2):
@@ -6,11 +6,16 @@ position of its mask, and its own place inside the span as block position (GLM, 
     text  x1 x2 [M] x4 | <sop> x3a x3b
     positions        0 1 2 3 |   2   2   2
     block_positions  0 0 0 0 |   1   2   3
+
+ChatGLM2 and later have plain positions, and rotate queries and keys by them (arXiv:2104.09864).
 """
 
+import dataclasses
+import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -20,37 +25,140 @@ from glm_jax.errors import UserError
 from glm_jax.models.layers import fold_name, normal
 
 
-class LearnedPositions(nnx.Module):
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Rotation:
+    """How far each pair of numbers of a head is turned at each place.
+
+    Attributes:
+      cos, sin: [B, T, 1, R / 2] float32 of the angles, for the first R numbers of each head.
+    """
+
+    cos: jax.Array
+    sin: jax.Array
+
+
+def rotate(x: jax.Array, rotation: Rotation | None) -> jax.Array:
+    """Turns neighbouring numbers (2j, 2j + 1) of the first R of each head; the rest pass through.
+
+        head  a b c d e f g h,  R = 4      pairs (a b) (c d), then e f g h as they are
+
+    Args:
+      x: [B, T, N, H] queries or keys.
+      rotation: None: nothing is rotated.
+
+    Returns:
+      [B, T, N, H] in the dtype of x; computed in float32.
+    """
+    if rotation is None:
+        return x
+    size = 2 * rotation.cos.shape[-1]
+    pairs = x[..., :size].astype(jnp.float32).reshape(*x.shape[:-1], size // 2, 2)
+    first, second = pairs[..., 0], pairs[..., 1]
+    turned = (
+        first * rotation.cos - second * rotation.sin,
+        second * rotation.cos + first * rotation.sin,
+    )
+    turned_pairs = jnp.stack(turned, axis=-1).reshape(*x.shape[:-1], size).astype(x.dtype)
+    return jnp.concatenate([turned_pairs, x[..., size:]], axis=-1)
+
+
+class Positions(nnx.Module):
+    """What an encoding may do: add to the input, or rotate queries and keys. Here neither."""
+
+    def add(self, x: jax.Array, positions: jax.Array, block_positions: jax.Array) -> jax.Array:
+        """x [B, T, D] with the vectors of the positions [B, T] added."""
+        return x
+
+    def rotation(self, positions: jax.Array, block_positions: jax.Array) -> Rotation | None:
+        """The rotation of queries and keys at the positions [B, T]."""
+        return None
+
+
+class LearnedPositions(Positions):
     """One table [P, D] indexed by `positions`; block positions are not looked at (GPT)."""
 
     def __init__(self, config: ModelConfig, *, key: jax.Array):
         self.table = _table(config, fold_name(key, "table"))
-        self.compute_dtype = config.compute_dtype
 
-    def __call__(self, positions: jax.Array, block_positions: jax.Array) -> jax.Array:
-        return self.table[...][positions].astype(self.compute_dtype)
+    def add(self, x: jax.Array, positions: jax.Array, block_positions: jax.Array) -> jax.Array:
+        return x + self.table[...][positions].astype(x.dtype)
 
 
-class LearnedBlockPositions(nnx.Module):
+class LearnedBlockPositions(Positions):
     """Two tables [P + 1, D], for `positions` and for `block_positions`, added up (GLM)."""
 
     def __init__(self, config: ModelConfig, *, key: jax.Array):
         self.table = _table(config, fold_name(key, "table"))
         self.block_table = _table(config, fold_name(key, "block_table"))
-        self.compute_dtype = config.compute_dtype
 
-    def __call__(self, positions: jax.Array, block_positions: jax.Array) -> jax.Array:
+    def add(self, x: jax.Array, positions: jax.Array, block_positions: jax.Array) -> jax.Array:
         rows = self.table[...][positions], self.block_table[...][block_positions]
-        return rows[0].astype(self.compute_dtype) + rows[1].astype(self.compute_dtype)
+        return x + (rows[0].astype(x.dtype) + rows[1].astype(x.dtype))
+
+
+class RotaryPositions(Positions):
+    """Rotation by `positions` (ChatGLM2 and later); has no parameters."""
+
+    def __init__(self, config: ModelConfig, *, key: jax.Array):
+        self.config = config
+
+    def rotation(self, positions: jax.Array, block_positions: jax.Array) -> Rotation:
+        frequencies, magnitude = rotary_frequencies(self.config)
+        angles = positions.astype(jnp.float32)[..., None, None] * frequencies
+        return Rotation(jnp.cos(angles) * magnitude, jnp.sin(angles) * magnitude)
+
+
+def rotary_frequencies(config: ModelConfig) -> tuple[np.ndarray, float]:
+    """What a position is multiplied with for each pair's angle, and a factor on cos and sin.
+
+        R = 8, base 10000    1, .1, .01, .001    linear by 4    .25, .025, .0025, .00025
+
+    Returns:
+      [R / 2] float32, and the factor, 1 but for "yarn".
+    """
+    config = config.resolved()
+    size = round((config.head_dim or 0) * config.rotary_fraction)
+    factor = config.rotary_factor
+    base = config.rotary_base * (factor if config.rotary_scaling == "base" else 1.0)
+    frequencies = base ** (-np.arange(0, size, 2) / size)
+    magnitude = 1.0
+    if config.rotary_scaling == "linear":
+        frequencies = frequencies / factor
+    elif config.rotary_scaling == "yarn":
+        slowed = _yarn_share(
+            size, base, config.rotary_original_positions or config.max_positions / factor
+        )
+        frequencies = frequencies * (1 - slowed) + frequencies / factor * slowed
+        magnitude = 0.1 * math.log(factor) + 1.0 if factor > 1 else 1.0
+    return frequencies.astype(np.float32), magnitude
+
+
+def _yarn_share(size: int, base: float, original_positions: float) -> np.ndarray:
+    """How much of each pair's frequency is divided by the factor: [R / 2] from 0 to 1.
+
+    Pairs that turn 32 times and more within the original context keep theirs, those that turn once
+    or less are slowed down wholly, a ramp lies between (YaRN, arXiv:2309.00071, section 3.2).
+    """
+
+    def pair_that_turns(times: float) -> float:
+        return size * math.log(original_positions / (times * 2 * math.pi)) / (2 * math.log(base))
+
+    low = max(math.floor(pair_that_turns(32)), 0)
+    high = min(math.ceil(pair_that_turns(1)), size - 1)
+    # The two coincide in tiny models; then the ramp is a step.
+    width = max(high - low, 0.001)
+    return np.clip((np.arange(size // 2) - low) / width, 0.0, 1.0)
 
 
 POSITION_ENCODINGS: dict[str, Any] = {
     "learned": LearnedPositions,
     "learned_block": LearnedBlockPositions,
+    "rotary": RotaryPositions,
 }
 
 
-def make_positions(config: ModelConfig, *, key: jax.Array) -> nnx.Module:
+def make_positions(config: ModelConfig, *, key: jax.Array) -> Positions:
     """The module that `config.position_encoding` names."""
     return POSITION_ENCODINGS[config.position_encoding](config, key=key)
 
@@ -66,11 +174,15 @@ def table_rows(config: ModelConfig) -> int:
 def check_positions(batch: Batch, config: ModelConfig) -> None:
     """Refuses position ids outside the tables, which a lookup in JAX would silently clamp.
 
+    Rotary models have no table and take any position.
+
     To be called on the host, before the batch goes to a device.
 
     Raises:
       UserError: naming the field, its extreme value and the rows of the table.
     """
+    if config.position_encoding == "rotary":
+        return
     fields = {"positions": batch.positions}
     if config.position_encoding == "learned_block":
         fields["block_positions"] = batch.block_positions

@@ -6,13 +6,15 @@
     hidden = norm(x) [B, T, D]             logits = hidden @ word_table^T [B, T, V]
 
 (GLM, arXiv:2103.10360, section 2.2; pre-norm and tied output matrix as in the published code.)
+That is GLM; `ModelConfig` says where another variant has another norm, feed-forward part, position
+or output matrix, and each choice is a module of its own, so that the passage above is all there is.
 Dimensions: B batch, T query length, S key length, D model width, N heads, K key heads, H head size,
 F feed-forward width, V vocabulary, L layers.
 """
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -23,13 +25,14 @@ from glm_jax.models.attention import attention
 from glm_jax.models.dropout import dropout
 from glm_jax.models.layers import (
     Embedding,
-    LayerNorm,
+    Identity,
     Linear,
-    Mlp,
     fold_name,
+    make_mlp,
+    make_norm,
     residual_stddev,
 )
-from glm_jax.models.positions import make_positions
+from glm_jax.models.positions import Rotation, make_positions, rotate
 from glm_jax.sharding import constrain_rows
 
 
@@ -47,19 +50,25 @@ class SelfAttention(nnx.Module):
     """Queries, keys and values of x, attention over each query's interval, then back to D."""
 
     def __init__(self, config: ModelConfig, *, key: jax.Array):
-        head_dim = config.head_dim or config.embed_dim // config.num_heads
-        width, heads = (config.embed_dim,), (config.num_heads, head_dim)
-        self.query = Linear(width, heads, config, key=fold_name(key, "query"))
-        self.key = Linear(width, heads, config, key=fold_name(key, "key"))
-        self.value = Linear(width, heads, config, key=fold_name(key, "value"))
-        self.out = Linear(
-            heads, width, config, key=fold_name(key, "out"), stddev=residual_stddev(config)
-        )
+        config = config.resolved()
+        width, head_dim = (config.embed_dim,), config.head_dim or 0
+        heads, kv_heads = (config.num_heads, head_dim), (config.num_kv_heads or 0, head_dim)
+
+        def linear(name: str, inputs: tuple, outputs: tuple, **options: Any) -> Linear:
+            return Linear(inputs, outputs, config, key=fold_name(key, name), **options)
+
+        inner, outer = config.biases in ("all", "qkv"), config.biases == "all"
+        self.query = linear("query", width, heads, use_bias=inner)
+        self.key = linear("key", width, kv_heads, use_bias=inner)
+        self.value = linear("value", width, kv_heads, use_bias=inner)
+        self.out = linear("out", heads, width, use_bias=outer, stddev=residual_stddev(config))
         self.config = config
 
-    def __call__(self, x, attend_start, attend_end, *, dropout_key=None, cache=None):
+    def __call__(self, x, attend_start, attend_end, rotation, *, dropout_key=None, cache=None):
         """[B, T, D] -> ([B, T, D], cache)."""
         q, k, v = self.query(x), self.key(x), self.value(x)
+        # Keys are kept rotated: each is rotated once, by its own position.
+        q, k = rotate(q, rotation), rotate(k, rotation)
         if cache is not None:
             k, v, cache = cache.append(k, v)
         y = attention(
@@ -76,23 +85,35 @@ class SelfAttention(nnx.Module):
 
 
 class Layer(nnx.Module):
-    """One layer: attention, then MLP, each behind a norm and added to its input."""
+    """One layer: attention, then MLP, each behind a norm and added to its input.
+
+    In a sandwich, what each gives passes another norm before it is added.
+    """
 
     def __init__(self, config: ModelConfig, *, key: jax.Array):
-        self.attention_norm = LayerNorm(config)
+        sandwich = config.residual == "sandwich"
+        self.attention_norm = make_norm(config)
         self.attention = SelfAttention(config, key=fold_name(key, "attention"))
-        self.mlp_norm = LayerNorm(config)
-        self.mlp = Mlp(config, key=fold_name(key, "mlp"))
+        self.attention_out_norm = make_norm(config) if sandwich else Identity()
+        self.mlp_norm = make_norm(config)
+        self.mlp = make_mlp(config, key=fold_name(key, "mlp"))
+        self.mlp_out_norm = make_norm(config) if sandwich else Identity()
         self.dropout_rate = config.dropout_rate
 
-    def __call__(self, x, attend_start, attend_end, *, dropout_key=None, cache=None):
+    def __call__(self, x, attend_start, attend_end, rotation, *, dropout_key=None, cache=None):
         """[B, T, D] -> ([B, T, D], cache); the key is split over the three sites of dropout."""
         keys = [None] * 3 if dropout_key is None else jax.random.split(dropout_key, 3)
         y, cache = self.attention(
-            self.attention_norm(x), attend_start, attend_end, dropout_key=keys[0], cache=cache
+            self.attention_norm(x),
+            attend_start,
+            attend_end,
+            rotation,
+            dropout_key=keys[0],
+            cache=cache,
         )
-        x = x + dropout(y, self.dropout_rate, keys[1])
-        x = x + dropout(self.mlp(self.mlp_norm(x)), self.dropout_rate, keys[2])
+        x = x + dropout(self.attention_out_norm(y), self.dropout_rate, keys[1])
+        y = self.mlp(self.mlp_norm(x))
+        x = x + dropout(self.mlp_out_norm(y), self.dropout_rate, keys[2])
         return constrain_rows(x), cache
 
 
@@ -110,7 +131,9 @@ class Transformer(nnx.Module):
         self.embedding = Embedding(config, key=fold_name(key, "embedding"))
         self.positions = make_positions(config, key=fold_name(key, "positions"))
         self.layers = make_layers(config, key=fold_name(key, "layers"))
-        self.final_norm = LayerNorm(config)
+        self.final_norm = make_norm(config)
+        tied = config.tied_embeddings
+        self.output = None if tied else Embedding(config, key=fold_name(key, "output"))
         self.config = config
 
     def __call__(
@@ -135,7 +158,8 @@ class Transformer(nnx.Module):
         keys: list = [None] * 2 if dropout_key is None else list(jax.random.split(dropout_key))
         x = self.embed(tokens, positions, block_positions)
         x = dropout(x, self.config.dropout_rate, keys[0])
-        x = self._run_layers(x, attend_start, attend_end, keys[1])
+        rotation = self.positions.rotation(positions, block_positions)
+        x = self._run_layers(x, attend_start, attend_end, rotation, keys[1])
         return self.final_norm(x)
 
     def extend(
@@ -162,27 +186,31 @@ class Transformer(nnx.Module):
                 "a cache needs listed layers; see glm_jax.models.params.unstack_layers"
             )
         x = self.embed(tokens, positions, block_positions)
+        rotation = self.positions.rotation(positions, block_positions)
         new_caches = []
         for layer, cache in zip(self.layers, caches, strict=True):
-            x, cache = layer(x, attend_start, attend_end, cache=cache)
+            x, cache = layer(x, attend_start, attend_end, rotation, cache=cache)
             new_caches.append(cache)
         return self.final_norm(x), new_caches
 
     def embed(
         self, tokens: jax.Array, positions: jax.Array, block_positions: jax.Array
     ) -> jax.Array:
-        """[B, T] ids -> [B, T, D] word and position vectors, added up."""
-        return constrain_rows(self.embedding(tokens) + self.positions(positions, block_positions))
+        """[B, T] ids -> [B, T, D] word vectors, and position vectors where there are any."""
+        x = self.positions.add(self.embedding(tokens), positions, block_positions)
+        return constrain_rows(x)
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """Scores of every next id, [..., D] -> float32 [..., V]."""
-        return self.embedding.logits(hidden)
+        table = self.embedding if self.output is None else self.output
+        return table.logits(hidden)
 
     def _run_layers(
         self,
         x: jax.Array,
         attend_start: jax.Array,
         attend_end: jax.Array,
+        rotation: Rotation | None,
         dropout_key: jax.Array | None,
     ) -> jax.Array:
         layers = self.layers if isinstance(self.layers, nnx.List) else [self.layers]
@@ -191,7 +219,8 @@ class Transformer(nnx.Module):
 
         def run(x, state_and_key):
             state, key = state_and_key
-            return nnx.merge(graph, state)(x, attend_start, attend_end, dropout_key=key)
+            layer = nnx.merge(graph, state)
+            return layer(x, attend_start, attend_end, rotation, dropout_key=key)
 
         run = rematerialised(run, self.config.remat)
         keys = layer_keys(dropout_key, self.config.num_layers)

@@ -1,4 +1,11 @@
-"""The published GLM models, one constant each (THUDM/GLM, `config_tasks/model_*.sh`)."""
+"""The published models, one constant each.
+
+GLM (2021): THUDM/GLM, `config_tasks/model_*.sh`. The causal models: the config.json files of
+ChatGLM2, ChatGLM3, CodeGeeX2, GLM-4 and GLM-4-0414. A checkpoint's own config.json always decides;
+these are for training one from nothing, and for planning.
+"""
+
+import dataclasses
 
 from glm_jax.config import ModelConfig
 
@@ -28,6 +35,54 @@ GLM_2B = _glm(36, 2048, 32, _GPT2, 1024)
 GLM_10B = _glm(48, 4096, 64, _GPT2, 1024)
 GLM_10B_CHINESE = _glm(48, 4096, 64, _CHINESE, 1024)
 
+# Parameters and compute in 32 bits, as training wants them; released files have 16.
+CHATGLM2_6B = ModelConfig(
+    vocab_size=65024,
+    num_layers=28,
+    embed_dim=4096,
+    num_heads=32,
+    num_kv_heads=2,
+    head_dim=128,
+    mlp_dim=13696,
+    activation="swiglu",
+    norm="rms_norm",
+    norm_epsilon=1e-5,
+    biases="qkv",
+    tied_embeddings=False,
+    max_positions=32768,
+    position_encoding="rotary",
+    dropout_rate=0.0,
+    attention_dropout_rate=0.0,
+)
+# The factors of the long ChatGLMs could not be checked against their files.
+CHATGLM2_6B_32K = dataclasses.replace(CHATGLM2_6B, rotary_scaling="linear", rotary_factor=16.0)
+CHATGLM3_6B = dataclasses.replace(CHATGLM2_6B, max_positions=8192)
+CHATGLM3_6B_32K = dataclasses.replace(CHATGLM2_6B, rotary_scaling="base", rotary_factor=50.0)
+CHATGLM3_6B_128K = dataclasses.replace(
+    CHATGLM2_6B, max_positions=131072, rotary_scaling="base", rotary_factor=500.0
+)
+CODEGEEX2_6B = dataclasses.replace(CHATGLM2_6B, max_positions=8192)
+
+GLM4_9B = dataclasses.replace(
+    CHATGLM2_6B, vocab_size=151552, num_layers=40, norm_epsilon=1.5625e-7, max_positions=8192
+)
+GLM4_9B_CHAT = dataclasses.replace(
+    GLM4_9B, max_positions=131072, rotary_scaling="base", rotary_factor=500.0
+)
+GLM4_9B_CHAT_1M = dataclasses.replace(
+    GLM4_9B,
+    num_kv_heads=4,
+    max_positions=1048576,
+    rotary_scaling="base",
+    rotary_factor=10000.0,
+)
+GLM4_9B_0414 = dataclasses.replace(
+    GLM4_9B, norm_epsilon=1e-5, residual="sandwich", max_positions=32768
+)
+GLM4_32B_0414 = dataclasses.replace(
+    GLM4_9B_0414, num_layers=61, embed_dim=6144, num_heads=48, mlp_dim=23040, biases="none"
+)
+
 VARIANTS: dict[str, ModelConfig] = {
     "glm-base": GLM_BASE,
     "glm-large": GLM_LARGE,
@@ -38,4 +93,15 @@ VARIANTS: dict[str, ModelConfig] = {
     "glm-2b": GLM_2B,
     "glm-10b": GLM_10B,
     "glm-10b-chinese": GLM_10B_CHINESE,
+    "chatglm2-6b": CHATGLM2_6B,
+    "chatglm2-6b-32k": CHATGLM2_6B_32K,
+    "chatglm3-6b": CHATGLM3_6B,
+    "chatglm3-6b-32k": CHATGLM3_6B_32K,
+    "chatglm3-6b-128k": CHATGLM3_6B_128K,
+    "codegeex2-6b": CODEGEEX2_6B,
+    "glm4-9b": GLM4_9B,
+    "glm4-9b-chat": GLM4_9B_CHAT,
+    "glm4-9b-chat-1m": GLM4_9B_CHAT_1M,
+    "glm4-9b-0414": GLM4_9B_0414,
+    "glm4-32b-0414": GLM4_32B_0414,
 }

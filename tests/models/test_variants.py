@@ -15,6 +15,17 @@ COUNTS = {
     "glm-2b": 1_920_122_880,
     "glm-10b": 9_880_682_496,
     "glm-10b-chinese": 9_879_633_920,
+    "chatglm2-6b": 6_243_584_000,
+    "chatglm2-6b-32k": 6_243_584_000,
+    "chatglm3-6b": 6_243_584_000,
+    "chatglm3-6b-32k": 6_243_584_000,
+    "chatglm3-6b-128k": 6_243_584_000,
+    "codegeex2-6b": 6_243_584_000,
+    "glm4-9b": 9_399_951_360,
+    "glm4-9b-chat": 9_399_951_360,
+    "glm4-9b-chat-1m": 9_483_857_920,
+    "glm4-9b-0414": 9_400_279_040,
+    "glm4-32b-0414": 32_566_081_536,
 }
 
 
@@ -27,4 +38,4 @@ def test_every_published_size_has_a_name_and_a_constant():
     assert set(variants.VARIANTS) == set(COUNTS)
     for name, config in variants.VARIANTS.items():
         assert getattr(variants, name.upper().replace("-", "_")) is config
-        assert config.resolved().head_dim == 64
+        assert config.resolved().head_dim == (64 if name.startswith("glm-") else 128)
