@@ -208,8 +208,9 @@ class ObjectiveConfig:
     """What is cut out of a text (GLM, section 2.1) and what it weighs in the loss.
 
     Attributes:
-      span_rate, sentence_rate, document_rate: shares of rows with [MASK] spans, [sMASK] sentences
-        and a [gMASK] stretch; they must sum to 1.
+      span_rate, sentence_rate, document_rate, causal_rate: shares of rows with [MASK] spans,
+        [sMASK] sentences, a [gMASK] stretch, and with nothing cut out, each token predicted from
+        those before it (ChatGLM2 and later); they must sum to 1.
       single_span_rate: share of the span rows that have exactly one span.
       mask_ratio: share of a text's tokens that spans cover.
       mean_span_length: lambda of the Poisson law that span lengths follow, from 1 on.
@@ -220,12 +221,14 @@ class ObjectiveConfig:
         the article has 0.5 to 1, the published scripts 0.25 to 1.
       document_prefix_rate: share of document rows whose stretch is the end of the text (left to
         right); in the others it lies anywhere.
-      span_weight, sentence_weight, document_weight: the loss weight of a predicted token.
+      span_weight, sentence_weight, document_weight, causal_weight: the loss weight of a predicted
+        token.
     """
 
     span_rate: float = 1.0
     sentence_rate: float = 0.0
     document_rate: float = 0.0
+    causal_rate: float = 0.0
     single_span_rate: float = 0.0
     mask_ratio: float = 0.15
     mean_span_length: float = 3.0
@@ -238,9 +241,10 @@ class ObjectiveConfig:
     span_weight: float = 1.0
     sentence_weight: float = 1.0
     document_weight: float = 1.0
+    causal_weight: float = 1.0
 
     def __post_init__(self):
-        rates = ("span_rate", "sentence_rate", "document_rate")
+        rates = ("span_rate", "sentence_rate", "document_rate", "causal_rate")
         for name in (*rates, "single_span_rate", "document_prefix_rate"):
             _check_rate(f"objective.{name}", getattr(self, name))
         total = sum(getattr(self, name) for name in rates)
@@ -267,7 +271,7 @@ class ObjectiveConfig:
             self.max_span_length,
             "at least 1",
         )
-        for name in ("span_weight", "sentence_weight", "document_weight"):
+        for name in ("span_weight", "sentence_weight", "document_weight", "causal_weight"):
             _check(getattr(self, name) >= 0, f"objective.{name}", getattr(self, name), "at least 0")
 
 

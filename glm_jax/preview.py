@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Iterator
 
 from glm_jax import cli, pipeline
-from glm_jax.batch import Batch
+from glm_jax.batch import OBJECTIVES, Batch
 from glm_jax.config import Config
 from glm_jax.data.picture import (
     draw_mask,
@@ -58,11 +58,7 @@ def examples(stream: RowStream, config: Config, count: int) -> Iterator[tuple[st
     An objective so rare that 2000 rows do not hold as many of it stays short.
     """
     objective = config.objective
-    missing = {
-        name: count
-        for name in ("span", "sentence", "document")
-        if getattr(objective, f"{name}_rate") > 0
-    }
+    missing = {name: count for name in OBJECTIVES if getattr(objective, f"{name}_rate") > 0}
     for number, batch in enumerate(stream):
         for index in range(batch.shape[0]):
             row = row_of(batch, index)

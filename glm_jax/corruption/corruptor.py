@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from glm_jax.batch import DOCUMENT, SENTENCE, SPAN
+from glm_jax.batch import CAUSAL, DOCUMENT, SENTENCE, SPAN
 from glm_jax.config import ObjectiveConfig
+from glm_jax.corruption.causal import write_causal
 from glm_jax.corruption.documents import plan_documents
 from glm_jax.corruption.draws import Draws, Purpose, SpanLengths, unit
 from glm_jax.corruption.plan import Pieces, Plan
@@ -79,11 +80,11 @@ class Corruptor:
         for kind in np.unique(kinds):
             members = np.flatnonzero(kinds == kind)
             for chosen in np.array_split(members, -(-len(members) // CHUNK)):
-                plan = self.plan(int(kind), pieces.take(chosen), draws.take(chosen), stored)
-                written = write_rows(
-                    plan, stored, len(chosen), self._length, self._special, self._config
+                written, counted = self._write(
+                    int(kind), pieces.take(chosen), draws.take(chosen), stored
                 )
-                _count(statistics, plan, len(chosen))
+                for name, value in counted.items():
+                    statistics[name] += value
                 for name, value in written.items():
                     if name not in fields:
                         fields[name] = np.empty((len(kinds), self._length), value.dtype)
@@ -98,13 +99,25 @@ class Corruptor:
         kinds = np.where(unit(single) < config.single_span_rate, _SINGLE, SPAN)
         kinds[which >= config.span_rate] = SENTENCE
         kinds[which >= config.span_rate + config.sentence_rate] = DOCUMENT
-        # The rates may sum to a little less than 1.
-        if config.document_rate == 0:
-            kinds[kinds == DOCUMENT] = SENTENCE if config.sentence_rate else SPAN
-        return kinds
+        kinds[which >= config.span_rate + config.sentence_rate + config.document_rate] = CAUSAL
+        # The rates may sum to a little less than 1: what is left goes to the last one in use.
+        rates = (config.span_rate, config.sentence_rate, config.document_rate, config.causal_rate)
+        last = max(index for index, rate in enumerate(rates) if rate > 0)
+        return np.minimum(kinds, (SPAN, SENTENCE, DOCUMENT, CAUSAL)[last])
+
+    def _write(
+        self, kind: int, pieces: Pieces, draws: Draws, stored: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+        """Rows of one of `kinds`, and what was counted."""
+        if kind == CAUSAL:
+            return write_causal(pieces, stored, self._length, self._special, self._config)
+        plan = self.plan(kind, pieces, draws, stored)
+        rows = len(pieces.counts)
+        written = write_rows(plan, stored, rows, self._length, self._special, self._config)
+        return written, _count(plan, rows)
 
     def plan(self, kind: int, pieces: Pieces, draws: Draws, stored: np.ndarray) -> Plan:
-        """Plans rows of one of `kinds`."""
+        """Plans rows of one of `kinds` that cut something out."""
         config, length, lengths = self._config, self._length, self._lengths
         if kind == DOCUMENT:
             return plan_documents(pieces, draws, length, config)
@@ -115,15 +128,16 @@ class Corruptor:
         return plan_spans(pieces, draws, length, lengths, config, single=kind == _SINGLE)
 
 
-def _count(statistics: dict[str, int], plan: Plan, rows: int) -> None:
+def _count(plan: Plan, rows: int) -> dict[str, int]:
     source, masked, closed = (int(x.sum()) for x in (plan.size, plan.length, plan.closed))
     # [CLS], the tokens and eos; a mask and a start token for each span, unless in the prefix form,
     # where the last token is a target only.
-    used = len(plan.row) + source + int(plan.eos.sum()) + closed + len(plan.closed)
-    statistics["rows"] += rows
-    statistics["places_used"] += used
-    statistics["source_tokens"] += source
-    statistics["masked_tokens"] += masked
-    statistics["targets"] += masked + closed
-    statistics["rows_fewer_spans"] += int(plan.fewer.sum())
-    statistics["sentence_rows_without_sentence"] += int(plan.fallen_back.sum())
+    return {
+        "rows": rows,
+        "places_used": len(plan.row) + source + int(plan.eos.sum()) + closed + len(plan.closed),
+        "source_tokens": source,
+        "masked_tokens": masked,
+        "targets": masked + closed,
+        "rows_fewer_spans": int(plan.fewer.sum()),
+        "sentence_rows_without_sentence": int(plan.fallen_back.sum()),
+    }

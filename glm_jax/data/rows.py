@@ -13,6 +13,7 @@ import numpy as np
 
 from glm_jax.batch import Batch
 from glm_jax.config import DataConfig, ObjectiveConfig
+from glm_jax.corruption.causal import PREFIX
 from glm_jax.corruption.corruptor import Corruptor
 from glm_jax.corruption.draws import Draws, Purpose, SpanLengths, below
 from glm_jax.corruption.plan import SHORTEST_BEGINNING, Pieces
@@ -122,8 +123,11 @@ class RowBuilder:
 def _places(size: np.ndarray, objective: ObjectiveConfig) -> np.ndarray:
     """Places, in units of 1 / `_UNIT`, that documents of `size` tokens are expected to fill.
 
-    [CLS], eos, and two places for each span of the objective in use that has most spans.
+    [CLS], eos, and two places for each span of the objective in use that has most spans; two places
+    in front where nothing is cut out.
     """
+    if objective.causal_rate == 1.0:
+        return (size + PREFIX) * _UNIT
     lengths = SpanLengths.poisson(objective.mean_span_length, objective.max_span_length)
     only_one = (
         objective.document_rate == 1.0 or objective.span_rate * objective.single_span_rate == 1.0

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from glm_jax.batch import DOCUMENT, SENTENCE, SPAN
+from glm_jax.batch import CAUSAL, DOCUMENT, SENTENCE, SPAN
 from glm_jax.config import ObjectiveConfig
 from glm_jax.corruption.corruptor import Corruptor
 from glm_jax.corruption.draws import Draws
@@ -27,6 +27,12 @@ def test_rates():
     assert stats.chisquare(observed, 20_000 * np.array([0.2, 0.3, 0.3, 0.2])).pvalue > 1e-4
 
 
+def test_causal_rows_take_their_share():
+    drawn = kinds(span_rate=0.5, document_rate=0.2, causal_rate=0.3)
+    observed = [(drawn == kind).sum() for kind in (SPAN, DOCUMENT, CAUSAL)]
+    assert stats.chisquare(observed, 20_000 * np.array([0.5, 0.2, 0.3])).pvalue > 1e-4
+
+
 @pytest.mark.parametrize(
     ("rates", "kind"),
     [
@@ -36,6 +42,7 @@ def test_rates():
         ({"span_rate": 0.0, "document_rate": 1.0}, DOCUMENT),
         ({"span_rate": 0.9999995}, SPAN),
         ({"span_rate": 0.0, "sentence_rate": 0.9999995}, SENTENCE),
+        ({"span_rate": 0.0, "causal_rate": 1.0}, CAUSAL),
     ],
 )
 def test_one_objective_only(rates, kind):

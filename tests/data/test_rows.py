@@ -22,6 +22,7 @@ FIRST = 30  # the i-th stored token has the id FIRST + i, so that a row says whe
 SPANS = ObjectiveConfig()
 SENTENCES = ObjectiveConfig(span_rate=0.0, sentence_rate=1.0)
 DOCUMENTS = ObjectiveConfig(span_rate=0.0, document_rate=1.0)
+CAUSALS = ObjectiveConfig(span_rate=0.0, causal_rate=1.0)
 MIXED = ObjectiveConfig(
     span_rate=0.4, sentence_rate=0.3, document_rate=0.3, single_span_rate=0.2, document_weight=0.5
 )
@@ -186,7 +187,36 @@ def test_any_corpus_and_any_objective_read_back(
     assert counted["rows"] == len(rows)
 
 
-@pytest.mark.parametrize("objective", [SPANS, SENTENCES, DOCUMENTS, MIXED])
+@settings(max_examples=40, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 60), min_size=1, max_size=12),
+    length=st.integers(16, 90),
+    seed=st.integers(0, 2**70),
+)
+def test_causal_rows_read_back(sizes, length, seed):
+    """Every segment is [gMASK], the start token and a stretch of one document."""
+    store = store_of(sizes)
+    offsets = store.splits["train"].offsets
+    builder = builder_of(store, CAUSALS, length, seed)
+    rows = np.arange(builder.num_rows)
+    batch, _ = builder.build(np.zeros_like(rows), rows)
+    for row in rows:
+        parts = segments(batch, row)
+        assert parts
+        for first, end in parts:
+            tokens, targets = batch.tokens[row, first:end], batch.targets[row, first:end]
+            assert tokens[:2].tolist() == [SPECIAL.gmask, SPECIAL.start]
+            np.testing.assert_array_equal(targets[:-1], tokens[1:])
+            source = tokens[2:] - FIRST
+            np.testing.assert_array_equal(np.diff(source), 1)
+            document_end = offsets[np.searchsorted(offsets, source[0], side="right")]
+            goes_on = source[-1] + 1 < document_end
+            assert targets[-1] == (tokens[-1] + 1 if goes_on else SPECIAL.eos)
+            assert source[-1] < document_end
+            assert batch.loss_weights[row, first:end].tolist() == [0.0] + [1.0] * (end - first - 1)
+
+
+@pytest.mark.parametrize("objective", [SPANS, SENTENCES, DOCUMENTS, MIXED, CAUSALS])
 @pytest.mark.parametrize("length", [128, 512, 2048])
 @pytest.mark.parametrize("mean", [20, 100, 10_000])
 def test_places_used(objective, length, mean):
@@ -200,7 +230,8 @@ def test_places_used(objective, length, mean):
 
 
 @pytest.mark.parametrize(
-    ("objective", "repeated"), [(SPANS, 0.08), (DOCUMENTS, 0.08), (MIXED, 0.15)]
+    ("objective", "repeated"),
+    [(SPANS, 0.08), (DOCUMENTS, 0.08), (MIXED, 0.15), (CAUSALS, 0.08)],
 )
 @pytest.mark.parametrize("mean", [20, 100, 10_000])
 def test_an_epoch_reads_nearly_every_token_about_once(objective, repeated, mean):
