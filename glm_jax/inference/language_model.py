@@ -6,6 +6,7 @@ lm.fill_blanks(lm.tokenizer.encode("[CLS]the [MASK] is good", allow_special=True
 
 import dataclasses
 import functools
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ from glm_jax.sharding import BATCH_AXES, batch_sharding, make_mesh
 from glm_jax.special_tokens import SpecialTokens
 from glm_jax.training.objective import objective_sums, summarize, token_losses
 
+_LOG = logging.getLogger(__name__)
 RUN = "run.json"
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -224,8 +226,22 @@ def load(
         raise UserError(f"{str(path)!r} holds neither {CONFIG} (Hugging Face) nor {RUN} (a run)")
     config = dataclasses.replace(config, compute_dtype=compute_dtype or _compute_dtype(config))
     home = workdir or path
-    tokenizer = load_tokenizer(home) if (home / TOKENIZER).is_file() else None
+    tokenizer = _tokenizer_of(home)
     return LanguageModel(config, params, tokenizer, origin)
+
+
+def _tokenizer_of(directory: Path) -> Tokenizer | None:
+    """The tokenizer beside a model, or None where there is none that `load_tokenizer` reads.
+
+    Published checkpoints have tokenizers of other kinds; their models work on ids all the same.
+    """
+    if not (directory / TOKENIZER).is_file():
+        return None
+    try:
+        return load_tokenizer(directory)
+    except UserError as error:
+        _LOG.warning("the model comes without a tokenizer: %s", error)
+        return None
 
 
 def _given(name: str, value: Any, default: Any) -> Any:
