@@ -1,0 +1,113 @@
+"""GLM (2021), arXiv:2103.10360: the names and config keys of THUDM/GLM (4f61ed7)."""
+
+from typing import Any
+
+from glm_jax.config import ModelConfig
+from glm_jax.errors import UserError
+from glm_jax.interop.architectures.architecture import (
+    Architecture,
+    Values,
+    check_sayable,
+    whole,
+)
+from glm_jax.interop.architectures.rows import Row, linear, norm, same
+from glm_jax.models.positions import table_rows
+
+_NAME = "GLM (2021)"
+_SIZES = (
+    "num_layers",
+    "hidden_size",
+    "num_attention_heads",
+    "vocab_size",
+    "max_sequence_length",
+)
+
+
+def _read(values: Values) -> ModelConfig:
+    if values.get("relative_encoding"):
+        raise UserError("relative_encoding=true (Transformer-XL positions) is not supported")
+    sizes = {key: whole(values, key) for key in _SIZES}
+    # attention_scale is a guard against fp16 overflow that changes no result.
+    return ModelConfig(
+        vocab_size=sizes["vocab_size"],
+        num_layers=sizes["num_layers"],
+        embed_dim=sizes["hidden_size"],
+        num_heads=sizes["num_attention_heads"],
+        max_positions=sizes["max_sequence_length"],
+        position_encoding="learned_block" if values["block_position_encoding"] else "learned",
+        dropout_rate=values.get("output_dropout_prob", 0.1),
+        attention_dropout_rate=values.get("attention_dropout_prob", 0.1),
+        initializer_range=values.get("initializer_range", 0.02),
+    )
+
+
+def _write(config: ModelConfig) -> dict[str, Any]:
+    allowed = {
+        "position_encoding": ("learned_block", "learned"),
+        "residual": ("pre_norm",),
+        "norm": ("layer_norm",),
+        "activation": ("gelu",),
+        "biases": ("all",),
+        "tied_embeddings": (True,),
+        "num_kv_heads": (config.num_heads,),
+        "head_dim": (config.embed_dim // config.num_heads,),
+        "mlp_dim": (4 * config.embed_dim,),
+        "norm_epsilon": (1e-5,),
+    }
+    check_sayable(_NAME, config, allowed)
+    return {
+        "num_layers": config.num_layers,
+        "hidden_size": config.embed_dim,
+        "num_attention_heads": config.num_heads,
+        "vocab_size": config.vocab_size,
+        "max_sequence_length": config.max_positions,
+        "block_position_encoding": config.position_encoding == "learned_block",
+        "embedding_dropout_prob": config.dropout_rate,
+        "output_dropout_prob": config.dropout_rate,
+        "attention_dropout_prob": config.attention_dropout_rate,
+        "initializer_range": config.initializer_range,
+        "relative_encoding": False,
+    }
+
+
+def _rows(config: ModelConfig) -> list[Row]:
+    config = config.resolved()
+    width, mlp_dim = config.embed_dim, config.mlp_dim or 0
+    heads = (config.num_heads, config.head_dim or 0)
+    positions = (table_rows(config), width)
+    rows = [
+        same("word_embeddings.weight", "embedding/table", (config.vocab_size, width)),
+        same("transformer.position_embeddings.weight", "positions/table", positions),
+    ]
+    if config.position_encoding == "learned_block":
+        key = "transformer.block_position_embeddings.weight"
+        rows.append(same(key, "positions/block_table", positions))
+    for index in range(config.num_layers):
+        key, path = f"transformer.layers.{index}.", f"layers/{index}/"
+        fused = [f"{path}attention/{name}" for name in ("query", "key", "value")]
+        out = [f"{path}attention/out"]
+        up, down = [f"{path}mlp/up"], [f"{path}mlp/down"]
+        rows += [
+            *norm(f"{key}input_layernorm", f"{path}attention_norm", width, bias=True),
+            *linear(f"{key}attention.query_key_value", fused, (width,), [heads] * 3, bias=True),
+            *linear(f"{key}attention.dense", out, heads, [(width,)], bias=True),
+            *norm(f"{key}post_attention_layernorm", f"{path}mlp_norm", width, bias=True),
+            *linear(f"{key}mlp.dense_h_to_4h", up, (width,), [(mlp_dim,)], bias=True),
+            *linear(f"{key}mlp.dense_4h_to_h", down, (mlp_dim,), [(width,)], bias=True),
+        ]
+    return rows + norm("transformer.final_layernorm", "final_norm", width, bias=True)
+
+
+GLM = Architecture(
+    name=_NAME,
+    names="original",
+    config_keys=frozenset({*_SIZES, "block_position_encoding"}),
+    own_keys=frozenset(),
+    identity={},
+    prefixes=("", "glm."),
+    marker="transformer.position_embeddings",
+    ignored="",
+    read_config=_read,
+    write_config=_write,
+    rows=_rows,
+)

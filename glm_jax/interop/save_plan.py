@@ -1,0 +1,136 @@
+"""What a Hugging Face directory of a model will hold: files, names and config.json."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from glm_jax.config import ModelConfig
+from glm_jax.interop.architectures.architecture import Architecture
+from glm_jax.interop.architectures.rows import Row
+from glm_jax.interop.checkpoint import CONFIG, Origin
+from glm_jax.interop.directories import check_replaceable
+from glm_jax.interop.key_tables import for_saving
+from glm_jax.interop.weights import INDEX, WEIGHTS
+
+MAX_SHARD_BYTES = 4 * 2**30
+# Small files that belong to a model; they go with it from directory to directory.
+COMPANIONS = (
+    "added_tokens.json",
+    "chat_template.jinja",
+    "generation_config.json",
+    "ice_text.model",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class SavePlan:
+    """What `save_directory` writes.
+
+    Attributes:
+      architecture: in whose names.
+      values: config.json.
+      prefix: in front of every name.
+      shards: file -> its rows.
+      companions: files that are copied.
+      num_bytes: of all tensors.
+    """
+
+    architecture: Architecture
+    values: dict[str, Any]
+    prefix: str
+    shards: dict[str, list[Row]]
+    companions: list[Path]
+    num_bytes: int
+
+    @property
+    def files(self) -> list[str]:
+        """The names of all files but a tokenizer of this project's."""
+        index = [INDEX] if len(self.shards) > 1 else []
+        return [*self.shards, *index, *(file.name for file in self.companions), CONFIG]
+
+
+def plan_save(
+    config: ModelConfig,
+    leaves: Mapping[str, Any],
+    origin: Origin,
+    names: str = "as_loaded",
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> SavePlan:
+    """Says what `save_directory` would write.
+
+    Args:
+      config, origin, names, max_shard_bytes: as of `save_directory`.
+      leaves: path -> anything with a shape and a dtype, layers listed.
+
+    Raises:
+      UserError: unknown names, or a config that the format cannot say.
+    """
+    architecture = for_saving(config, origin.architecture, names)
+    rows = [
+        row for row in architecture.rows(config) if architecture.writes_repeats or not row.repeats
+    ]
+    sizes = {row.key: sum(_num_bytes(leaves[name]) for name in row.paths) for row in rows}
+    groups = _shards(rows, sizes, max_shard_bytes)
+    files = [f"model-{i + 1:05d}-of-{len(groups):05d}.safetensors" for i in range(len(groups))]
+    as_loaded = architecture is origin.architecture and names == "as_loaded"
+    home = origin.directory
+    return SavePlan(
+        architecture=architecture,
+        values=_config_values(config, architecture, origin),
+        prefix=origin.prefix if as_loaded else architecture.prefixes[0],
+        shards=dict(zip(files if len(groups) > 1 else [WEIGHTS], groups, strict=True)),
+        companions=[home / name for name in COMPANIONS if home and (home / name).is_file()],
+        num_bytes=sum(sizes.values()),
+    )
+
+
+def check_target(path: Path) -> None:
+    """Refuses a path that `save_directory` would refuse, before anything is loaded for it."""
+    check_replaceable(path, is_model)
+
+
+def is_model(path: Path) -> bool:
+    """Whether all that lies there is what `save_directory` writes."""
+    names = {file.name for file in path.iterdir()}
+    ours = {name for name in names if re.fullmatch(r"model-\d{5}-of-\d{5}\.safetensors", name)}
+    return CONFIG in names and not names - ours - {CONFIG, WEIGHTS, INDEX, *COMPANIONS}
+
+
+def _num_bytes(leaf: Any) -> int:
+    return int(np.prod(leaf.shape)) * np.dtype(leaf.dtype).itemsize
+
+
+def _shards(rows: list[Row], sizes: Mapping[str, int], limit: int) -> list[list[Row]]:
+    """Consecutive rows whose tensors stay within `limit` bytes together, one at least."""
+    shards: list[list[Row]] = []
+    room = 0
+    for row in rows:
+        if not shards or sizes[row.key] > room:
+            shards.append([])
+            room = limit
+        shards[-1].append(row)
+        room -= sizes[row.key]
+    return shards
+
+
+def _config_values(
+    config: ModelConfig, architecture: Architecture, origin: Origin
+) -> dict[str, Any]:
+    """config.json: what is not this project's to know stays as it was loaded."""
+    values = dict(origin.values)
+    old = origin.architecture
+    if old is not None and old is not architecture:
+        gone = old.config_keys | old.own_keys | {"architectures", "model_type"}
+        values = {key: value for key, value in values.items() if key not in gone}
+    values = {**architecture.identity, **values, **architecture.write_config(config)}
+    # transformers 5 writes "dtype" and reads both.
+    keys = [key for key in ("dtype", "torch_dtype") if key in values] or ["torch_dtype"]
+    return {**values, **dict.fromkeys(keys, config.param_dtype)}

@@ -1,0 +1,214 @@
+"""The tensors of a Hugging Face directory, read one at a time, and safetensors written so.
+
+A file is mapped anew for each tensor and let go with it, so that the pages of what was read before
+do not add up. The layout of safetensors is
+8 bytes, the length of a JSON header; the header; the data.
+"""
+
+import dataclasses
+import functools
+import importlib
+import json
+import math
+import pickle
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from glm_jax.errors import UserError
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+TORCH_WEIGHTS, TORCH_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
+
+_DTYPES = {
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+}
+_CODES = {dtype: code for code, dtype in _DTYPES.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredTensor:
+    """A tensor in a file.
+
+    Attributes:
+      shape: its shape.
+      dtype: float32, float16 or bfloat16; None: something else, which cannot be read.
+      read: maps it; the array is read-only and its memory is the file's.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype | None
+    read: Callable[[], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorToWrite:
+    """A tensor to be written: `make` is called when its turn comes, and the result let go."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    make: Callable[[], np.ndarray]
+
+    @property
+    def num_bytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def open_weights(path: Path) -> dict[str, StoredTensor]:
+    """Finds the tensors of a directory through `model.safetensors` or its index, else .bin.
+
+    Raises:
+      UserError: no weights, a missing, damaged or incomplete file, or .bin without torch.
+    """
+    for weights, index, open_file in (
+        (WEIGHTS, INDEX, _open_safetensors),
+        (TORCH_WEIGHTS, TORCH_INDEX, _open_torch),
+    ):
+        if (path / weights).is_file():
+            return open_file(path / weights)
+        if (path / index).is_file():
+            return _open_indexed(path / index, open_file)
+    raise UserError(
+        f"{str(path)!r} holds no weights: none of {WEIGHTS}, {INDEX}, {TORCH_WEIGHTS}, "
+        f"{TORCH_INDEX}"
+    )
+
+
+def _open_indexed(
+    index: Path, open_file: Callable[[Path], dict[str, StoredTensor]]
+) -> dict[str, StoredTensor]:
+    try:
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        names = sorted(set(weight_map.values()))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise UserError(f"{index} is not an index of weights: {error!r}") from error
+    missing = [name for name in names if not (index.parent / name).is_file()]
+    if missing:
+        others = f" and {len(missing) - 1} more" if missing[1:] else ""
+        raise UserError(f"{index.parent / missing[0]} is missing{others}; {index.name} names it")
+    files = {name: open_file(index.parent / name) for name in names}
+    for key, name in weight_map.items():
+        if key not in files[name]:
+            raise UserError(f"{index} says that {key} is in {name}; it is not")
+    return {key: files[name][key] for key, name in weight_map.items()}
+
+
+def _open_safetensors(path: Path) -> dict[str, StoredTensor]:
+    try:
+        # Checks the header, and that the data is as long as it says.
+        with safe_open(path, framework="numpy"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is damaged or incomplete: {error}") from error
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    return {name: _stored(path, 8 + length, about) for name, about in header.items()}
+
+
+def _stored(path: Path, start: int, about: dict[str, Any]) -> StoredTensor:
+    shape, dtype = tuple(about["shape"]), _DTYPES.get(about["dtype"])
+    offset = start + about["data_offsets"][0]
+    read = functools.partial(np.memmap, path, dtype=dtype, mode="r", offset=offset, shape=shape)
+    return StoredTensor(shape, dtype, read)
+
+
+def write_safetensors(path: Path, tensors: Iterable[TensorToWrite]) -> Iterator[str]:
+    """Writes a file tensor by tensor; yields the name of each one that is written.
+
+    Args:
+      path: of the file.
+      tensors: float32, float16 or bfloat16.
+    """
+    # The widest first, as the safetensors package has it: every tensor is aligned.
+    ordered = sorted(tensors, key=lambda tensor: -tensor.dtype.itemsize)
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for tensor in ordered:
+        begin, end = end, end + tensor.num_bytes
+        code = _CODES[tensor.dtype]
+        header[tensor.name] = {
+            "dtype": code,
+            "shape": list(tensor.shape),
+            "data_offsets": [begin, end],
+        }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for tensor in ordered:
+            array = np.ascontiguousarray(tensor.make(), dtype=tensor.dtype)
+            if array.shape != tensor.shape:
+                raise ValueError(f"{tensor.name} has shape {array.shape}, not {tensor.shape}")
+            file.write(array.reshape(-1).view(np.uint8).data)
+            del array
+            yield tensor.name
+
+
+def _open_torch(path: Path) -> dict[str, StoredTensor]:
+    torch = _torch(path)
+    tensors, mapped = _load_torch(torch, path)
+    # What cannot be mapped is held until its last tensor is read.
+    kept = None if mapped else tensors
+
+    def read(name: str) -> np.ndarray:
+        tensor = (kept or _load_torch(torch, path)[0])[name].detach()
+        if tensor.dtype == torch.bfloat16:
+            return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+        return tensor.numpy()
+
+    dtypes = {
+        getattr(torch, name): np.dtype(dtype)
+        for name, dtype in (
+            ("float32", np.float32),
+            ("float16", np.float16),
+            ("bfloat16", ml_dtypes.bfloat16),
+        )
+    }
+    return {
+        name: StoredTensor(tuple(t.shape), dtypes.get(t.dtype), functools.partial(read, name))
+        for name, t in tensors.items()
+        if isinstance(t, torch.Tensor)
+    }
+
+
+def _torch(path: Path) -> ModuleType:
+    try:
+        return importlib.import_module("torch")
+    except ImportError as error:
+        raise UserError(
+            f"{path} needs torch to be read: pip install 'glm_jax[interop]', or give safetensors"
+        ) from error
+
+
+def _load_torch(torch: ModuleType, path: Path) -> tuple[dict[str, Any], bool]:
+    """The tensors of a .bin file, and whether they are mapped (not those before torch 1.6)."""
+    load = functools.partial(torch.load, path, map_location="cpu", weights_only=True)
+    try:
+        try:
+            tensors, mapped = load(mmap=True), True
+        except RuntimeError as error:
+            if "mmap" not in str(error):
+                raise
+            tensors, mapped = load(), False
+    except pickle.UnpicklingError as error:
+        raise UserError(f"{path} holds more than weights, or is damaged: {_line(error)}") from error
+    except (RuntimeError, OSError, EOFError, ValueError) as error:
+        raise UserError(f"{path} is damaged or incomplete: {_line(error)}") from error
+    if not isinstance(tensors, dict):
+        raise UserError(f"{path} holds a {type(tensors).__name__}, not a dict of tensors")
+    return tensors, mapped
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:200]
