@@ -328,6 +328,9 @@ class TrainConfig:
     Attributes:
       num_steps: optimizer steps in all.
       seed: of parameters, dropout, row order and corruption.
+      init_from: a model to go on from: a Hugging Face directory or the workdir of another run. Its
+        shape replaces `model.*`, but for dropout, dtypes, remat, scan_layers and the attention
+        backend. None: parameters are drawn.
       accumulation_steps: parts a batch is cut into, one after the other, before an optimizer step;
         the result is that of the whole batch.
       loss_reduction: "token_mean" (every predicted token of the global batch alike, times its
@@ -342,6 +345,7 @@ class TrainConfig:
 
     num_steps: int = 1000
     seed: int = 0
+    init_from: str | None = None
     accumulation_steps: int = 1
     loss_reduction: str = "token_mean"
     log_every: int = 10

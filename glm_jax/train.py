@@ -37,16 +37,19 @@ def main() -> int:
 
     from glm_jax import pipeline
     from glm_jax.interop.tokenizers import load_tokenizer
+    from glm_jax.sharding import make_mesh
     from glm_jax.training.loop import train
+    from glm_jax.training.start import starting_point
 
     if jax.default_backend() != "cpu":
         keep_compilations()
     tokenizer = load_tokenizer(config.data.tokenizer)
+    config, params = starting_point(config, args.workdir, make_mesh(config.mesh))
 
     def batches(split: str, shard_index: int, num_shards: int) -> pipeline.RowStream:
         return pipeline.batches(config, split, shard_index, num_shards)
 
-    return train(config, args.workdir, batches, tokenizer)
+    return train(config, args.workdir, batches, tokenizer, params)
 
 
 def keep_compilations() -> None:

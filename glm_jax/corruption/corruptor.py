@@ -83,8 +83,8 @@ class Corruptor:
                 written, counted = self._write(
                     int(kind), pieces.take(chosen), draws.take(chosen), stored
                 )
-                for name, value in counted.items():
-                    statistics[name] += value
+                for name, number in counted.items():
+                    statistics[name] += number
                 for name, value in written.items():
                     if name not in fields:
                         fields[name] = np.empty((len(kinds), self._length), value.dtype)

@@ -30,7 +30,7 @@ class Segment:
 
     Attributes:
       start: its first place.
-      part_b: the first place of part B.
+      part_b: the first place of part B; `end` where nothing was cut out (causal rows).
       end: one past its last place.
       spans: (start, end) of each span in part B, in the order they stand there.
     """
@@ -58,10 +58,11 @@ def segments(row: Batch) -> list[Segment]:
     edges = np.flatnonzero(np.diff(row.attend_start[:used], prepend=-1, append=-1)).tolist()
     found = []
     for start, end in itertools.pairwise(edges):
-        part_b = int(row.attend_end[start])
-        heads = part_b + np.flatnonzero(row.block_positions[part_b:end] == 1)
-        spans = list(zip(heads.tolist(), [*heads[1:].tolist(), end], strict=True))
-        found.append(Segment(start, part_b, end, spans))
+        # Causal rows have block position 0 throughout.
+        cut_out = row.block_positions[start:end].any()
+        part_b = int(row.attend_end[start]) if cut_out else end
+        heads = (part_b + np.flatnonzero(row.block_positions[part_b:end] == 1)).tolist()
+        found.append(Segment(start, part_b, end, list(itertools.pairwise([*heads, end]))))
     return found
 
 
@@ -148,8 +149,12 @@ def spell(row: Batch, decode: Callable[[list[int]], str]) -> str:
     lines: list[str] = []
     for number, text in enumerate(segments(row), start=1):
         a, b = text.part_b - text.start, text.end - text.part_b
+        text_a = _one_line(decode(_ids(row.tokens, text.start, text.part_b)))
+        if not b:
+            lines += [f"text {number}: {a} places, nothing cut out", f"  {text_a}"]
+            continue
         lines.append(f"text {number}: {a} places of part A, {b} of part B")
-        lines.append(f"  part A  {_one_line(decode(_ids(row.tokens, text.start, text.part_b)))}")
+        lines.append(f"  part A  {text_a}")
         for i, (start, end) in enumerate(text.spans):
             # Without the start token in front; what is predicted last is a target only.
             span = _ids(row.targets, start, end)

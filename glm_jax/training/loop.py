@@ -42,7 +42,9 @@ class TrainingDiverged(RuntimeError):
     """A loss or a gradient is no longer finite."""
 
 
-def train(config: Config, workdir: str | Path, batches: Batches, tokenizer: Any) -> int:
+def train(
+    config: Config, workdir: str | Path, batches: Batches, tokenizer: Any, params: Any = None
+) -> int:
     """Trains, or goes on with the run in `workdir`.
 
     Args:
@@ -50,6 +52,7 @@ def train(config: Config, workdir: str | Path, batches: Batches, tokenizer: Any)
       workdir: made where it is missing; see `glm_jax.training.workdir` for what it holds.
       batches: opens the row stream of a split for one host of several.
       tokenizer: of the data; kept in the workdir, and decodes the samples.
+      params: what a new run starts from, see `starting_point`; None: drawn.
 
     Returns:
       The exit status: 0 done, 1 the loss diverged, 143 or 130 stopped by SIGTERM or SIGINT with a
@@ -69,7 +72,7 @@ def train(config: Config, workdir: str | Path, batches: Batches, tokenizer: Any)
         return 0
     with ExitStack() as stack:
         stack.callback(checkpoints.close)
-        run = _Run(config, workdir, batches, tokenizer, checkpoints, mesh, stack)
+        run = _Run(config, workdir, batches, tokenizer, checkpoints, mesh, stack, params)
         try:
             return run.train()
         except TrainingDiverged as error:
@@ -97,6 +100,7 @@ class _Run:
         checkpoints: Checkpoints,
         mesh: Mesh,
         stack: ExitStack,
+        params: Any,
     ):
         self.config, self.workdir, self.checkpoints = config, workdir, checkpoints
         self.writes = jax.process_index() == 0
@@ -107,7 +111,9 @@ class _Run:
             record_run(workdir, config, tokenizer)
         restored = checkpoints.restore()
         if restored is None:
-            self.state, start = create_state(config, mesh), f"a new run in {workdir}"
+            self.state, start = create_state(config, mesh, params), f"a new run in {workdir}"
+            if params is not None:
+                start += f", with the parameters of {config.train.init_from}"
         else:
             self.state, position = restored
             stream.set_state(position)

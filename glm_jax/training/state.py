@@ -37,9 +37,16 @@ def optimizer_of(config: Config) -> optax.GradientTransformation:
     return make_optimizer(config.optimizer, schedule)
 
 
-def create_state(config: Config, mesh: Mesh) -> TrainState:
-    """A new state, every array created where the mesh wants it."""
-    params = create_params(config.model, mesh, config.train.seed)
+def create_state(config: Config, mesh: Mesh, params: Any = None) -> TrainState:
+    """A new state, every array created where the mesh wants it.
+
+    Args:
+      config: of the run.
+      mesh: its devices.
+      params: the first parameters, on the mesh; None: drawn.
+    """
+    if params is None:
+        params = create_params(config.model, mesh, config.train.seed)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
     opt_state = jax.jit(optimizer_of(config).init, out_shardings=shardings.opt_state)(params)
     return TrainState(jax.device_put(jnp.int32(0), shardings.step), params, opt_state)

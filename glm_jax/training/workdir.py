@@ -54,6 +54,12 @@ def check_config(config: Config, mesh: Mesh, vocab_size: int, num_hosts: int = 1
         accumulation parts cannot share evenly.
     """
     model, data = config.model, config.data
+    if model.position_encoding == "rotary" and config.objective.causal_rate != 1.0:
+        raise UserError(
+            "model.position_encoding='rotary' has no block positions, which tell the tokens of a "
+            "span apart; set objective.causal_rate=1 and the other rates to 0, or use "
+            f"'learned_block'; got objective.causal_rate={config.objective.causal_rate:g}"
+        )
     if vocab_size > model.vocab_size:
         raise UserError(
             f"model.vocab_size must be at least the tokenizer's {vocab_size}; "

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from glm_jax.batch import SPAN, Batch, prefix_bounds
+from glm_jax.batch import CAUSAL, SPAN, Batch, prefix_bounds
 from glm_jax.corruption import assemble, assemble_prefix
 from glm_jax.data import picture
 from glm_jax.data.picture import (
@@ -170,3 +170,23 @@ def test_docstring_example():
     words = ["[CLS]", "the", "[MASK]", "light", "was", "good", SPELLINGS["start"], SPELLINGS["end"]]
     fields = assemble([0, 1, 4, 5, 3], [(2, 4)], [0], mask_id=2, start_id=6, end_id=7)
     assert lines(show(padded(fields, 8), words.__getitem__)) == lines(picture.__doc__)[2:]
+
+
+def test_a_causal_row_has_no_part_b():
+    """Four places, each seeing those up to itself."""
+    start, end = prefix_bounds(0, 4)
+    none = np.zeros(4, np.int32)
+    row = Batch(
+        tokens=np.array(text("[MASK] <s> the light")),
+        targets=np.array(text("<s> the light eos")),
+        loss_weights=np.array([0.0, 1.0, 1.0, 1.0]),
+        positions=np.arange(4),
+        block_positions=none,
+        attend_start=start,
+        attend_end=end,
+        objective=np.array([0, CAUSAL, CAUSAL, CAUSAL]),
+    )
+    assert objective_of(row) == "causal"
+    assert segments(row) == [picture.Segment(start=0, part_b=4, end=4, spans=[])]
+    lines = spell(row, lambda ids: " ".join(WORDS[id_] for id_ in ids))
+    assert lines == "text 1: 4 places, nothing cut out\n  [MASK] <s> the light"

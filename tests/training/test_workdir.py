@@ -1,8 +1,9 @@
+import dataclasses
 import json
 
 import pytest
 
-from glm_jax.config import to_dict
+from glm_jax.config import ObjectiveConfig, to_dict
 from glm_jax.errors import UserError
 from glm_jax.sharding import make_mesh
 from glm_jax.training.workdir import check_config, check_workdir, record_run, write_whole
@@ -33,6 +34,16 @@ def test_the_published_tables_have_one_row_more(config, change):
     check_config(config, mesh, VOCAB)
     with pytest.raises(UserError, match="a table of 24 rows"):
         check_config(change(config, "model.position_encoding", "learned"), mesh, VOCAB)
+
+
+def test_spans_need_block_positions(config, change):
+    """Rotary positions do not tell the tokens of a span apart."""
+    mesh = make_mesh(config.mesh)
+    config = change(config, "model.position_encoding", "rotary")
+    with pytest.raises(UserError, match=r"set objective\.causal_rate=1 .*; got .*=0"):
+        check_config(config, mesh, VOCAB)
+    causal = ObjectiveConfig(span_rate=0.0, causal_rate=1.0)
+    check_config(dataclasses.replace(config, objective=causal), mesh, VOCAB)
 
 
 @pytest.mark.parametrize(
