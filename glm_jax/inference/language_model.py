@@ -21,7 +21,8 @@ from glm_jax.config import MeshConfig, ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.inference.blank_filling import fill_rows
 from glm_jax.inference.sampling import Sampling
-from glm_jax.interop.huggingface import CONFIG, Origin, load_directory, save_directory
+from glm_jax.interop.checkpoint import CONFIG, Origin
+from glm_jax.interop.huggingface import Progress, load_directory, save_directory, silent
 from glm_jax.interop.tokenizers import FILE_NAME as TOKENIZER
 from glm_jax.interop.tokenizers import Tokenizer, load_tokenizer
 from glm_jax.models.params import Params, bind, unstack_layers
@@ -121,20 +122,34 @@ class LanguageModel:
             sampling=Sampling(temperature, top_k, top_p, seed),
         )[0]
 
-    def save(self, path: str | Path, format: str = "huggingface", names: str = "as_loaded") -> None:
+    def save(
+        self,
+        path: str | Path,
+        format: str = "huggingface",
+        names: str = "as_loaded",
+        progress: Progress = silent,
+    ) -> None:
         """Writes the model as a directory, all of it or nothing; `load` reads it back bit for bit.
 
         Args:
           path: a directory to be made; one that holds nothing but a model is replaced.
           format: "huggingface" (config.json and safetensors in published names) or "orbax".
-          names: of the tensors, for "huggingface": "as_loaded", "original" or "native".
+          names: of the tensors, for "huggingface": "as_loaded", "original" (of the code the model
+            was published with) or "native" (of transformers).
+          progress: for "huggingface", wraps the tensors as they are written.
 
         Raises:
-          UserError: an unknown format or names, or a directory that holds something else.
+          UserError: an unknown format or names, names that the model does not have, or a directory that holds something else.
         """
         if format == "huggingface":
             save_directory(
-                Path(path), self.config, self.params, self._origin, names, self.tokenizer
+                Path(path),
+                self.config,
+                self.params,
+                self._origin,
+                names,
+                self.tokenizer,
+                progress=progress,
             )
         elif format == "orbax":
             from glm_jax.training.checkpoints import save_params
@@ -187,6 +202,7 @@ def load(
     dtype: str | None = None,
     compute_dtype: str | None = None,
     mesh: Mesh | None = None,
+    progress: Progress = silent,
 ) -> LanguageModel:
     """Loads a model.
 
@@ -197,6 +213,7 @@ def load(
       compute_dtype: of activations, "float32" or "bfloat16"; None: float32 on CPU, elsewhere
         bfloat16 where the parameters have 16 bits, else the checkpoint's.
       mesh: devices to spread over (`glm_jax.sharding.make_mesh`); None: the first device.
+      progress: wraps the tensors of a Hugging Face directory as they are read.
 
     Raises:
       UserError: nothing there, or what is there cannot be used; names it.
@@ -204,13 +221,8 @@ def load(
     path = Path(path)
     if dtype is not None and dtype not in DTYPES:
         raise UserError(f"dtype must be one of {DTYPES}; got {dtype!r}")
-    if not path.exists():
-        raise UserError(
-            f"no directory {str(path)!r}; a model of a hub must be downloaded first, and the path "
-            "of its directory given"
-        )
+    workdir = find_workdir(path)
     mesh = mesh or make_mesh(MeshConfig(), jax.devices()[:1])
-    workdir = next((p for p in (path, path.parent.parent) if (p / RUN).is_file()), None)
     origin = None
     if workdir is not None:
         from glm_jax.training.checkpoints import load_params
@@ -220,14 +232,29 @@ def load(
         if dtype is not None:
             params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
             config = dataclasses.replace(config, param_dtype=dtype)
-    elif (path / CONFIG).is_file():
-        config, params, origin = load_directory(path, dtype, mesh)
     else:
-        raise UserError(f"{str(path)!r} holds neither {CONFIG} (Hugging Face) nor {RUN} (a run)")
+        config, params, origin = load_directory(path, dtype, mesh, progress)
     config = dataclasses.replace(config, compute_dtype=compute_dtype or _compute_dtype(config))
     home = workdir or path
     tokenizer = _tokenizer_of(home)
     return LanguageModel(config, params, tokenizer, origin)
+
+
+def find_workdir(path: Path) -> Path | None:
+    """The workdir of `glm_jax.train` that a path is or lies in; None for a Hugging Face directory.
+
+    Raises:
+      UserError: it is neither.
+    """
+    if not path.exists():
+        raise UserError(
+            f"no directory {str(path)!r}; a model of a hub must be downloaded first, and the path "
+            "of its directory given"
+        )
+    workdir = next((p for p in (path, path.parent.parent) if (p / RUN).is_file()), None)
+    if workdir is None and not (path / CONFIG).is_file():
+        raise UserError(f"{str(path)!r} holds neither {CONFIG} (Hugging Face) nor {RUN} (a run)")
+    return workdir
 
 
 def _tokenizer_of(directory: Path) -> Tokenizer | None:
