@@ -139,7 +139,8 @@ class LanguageModel:
           progress: for "huggingface", wraps the tensors as they are written.
 
         Raises:
-          UserError: an unknown format or names, names that the model does not have, or a directory that holds something else.
+          UserError: an unknown format or names, names that the model does not have, or a directory
+            that holds something else.
         """
         if format == "huggingface":
             save_directory(
