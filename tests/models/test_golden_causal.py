@@ -1,0 +1,160 @@
+"""The causal models against what the published implementations give (README of tests/golden).
+
+Four rows each: full, padded on the left, padded on the right, full. Places of padding are left out:
+what they hold is each implementation's own affair.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import glm_jax
+from glm_jax.batch import Batch
+from glm_jax.inference.cache import empty_cache
+from glm_jax.inference.language_model import LanguageModel
+from glm_jax.models.params import bind
+from glm_jax.training.objective import token_losses
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "chatglm"
+MODELS = ("chatglm2", "chatglm3", "glm4_9b", "glm4_0414")
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def golden(request):
+    """A model, and the vectors of it."""
+    return glm_jax.load(GOLDEN / request.param), np.load(GOLDEN / request.param / "vectors.npz")
+
+
+def batch_of(tokens, positions, start, end, labels=None):
+    """Row t predicts label t + 1; -100 is none."""
+    tokens = np.asarray(tokens, np.int32)
+    none = np.full((len(tokens), 1), -100)
+    shifted = none + 0 * tokens if labels is None else np.hstack([labels[:, 1:], none])
+    return Batch(
+        tokens=tokens,
+        targets=np.where(shifted == -100, 0, shifted).astype(np.int32),
+        loss_weights=(shifted != -100).astype(np.float32),
+        positions=np.asarray(positions, np.int32),
+        block_positions=np.zeros_like(tokens),
+        attend_start=np.asarray(start, np.int32),
+        attend_end=np.asarray(end, np.int32),
+    )
+
+
+def padded_batch(vectors):
+    """Padding keys lie outside of every interval; padding queries see nothing."""
+    real = vectors["attention_mask"] > 0
+    first = np.argmax(real, axis=1)[:, None]
+    end = np.arange(1, real.shape[1] + 1)
+    return batch_of(
+        vectors["input_ids"],
+        vectors["position_ids"],
+        np.where(real, first, 0),
+        np.where(real, end, 0),
+        vectors["labels"],
+    ), real
+
+
+def test_logits_hidden_states_and_loss(golden):
+    model, vectors = golden
+    batch, real = padded_batch(vectors)
+    np.testing.assert_allclose(
+        np.asarray(model.logits(batch))[real], vectors["logits"][real], atol=1e-4, rtol=0
+    )
+    assert abs(float(model.loss(batch)) - float(vectors["loss"])) < 1e-5
+    hidden = bind(model.config, model.params)(
+        batch.tokens, batch.positions, batch.block_positions, batch.attend_start, batch.attend_end
+    )
+    np.testing.assert_allclose(
+        np.asarray(hidden)[real], vectors["final_hidden"][real], atol=1e-4, rtol=0
+    )
+
+
+def test_keys_and_values_of_the_first_layer(golden):
+    """Keys are kept rotated, in groups."""
+    model, vectors = golden
+    batch, real = padded_batch(vectors)
+    rows, length = batch.tokens.shape
+    _, caches = bind(model.config, model.params).extend(
+        batch.tokens,
+        batch.positions,
+        batch.block_positions,
+        batch.attend_start,
+        batch.attend_end,
+        empty_cache(model.config, rows, length),
+    )
+    for name, ours in (("key", caches[0].keys), ("value", caches[0].values)):
+        if f"layer0_{name}_cache_sbgd" in vectors:
+            theirs = np.moveaxis(vectors[f"layer0_{name}_cache_sbgd"], 1, 0)
+        else:
+            theirs = np.moveaxis(vectors[f"layer0_{name}_cache_bgsd"], 1, 2)
+        np.testing.assert_allclose(np.asarray(ours)[real], theirs[real], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["chatglm2", "chatglm3"])
+def test_two_documents_in_one_row(name):
+    model, vectors = glm_jax.load(GOLDEN / name), np.load(GOLDEN / name / "vectors.npz")
+    segments = vectors["packed_segment_ids"]
+    start = np.argmax(segments[:, :, None] == segments[:, None, :], axis=2)
+    end = np.arange(1, segments.shape[1] + 1)[None]
+    batch = batch_of(vectors["packed_input_ids"], vectors["packed_position_ids"], start, end)
+    np.testing.assert_allclose(model.logits(batch), vectors["packed_logits"], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["chatglm2", "glm4_0414"])
+def test_gradients(name, tmp_path):
+    """Gradients under the names of the checkpoint, each against its largest number."""
+    model, expected = glm_jax.load(GOLDEN / name), np.load(GOLDEN / name / "grads.npz")
+    batch, _ = padded_batch(np.load(GOLDEN / name / "vectors.npz"))
+
+    def loss(params):
+        losses = token_losses(bind(model.config, params), batch)
+        return jnp.sum(losses * batch.loss_weights) / jnp.sum(batch.loss_weights)
+
+    gradients = jax.jit(jax.grad(loss))(model.params)
+    LanguageModel(model.config, gradients, origin=model._origin).save(tmp_path / "gradients")
+    ours = load_file(tmp_path / "gradients" / "model.safetensors")
+    assert set(ours) == set(expected.files) - {"loss"}
+    for key, value in ours.items():
+        worst = np.abs(value - expected[key]).max() / np.abs(expected[key]).max()
+        assert worst < 1e-4, (key, worst)
+
+
+LONG = {
+    "chatglm2-logits_plain": {},
+    "chatglm2-logits_rope_ratio_base": {
+        "rotary_scaling": "base",
+        "rotary_factor": "rope_ratio_base",
+    },
+    "chatglm2-logits_linear_interp": {
+        "rotary_scaling": "linear",
+        "rotary_factor": "linear_ratio",
+    },
+    "glm4_0414-logits_plain": {},
+    "glm4_0414-logits_yarn": {
+        "rotary_scaling": "yarn",
+        "rotary_factor": "yarn_factor",
+        "rotary_original_positions": "yarn_original_max_position_embeddings",
+    },
+}
+
+
+@pytest.mark.parametrize("case", LONG)
+def test_long_context(case):
+    """The last 20 places of texts of 120 and 200 tokens."""
+    name, key = case.split("-")
+    model, vectors = glm_jax.load(GOLDEN / name), np.load(GOLDEN / name / "long_context.npz")
+    options = {
+        field: vectors[value].item() if value in vectors else value
+        for field, value in LONG[case].items()
+    }
+    config = dataclasses.replace(model.config, **options)
+    places = np.arange(vectors["input_ids"].shape[1])[None]
+    batch = batch_of(vectors["input_ids"], places, 0 * places, places + 1)
+    logits = LanguageModel(config, model.params).logits(batch)
+    np.testing.assert_allclose(logits[:, -20:], vectors[key], atol=1e-4, rtol=0)
