@@ -149,9 +149,13 @@ def save_directory(
             _write_json(directory / INDEX, index)
         for file in plan.companions:
             shutil.copyfile(file, directory / file.name)
+        values = plan.values
         if tokenizer is not None:
             tokenizer.save(directory)
-        _write_json(directory / CONFIG, plan.values)
+            if origin.architecture is None:
+                special = tokenizer.special
+                values |= {"eos_token_id": special.eos, "pad_token_id": special.pad}
+        _write_json(directory / CONFIG, values)
 
 
 def _to_host(leaf: Any) -> np.ndarray:

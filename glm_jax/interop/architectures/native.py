@@ -235,7 +235,8 @@ def _native(
                 "tie_word_embeddings",
             }
         ),
-        identity={"architectures": [class_name], "model_type": model_type},
+        # Without a pad_token_id transformers takes one of its own, beyond a small vocabulary.
+        identity={"architectures": [class_name], "model_type": model_type, "pad_token_id": None},
         prefixes=("",),
         marker=marker,
         ignored=r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq",

@@ -1,0 +1,84 @@
+"""Converts a model: `python -m glm_jax.convert SRC DST [--to huggingface|orbax] [--names native]`.
+
+Tensors are read and written one at a time; the host holds the model once, in the dtype it gets.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from glm_jax import cli
+from glm_jax.errors import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    if args.to == "orbax" and args.names != "as_loaded":
+        raise UserError("--names is for --to huggingface; orbax has this project's own names")
+
+    import jax
+
+    from glm_jax.config import MeshConfig
+    from glm_jax.inference.language_model import load
+    from glm_jax.interop.conversion import describe, look
+    from glm_jax.interop.save_plan import check_target
+    from glm_jax.sharding import make_mesh
+
+    # Nothing is computed: accelerators, whose memory may be small, are left alone.
+    mesh = make_mesh(MeshConfig(), jax.devices("cpu")[:1])
+    source = look(args.source, args.dtype, mesh)
+    report = describe(source, args.destination, args.to, args.names)
+    if args.to == "huggingface":
+        check_target(args.destination)
+    if not args.dry_run:
+        model = load(args.source, args.dtype, mesh=mesh, progress=_bar("reading"))
+        model.save(args.destination, args.to, args.names, progress=_bar("writing"))
+    print(report)
+    return 0
+
+
+def _bar(verb: str) -> Any:
+    """A progress bar over tensors, on standard error."""
+    from tqdm import tqdm
+
+    def progress(items: Iterable[Any], total: int) -> Iterable[Any]:
+        return tqdm(items, verb, total, unit="tensor", file=sys.stderr)
+
+    return progress
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m glm_jax.convert",
+        description="Converts a model between directories of Hugging Face and of this project.",
+        epilog="What is interrupted leaves nothing at DST.",
+    )
+    parser.add_argument(
+        "source",
+        type=Path,
+        metavar="SRC",
+        help="a Hugging Face directory, a workdir of glm_jax.train, or one of its checkpoints",
+    )
+    parser.add_argument("destination", type=Path, metavar="DST", help="a directory to be made")
+    parser.add_argument("--to", choices=["huggingface", "orbax"], default="huggingface")
+    parser.add_argument(
+        "--names",
+        choices=["as_loaded", "original", "native"],
+        default="as_loaded",
+        help="of the tensors: those it has, those of its own code, or those of transformers",
+    )
+    parser.add_argument(
+        "--dtype", choices=["float32", "bfloat16", "float16"], help="default: that of each tensor"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what would be written, and write nothing"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    cli.run(main)

@@ -1,0 +1,109 @@
+"""What a conversion will read and write, said before it happens."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from glm_jax.config import ModelConfig, from_dict
+from glm_jax.inference.language_model import RUN, find_workdir
+from glm_jax.interop.checkpoint import Origin, open_directory
+from glm_jax.interop.save_plan import plan_save
+from glm_jax.interop.tokenizers import FILE_NAME as TOKENIZER
+from glm_jax.models.params import abstract_params, to_paths
+
+# Fields of ModelConfig that say how it runs, not what it is.
+_RUNNING = {"compute_dtype", "scan_layers", "remat", "attention_backend"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A model that was looked at, not loaded.
+
+    Attributes:
+      path: its directory.
+      config: its shape.
+      leaves: shape and dtype of each parameter, layers listed.
+      origin: empty for a model that was trained here.
+      tokenizer: whether a workdir holds one.
+    """
+
+    path: Path
+    config: ModelConfig
+    leaves: Mapping[str, jax.ShapeDtypeStruct]
+    origin: Origin
+    tokenizer: bool = False
+
+
+def look(path: Path, dtype: str | None, mesh: Mesh) -> Source:
+    """Looks at a model.
+
+    Args:
+      path: a Hugging Face directory, a workdir, or one of its checkpoints.
+      dtype: that the parameters will get; None: those they have.
+      mesh: any; shapes do not depend on it.
+
+    Raises:
+      UserError: nothing there, or what is there cannot be used.
+    """
+    workdir = find_workdir(path)
+    stored: dict[str, Any] = {}
+    if workdir is None:
+        checkpoint = open_directory(path)
+        config, origin = checkpoint.config, checkpoint.origin
+        for row in checkpoint.rows:
+            stored.update(dict.fromkeys(row.paths, checkpoint.tensor(row).dtype))
+    else:
+        run = json.loads((workdir / RUN).read_text(encoding="utf-8"))
+        config, origin = from_dict(run).model, Origin()
+    config = dataclasses.replace(config, param_dtype=dtype or config.param_dtype)
+    shapes = to_paths(abstract_params(dataclasses.replace(config, scan_layers=False), mesh))
+    leaves = {
+        name: jax.ShapeDtypeStruct(leaf.shape, dtype or stored.get(name, leaf.dtype))
+        for name, leaf in shapes.items()
+    }
+    tokenizer = workdir is not None and (workdir / TOKENIZER).is_file()
+    return Source(path, config, leaves, origin, tokenizer)
+
+
+def describe(source: Source, destination: Path, to: str, names: str) -> str:
+    """Architecture, config, parameters, bytes and files of a conversion, in lines for people.
+
+    Args:
+      source: by `look`.
+      destination: the directory that will be made.
+      to: "huggingface" or "orbax".
+      names: as of `LanguageModel.save`.
+
+    Raises:
+      UserError: the model cannot be written so.
+    """
+    num_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in source.leaves.values())
+    scheme, files = "names of this project", ["run.json", "checkpoints/0/"]
+    if to == "huggingface":
+        plan = plan_save(source.config, source.leaves, source.origin, names)
+        scheme, files, num_bytes = plan.architecture.name, plan.files, plan.num_bytes
+    if source.tokenizer:
+        files = [*files, TOKENIZER]
+    origin = source.origin.architecture
+    default = ModelConfig()
+    values = [
+        f"{field.name}={getattr(source.config, field.name)!r}"
+        for field in dataclasses.fields(default)
+        if field.name not in _RUNNING
+        and getattr(source.config, field.name) != getattr(default, field.name)
+    ]
+    return "\n".join(
+        [
+            f"from         {source.path}: {origin.name if origin else 'trained by glm_jax'}",
+            f"to           {destination}: {to}, {scheme}",
+            f"config       {', '.join(values)}",
+            f"parameters   {sum(leaf.size for leaf in source.leaves.values()):,}",
+            f"bytes        {num_bytes:,}",
+            f"files        {', '.join(files)}",
+        ]
+    )
