@@ -1,6 +1,7 @@
 """Converts a model: `python -m glm_jax.convert SRC DST [--to huggingface|orbax] [--names native]`.
 
-Tensors are read and written one at a time; the host holds the model once, in the dtype it gets.
+Tensors are read and written one at a time. Between two Hugging Face directories no more than a few
+of them are in memory; else the host holds the model once, in the dtype it gets.
 """
 
 import argparse
@@ -23,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from glm_jax.config import MeshConfig
     from glm_jax.inference.language_model import load
-    from glm_jax.interop.conversion import describe, look
+    from glm_jax.interop.conversion import describe, look, rewrite
     from glm_jax.interop.save_plan import check_target
     from glm_jax.sharding import make_mesh
 
@@ -33,7 +34,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     report = describe(source, args.destination, args.to, args.names)
     if args.to == "huggingface":
         check_target(args.destination)
-    if not args.dry_run:
+    if args.dry_run:
+        pass
+    elif args.to == "huggingface" and source.checkpoint is not None:
+        rewrite(source, args.destination, args.names, _bar("converting"))
+    else:
         model = load(args.source, args.dtype, mesh=mesh, progress=_bar("reading"))
         model.save(args.destination, args.to, args.names, progress=_bar("writing"))
     print(report)

@@ -1,4 +1,4 @@
-"""What a conversion will read and write, said before it happens."""
+"""What a conversion will read and write, said before it happens; and one that loads nothing."""
 
 import dataclasses
 import json
@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from glm_jax.config import ModelConfig, from_dict
 from glm_jax.inference.language_model import RUN, find_workdir
-from glm_jax.interop.checkpoint import Origin, open_directory
+from glm_jax.interop.checkpoint import Checkpoint, Origin, check_repeated, open_directory
+from glm_jax.interop.huggingface import Progress, silent, write_directory
 from glm_jax.interop.save_plan import plan_save
 from glm_jax.interop.tokenizers import FILE_NAME as TOKENIZER
 from glm_jax.models.params import abstract_params, to_paths
@@ -28,15 +30,20 @@ class Source:
       path: its directory.
       config: its shape.
       leaves: shape and dtype of each parameter, layers listed.
-      origin: empty for a model that was trained here.
+      checkpoint: of a Hugging Face directory; None for a model that was trained here.
       tokenizer: whether a workdir holds one.
     """
 
     path: Path
     config: ModelConfig
     leaves: Mapping[str, jax.ShapeDtypeStruct]
-    origin: Origin
+    checkpoint: Checkpoint | None
     tokenizer: bool = False
+
+    @property
+    def origin(self) -> Origin:
+        """Empty for a model that was trained here."""
+        return self.checkpoint.origin if self.checkpoint else Origin()
 
 
 def look(path: Path, dtype: str | None, mesh: Mesh) -> Source:
@@ -52,14 +59,15 @@ def look(path: Path, dtype: str | None, mesh: Mesh) -> Source:
     """
     workdir = find_workdir(path)
     stored: dict[str, Any] = {}
+    checkpoint = None
     if workdir is None:
         checkpoint = open_directory(path)
-        config, origin = checkpoint.config, checkpoint.origin
+        config = checkpoint.config
         for row in checkpoint.rows:
             stored.update(dict.fromkeys(row.paths, checkpoint.tensor(row).dtype))
     else:
         run = json.loads((workdir / RUN).read_text(encoding="utf-8"))
-        config, origin = from_dict(run).model, Origin()
+        config = from_dict(run).model
     config = dataclasses.replace(config, param_dtype=dtype or config.param_dtype)
     shapes = to_paths(abstract_params(dataclasses.replace(config, scan_layers=False), mesh))
     leaves = {
@@ -67,7 +75,7 @@ def look(path: Path, dtype: str | None, mesh: Mesh) -> Source:
         for name, leaf in shapes.items()
     }
     tokenizer = workdir is not None and (workdir / TOKENIZER).is_file()
-    return Source(path, config, leaves, origin, tokenizer)
+    return Source(path, config, leaves, checkpoint, tokenizer)
 
 
 def describe(source: Source, destination: Path, to: str, names: str) -> str:
@@ -107,3 +115,31 @@ def describe(source: Source, destination: Path, to: str, names: str) -> str:
             f"files        {', '.join(files)}",
         ]
     )
+
+
+def rewrite(
+    source: Source, destination: Path, names: str = "as_loaded", progress: Progress = silent
+) -> None:
+    """Writes one Hugging Face directory as another; no more than a few tensors are in memory.
+
+    Args:
+      source: by `look`, of a Hugging Face directory.
+      destination, names, progress: as of `save_directory`.
+
+    Raises:
+      UserError: the model cannot be written so, or `destination` holds something else.
+    """
+    checkpoint = source.checkpoint
+    if checkpoint is None:
+        raise ValueError(f"{source.path} is not a Hugging Face directory")
+    plan = plan_save(source.config, source.leaves, source.origin, names)
+    for row in checkpoint.rows:
+        if row.repeats:
+            check_repeated(checkpoint, row)
+    homes = {path: row for row in checkpoint.rows if not row.repeats for path in row.paths}
+
+    def leaf(path: str) -> np.ndarray:
+        row = homes[path]
+        return row.split(checkpoint.tensor(row).read())[row.paths.index(path)]
+
+    write_directory(destination, plan, leaf, progress=progress)

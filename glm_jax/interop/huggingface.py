@@ -20,9 +20,9 @@ from glm_jax.config import ModelConfig
 from glm_jax.interop.architectures.rows import Row
 from glm_jax.interop.checkpoint import CONFIG, Origin, check_repeated, open_directory
 from glm_jax.interop.directories import replaced_directory
-from glm_jax.interop.save_plan import MAX_SHARD_BYTES, is_model, plan_save
+from glm_jax.interop.save_plan import MAX_SHARD_BYTES, SavePlan, is_model, plan_save
 from glm_jax.interop.tokenizers import Tokenizer
-from glm_jax.interop.weights import INDEX, TensorToWrite, write_safetensors
+from glm_jax.interop.weights import INDEX, TensorToWrite, copy_out, write_safetensors
 from glm_jax.models.params import (
     Params,
     abstract_params,
@@ -85,7 +85,7 @@ def _place(part: np.ndarray, dtype: np.dtype, sharding: Sharding) -> jax.Array:
         buffer = np.empty(view.size * dtype.itemsize + 64, np.uint8)
         start = -buffer.ctypes.data % 64
         array = buffer[start : start + view.size * dtype.itemsize].view(dtype).reshape(view.shape)
-        np.copyto(array, view, casting="unsafe")
+        copy_out(view, array)
         return array
 
     return jax.make_array_from_callback(part.shape, sharding, owned)
@@ -125,11 +125,35 @@ def save_directory(
         _, index, rest = name.split("/", 2)
         return _to_host(leaves[f"layers/{rest}"][int(index)])
 
+    if tokenizer is not None and origin.architecture is None:
+        special = tokenizer.special
+        plan.values.update(eos_token_id=special.eos, pad_token_id=special.pad)
+    write_directory(path, plan, leaf, tokenizer, progress)
+
+
+def write_directory(
+    path: Path,
+    plan: SavePlan,
+    leaf: Callable[[str], np.ndarray],
+    tokenizer: Tokenizer | None = None,
+    progress: Progress = silent,
+) -> None:
+    """Writes what `plan_save` planned: all of it, or nothing.
+
+    Args:
+      path, tokenizer, progress: as of `save_directory`.
+      plan: what to write.
+      leaf: path -> that parameter; asked for when its turn comes.
+
+    Raises:
+      UserError: `path` holds something else.
+    """
+
     def to_write(row: Row) -> TensorToWrite:
         return TensorToWrite(
             name=plan.prefix + row.key,
             shape=row.shape,
-            dtype=np.dtype(listed[row.paths[0]].dtype),
+            dtype=plan.dtypes[row.key],
             make=lambda: row.join(*map(leaf, row.paths)),
         )
 
@@ -149,13 +173,9 @@ def save_directory(
             _write_json(directory / INDEX, index)
         for file in plan.companions:
             shutil.copyfile(file, directory / file.name)
-        values = plan.values
         if tokenizer is not None:
             tokenizer.save(directory)
-            if origin.architecture is None:
-                special = tokenizer.special
-                values |= {"eos_token_id": special.eos, "pad_token_id": special.pad}
-        _write_json(directory / CONFIG, values)
+        _write_json(directory / CONFIG, plan.values)
 
 
 def _to_host(leaf: Any) -> np.ndarray:

@@ -39,6 +39,7 @@ class SavePlan:
       values: config.json.
       prefix: in front of every name.
       shards: file -> its rows.
+      dtypes: of each row's tensor, by its key.
       companions: files that are copied.
       num_bytes: of all tensors.
     """
@@ -47,6 +48,7 @@ class SavePlan:
     values: dict[str, Any]
     prefix: str
     shards: dict[str, list[Row]]
+    dtypes: dict[str, np.dtype]
     companions: list[Path]
     num_bytes: int
 
@@ -87,6 +89,7 @@ def plan_save(
         values=_config_values(config, architecture, origin),
         prefix=origin.prefix if as_loaded else architecture.prefixes[0],
         shards=dict(zip(files if len(groups) > 1 else [WEIGHTS], groups, strict=True)),
+        dtypes={row.key: np.dtype(leaves[row.paths[0]].dtype) for row in rows},
         companions=[home / name for name in COMPANIONS if home and (home / name).is_file()],
         num_bytes=sum(sizes.values()),
     )

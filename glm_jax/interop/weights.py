@@ -10,6 +10,7 @@ import functools
 import importlib
 import json
 import math
+import mmap
 import pickle
 import struct
 from collections.abc import Callable, Iterable, Iterator
@@ -31,6 +32,7 @@ _DTYPES = {
     "F16": np.dtype(np.float16),
     "BF16": np.dtype(ml_dtypes.bfloat16),
 }
+_BLOCK_BYTES = 32 * 2**20
 _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 
 
@@ -121,6 +123,26 @@ def _stored(path: Path, start: int, about: dict[str, Any]) -> StoredTensor:
     offset = start + about["data_offsets"][0]
     read = functools.partial(np.memmap, path, dtype=dtype, mode="r", offset=offset, shape=shape)
     return StoredTensor(shape, dtype, read)
+
+
+def copy_out(view: np.ndarray, out: np.ndarray) -> None:
+    """Copies a view of a mapped tensor, and gives the pages back to the system as it goes.
+
+    Args:
+      view: of what `StoredTensor.read` returned; one axis at least.
+      out: of the same shape; of any dtype.
+    """
+    owner: Any = view
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    # The axis along which the file is laid out.
+    axis = int(np.argmax(view.strides))
+    step = max(1, view.shape[axis] * _BLOCK_BYTES // view.nbytes)
+    for start in range(0, view.shape[axis], step):
+        block = (*[slice(None)] * axis, slice(start, start + step))
+        np.copyto(out[block], view[block], casting="unsafe")
+        if isinstance(owner, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            owner.madvise(mmap.MADV_DONTNEED)
 
 
 def write_safetensors(path: Path, tensors: Iterable[TensorToWrite]) -> Iterator[str]:
