@@ -26,6 +26,7 @@ import numpy as np
 # Values of `Batch.objective`: which objective asked for a target.
 NONE, SPAN, SENTENCE, DOCUMENT, CAUSAL = range(5)
 OBJECTIVES = {"span": SPAN, "sentence": SENTENCE, "document": DOCUMENT, "causal": CAUSAL}
+NUM_OBJECTIVES = len(OBJECTIVES) + 1
 
 
 @jax.tree_util.register_dataclass

@@ -19,10 +19,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from glm_jax.batch import OBJECTIVES, Batch
+from glm_jax.batch import NUM_OBJECTIVES, OBJECTIVES, Batch
 
 REDUCTIONS = ("token_mean", "objective_mean")
-_NUM_GROUPS = max(OBJECTIVES.values()) + 1
 
 
 def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
@@ -143,5 +142,5 @@ def _groups(batch: Batch) -> jax.Array:
 
 def _group_sums(batch: Batch, values: jax.Array) -> jax.Array:
     """Sums of `values` [B, T] by objective, [5]."""
-    member = _groups(batch)[None] == jnp.arange(_NUM_GROUPS)[:, None, None]
+    member = _groups(batch)[None] == jnp.arange(NUM_OBJECTIVES)[:, None, None]
     return jnp.sum(jnp.where(member, values, 0.0), axis=(1, 2))

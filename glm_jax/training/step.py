@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from glm_jax.batch import Batch
 from glm_jax.config import Config, ModelConfig
 from glm_jax.models.params import bind
-from glm_jax.sharding import batch_sharding, replicated
+from glm_jax.sharding import batch_sharding, replicated, row_groups
 from glm_jax.training.objective import (
     coefficients,
     hidden_of,
@@ -73,14 +73,13 @@ def _gradients(config: Config, mesh: Mesh, state: TrainState, batch: Batch) -> A
     """
     # A function of seed and step, so that a resumed run draws the same.
     key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
-    groups = mesh.shape["data"] * mesh.shape["fsdp"]
     has_dropout = config.model.dropout_rate > 0 or config.model.attention_dropout_rate > 0
 
     def loss_of_part(params: Any, number: Any, part: Batch, scale: jax.Array) -> Any:
         part_key = jax.random.fold_in(key, number) if has_dropout else None
         model = bind(config.model, params)
         hidden = hidden_of(model, part, part_key)
-        loss, losses = weighted_losses(model.logits, hidden, part.targets, scale, groups)
+        loss, losses = weighted_losses(model.logits, hidden, part.targets, scale, row_groups(mesh))
         return loss, objective_sums(losses, part)
 
     gradient_of_part = jax.grad(loss_of_part, has_aux=True)

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from glm_jax.batch import OBJECTIVES
+from glm_jax.batch import NUM_OBJECTIVES
 from glm_jax.config import Config
 from glm_jax.training.workdir import write_whole
 
@@ -30,7 +30,7 @@ def count_targets(stream: Any, vocab_size: int, num_rows: int) -> np.ndarray:
     Returns:
       [5, V] float64: by value of `Batch.objective`, weighted as in the loss.
     """
-    counts = np.zeros((max(OBJECTIVES.values()) + 1, vocab_size))
+    counts = np.zeros((NUM_OBJECTIVES, vocab_size))
     rows = targets = 0
     while rows < num_rows and targets < ENOUGH_TARGETS:
         batch = next(stream)

@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from glm_jax.config import Config, differences, from_dict, to_json
 from glm_jax.errors import UserError
 from glm_jax.models.positions import table_rows
+from glm_jax.sharding import row_groups
 from glm_jax.training.checkpoints import saved_steps
 
 # What may differ when a run goes on: how often things happen and where the arrays lie, but nothing
@@ -72,7 +73,7 @@ def check_config(config: Config, mesh: Mesh, vocab_size: int, num_hosts: int = 1
             f"{data.sequence_length} for its positions; got {model.max_positions}, "
             f"a table of {table} rows"
         )
-    shards = mesh.shape["data"] * mesh.shape["fsdp"]
+    shards = row_groups(mesh)
     parts = config.train.accumulation_steps
     for number, name in (
         (shards * parts, f"{shards} devices of the mesh (data x fsdp) times {parts} parts "),
