@@ -7,12 +7,11 @@ import pytest
 
 from glm_jax.config import ModelConfig
 from glm_jax.errors import UserError
-from glm_jax.interop.key_tables import ARCHITECTURES
+from glm_jax.interop.architectures.glm import GLM
 
 CONFIG = ModelConfig(
     vocab_size=48, num_layers=2, embed_dim=24, num_heads=3, max_positions=8, dropout_rate=0.2
 )
-GLM = ARCHITECTURES[0]
 
 
 def test_split_and_join_are_inverse_for_every_row():
@@ -44,7 +43,19 @@ def test_the_config_goes_there_and_back():
     assert GLM.read_config(GLM.write_config(gpt)) == gpt
 
 
-@pytest.mark.parametrize("change", [{"head_dim": 16}, {"mlp_dim": 32}, {"norm_epsilon": 1e-6}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"head_dim": 16},
+        {"mlp_dim": 32},
+        {"norm_epsilon": 1e-6},
+        {"norm": "rms_norm"},
+        {"num_kv_heads": 1},
+        {"activation": "swiglu"},
+        {"tied_embeddings": False},
+        {"position_encoding": "rotary"},
+    ],
+)
 def test_what_the_format_cannot_say_is_refused(change):
     (name,) = change
     with pytest.raises(UserError, match=f"model.{name}="):

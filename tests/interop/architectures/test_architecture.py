@@ -1,0 +1,55 @@
+import pytest
+
+from glm_jax.config import ModelConfig
+from glm_jax.errors import UserError
+from glm_jax.interop.architectures.architecture import (
+    check_fixed,
+    check_sayable,
+    flag,
+    number,
+    whole,
+)
+
+VALUES = {"whole": 3, "real": 0.5, "flag": True, "text": "3", "null": None}
+
+
+def test_values_are_read_by_their_kind():
+    assert whole(VALUES, "whole") == 3
+    assert number(VALUES, "real", 1.0) == 0.5
+    assert isinstance(number(VALUES, "whole", 1.0), float)
+    assert flag(VALUES, "flag", False) is True
+
+
+def test_missing_and_null_are_the_default():
+    assert whole(VALUES, "null", 7) == whole(VALUES, "absent", 7) == 7
+    assert number(VALUES, "null", 0.25) == 0.25
+    assert flag(VALUES, "absent", True) is True
+
+
+@pytest.mark.parametrize(
+    ("read", "message"),
+    [
+        (lambda: whole(VALUES, "absent"), "absent in config.json must be a whole number; got None"),
+        (lambda: whole(VALUES, "real"), "real .* whole number; got 0.5"),
+        (lambda: whole(VALUES, "flag"), "flag .* whole number; got True"),
+        (lambda: number(VALUES, "text", 1.0), "text .* must be a number; got '3'"),
+        (lambda: number(VALUES, "flag", 1.0), "flag .* must be a number; got True"),
+        (lambda: flag(VALUES, "whole", True), "whole .* must be true or false; got 3"),
+    ],
+)
+def test_other_kinds_are_named(read, message):
+    with pytest.raises(UserError, match=message):
+        read()
+
+
+def test_switches_may_only_be_what_is_supported():
+    check_fixed(VALUES, {"flag": (True, None), "absent": (0,)})
+    with pytest.raises(UserError, match=r"text='3' in config.json is not supported; .* 'a' or 'b'"):
+        check_fixed(VALUES, {"text": ("a", "b")})
+
+
+def test_what_a_format_has_no_word_for_is_named():
+    config = ModelConfig(embed_dim=24, num_heads=3)
+    check_sayable("this", config, {"head_dim": (8,), "activation": ("gelu", "swiglu")})
+    with pytest.raises(UserError, match=r"the this format has model.norm='rms_norm'; this model"):
+        check_sayable("this", config, {"norm": ("rms_norm",)})
