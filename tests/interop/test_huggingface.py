@@ -1,5 +1,8 @@
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import ml_dtypes
@@ -9,10 +12,12 @@ from safetensors.numpy import load_file, save_file
 
 import glm_jax
 from glm_jax.errors import UserError
+from glm_jax.inference.language_model import LanguageModel
 from glm_jax.interop import huggingface
 from glm_jax.interop.huggingface import save_directory
-from glm_jax.models.params import stack_layers
+from glm_jax.models.params import stack_layers, to_paths
 
+CHATGLM = Path(__file__).parents[1] / "golden" / "chatglm"
 GENERATION = Path(__file__).parents[1] / "golden" / "glm" / "generation"
 CONFIG = json.loads((GENERATION / "cases.json").read_text())["config"]
 TENSORS = load_file(GENERATION / "state_dict.safetensors")
@@ -210,3 +215,117 @@ def test_names_and_formats_that_are_not_there(tmp_path):
     with pytest.raises(UserError, match=r"format must be .* 'gguf'"):
         lm.save(tmp_path / "b", format="gguf")
     assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    ("model", "names"),
+    [
+        ("chatglm2", "as_loaded"),
+        ("chatglm2", "original"),
+        ("chatglm2", "native"),
+        ("chatglm3", "native"),
+        ("glm4_9b", "as_loaded"),
+        ("glm4_9b", "original"),
+        ("glm4_9b", "native"),
+        ("glm4_0414", "as_loaded"),
+        ("glm4_0414", "native"),
+    ],
+)
+def test_every_scheme_there_and_back_is_the_same_to_the_bit(tmp_path, model, names, dtype):
+    tensors = {
+        key: tensor.astype(dtype)
+        for key, tensor in load_file(CHATGLM / model / "model.safetensors").items()
+    }
+    config = json.loads((CHATGLM / model / "config.json").read_text())
+    lm = glm_jax.load(write(tmp_path / "a", config, tensors))
+    assert lm.config.param_dtype == np.dtype(dtype).name
+    lm.save(tmp_path / "b", names=names)
+    other = glm_jax.load(tmp_path / "b")
+    for path, leaf in to_paths(lm.params).items():
+        found = to_paths(other.params)[path]
+        assert found.dtype == leaf.dtype
+        np.testing.assert_array_equal(np.asarray(found), np.asarray(leaf), err_msg=path)
+    back = "native" if model.startswith("glm4") else "original"
+    other.save(tmp_path / "c", names=back)
+    same_tensors(tmp_path / "c" / "model.safetensors", tensors)
+    again = json.loads((tmp_path / "c" / "config.json").read_text())
+    common = config.keys() & again.keys() - {"torch_dtype", "dtype"}
+    assert {key: again[key] for key in common} == {key: config[key] for key in common}
+
+
+def test_native_files_are_those_of_the_reference(tmp_path):
+    glm_jax.load(CHATGLM / "chatglm2").save(tmp_path / "a", names="native")
+    expected = load_file(CHATGLM / "chatglm2" / "model_native_names.safetensors")
+    same_tensors(tmp_path / "a" / "model.safetensors", expected)
+    # And they load as what they were.
+    native = json.loads((CHATGLM / "chatglm2" / "config_native.json").read_text())
+    lm = glm_jax.load(write(tmp_path / "b", native, expected))
+    lm.save(tmp_path / "c", names="original")
+    original = load_file(CHATGLM / "chatglm2" / "model.safetensors")
+    same_tensors(tmp_path / "c" / "model.safetensors", original)
+
+
+def test_a_model_without_an_origin_is_written_for_transformers(tmp_path):
+    lm = glm_jax.load(CHATGLM / "chatglm2")
+    new = LanguageModel(lm.config, lm.params, glm_jax.load_tokenizer("bundled"))
+    new.save(tmp_path / "a")
+    values = json.loads((tmp_path / "a" / "config.json").read_text())
+    assert (values["model_type"], values["architectures"]) == ("glm", ["GlmForCausalLM"])
+    special = glm_jax.load_tokenizer("bundled").special
+    assert (values["eos_token_id"], values["pad_token_id"]) == (special.eos, special.pad)
+    new.save(tmp_path / "b", names="original")
+    expected = load_file(CHATGLM / "chatglm2" / "model.safetensors")
+    same_tensors(tmp_path / "b" / "model.safetensors", expected)
+
+
+def test_files_beside_the_weights_go_along(tmp_path):
+    directory = write(tmp_path / "a")
+    (directory / "generation_config.json").write_text('{"top_p": 0.8}')
+    (directory / "tokenizer_config.json").write_text("{}")
+    lm = glm_jax.load(directory)
+    lm.save(tmp_path / "b")
+    assert (tmp_path / "b" / "generation_config.json").read_text() == '{"top_p": 0.8}'
+    names = {path.name for path in (tmp_path / "b").iterdir()}
+    assert names == {path.name for path in directory.iterdir()}
+
+
+def test_both_keys_of_the_dtype(tmp_path):
+    for key in ("dtype", "torch_dtype"):
+        lm = glm_jax.load(write(tmp_path / key, **{key: "float16"}), dtype="bfloat16")
+        lm.save(tmp_path / "saved")
+        saved = json.loads((tmp_path / "saved" / "config.json").read_text())
+        assert saved[key] == "bfloat16"
+
+
+def test_progress_is_told_of_every_tensor(tmp_path):
+    seen = []
+
+    def progress(items, total):
+        for item in items:
+            seen.append(total)
+            yield item
+
+    lm = glm_jax.load(CHATGLM / "chatglm2", progress=progress)
+    assert seen == [17] * 17
+    seen.clear()
+    lm.save(tmp_path / "a", names="native", progress=progress)
+    assert seen == [25] * 25
+
+
+@pytest.mark.processes
+def test_parameters_on_a_mesh_are_read_and_written_piece_by_piece(tmp_path):
+    code = f"""
+import jax, glm_jax, numpy as np
+from glm_jax.config import MeshConfig
+from glm_jax.sharding import make_mesh
+mesh = make_mesh(MeshConfig(data=1, fsdp=2, tensor=2))
+lm = glm_jax.load({str(CHATGLM / "chatglm2")!r}, mesh=mesh)
+assert len(lm.params["embedding"]["table"].sharding.device_set) == 4
+assert lm.params["embedding"]["table"].addressable_shards[0].data.shape == (160, 32)
+lm.save({str(tmp_path / "a")!r}, names="native")
+"""
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, **flags})
+    expected = load_file(CHATGLM / "chatglm2" / "model_native_names.safetensors")
+    same_tensors(tmp_path / "a" / "model.safetensors", expected)

@@ -1,0 +1,96 @@
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from glm_jax.errors import UserError
+from glm_jax.interop.directories import replaced_directory
+
+DEAD = 2**22 + 1  # above the largest process id of Linux
+
+
+def names(path):
+    return sorted(entry.name for entry in path.iterdir())
+
+
+def write(path, text, may_replace=lambda path: True):
+    with replaced_directory(path, may_replace) as directory:
+        (directory / "file").write_text(text)
+
+
+def fail(path):
+    with pytest.raises(OSError, match="full"), replaced_directory(path, lambda path: True):
+        raise OSError("disk full")
+
+
+def left_over(path, kind, pid=DEAD, host=None):
+    sibling = path.parent / f".{path.name}.{kind}-{host or socket.gethostname()}-{pid}"
+    sibling.mkdir()
+    (sibling / "file").write_text(kind)
+    return sibling
+
+
+def test_a_directory_appears_whole(tmp_path):
+    with replaced_directory(tmp_path / "a" / "b", lambda path: False) as directory:
+        assert not (tmp_path / "a" / "b").exists()
+        (directory / "file").write_text("x")
+    assert (tmp_path / "a" / "b" / "file").read_text() == "x"
+    assert names(tmp_path / "a") == ["b"]
+
+
+def test_a_failure_leaves_what_was_there(tmp_path):
+    write(tmp_path / "b", "old")
+    fail(tmp_path / "b")
+    assert (tmp_path / "b" / "file").read_text() == "old"
+    assert names(tmp_path) == ["b"]
+
+
+def test_what_may_not_be_replaced_stays(tmp_path):
+    write(tmp_path / "b", "old")
+    with pytest.raises(UserError, match="holds more than a model"):
+        write(tmp_path / "b", "new", lambda path: False)
+    (tmp_path / "c").write_text("a file")
+    with pytest.raises(UserError, match="is a file"):
+        write(tmp_path / "c", "new")
+    assert (tmp_path / "b" / "file").read_text() == "old"
+    assert names(tmp_path) == ["b", "c"]
+
+
+def test_left_overs_of_killed_processes_are_removed(tmp_path):
+    left_over(tmp_path / "b", "new")
+    left_over(tmp_path / "b", "old")
+    write(tmp_path / "b", "x")
+    assert names(tmp_path) == ["b"]
+    assert (tmp_path / "b" / "file").read_text() == "x"
+
+
+def test_left_overs_of_others_stay(tmp_path):
+    mine = left_over(tmp_path / "c", "new")
+    running = left_over(tmp_path / "b", "new", pid=os.getppid())
+    elsewhere = left_over(tmp_path / "b", "new", host="elsewhere")
+    write(tmp_path / "b", "x")
+    assert names(tmp_path) == sorted(["b", mine.name, running.name, elsewhere.name])
+
+
+def test_what_a_kill_between_two_renames_hid_comes_back(tmp_path):
+    left_over(tmp_path / "b", "old")
+    fail(tmp_path / "b")
+    assert (tmp_path / "b" / "file").read_text() == "old"
+    assert names(tmp_path) == ["b"]
+
+
+def test_a_kill_leaves_nothing_under_the_name(tmp_path):
+    code = (
+        "import os, pathlib\n"
+        "from glm_jax.interop.directories import replaced_directory\n"
+        f"with replaced_directory(pathlib.Path({str(tmp_path / 'b')!r}), bool) as directory:\n"
+        "    (directory / 'file').write_text('x')\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -9
+    assert len(names(tmp_path)) == 1
+    assert not (tmp_path / "b").exists()
+    write(tmp_path / "b", "x")
+    assert names(tmp_path) == ["b"]
