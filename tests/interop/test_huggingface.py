@@ -313,6 +313,29 @@ def test_progress_is_told_of_every_tensor(tmp_path):
     assert seen == [25] * 25
 
 
+def test_bin_files_through_their_index(tmp_path):
+    torch = pytest.importorskip("torch")
+    lm = glm_jax.load(CHATGLM / "chatglm2", dtype="bfloat16")
+    tensors = {
+        key: torch.tensor(tensor).bfloat16()
+        for key, tensor in load_file(CHATGLM / "chatglm2" / "model.safetensors").items()
+    }
+    tensors["transformer.rotary_pos_emb.inv_freq"] = torch.ones(4)
+    shutil.copy(CHATGLM / "chatglm2" / "config.json", tmp_path)
+    weight_map = {}
+    for number in range(2):
+        file = f"pytorch_model-0000{number + 1}-of-00002.bin"
+        part = {key: tensors[key] for key in list(tensors)[number::2]}
+        torch.save(part, tmp_path / file)
+        weight_map |= dict.fromkeys(part, file)
+    index = {"metadata": {}, "weight_map": weight_map}
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    found = glm_jax.load(tmp_path)
+    assert found.config == lm.config
+    for path, leaf in to_paths(lm.params).items():
+        np.testing.assert_array_equal(to_paths(found.params)[path], leaf, err_msg=path)
+
+
 @pytest.mark.processes
 def test_parameters_on_a_mesh_are_read_and_written_piece_by_piece(tmp_path):
     code = f"""

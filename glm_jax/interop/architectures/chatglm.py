@@ -38,6 +38,7 @@ _FIXED = {
     "apply_residual_connection_post_layernorm": (False, None),
     "original_rope": (True, None),
     "quantization_bit": (0, None),
+    "quantization_config": (None,),
     "pre_seq_len": (0, None),
     "rope_mode": ("base", "linear", None),
 }

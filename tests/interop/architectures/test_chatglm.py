@@ -109,6 +109,7 @@ def test_switches_that_no_released_model_uses():
         {"apply_residual_connection_post_layernorm": True},
         {"original_rope": False},
         {"quantization_bit": 4},
+        {"quantization_config": {}},
         {"pre_seq_len": 128},
         {"rope_mode": "ntk"},
     ],
