@@ -20,7 +20,19 @@ import numpy as np
 from glm_jax.config import ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.inference.cache import LayerCache, bucket, empty_cache, with_length
-from glm_jax.inference.sampling import Sampling, greedy, sample
+from glm_jax.inference.decoding import (
+    Rows,
+    begin,
+    check_new_tokens,
+    check_row,
+    fetch,
+    fill_up,
+    ids_seen,
+    run,
+    stack,
+)
+from glm_jax.inference.sampling import Chooser, Sampling, row_keys
+from glm_jax.inference.tiles import Tiles, bind_tiles
 from glm_jax.models.params import Params, bind
 from glm_jax.models.positions import table_rows
 
@@ -35,6 +47,7 @@ def fill_rows(
     end_ids: Sequence[int],
     max_new_tokens: int,
     sampling: Sampling,
+    tiles: Tiles | None = None,
 ) -> list[list[list[int]]]:
     """Fills every blank of every row.
 
@@ -46,6 +59,7 @@ def fill_rows(
       end_ids: ids that end a span; not part of the answer.
       max_new_tokens: longest answer.
       sampling: how ids are chosen.
+      tiles: of the same parameters (`make_tiles`), for speed on CPU.
 
     Returns:
       For each row one answer per mask, in the order of the masks.
@@ -60,40 +74,32 @@ def fill_rows(
     needed = max(
         len(row) + len(found) * max_new_tokens for row, found in zip(rows, blanks, strict=True)
     )
-    length = np.array([len(row) for row in rows], np.int32)
-    tokens = np.zeros((len(rows), bucket(length.max())), np.int32)
-    for row, out in zip(rows, tokens, strict=True):
-        out[: len(row)] = row
+    tokens, length = stack(rows)
+    batch_size = len(tokens)
     caches = _prefill(params, tokens, length, config=config, size=bucket(needed))
-
-    key, answers = jax.random.key(sampling.seed), []
+    seen = ids_seen(rows, batch_size, config) if sampling.repetition_penalty != 1.0 else None
+    keys, filled = row_keys(sampling.seed, rows, batch_size), []
     for index in range(max(map(len, blanks))):
-        has = np.array([index < len(found) for found in blanks])
-        at = np.array([found[index] if index < len(found) else 0 for found in blanks], np.int32)
-        caches, length, out, count = _fill_blank(
+        state = _fill_blank(
             params,
+            tiles,
             caches,
             length,
-            at,
-            has,
-            jax.random.fold_in(key, index),
+            seen,
+            fill_up([found[index] if index < len(found) else 0 for found in blanks], batch_size),
+            fill_up([index < len(found) for found in blanks], batch_size) > 0,
             np.int32(start_id),
             np.array(end_ids, np.int32),
             np.int32(max_new_tokens),
-            np.float32(sampling.temperature or 1.0),
-            np.int32(sampling.top_k),
-            np.float32(sampling.top_p),
+            Chooser.create(sampling, jax.vmap(jax.random.fold_in, (0, None))(keys, index)),
             config=config,
-            draw=not sampling.greedy,
             size=bucket(max_new_tokens),
         )
-        answers.append((out, count))
+        caches, length, seen = state.caches, state.length, state.seen
+        filled.append((state.answers, state.count))
     # Nothing is fetched before the last blank is under way.
-    fetched = [(np.asarray(out), np.asarray(count)) for out, count in answers]
-    return [
-        [fetched[i][0][row, : fetched[i][1][row]].tolist() for i in range(len(found))]
-        for row, found in enumerate(blanks)
-    ]
+    answers = [fetch(*one) for one in filled]
+    return [[answers[i][row] for i in range(len(found))] for row, found in enumerate(blanks)]
 
 
 def _check(
@@ -101,17 +107,14 @@ def _check(
 ) -> None:
     if not set(row) & set(mask_ids):
         raise UserError(f"no blank to fill: none of the mask ids {list(mask_ids)} is in the text")
-    if min(row) < 0 or max(row) >= config.vocab_size:
-        odd = min(row) if min(row) < 0 else max(row)
-        raise UserError(f"id {odd} is outside the vocabulary of {config.vocab_size}")
+    check_row(row, config)
     rows = table_rows(config)
     if len(row) > rows:
         raise UserError(
             f"a text of {len(row)} tokens does not fit the model's {rows} positions "
             f"(model.max_positions={config.max_positions})"
         )
-    if max_new_tokens < 1:
-        raise UserError(f"max_new_tokens must be at least 1; got {max_new_tokens}")
+    check_new_tokens(max_new_tokens)
     # The ids fed have block positions 1 (start id) to max_new_tokens.
     if config.position_encoding == "learned_block" and max_new_tokens >= rows:
         raise UserError(
@@ -140,63 +143,33 @@ def _prefill(
     return with_length(caches, length)
 
 
-@functools.partial(jax.jit, static_argnames=("config", "draw", "size"), donate_argnames=("caches",))
+@functools.partial(jax.jit, static_argnames=("config", "size"), donate_argnames=("caches", "seen"))
 def _fill_blank(
     params: Params,
+    tiles: Tiles | None,
     caches: list[LayerCache],
     length: jax.Array,
+    seen: jax.Array | None,
     blank: jax.Array,
     has: jax.Array,
-    key: jax.Array,
     start_id: jax.Array,
     end_ids: jax.Array,
     max_new_tokens: jax.Array,
-    temperature: jax.Array,
-    top_k: jax.Array,
-    top_p: jax.Array,
+    chooser: Chooser,
     *,
     config: ModelConfig,
-    draw: bool,
     size: int,
-) -> tuple[list[LayerCache], jax.Array, jax.Array, jax.Array]:
+) -> Rows:
     """Fills one blank of every row that has one, without leaving the device.
 
     Args:
       blank: [B] int32, its position; looked at where `has` [B] is true.
       size: places for an answer, at least max_new_tokens.
-
-    Returns:
-      The caches and lengths with the span, the answers [B, size], and how many ids each has [B].
     """
-    model = bind(config, params)
-    nothing = jnp.zeros_like(blank)[:, None]
 
-    def feed(state):
-        caches, length, token, step, running, out, count = state
-        hidden, caches = model.extend(
-            token[:, None],
-            blank[:, None],
-            jnp.full_like(blank, step + 1)[:, None],
-            nothing,
-            length[:, None] + 1,
-            with_length(caches, length),
-        )
-        logits = model.logits(hidden[:, 0])
-        token = greedy(logits)
-        if draw:
-            token = sample(logits, jax.random.fold_in(key, step), temperature, top_k, top_p)
-        # A row that has ended writes its garbage behind its length, where nothing sees it.
-        length = length + running
-        running = running & ~jnp.any(token[:, None] == end_ids, axis=-1)
-        out = out.at[:, step].set(token)
-        return caches, length, token, step + 1, running, out, count + running
+    def places(rows: Rows) -> tuple[jax.Array, jax.Array]:
+        return blank, jnp.full_like(blank, rows.step + 1)
 
-    def more(state):
-        _, _, _, step, running, _, _ = state
-        return (step < max_new_tokens) & jnp.any(running)
-
-    out = jnp.zeros((blank.shape[0], size), jnp.int32)
-    token = jnp.full_like(blank, start_id)
-    state = (caches, length, token, jnp.int32(0), has, out, jnp.zeros_like(blank))
-    caches, length, _, _, _, out, count = jax.lax.while_loop(more, feed, state)
-    return caches, length, out, count
+    model = bind_tiles(config, params, tiles, len(blank))
+    rows = begin(caches, length, jnp.full_like(blank, start_id), has, size, seen)
+    return run(model, rows, places, chooser, end_ids, max_new_tokens)

@@ -6,7 +6,9 @@ one array and nothing is padded on the left:
     length [3, 1], two more places each      row 0  k k k N N . . .
                                              row 1  k N N . . . . .
 
-What lies behind a row's length is never inside an interval, so it needs no clearing.
+What lies behind a row's length is never inside an interval, so it needs no clearing. The places of
+a head lie side by side: attention multiplies with the cache as it is, nothing is transposed in a
+step.
 """
 
 import dataclasses
@@ -24,7 +26,7 @@ class LayerCache:
     """The keys and values of one layer.
 
     Attributes:
-      keys, values: [B, S, K, H], S the places there are.
+      keys, values: [B, K, S, H], S the places there are.
       length: [B] int32, places filled; the next call writes behind them.
     """
 
@@ -36,17 +38,19 @@ class LayerCache:
         """Writes [B, T, K, H] behind each row's length.
 
         Returns:
-          All keys, all values, and the cache with `length` unchanged: how many of the T places
-          count is the caller's to say (`with_length`).
+          All keys and all values, [B, S, K, H], and the cache with `length` unchanged: how many of
+          the T places count is the caller's to say (`with_length`).
         """
         keys, values = _write(self.keys, k, self.length), _write(self.values, v, self.length)
-        return keys, values, LayerCache(keys, values, self.length)
+        cache = LayerCache(keys, values, self.length)
+        # Attention turns the axes back, and XLA drops both.
+        return jnp.moveaxis(keys, 1, 2), jnp.moveaxis(values, 1, 2), cache
 
 
 def empty_cache(config: ModelConfig, batch_size: int, size: int) -> list[LayerCache]:
     """One empty cache of `size` places a layer, in compute_dtype."""
     config = config.resolved()
-    shape = (batch_size, size, config.num_heads, config.head_dim or 0)
+    shape = (batch_size, config.num_kv_heads or 0, size, config.head_dim or 0)
     return [
         LayerCache(
             jnp.zeros(shape, config.compute_dtype),
@@ -75,7 +79,9 @@ def bucket(length: int) -> int:
 
 
 def _write(whole: jax.Array, new: jax.Array, at: jax.Array) -> jax.Array:
-    def row(whole: jax.Array, new: jax.Array, at: jax.Array) -> jax.Array:
-        return jax.lax.dynamic_update_slice(whole, new.astype(whole.dtype), (at, 0, 0))
+    """Writes new [B, T, K, H] into whole [B, K, S, H], each row from its own place on."""
 
-    return jax.vmap(row)(whole, new, at)
+    def row(whole: jax.Array, new: jax.Array, at: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_update_slice(whole, new, (0, at, 0))
+
+    return jax.vmap(row)(whole, jnp.moveaxis(new, 1, 2).astype(whole.dtype), at)

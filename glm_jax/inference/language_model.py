@@ -1,4 +1,4 @@
-"""`LanguageModel`: a model with its parameters, to score texts and fill blanks; `load` makes one.
+"""`LanguageModel`: a model with its parameters, to score, fill, continue texts; `load` makes one.
 
 lm = glm_jax.load("runs/demo")
 lm.fill_blanks(lm.tokenizer.encode("[CLS]the [MASK] is good", allow_special=True))
@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import logging
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ from glm_jax.batch import Batch
 from glm_jax.config import MeshConfig, ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.inference.blank_filling import fill_rows
+from glm_jax.inference.generation import OnToken, generate_rows
 from glm_jax.inference.sampling import Sampling
+from glm_jax.inference.tiles import Tiles, make_tiles
 from glm_jax.interop.checkpoint import CONFIG, Origin
 from glm_jax.interop.huggingface import Progress, load_directory, save_directory, silent
 from glm_jax.interop.tokenizers import FILE_NAME as TOKENIZER
@@ -59,6 +62,7 @@ class LanguageModel:
         self.tokenizer = tokenizer
         self.special: SpecialTokens | None = tokenizer.special if tokenizer else None
         self._origin = origin or Origin()
+        self._tiled: tuple[list[jax.Array], Tiles | None] = ([], None)
 
     def logits(self, batch: Batch | Mapping[str, Any]) -> jax.Array:
         """Scores of every id at every place.
@@ -120,7 +124,51 @@ class LanguageModel:
             end_ids=_given("end_ids", end_ids, special and (special.end, special.eos)),
             max_new_tokens=max_new_tokens,
             sampling=Sampling(temperature, top_k, top_p, seed),
+            tiles=self._tiles(),
         )[0]
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int = 64,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        eos_ids: Sequence[int] | None = None,
+        repetition_penalty: float = 1.0,
+        seed: int = 0,
+        on_token: OnToken | None = None,
+    ) -> list[list[int]]:
+        """Continues texts with a causal model (ChatGLM2 and later); a row alone or beside others.
+
+            prompts [[5, 6, 7], [8]], eos_ids [2]    ->    [[9, 4], [3, 3, 1]]    new ids only
+
+        Args:
+          prompts: rows of ids of any lengths, nothing put in front of them.
+          max_new_tokens: longest answer.
+          temperature, top_k, top_p, repetition_penalty, seed: see `Sampling`; greedy by default.
+          eos_ids: ids that end an answer and are not part of it; None: the `eos_token_id` of the
+            checkpoint's config.json, else its tokenizer's <|endoftext|>; []: none.
+          on_token: called with the row's index and the new id as soon as it is there, in order; a
+            row that has ended is not called again.
+
+        Returns:
+          The new ids of each prompt, end id not included.
+
+        Raises:
+          UserError: a GLM of 2021 (see `fill_blanks`), no prompt or an empty one, a prompt with its
+            answer longer than `config.max_positions`, an id outside the vocabulary, no known eos.
+        """
+        return generate_rows(
+            self.config,
+            self.params,
+            [[int(id_) for id_ in prompt] for prompt in prompts],
+            end_ids=_given("eos_ids", eos_ids, self._eos_ids()),
+            max_new_tokens=max_new_tokens,
+            sampling=Sampling(temperature, top_k, top_p, seed, repetition_penalty),
+            tiles=self._tiles(),
+            on_token=on_token,
+        )
 
     def save(
         self,
@@ -158,6 +206,22 @@ class LanguageModel:
             save_params(path, self.config, self.params, self.tokenizer)
         else:
             raise UserError(f"format must be 'huggingface' or 'orbax'; got {format!r}")
+
+    def _eos_ids(self) -> list[int] | None:
+        """What ends a text: config.json says so with an id or a list of them."""
+        found = self._origin.values.get("eos_token_id")
+        if found is None:
+            return [self.special.eos] if self.special else None
+        return [found] if isinstance(found, int) else list(found)
+
+    def _tiles(self) -> Tiles | None:
+        """Tiles of the parameters as they are now; made once, kept until other arrays are there."""
+        leaves = jax.tree.leaves(self.params)
+        same = len(leaves) == len(self._tiled[0]) and all(map(operator.is_, leaves, self._tiled[0]))
+        if not same:
+            self._tiled = ([], None)  # gives the old ones back before new ones are made
+            self._tiled = (leaves, make_tiles(self.config, self.params))
+        return self._tiled[1]
 
     def _placed(self, batch: Batch | Mapping[str, Any]) -> Batch:
         """The batch, checked, its rows spread over the mesh where they can be."""

@@ -1,28 +1,34 @@
-"""Choosing the next id from its scores: greedy, temperature, top-k, top-p."""
+"""Choosing the next id from its scores: greedy, repetition penalty, temperature, top-k, top-p."""
 
 import dataclasses
+import zlib
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from glm_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """How ids are drawn; applied in the order temperature, top-k, top-p.
+    """How ids are drawn; applied in the order penalty, temperature, top-k, top-p (transformers').
 
     Attributes:
       temperature: scores are divided by it; 0 takes the best id and draws nothing.
       top_k: only the k best ids; 0: all.
       top_p: only the best ids that together reach this probability, one at least; 1: all.
       seed: of the draws.
+      repetition_penalty: what speaks for an id that was there before, in the prompt or the answer,
+        is divided by it (CTRL, arXiv:1909.05858, section 4.1); 1: none. Holds for greedy too.
     """
 
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
     seed: int = 0
+    repetition_penalty: float = 1.0
 
     def __post_init__(self):
         if self.temperature < 0:
@@ -31,11 +37,101 @@ class Sampling:
             raise UserError(f"top_k must be at least 0 (0: no limit); got {self.top_k}")
         if not 0.0 < self.top_p <= 1.0:
             raise UserError(f"top_p must be above 0 and at most 1; got {self.top_p}")
+        if not self.repetition_penalty > 0:
+            raise UserError(f"repetition_penalty must be above 0; got {self.repetition_penalty}")
 
     @property
     def greedy(self) -> bool:
         """Whether nothing is drawn."""
         return self.temperature == 0.0
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Chooser:
+    """`Sampling` inside a compiled program; what is not asked for is left out of the program.
+
+    Attributes:
+      keys: [B], of the draws of each row.
+      temperature, top_k, top_p, repetition_penalty: scalars.
+      draws, narrows, penalises: whether there are draws, a top-k or top-p, a penalty.
+    """
+
+    keys: jax.Array
+    temperature: jax.Array | float
+    top_k: jax.Array | int
+    top_p: jax.Array | float
+    repetition_penalty: jax.Array | float
+    draws: bool = dataclasses.field(metadata={"static": True})
+    narrows: bool = dataclasses.field(metadata={"static": True})
+    penalises: bool = dataclasses.field(metadata={"static": True})
+
+    @classmethod
+    def create(cls, sampling: Sampling, keys: jax.Array) -> "Chooser":
+        return cls(
+            keys,
+            sampling.temperature or 1.0,
+            sampling.top_k,
+            sampling.top_p,
+            sampling.repetition_penalty,
+            draws=not sampling.greedy,
+            narrows=sampling.top_k > 0 or sampling.top_p < 1.0,
+            penalises=sampling.repetition_penalty != 1.0,
+        )
+
+    def choose(self, logits: jax.Array, step: jax.Array, seen: jax.Array | None) -> jax.Array:
+        """The next id of each row.
+
+        Args:
+          logits: [B, V] float32.
+          step: how many ids each row has drawn before.
+          seen: [B, V] bool, ids that were there before; looked at where there is a penalty.
+
+        Returns:
+          [B] int32; a row's draw depends on its own key and scores only.
+        """
+        if self.penalises and seen is not None:
+            logits = penalise(logits, seen, self.repetition_penalty)
+        if not self.draws:
+            return greedy(logits)
+        top_k, top_p = (self.top_k, self.top_p) if self.narrows else (None, None)
+
+        def draw(logits: jax.Array, key: jax.Array) -> jax.Array:
+            return sample(logits, jax.random.fold_in(key, step), self.temperature, top_k, top_p)
+
+        return jax.vmap(draw)(logits, self.keys)
+
+
+def row_keys(seed: int, rows: Sequence[Sequence[int]], batch_size: int) -> jax.Array:
+    """A key for the draws of each row, [batch_size], from its ids and how many equals it follows.
+
+    So a row draws the same alone and beside others, and copies of a row draw differently.
+    """
+    before: dict[bytes, int] = {}
+    words = np.zeros((batch_size, 2), np.uint32)
+    for index, row in enumerate(rows):
+        content = np.array(row, np.int32).tobytes()
+        words[index] = zlib.crc32(content), before.get(content, 0)
+        before[content] = before.get(content, 0) + 1
+
+    def key(word: jax.Array) -> jax.Array:
+        return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), word[0]), word[1])
+
+    return jax.vmap(key)(jnp.asarray(words))
+
+
+def penalise(logits: jax.Array, seen: jax.Array, penalty: jax.Array | float) -> jax.Array:
+    """Takes from the scores of ids seen before: positive ones are divided, negative multiplied.
+
+        penalty 2, all but the last seen    4 -3 0 1  ->  2 -6 0 1
+
+    Args:
+      logits: [..., V].
+      seen: [..., V] bool.
+      penalty: above 1 makes repetition rarer.
+    """
+    worse = jnp.where(logits > 0, logits / penalty, logits * penalty)
+    return jnp.where(seen, worse, logits)
 
 
 def greedy(logits: jax.Array) -> jax.Array:
@@ -47,11 +143,16 @@ def sample(
     logits: jax.Array,
     key: jax.Array,
     temperature: jax.Array | float,
-    top_k: jax.Array | int,
-    top_p: jax.Array | float,
+    top_k: jax.Array | int | None,
+    top_p: jax.Array | float | None,
 ) -> jax.Array:
-    """Draws ids by `Sampling`'s rules: [..., V] -> int32 [...]."""
-    logits = filter_logits(logits / temperature, top_k, top_p)
+    """Draws ids by `Sampling`'s rules: [..., V] -> int32 [...].
+
+    Where both limits are None nothing is sorted.
+    """
+    logits = logits / temperature
+    if top_k is not None and top_p is not None:
+        logits = filter_logits(logits, top_k, top_p)
     return jax.random.categorical(key, logits).astype(jnp.int32)
 
 

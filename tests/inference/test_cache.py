@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -6,7 +8,7 @@ from glm_jax.inference.cache import LayerCache, bucket, empty_cache, with_length
 
 
 def test_rows_are_written_behind_their_own_length():
-    old = jnp.zeros((2, 6, 1, 1))
+    old = jnp.zeros((2, 1, 6, 1))  # [B, K, S, H]
     new = jnp.arange(1.0, 5.0).reshape(2, 2, 1, 1)
     cache = LayerCache(old, old - 1, jnp.array([3, 0], jnp.int32))
     keys, values, cache = cache.append(new, -new)
@@ -24,7 +26,9 @@ def test_an_empty_cache_has_the_shape_of_the_model():
     config = ModelConfig(num_layers=3, embed_dim=32, num_heads=4, compute_dtype="bfloat16")
     caches = empty_cache(config, 2, 64)
     assert len(caches) == 3
-    assert caches[0].keys.shape == caches[2].values.shape == (2, 64, 4, 8)
+    assert caches[0].keys.shape == caches[2].values.shape == (2, 4, 64, 8)
+    grouped = dataclasses.replace(config, num_kv_heads=2)
+    assert empty_cache(grouped, 2, 64)[0].keys.shape == (2, 2, 64, 8)
     assert caches[0].keys.dtype == jnp.bfloat16
 
 

@@ -1,0 +1,175 @@
+"""Continuing texts with a causal model, with a cache of keys and values.
+
+All of a prompt but its last token runs first, in pieces of `CHUNK` places; then the last token is
+fed like every token after it (`decoding`), each choosing the next:
+
+    prompt  x0 x1 x2 x3        run x0 x1 x2, feed x3 -> a, feed a -> b, ..
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from glm_jax.config import ModelConfig
+from glm_jax.errors import UserError
+from glm_jax.inference.cache import LayerCache, bucket, empty_cache, with_length
+from glm_jax.inference.decoding import (
+    Rows,
+    begin,
+    check_new_tokens,
+    check_row,
+    fetch,
+    fill_up,
+    ids_seen,
+    run,
+    stack,
+)
+from glm_jax.inference.sampling import Chooser, Sampling, row_keys
+from glm_jax.inference.tiles import Tiles, bind_tiles
+from glm_jax.models.params import Params, bind
+
+# Places of a prompt that run at once: memory stays bounded and compiled shapes few.
+CHUNK = 512
+
+OnToken = Callable[[int, int], None]
+
+
+def generate_rows(
+    config: ModelConfig,
+    params: Params,
+    rows: Sequence[Sequence[int]],
+    *,
+    end_ids: Sequence[int],
+    max_new_tokens: int,
+    sampling: Sampling,
+    tiles: Tiles | None = None,
+    on_token: OnToken | None = None,
+) -> list[list[int]]:
+    """Continues every row.
+
+    Args:
+      config, params: a causal model, its layers listed.
+      rows: B prompts of ids, one id at least.
+      end_ids: ids that end an answer; not part of it.
+      max_new_tokens: longest answer.
+      sampling: how ids are chosen.
+      tiles: of the same parameters (`make_tiles`), for speed on CPU.
+      on_token: called with the row and the id as soon as an id is there, step by step, the rows of
+        a step in their order.
+
+    Returns:
+      The new ids of each row.
+
+    Raises:
+      UserError: a model that is not causal, no prompt, an empty one, one with an id outside the
+        vocabulary, or one that is too long together with its answer.
+    """
+    _check(rows, config, max_new_tokens)
+    tokens, _ = stack(rows)
+    batch_size = len(tokens)
+    length = fill_up([len(row) - 1 for row in rows], batch_size)
+    size = bucket(max(map(len, rows)) + max_new_tokens)
+    state = begin(
+        prefill(config, params, tokens, length, size),
+        jnp.asarray(length),
+        jnp.asarray(fill_up([row[-1] for row in rows], batch_size)),
+        jnp.arange(batch_size) < len(rows),
+        bucket(max_new_tokens),
+        ids_seen(rows, batch_size, config) if sampling.repetition_penalty != 1.0 else None,
+    )
+    go_on = functools.partial(
+        _continue,
+        params,
+        tiles,
+        chooser=Chooser.create(sampling, row_keys(sampling.seed, rows, batch_size)),
+        end_ids=np.array(end_ids, np.int32),
+        config=config,
+    )
+    if on_token is None:
+        state = go_on(rows=state, limit=np.int32(max_new_tokens))
+        return fetch(state.answers, state.count)[: len(rows)]
+    for step in range(max_new_tokens):
+        state = go_on(rows=state, limit=np.int32(step + 1))
+        chosen, running = np.asarray(state.token), np.asarray(state.running)
+        for row in np.flatnonzero(running):
+            on_token(int(row), int(chosen[row]))
+        if not running.any():
+            break
+    return fetch(state.answers, state.count)[: len(rows)]
+
+
+def prefill(
+    config: ModelConfig, params: Params, tokens: np.ndarray, length: np.ndarray, size: int
+) -> list[LayerCache]:
+    """Caches of `size` places with what each row has in front, [B, T] of which `length` count."""
+    caches = empty_cache(config, len(tokens), size)
+    width = min(tokens.shape[1], CHUNK)
+    for start in range(0, int(length.max()), width):
+        piece = tokens[:, start : start + width]
+        caches = _prefill_piece(params, caches, piece, np.int32(start), length, config=config)
+    return caches
+
+
+@functools.partial(jax.jit, static_argnames="config", donate_argnames="caches")
+def _prefill_piece(
+    params: Params,
+    caches: list[LayerCache],
+    tokens: jax.Array,
+    start: jax.Array,
+    length: jax.Array,
+    *,
+    config: ModelConfig,
+) -> list[LayerCache]:
+    place = jnp.broadcast_to(start + jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
+    inside = place < length[:, None]
+    nothing = jnp.zeros_like(tokens)
+    _, caches = bind(config, params).extend(
+        tokens,
+        jnp.where(inside, place, 0),
+        nothing,
+        nothing,
+        jnp.where(inside, place + 1, 0),
+        with_length(caches, jnp.full_like(length, start)),
+    )
+    return caches
+
+
+@functools.partial(jax.jit, static_argnames="config", donate_argnames="rows")
+def _continue(
+    params: Params,
+    tiles: Tiles | None,
+    rows: Rows,
+    chooser: Chooser,
+    end_ids: jax.Array,
+    limit: jax.Array,
+    *,
+    config: ModelConfig,
+) -> Rows:
+    def places(rows: Rows) -> tuple[jax.Array, jax.Array]:
+        return rows.length, jnp.zeros_like(rows.length)
+
+    model = bind_tiles(config, params, tiles, len(rows.token))
+    return run(model, rows, places, chooser, end_ids, limit)
+
+
+def _check(rows: Sequence[Sequence[int]], config: ModelConfig, max_new_tokens: int) -> None:
+    if config.position_encoding == "learned_block":
+        raise UserError(
+            "this model fills blanks and does not continue texts (its positions are two learned "
+            "tables, as GLM's); put a mask where text is wanted and use fill_blanks"
+        )
+    check_new_tokens(max_new_tokens)
+    if not len(rows):
+        raise UserError("no prompts; give a list of lists of ids, one at least")
+    for index, row in enumerate(rows):
+        if not len(row):
+            raise UserError(f"prompt {index} is empty; it must hold one id at least")
+        check_row(row, config)
+        if len(row) + max_new_tokens > config.max_positions:
+            raise UserError(
+                f"prompt {index} of {len(row)} tokens and max_new_tokens={max_new_tokens} do not "
+                f"fit the model's context of {config.max_positions} (model.max_positions)"
+            )
