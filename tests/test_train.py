@@ -3,6 +3,7 @@
 import importlib.resources
 import json
 import lzma
+import math
 import os
 import signal
 import subprocess
@@ -241,6 +242,49 @@ def test_a_workdir_of_another_config_is_refused(start, whole_run):
     assert "train.seed was 0, is 1" in errors
     assert "log_every" not in errors
     assert (whole_run[0] / "run.json").read_bytes() == before
+
+
+CAUSAL = [
+    "model.position_encoding='rotary'",
+    "model.norm='rms_norm'",
+    "model.activation='swiglu'",
+    "model.num_kv_heads=1",
+    "model.tied_embeddings=False",
+    "model.max_positions=128",
+    "objective.span_rate=0",
+    "objective.sentence_rate=0",
+    "objective.document_rate=0",
+    "objective.causal_rate=1",
+]
+
+
+def test_a_causal_model_learns_and_another_run_goes_on_from_it(start, tmp_path):
+    """From the loss of guessing, log 8192 = 9.01, down; then one override continues the model."""
+    first = start(tmp_path / "first", *CAUSAL, "train.num_steps=40", "train.eval_every=0")
+    out, errors = first.communicate(timeout=300)
+    assert first.returncode == 0, errors
+    assert "→←" in out, "samples are continuations"
+    losses = [row["loss"] for row in rows_of(tmp_path / "first") if "loss" in row]
+    assert abs(losses[0] - math.log(8192)) < 0.1
+    assert losses[-1] < losses[0] - 1.0
+
+    # The shape is the model's: the config's own position encoding and sizes are not looked at.
+    init = f"train.init_from={tmp_path / 'first'}"
+    second = start(tmp_path / "second", init, *CAUSAL[-4:], "model.num_layers=5")
+    out, errors = second.communicate(timeout=300)
+    assert second.returncode == 0, errors
+    assert f"with the parameters of {tmp_path / 'first'}" in out
+    going_on = [row["loss"] for row in rows_of(tmp_path / "second") if "loss" in row]
+    assert going_on[0] < losses[0] - 1.0
+    record = json.loads((tmp_path / "second" / "run.json").read_text())
+    assert record["model"]["num_layers"] == 2
+    assert record["model"]["position_encoding"] == "rotary"
+
+    # The same command goes on with the second run, whose record has the shape.
+    again = start(tmp_path / "second", init, *CAUSAL[-4:], "model.num_layers=5")
+    out, errors = again.communicate(timeout=300)
+    assert (again.returncode, errors) == (0, "")
+    assert "is finished" in out
 
 
 def test_help_documents_the_exit_status():

@@ -1,4 +1,4 @@
-"""Blanks of held-out rows, filled by the model, beside what stood there."""
+"""Blanks of held-out rows, filled by the model, beside what stood there; causal rows continued."""
 
 import dataclasses
 import re
@@ -11,17 +11,21 @@ import numpy as np
 from glm_jax.batch import Batch
 from glm_jax.config import Config
 from glm_jax.inference.blank_filling import fill_rows
+from glm_jax.inference.generation import generate_rows
 from glm_jax.inference.sampling import Sampling
 from glm_jax.models.params import unstack_layers
 from glm_jax.training.workdir import write_whole
 
 _CONTEXT = 12  # tokens shown on either side of a blank
 _LONGEST_ANSWER = 32
+_BEGINNING = 24  # tokens of a causal text to go on from
 
 
 @dataclasses.dataclass(frozen=True)
 class BlankedText:
     """A text with blanks, and what was cut out.
+
+    The beginning of a causal text is one whose only blank lies behind it, without a mask.
 
     Attributes:
       tokens: part A, mask ids included.
@@ -32,6 +36,11 @@ class BlankedText:
     tokens: list[int]
     blanks: list[int]
     originals: list[list[int]]
+
+    @property
+    def continues(self) -> bool:
+        """Whether it is the beginning of a causal text."""
+        return self.blanks == [len(self.tokens)]
 
 
 def blanked_texts(batch: Batch, row: int, end_id: int) -> list[BlankedText]:
@@ -54,6 +63,9 @@ def blanked_texts(batch: Batch, row: int, end_id: int) -> list[BlankedText]:
         inside = (batch.attend_start[row] == start) & ~empty
         part_a = inside & (batch.block_positions[row] == 0)
         part_b = inside & (batch.block_positions[row] > 0)
+        if not part_b.any():  # nothing was cut out
+            texts.append(_beginning(batch.tokens[row][inside].tolist()))
+            continue
         originals: dict[int, list[int]] = {}
         for blank, target in zip(
             batch.positions[row][part_b], batch.targets[row][part_b], strict=True
@@ -65,6 +77,12 @@ def blanked_texts(batch: Batch, row: int, end_id: int) -> list[BlankedText]:
         tokens = [int(token) for token in batch.tokens[row][part_a]]
         texts.append(BlankedText(tokens, blanks, [originals[blank] for blank in blanks]))
     return texts
+
+
+def _beginning(tokens: list[int]) -> BlankedText:
+    """A causal text cut in the middle, at `_BEGINNING` tokens at most."""
+    cut = min(_BEGINNING, (len(tokens) + 1) // 2)
+    return BlankedText(tokens[:cut], [cut], [tokens[cut : cut + _LONGEST_ANSWER]])
 
 
 def choose_texts(batch: Batch, end_id: int, count: int = 6, longest: int = 64) -> list[BlankedText]:
@@ -97,28 +115,52 @@ class Sampler:
           path: of samples.txt.
           step: 0 for a new run.
         """
-        self._config, self._tokenizer, self._texts, self._path = config, tokenizer, texts, path
+        self._model = dataclasses.replace(config.model, scan_layers=False)
+        self._tokenizer, self._texts, self._path = tokenizer, texts, path
         if path.exists():
             write_whole(path, _sections_until(path.read_text(encoding="utf-8"), step).encode())
 
     def __call__(self, step: int, params: Any) -> str:
         """Fills every blank greedily, adds a section to the file, and returns it."""
-        model, special = self._config.model, self._tokenizer.special
-        # All texts in one batch: each shape compiles anew.
-        answers = fill_rows(
-            dataclasses.replace(model, scan_layers=False),
-            unstack_layers(params),
-            [text.tokens for text in self._texts],
-            mask_ids=special.masks,
-            start_id=special.start,
-            end_ids=(special.end, special.eos),
-            max_new_tokens=min(_LONGEST_ANSWER, model.max_positions),
-            sampling=Sampling(),
-        )
-        section = f"step {step}\n{render(self._texts, answers, self._tokenizer)}"
+        params = unstack_layers(params)
+        blanked = [text for text in self._texts if not text.continues]
+        beginnings = [text for text in self._texts if text.continues]
+        lines = ""
+        if blanked:
+            lines += render(blanked, self._fill(blanked, params), self._tokenizer)
+        if beginnings:
+            lines += render(beginnings, self._continue(beginnings, params), self._tokenizer)
+        section = f"step {step}\n{lines}"
         with open(self._path, "a", encoding="utf-8") as file:
             file.write(section)
         return section
+
+    # All texts in one batch: each shape compiles anew.
+
+    def _fill(self, texts: list[BlankedText], params: Any) -> list[list[list[int]]]:
+        special = self._tokenizer.special
+        return fill_rows(
+            self._model,
+            params,
+            [text.tokens for text in texts],
+            mask_ids=special.masks,
+            start_id=special.start,
+            end_ids=(special.end, special.eos),
+            max_new_tokens=min(_LONGEST_ANSWER, self._model.max_positions),
+            sampling=Sampling(),
+        )
+
+    def _continue(self, texts: list[BlankedText], params: Any) -> list[list[list[int]]]:
+        longest = max(len(text.tokens) for text in texts)
+        answers = generate_rows(
+            self._model,
+            params,
+            [text.tokens for text in texts],
+            end_ids=(self._tokenizer.special.eos,),
+            max_new_tokens=min(_LONGEST_ANSWER, self._model.max_positions - longest),
+            sampling=Sampling(),
+        )
+        return [[answer] for answer in answers]
 
 
 def render(
@@ -164,7 +206,7 @@ def _around(tokens: list[int], blank: int, tokenizer: Any) -> str:
         for part in (tokens[low:blank], tokens[blank : blank + 1], tokens[blank + 1 : high])
     )
     left, right = "… " if low else "", " …" if high < len(tokens) else ""
-    return f"{left}{before} →{mask}← {after}{right}"
+    return f"{left}{before} →{mask}← {after}{right}".rstrip()
 
 
 def _answer(ids: list[int], tokenizer: Any) -> str:

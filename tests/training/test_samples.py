@@ -22,6 +22,22 @@ def test_a_row_is_taken_apart_again():
     ]
 
 
+def test_a_causal_text_is_cut_in_the_middle(tokenizer):
+    """A text of 7 and one of 60 tokens: at most 24 are the beginning, at most 32 the rest."""
+    length = 67
+    fields = {name: np.zeros((1, length), np.int32) for name in Batch.__dataclass_fields__}
+    fields["tokens"][0] = [2, 4, *range(10, 15), 2, 4, *[20] * 58]
+    fields["attend_start"][0] = [0] * 7 + [7] * 60
+    fields["attend_end"][0] = np.arange(1, length + 1)
+    short, long = blanked_texts(Batch(**fields), 0, end_id=5)
+    assert short == BlankedText([2, 4, 10, 11], [4], [[12, 13, 14]])
+    assert long == BlankedText([2, 4, *[20] * 22], [24], [[20] * 32])
+    assert short.continues
+    assert not BlankedText([9, 1, 11], [1], [[12]]).continues
+    lines = render([short], [[[12, 15]]], tokenizer)
+    assert lines == "  <2><4>kl →←\n    original: mno\n    filled:   mp\n"
+
+
 def test_texts_of_every_objective_in_turn(batch):
     chosen = choose_texts(batch, end_id=5, count=3)
     # The tiny rows alternate between document and span.
