@@ -50,6 +50,8 @@ def replaced_directory(path: Path, may_replace: Callable[[Path], bool]) -> Itera
             path.rename(old)
         temporary.rename(path)
     finally:
+        if old.is_dir() and not path.exists():
+            old.rename(path)
         shutil.rmtree(temporary, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
 

@@ -2,6 +2,7 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -43,6 +44,22 @@ def test_a_directory_appears_whole(tmp_path):
 def test_a_failure_leaves_what_was_there(tmp_path):
     write(tmp_path / "b", "old")
     fail(tmp_path / "b")
+    assert (tmp_path / "b" / "file").read_text() == "old"
+    assert names(tmp_path) == ["b"]
+
+
+def test_a_failing_rename_leaves_what_was_there(tmp_path, monkeypatch):
+    write(tmp_path / "b", "old")
+    rename = Path.rename
+
+    def refuse(self, target):
+        if ".new-" in self.name:
+            raise OSError("no")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(OSError, match="no"):
+        write(tmp_path / "b", "new")
     assert (tmp_path / "b" / "file").read_text() == "old"
     assert names(tmp_path) == ["b"]
 
