@@ -1,11 +1,18 @@
 """Tests of glm_jax.config_files."""
 
 import dataclasses
+from pathlib import Path
 
+import jax
 import pytest
 
 from glm_jax.config import Config
 from glm_jax.config_files import apply_overrides, load_config
+from glm_jax.interop.tokenizers import load_tokenizer
+from glm_jax.sharding import make_mesh
+from glm_jax.training.workdir import check_config
+
+CONFIGS = Path(__file__).parents[1] / "configs"
 
 CONFIG_FILE = """
 from glm_jax.config import Config, ModelConfig
@@ -20,6 +27,14 @@ def config_file(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(CONFIG_FILE)
     return path
+
+
+@pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
+def test_every_config_of_the_project_can_run(file):
+    config = load_config(file)
+    vocab_size = load_tokenizer("bundled").vocab_size
+    check_config(config, make_mesh(config.mesh, jax.devices()[:1]), vocab_size)
+    assert f"configs/{file.name}" in file.read_text(), "the header says how it is run"
 
 
 def test_a_file_gives_its_config(config_file):
