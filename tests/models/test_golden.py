@@ -93,6 +93,8 @@ def test_gradients_of_every_parameter(path, load_golden):
     assert {row.key for row in rows} == set(golden)
     for row in rows:
         ours = row.join(*(np.asarray(gradients.pop(path)) for path in row.paths))
+        # Of large matrices the copies hold every fourth row; the norm above is of all.
+        ours = ours[:: round(len(ours) / len(golden[row.key]))]
         limit = 1e-4 * np.abs(golden[row.key]).max() + 1e-7
         np.testing.assert_allclose(ours, golden[row.key], rtol=0, atol=limit, err_msg=row.key)
     assert not gradients

@@ -122,6 +122,8 @@ def test_gradients(name, tmp_path):
     ours = load_file(tmp_path / "gradients" / "model.safetensors")
     assert set(ours) == set(expected.files) - {"loss"}
     for key, value in ours.items():
+        # Of large matrices the copies hold every fourth row.
+        value = value[:: round(len(value) / len(expected[key]))]
         worst = np.abs(value - expected[key]).max() / np.abs(expected[key]).max()
         assert worst < 1e-4, (key, worst)
 
