@@ -11,7 +11,7 @@ length cuts a span off, its last id is returned but was never fed (as in the pub
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ from glm_jax.inference.decoding import (
     stack,
 )
 from glm_jax.inference.sampling import Chooser, Sampling, row_keys
-from glm_jax.inference.tiles import Tiles, bind_tiles
+from glm_jax.inference.tiles import Tiles, bind_tiles, no_tiles
 from glm_jax.models.params import Params, bind
 from glm_jax.models.positions import table_rows
 
@@ -47,7 +47,7 @@ def fill_rows(
     end_ids: Sequence[int],
     max_new_tokens: int,
     sampling: Sampling,
-    tiles: Tiles | None = None,
+    tiles: Callable[[], Tiles | None] = no_tiles,
 ) -> list[list[list[int]]]:
     """Fills every blank of every row.
 
@@ -59,7 +59,8 @@ def fill_rows(
       end_ids: ids that end a span; not part of the answer.
       max_new_tokens: longest answer.
       sampling: how ids are chosen.
-      tiles: of the same parameters (`make_tiles`), for speed on CPU.
+      tiles: gives those of the same parameters (`make_tiles`), for speed on CPU; called once it is
+        known that the input is good.
 
     Returns:
       For each row one answer per mask, in the order of the masks.
@@ -74,15 +75,18 @@ def fill_rows(
     needed = max(
         len(row) + len(found) * max_new_tokens for row, found in zip(rows, blanks, strict=True)
     )
-    tokens, length = stack(rows)
+    tokens, length = stack(rows, bucket(max(map(len, rows))))
     batch_size = len(tokens)
-    caches = _prefill(params, tokens, length, config=config, size=bucket(needed))
     seen = ids_seen(rows, batch_size, config) if sampling.repetition_penalty != 1.0 else None
+    caches, length, seen = _prefill(
+        params, tokens, length, seen, config=config, size=bucket(needed)
+    )
+    laid_out = tiles()
     keys, filled = row_keys(sampling.seed, rows, batch_size), []
     for index in range(max(map(len, blanks))):
         state = _fill_blank(
             params,
-            tiles,
+            laid_out,
             caches,
             length,
             seen,
@@ -125,9 +129,19 @@ def _check(
 
 @functools.partial(jax.jit, static_argnames=("config", "size"))
 def _prefill(
-    params: Params, tokens: jax.Array, length: jax.Array, *, config: ModelConfig, size: int
-) -> list[LayerCache]:
-    """Runs part A, [B, T] of which `length` count; every place sees all that count."""
+    params: Params,
+    tokens: jax.Array,
+    length: jax.Array,
+    seen: jax.Array | None,
+    *,
+    config: ModelConfig,
+    size: int,
+) -> tuple[list[LayerCache], jax.Array, jax.Array | None]:
+    """Runs part A, [B, T] of which `length` count; every place sees all that count.
+
+    Length and seen come back as they are, on the devices of all that follows: where an array lies
+    is part of what a program is compiled for.
+    """
     model = bind(config, params)
     place = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
     inside = place < length[:, None]
@@ -140,7 +154,7 @@ def _prefill(
         jnp.where(inside, length[:, None], 0),
         empty_cache(config, tokens.shape[0], size),
     )
-    return with_length(caches, length)
+    return with_length(caches, length), length, seen
 
 
 @functools.partial(jax.jit, static_argnames=("config", "size"), donate_argnames=("caches", "seen"))

@@ -22,13 +22,12 @@ from glm_jax.inference.decoding import (
     check_new_tokens,
     check_row,
     fetch,
-    fill_up,
     ids_seen,
     run,
     stack,
 )
 from glm_jax.inference.sampling import Chooser, Sampling, row_keys
-from glm_jax.inference.tiles import Tiles, bind_tiles
+from glm_jax.inference.tiles import Tiles, bind_tiles, no_tiles
 from glm_jax.models.params import Params, bind
 
 # Places of a prompt that run at once: memory stays bounded and compiled shapes few.
@@ -45,7 +44,7 @@ def generate_rows(
     end_ids: Sequence[int],
     max_new_tokens: int,
     sampling: Sampling,
-    tiles: Tiles | None = None,
+    tiles: Callable[[], Tiles | None] = no_tiles,
     on_token: OnToken | None = None,
 ) -> list[list[int]]:
     """Continues every row.
@@ -56,7 +55,8 @@ def generate_rows(
       end_ids: ids that end an answer; not part of it.
       max_new_tokens: longest answer.
       sampling: how ids are chosen.
-      tiles: of the same parameters (`make_tiles`), for speed on CPU.
+      tiles: gives those of the same parameters (`make_tiles`), for speed on CPU; called once it is
+        known that the input is good.
       on_token: called with the row and the id as soon as an id is there, step by step, the rows of
         a step in their order.
 
@@ -68,22 +68,23 @@ def generate_rows(
         vocabulary, or one that is too long together with its answer.
     """
     _check(rows, config, max_new_tokens)
-    tokens, _ = stack(rows)
+    longest = max(map(len, rows))
+    size = bucket(longest + max_new_tokens)
+    tokens, length = stack(rows, size)
     batch_size = len(tokens)
-    length = fill_up([len(row) - 1 for row in rows], batch_size)
-    size = bucket(max(map(len, rows)) + max_new_tokens)
-    state = begin(
-        prefill(config, params, tokens, length, size),
-        jnp.asarray(length),
-        jnp.asarray(fill_up([row[-1] for row in rows], batch_size)),
-        jnp.arange(batch_size) < len(rows),
-        bucket(max_new_tokens),
+    state = _begin(
+        params,
+        tokens,
+        length,
         ids_seen(rows, batch_size, config) if sampling.repetition_penalty != 1.0 else None,
+        config=config,
+        width=min(bucket(longest - 1), CHUNK),
+        room=bucket(max_new_tokens),
     )
     go_on = functools.partial(
         _continue,
         params,
-        tiles,
+        tiles(),
         chooser=Chooser.create(sampling, row_keys(sampling.seed, rows, batch_size)),
         end_ids=np.array(end_ids, np.int32),
         config=config,
@@ -101,40 +102,56 @@ def generate_rows(
     return fetch(state.answers, state.count)[: len(rows)]
 
 
-def prefill(
-    config: ModelConfig, params: Params, tokens: np.ndarray, length: np.ndarray, size: int
-) -> list[LayerCache]:
-    """Caches of `size` places with what each row has in front, [B, T] of which `length` count."""
-    caches = empty_cache(config, len(tokens), size)
-    width = min(tokens.shape[1], CHUNK)
-    for start in range(0, int(length.max()), width):
-        piece = tokens[:, start : start + width]
-        caches = _prefill_piece(params, caches, piece, np.int32(start), length, config=config)
-    return caches
-
-
-@functools.partial(jax.jit, static_argnames="config", donate_argnames="caches")
-def _prefill_piece(
+@functools.partial(jax.jit, static_argnames=("config", "width", "room"))
+def _begin(
     params: Params,
-    caches: list[LayerCache],
     tokens: jax.Array,
-    start: jax.Array,
     length: jax.Array,
+    seen: jax.Array | None,
     *,
     config: ModelConfig,
+    width: int,
+    room: int,
+) -> Rows:
+    """Rows whose last token is still to be fed; those of length 0 only fill up the batch."""
+    before = jnp.maximum(length - 1, 0)
+    caches = prefill(config, params, tokens, before, width)
+    last = jnp.take_along_axis(tokens, before[:, None], axis=1)[:, 0]
+    return begin(caches, before, last, length > 0, room, seen)
+
+
+def prefill(
+    config: ModelConfig, params: Params, tokens: jax.Array, length: jax.Array, width: int
 ) -> list[LayerCache]:
-    place = jnp.broadcast_to(start + jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
-    inside = place < length[:, None]
-    nothing = jnp.zeros_like(tokens)
-    _, caches = bind(config, params).extend(
-        tokens,
-        jnp.where(inside, place, 0),
-        nothing,
-        nothing,
-        jnp.where(inside, place + 1, 0),
-        with_length(caches, jnp.full_like(length, start)),
-    )
-    return caches
+    """Runs the beginnings of rows, `width` places at a time.
+
+    Args:
+      tokens: [B, S], S a multiple of width.
+      length: [B] int32, how many of the tokens run.
+
+    Returns:
+      Caches of S places, of which `length` are filled.
+    """
+    model = bind(config, params)
+    nothing = jnp.zeros((len(tokens), width), jnp.int32)
+
+    def run_piece(index: jax.Array, caches: list[LayerCache]) -> list[LayerCache]:
+        start = index * width
+        place = start + jnp.broadcast_to(jnp.arange(width, dtype=jnp.int32), nothing.shape)
+        inside = place < length[:, None]
+        _, caches = model.extend(
+            jax.lax.dynamic_slice_in_dim(tokens, start, width, axis=1),
+            jnp.where(inside, place, 0),
+            nothing,
+            nothing,
+            jnp.where(inside, place + 1, 0),
+            with_length(caches, jnp.full_like(length, start)),
+        )
+        return caches
+
+    pieces = (jnp.max(length) + width - 1) // width
+    caches = empty_cache(config, *tokens.shape)
+    return with_length(jax.lax.fori_loop(0, pieces, run_piece, caches), length)
 
 
 @functools.partial(jax.jit, static_argnames="config", donate_argnames="rows")

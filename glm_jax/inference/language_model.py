@@ -124,7 +124,7 @@ class LanguageModel:
             end_ids=_given("end_ids", end_ids, special and (special.end, special.eos)),
             max_new_tokens=max_new_tokens,
             sampling=Sampling(temperature, top_k, top_p, seed),
-            tiles=self._tiles(),
+            tiles=self._tiles,
         )[0]
 
     def generate(
@@ -166,7 +166,7 @@ class LanguageModel:
             end_ids=_given("eos_ids", eos_ids, self._eos_ids()),
             max_new_tokens=max_new_tokens,
             sampling=Sampling(temperature, top_k, top_p, seed, repetition_penalty),
-            tiles=self._tiles(),
+            tiles=self._tiles,
             on_token=on_token,
         )
 

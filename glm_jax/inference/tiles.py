@@ -33,6 +33,11 @@ MOST_ROWS = 32
 Tiles = dict[str, jax.Array]
 
 
+def no_tiles() -> Tiles | None:
+    """For those who take a function that gives tiles, to use the parameters as they are."""
+    return None
+
+
 def make_tiles(config: ModelConfig, params: Params) -> Tiles | None:
     """Copies every matrix into tiles of compute_dtype.
 

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from glm_jax.errors import UserError
-from glm_jax.inference.sampling import Sampling, filter_logits, greedy, sample
+from glm_jax.inference.sampling import (
+    Chooser,
+    Sampling,
+    filter_logits,
+    greedy,
+    penalise,
+    row_keys,
+    sample,
+)
 
 PROBABILITIES = np.array([0.05, 0.5, 0.2, 0.25])
 LOGITS = jnp.log(jnp.asarray(PROBABILITIES, jnp.float32))
@@ -74,3 +82,42 @@ def test_greedy_takes_the_lower_of_equals():
 def test_settings_out_of_range_are_named(options, message):
     with pytest.raises(UserError, match=message):
         Sampling(**options)
+
+
+def test_a_penalty_divides_what_speaks_for_an_id():
+    logits = jnp.array([[4.0, -3.0, 0.0, 1.0], [4.0, -3.0, 0.0, 1.0]])
+    seen = jnp.array([[True, True, True, False], [False, False, True, True]])
+    expected = [[2.0, -6.0, 0.0, 1.0], [4.0, -3.0, 0.0, 0.5]]
+    assert penalise(logits, seen, 2.0).tolist() == expected
+
+
+def test_the_penalty_comes_before_all_else():
+    # Halved, the best score, 3, falls behind the second, 2.
+    logits, seen = jnp.array([[3.0, 2.0, -9.0]]), jnp.array([[True, False, False]])
+    for options in ({}, {"temperature": 1.0, "top_k": 1}, {"temperature": 1.0, "top_p": 0.01}):
+        sampling = Sampling(repetition_penalty=2.0, **options)
+        chooser = Chooser.create(sampling, row_keys(0, [[1]], 1))
+        assert chooser.choose(logits, jnp.int32(0), seen).tolist() == [1]
+        assert chooser.choose(logits, jnp.int32(0), seen * False).tolist() == [0]
+
+
+def test_keys_are_of_the_row_and_its_copies():
+    def numbers(rows, size, seed=0):
+        return np.asarray(jax.random.key_data(row_keys(seed, rows, size))).tolist()
+
+    three = numbers([[5, 9], [7], [5, 9]], 4)
+    assert numbers([[7], [5, 9]], 2) == [three[1], three[0]]
+    assert len({tuple(key) for key in [*three, numbers([[7]], 1, seed=1)[0]]}) == 5
+
+
+def test_rows_draw_by_their_own_keys():
+    logits = jnp.tile(LOGITS, (3, 1))
+    keys = row_keys(0, [[1], [2], [3]], 3)
+    draws = {}
+    for options in ({}, {"top_k": 3}):
+        chooser = Chooser.create(Sampling(temperature=1.0, **options), keys)
+        draws = [chooser.choose(logits, jnp.int32(step), None).tolist() for step in range(20)]
+        alone = Chooser.create(Sampling(temperature=1.0, **options), keys[1:2])
+        expected = [alone.choose(LOGITS[None], jnp.int32(step), None)[0] for step in range(20)]
+        assert [draw[1] for draw in draws] == expected
+        assert len({tuple(row) for row in zip(*draws, strict=True)}) == 3
