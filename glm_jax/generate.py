@@ -1,23 +1,19 @@
-"""Fills the blanks of a text: `python -m glm_jax.generate --checkpoint DIR 'text with [MASK]'`."""
+"""Fills the blanks of a text or, with a causal model, continues it.
+
+python -m glm_jax.generate --checkpoint DIR 'text with [MASK]'
+python -m glm_jax.generate --checkpoint DIR_OF_A_CAUSAL_MODEL 'text that goes on'
+"""
 
 import argparse
-import re
+import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from glm_jax import cli
 from glm_jax.errors import UserError
-from glm_jax.special_tokens import SPELLINGS
 
-if TYPE_CHECKING:
-    from glm_jax.inference.language_model import LanguageModel
-    from glm_jax.interop.tokenizers import Tokenizer
-
-MASKS = [SPELLINGS[role] for role in ("mask", "gmask", "smask")]
-_AT_MASKS = re.compile("|".join(map(re.escape, MASKS)))
-_BOLD, _PLAIN = "\033[1m", "\033[0m"
+_OPTIONS = ("max_new_tokens", "temperature", "top_k", "top_p", "seed")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,61 +21,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.interactive == (args.prompt is not None):
         raise UserError("give one of: a prompt, - for a prompt on standard input, --interactive")
     prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
-    if prompt is not None:
-        # Said before a model is loaded for nothing.
-        check_prompt(prompt)
 
     from glm_jax.inference.language_model import load
+    from glm_jax.inference.texts import complete_text
 
     model = load(args.checkpoint)
-    names = ("max_new_tokens", "temperature", "top_k", "top_p", "seed")
-    options = {name: getattr(args, name) for name in names}
+    options = {name: getattr(args, name) for name in _OPTIONS}
+
+    def complete(prompt: str) -> None:
+        complete_text(model, prompt, write, bold=sys.stdout.isatty(), **options)
+
+    write = functools.partial(print, end="", flush=True)
     if prompt is None:
-        return _interact(model, options)
-    print(fill_text(model, prompt, bold=sys.stdout.isatty(), **options))
+        return _interact(complete)
+    complete(prompt)
     return 0
 
 
-def fill_text(model: "LanguageModel", prompt: str, bold: bool = False, **options: Any) -> str:
-    """Returns the prompt with its blanks filled in.
-
-        the [MASK] is good -> the [light] is good
-
-    Args:
-      model: with a tokenizer.
-      prompt: text with at least one of `MASKS`.
-      bold: mark answers by bold type instead of brackets.
-      **options: of `LanguageModel.fill_blanks`.
-
-    Raises:
-      UserError: no blank in the prompt, a model without a tokenizer, or a text too long for it.
-    """
-    check_prompt(prompt)
-    prompt = prompt.rstrip()
-    if model.tokenizer is None:
-        raise UserError("the checkpoint holds no tokenizer.model, which text needs")
-    answers = model.fill_blanks(prompt_ids(model.tokenizer, prompt), **options)
-    texts = iter([model.tokenizer.decode(ids, skip_special=True).strip() for ids in answers])
-    left, right = (_BOLD, _PLAIN) if bold else ("[", "]")
-    return _AT_MASKS.sub(lambda _: f"{left}{next(texts)}{right}", prompt)
-
-
-def prompt_ids(tokenizer: "Tokenizer", prompt: str) -> list[int]:
-    """The ids of a prompt as training has them: [CLS], the text, eos.
-
-    There is no eos where the text goes on: after a [gMASK] at its end (the published rule).
-    """
-    ids = [tokenizer.special.cls, *tokenizer.encode(prompt, allow_special=True)]
-    return ids if ids[-1] == tokenizer.special.gmask else [*ids, tokenizer.special.eos]
-
-
-def check_prompt(prompt: str) -> None:
-    """Raises UserError where there is nothing to fill."""
-    if not _AT_MASKS.search(prompt):
-        raise UserError(f"no blank in the prompt; write {', '.join(MASKS[:-1])} or {MASKS[-1]}")
-
-
-def _interact(model: "LanguageModel", options: dict[str, Any]) -> int:
+def _interact(complete: Callable[[str], None]) -> int:
     """A prompt a line, until the end of the input."""
     shown = "> " if sys.stdin.isatty() else ""
     while True:
@@ -88,7 +47,7 @@ def _interact(model: "LanguageModel", options: dict[str, Any]) -> int:
         except EOFError:
             return 0
         try:
-            print(fill_text(model, prompt, bold=sys.stdout.isatty(), **options), flush=True)
+            complete(prompt)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
 
@@ -96,10 +55,11 @@ def _interact(model: "LanguageModel", options: dict[str, Any]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m glm_jax.generate",
-        description="Fills the blanks of a text, from left to right.",
+        description="Fills the blanks of a text, from left to right, or continues it, if the "
+        "checkpoint is of a causal model (ChatGLM2 and later).",
         epilog="[MASK] stands for some words, [sMASK] for a sentence, [gMASK] for a long stretch.",
     )
-    parser.add_argument("prompt", nargs="?", help="text with blanks; - reads it from stdin")
+    parser.add_argument("prompt", nargs="?", help="the text; - reads it from stdin")
     parser.add_argument(
         "--checkpoint",
         required=True,

@@ -1,13 +1,19 @@
 import io
 import subprocess
 import sys
-import types
 
+import jax
 import pytest
 
 import glm_jax
+from glm_jax.config import MeshConfig, ModelConfig
 from glm_jax.errors import UserError
-from glm_jax.generate import fill_text, main, prompt_ids
+from glm_jax.generate import main
+from glm_jax.inference import language_model
+from glm_jax.inference.language_model import LanguageModel
+from glm_jax.inference.texts import blanked_ids
+from glm_jax.models.params import create_params
+from glm_jax.sharding import make_mesh
 
 TOKENIZER = glm_jax.load_tokenizer("bundled")
 SPECIAL = TOKENIZER.special
@@ -17,6 +23,7 @@ class Filler:
     """Stands for a model: every blank is filled with the same words."""
 
     tokenizer = TOKENIZER
+    config = ModelConfig()
 
     def __init__(self, *words):
         self.words, self.asked = words, None
@@ -31,24 +38,8 @@ class Filler:
 def loaded(monkeypatch):
     """Makes `load` return a Filler and records what was asked for."""
     model = Filler("light", "very good")
-    module = types.SimpleNamespace(load=lambda path: model)
-    monkeypatch.setitem(sys.modules, "glm_jax.inference.language_model", module)
+    monkeypatch.setattr(language_model, "load", lambda path: model)
     return model
-
-
-def test_a_prompt_is_framed_as_in_training():
-    words = TOKENIZER.encode("the [MASK] was", allow_special=True)
-    assert prompt_ids(TOKENIZER, "the [MASK] was") == [SPECIAL.cls, *words, SPECIAL.eos]
-    assert prompt_ids(TOKENIZER, "the [gMASK]")[-1] == SPECIAL.gmask
-    assert prompt_ids(TOKENIZER, "the [MASK]")[-2:] == [SPECIAL.mask, SPECIAL.eos]
-    assert prompt_ids(TOKENIZER, "[gMASK] the")[-1] == SPECIAL.eos
-
-
-def test_blanks_are_filled_in_order_and_marked():
-    model = Filler("light", "very good")
-    assert fill_text(model, "the [MASK] is [sMASK].\n") == "the [light] is [very good]."
-    bold = fill_text(model, "the [MASK] is [sMASK].", bold=True)
-    assert bold == "the \033[1mlight\033[0m is \033[1mvery good\033[0m."
 
 
 def test_the_command_passes_its_options_on(loaded, capsys):
@@ -56,7 +47,7 @@ def test_the_command_passes_its_options_on(loaded, capsys):
     assert main([*arguments, "--top_k", "5", "--top_p", "0.9", "--seed", "3"]) == 0
     assert capsys.readouterr().out == "the [light] is [very good].\n"
     ids, options = loaded.asked
-    assert ids == prompt_ids(TOKENIZER, "the [MASK] is [MASK].")
+    assert ids == blanked_ids(TOKENIZER, "the [MASK] is [MASK].")
     assert options == {
         "max_new_tokens": 64,
         "temperature": 0.7,
@@ -86,25 +77,38 @@ def test_there_is_one_prompt(arguments):
         main(["--checkpoint", "x", *arguments])
 
 
-def test_a_model_without_a_tokenizer_says_so():
-    model = Filler("light")
-    model.tokenizer = None
-    with pytest.raises(UserError, match=r"no tokenizer.model"):
-        fill_text(model, "the [MASK]")
+def test_a_trained_causal_model_continues_a_prompt(tmp_path, capsys):
+    config = ModelConfig(
+        vocab_size=TOKENIZER.vocab_size,
+        num_layers=1,
+        embed_dim=16,
+        num_heads=2,
+        position_encoding="rotary",
+        max_positions=64,
+        initializer_range=0.5,
+    )
+    params = create_params(config, make_mesh(MeshConfig(), jax.devices()[:1]), seed=0)
+    lm = LanguageModel(config, params, TOKENIZER)
+    lm.save(tmp_path / "run", format="orbax")
+    ids = [SPECIAL.gmask, SPECIAL.start, *TOKENIZER.encode("the light")]
+    (answer,) = lm.generate([ids], max_new_tokens=6)
+    arguments = ["--checkpoint", str(tmp_path / "run"), "the light", "--max_new_tokens", "6"]
+    assert main(arguments) == 0
+    expected = TOKENIZER.decode([*ids[2:], *answer], skip_special=True)
+    assert capsys.readouterr().out == expected + "\n"
+    assert len(expected) > len("the light")
+
+
+def test_a_model_that_fills_blanks_wants_one(loaded):
+    with pytest.raises(UserError, match=r"no blank in the prompt; write \[MASK\]"):
+        main(["--checkpoint", "x", "no blank here"])
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize(
-    ("prompt", "message"),
-    [
-        ("no blank here", "error: no blank in the prompt; write [MASK], [gMASK] or [sMASK]\n"),
-        ("the [MASK]", "error: no directory 'nowhere'; a model of a hub must be downloaded first"),
-    ],
-)
-def test_a_mistake_is_one_sentence_and_status_2(prompt, message, tmp_path):
-    command = [sys.executable, "-m", "glm_jax.generate", "--checkpoint", "nowhere", prompt]
+def test_a_mistake_is_one_sentence_and_status_2(tmp_path):
+    command = [sys.executable, "-m", "glm_jax.generate", "--checkpoint", "nowhere", "the [MASK]"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr.startswith(message)
+    assert done.stderr.startswith("error: no directory 'nowhere'; a model of a hub must be")
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""

@@ -172,8 +172,13 @@ def _continue(
     return run(model, rows, places, chooser, end_ids, limit)
 
 
+def continues_texts(config: ModelConfig) -> bool:
+    """Whether a model continues texts; those with two learned tables (GLM, 2021) fill blanks."""
+    return config.position_encoding != "learned_block"
+
+
 def _check(rows: Sequence[Sequence[int]], config: ModelConfig, max_new_tokens: int) -> None:
-    if config.position_encoding == "learned_block":
+    if not continues_texts(config):
         raise UserError(
             "this model fills blanks and does not continue texts (its positions are two learned "
             "tables, as GLM's); put a mask where text is wanted and use fill_blanks"

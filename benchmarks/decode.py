@@ -1,0 +1,218 @@
+"""Speed of greedy generation on CPU, beside transformers where it and torch are installed.
+
+python benchmarks/decode.py [--layers 8] [--rounds 5] [--threads 2]
+
+A GLM-4 (grouped heads, SwiGLU, rotary positions) of random parameters in float32 continues prompts
+by a fixed number of tokens, for 1 row and for 8; transformers does it with `GlmForCausalLM`'s
+`generate`. Each side runs in a process of its own, and they take turns, so that what else goes on
+on the machine slows both. The last line is a JSON object; `tokens_per_second_batch_N` counts new
+tokens of all rows over the whole call, prompt included, and is the median.
+
+torch's threads wait for each other in a loop: where other programs hold one of the cores, its times
+and CPU seconds both grow many times over. There, compare with `--threads 1`.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+BATCH_SIZES = (1, 8)
+
+
+def make_prompts(args: argparse.Namespace, batch_size: int) -> np.ndarray:
+    random = np.random.default_rng(0)
+    return random.integers(0, args.vocab_size, (batch_size, args.prompt))
+
+
+def jax_side(args: argparse.Namespace) -> tuple[Callable[[int], None], dict[str, Any]]:
+    """Generation for a batch size, and the versions."""
+    import jax
+
+    from glm_jax.config import MeshConfig, ModelConfig
+    from glm_jax.inference.language_model import LanguageModel
+    from glm_jax.models.params import count_params, create_params
+    from glm_jax.sharding import make_mesh
+
+    config = ModelConfig(
+        vocab_size=args.vocab_size,
+        num_layers=args.layers,
+        embed_dim=args.width,
+        num_heads=args.heads,
+        num_kv_heads=args.kv_heads,
+        mlp_dim=args.mlp_width,
+        activation="swiglu",
+        norm="rms_norm",
+        biases="qkv",
+        tied_embeddings=False,
+        position_encoding="rotary",
+        max_positions=args.prompt + args.new_tokens,
+        scan_layers=False,
+    )
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    lm = LanguageModel(config, create_params(config, mesh, seed=0))
+
+    def generate(batch_size: int) -> None:
+        prompts = make_prompts(args, batch_size).tolist()
+        answers = lm.generate(prompts, max_new_tokens=args.new_tokens, eos_ids=[])
+        assert {len(answer) for answer in answers} == {args.new_tokens}
+
+    # All but the word table is read in every step.
+    read = 4 * (count_params(config) - args.vocab_size * args.width)
+    return generate, {"jax_version": jax.__version__, "weight_bytes_per_step": read}
+
+
+def transformers_side(args: argparse.Namespace) -> tuple[Callable[[int], None], dict[str, Any]]:
+    """The same with transformers."""
+    import torch
+    import transformers
+
+    torch.set_num_threads(args.threads)
+    config = transformers.GlmConfig(
+        vocab_size=args.vocab_size,
+        hidden_size=args.width,
+        intermediate_size=args.mlp_width,
+        num_hidden_layers=args.layers,
+        num_attention_heads=args.heads,
+        num_key_value_heads=args.kv_heads,
+        head_dim=args.width // args.heads,
+        max_position_embeddings=args.prompt + args.new_tokens,
+        attention_bias=True,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    model = transformers.GlmForCausalLM(config).eval().float()
+
+    def generate(batch_size: int) -> None:
+        ids = torch.from_numpy(make_prompts(args, batch_size))
+        with torch.inference_mode():
+            output = model.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=args.new_tokens,
+                do_sample=False,
+            )
+        assert output.shape == (batch_size, args.prompt + args.new_tokens)
+
+    versions = {"torch_version": torch.__version__}
+    return generate, versions | {"transformers_version": transformers.__version__}
+
+
+SIDES = {"jax": jax_side, "transformers": transformers_side}
+
+
+def serve(args: argparse.Namespace) -> None:
+    """Generates once for every batch size that a line of standard input names."""
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    generate, facts = SIDES[args.serve](args)
+    for batch_size in BATCH_SIZES:
+        generate(batch_size)
+    print(json.dumps(facts), flush=True)
+    for line in sys.stdin:
+        wall, cpu = time.perf_counter(), time.process_time()
+        generate(int(line))
+        took = [time.perf_counter() - wall, time.process_time() - cpu]
+        print(json.dumps(took), flush=True)
+
+
+def start(side: str, threads: int) -> subprocess.Popen:
+    """A process that serves one side on `threads` cores."""
+    cores = sorted(os.sched_getaffinity(0))[:threads]
+    return subprocess.Popen(
+        [sys.executable, __file__, *sys.argv[1:], "--serve", side],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+        preexec_fn=lambda: os.sched_setaffinity(0, cores),
+    )
+
+
+def main() -> None:
+    args = _parser().parse_args()
+    if args.serve:
+        return serve(args)
+
+    found = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
+    sides = ["jax", "transformers"] if found and not args.no_transformers else ["jax"]
+    servers = {side: start(side, args.threads) for side in sides}
+    result: dict[str, Any] = {"benchmark": "decode"}
+    for server in servers.values():
+        result |= json.loads(read(server))
+    for batch_size in BATCH_SIZES:
+        result |= compare(servers, batch_size, args)
+    for server in servers.values():
+        server.communicate()
+    names = ("layers", "width", "heads", "kv_heads", "mlp_width", "vocab_size")
+    names += ("prompt", "new_tokens", "threads", "rounds")
+    result |= {name: getattr(args, name) for name in names}
+    result["python"] = platform.python_version()
+    print(json.dumps(result))
+
+
+def compare(
+    servers: dict[str, subprocess.Popen], batch_size: int, args: argparse.Namespace
+) -> dict[str, float]:
+    """All rounds of one batch size: speeds, and how many times that of transformers."""
+    took: dict[str, list[list[float]]] = {side: [] for side in servers}
+    for number in range(args.rounds):
+        for side, server in servers.items():
+            assert server.stdin is not None
+            server.stdin.write(f"{batch_size}\n")
+            server.stdin.flush()
+            took[side].append(json.loads(read(server)))
+        shown = {side: round(times[-1][0], 3) for side, times in took.items()}
+        print(f"batch {batch_size}, round {number + 1}: {shown} s", flush=True)
+    result, tokens = {}, batch_size * args.new_tokens
+    for side, times in took.items():
+        prefix = "" if side == "jax" else f"{side}_"
+        wall, cpu = (statistics.median(time) for time in zip(*times, strict=True))
+        result[f"{prefix}tokens_per_second_batch_{batch_size}"] = round(tokens / wall, 1)
+        result[f"{prefix}cpu_seconds_per_token_batch_{batch_size}"] = round(cpu / tokens, 6)
+    for index, name in enumerate(("times_transformers", "times_transformers_cpu")):
+        if len(took) == 2:
+            pairs = zip(took["jax"], took["transformers"], strict=True)
+            ratio = statistics.median(theirs[index] / ours[index] for ours, theirs in pairs)
+            result[f"{name}_batch_{batch_size}"] = round(ratio, 3)
+    return result
+
+
+def read(server: subprocess.Popen) -> str:
+    assert server.stdout is not None
+    line = server.stdout.readline()
+    if not line:
+        raise RuntimeError("a side of the benchmark ended; its message is above")
+    return line
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name, default in (
+        ("layers", 8),
+        ("width", 512),
+        ("heads", 8),
+        ("kv_heads", 2),
+        ("mlp_width", 1712),
+        ("vocab_size", 8192),
+        ("prompt", 64),
+        ("new_tokens", 64),
+        ("threads", 2),
+        ("rounds", 5),
+    ):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--no_transformers", action="store_true")
+    parser.add_argument("--serve", choices=sorted(SIDES), help=argparse.SUPPRESS)
+    return parser
+
+
+if __name__ == "__main__":
+    main()
