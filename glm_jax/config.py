@@ -371,11 +371,14 @@ class MeshConfig:
       data: replicas of the parameters; batch rows are split over it.
       fsdp: parameters, optimizer state and batch rows are split over it.
       tensor: heads, MLP width and vocabulary are split over it.
+      sequence: the places of a row are split over it; each device gathers the keys and values of
+        the whole row.
     """
 
     data: int = -1
     fsdp: int = 1
     tensor: int = 1
+    sequence: int = 1
 
     def __post_init__(self):
         sizes = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}

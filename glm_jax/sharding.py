@@ -5,7 +5,8 @@ mesh axis (`MESH_AXES`):
 
     layers/3/attention/query/kernel [D, N, H] -> (embed, heads, head_dim) -> P("fsdp", "tensor")
 
-Rows of a batch are split over ("data", "fsdp"); XLA derives everything else.
+Rows of a batch are split over ("data", "fsdp"), the places of a row over "sequence"; XLA derives
+everything else.
 """
 
 import itertools
@@ -20,7 +21,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from glm_jax.config import MeshConfig
 from glm_jax.errors import UserError
 
-AXES = ("data", "fsdp", "tensor")
+AXES = ("data", "fsdp", "tensor", "sequence")
 BATCH_AXES = ("data", "fsdp")
 
 # Parameter path (the number of a listed layer left out) -> logical axis of each dimension.
@@ -57,7 +58,7 @@ WHOLE_IF_INDIVISIBLE = frozenset({"kv_heads"})
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Arranges devices along ("data", "fsdp", "tensor").
+    """Arranges devices along ("data", "fsdp", "tensor", "sequence").
 
     Args:
       config: the size of each axis; one may be -1 and takes what the others leave.
@@ -78,22 +79,25 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
         asked = ", ".join(f"mesh.{a}={getattr(config, a)}" for a in AXES)
         raise UserError(
             f"{asked} asks for {'a multiple of ' if -1 in sizes else ''}{known} devices; there are "
-            f"{len(devices)}; sizes (data, fsdp, tensor) that fit: {_choices(len(devices), sizes)}"
+            f"{len(devices)}; sizes ({', '.join(AXES)}) that fit: {_choices(len(devices), sizes)}"
         )
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    axis_types = (AxisType.Auto,) * len(AXES)
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=axis_types, devices=devices)
 
 
 def _choices(num_devices: int, asked: list[int]) -> str:
     """The shapes that use all devices, those that change fewest of the sizes asked for first."""
     divisors = [n for n in range(1, num_devices + 1) if num_devices % n == 0]
-    shapes = [s for s in itertools.product(divisors, repeat=3) if math.prod(s) == num_devices]
+    shapes = [
+        s for s in itertools.product(divisors, repeat=len(AXES)) if math.prod(s) == num_devices
+    ]
     shapes.sort(key=lambda shape: sum(a != b for a, b in zip(shape, asked, strict=True)))
     return ", ".join(map(str, shapes[:4]))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows over ("data", "fsdp"), for every field [B, T] of a Batch."""
-    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+    """Rows over ("data", "fsdp"), places over "sequence", for every field [B, T] of a Batch."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES, "sequence"))
 
 
 def row_groups(mesh: Mesh) -> int:
@@ -162,8 +166,8 @@ def _spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
 
 
 def constrain_rows(x: jax.Array) -> jax.Array:
-    """Keeps activations [B, ...] split by rows, where a mesh is set (`jax.set_mesh`)."""
+    """Keeps activations [B, T, ...] split as their batch is, where a mesh is set."""
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or not set(BATCH_AXES) <= set(mesh.axis_names):
+    if mesh.empty or not set(AXES) <= set(mesh.axis_names):
         return x
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(BATCH_AXES))
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(BATCH_AXES, "sequence"))

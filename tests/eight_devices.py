@@ -24,7 +24,7 @@ CONFIG = ModelConfig(
     attention_dropout_rate=0.1,
     scan_layers=False,
 )
-SIZES = [(2, 2, 2), (1, 2, 4)]
+SIZES = [(2, 2, 2, 1), (1, 2, 4, 1), (1, 2, 2, 2)]
 
 
 def rows():
@@ -64,8 +64,8 @@ def main():
     ids = [1, 2, 40, 3, 40]
     options = {"mask_ids": [40], "start_id": 5, "end_ids": [6], "max_new_tokens": 4}
     answers = model.fill_blanks(ids, **options)
-    for data, fsdp, tensor in SIZES:
-        mesh = make_mesh(MeshConfig(data, fsdp, tensor))
+    for data, fsdp, tensor, sequence in SIZES:
+        mesh = make_mesh(MeshConfig(data, fsdp, tensor, sequence))
         split = create_params(CONFIG, mesh, seed=0)
         for path, leaf in to_paths(split).items():
             np.testing.assert_array_equal(leaf, to_paths(params)[path], err_msg=path)
@@ -78,7 +78,7 @@ def main():
         stacked = jax.jit(stack_layers)(split)
         np.testing.assert_allclose(hidden_with_dropout(stacked, mesh), hidden, atol=2e-5)
         assert ours.fill_blanks(ids, **options) == answers
-        print(f"{data}x{fsdp}x{tensor}")
+        print(f"{data}x{fsdp}x{tensor}x{sequence}")
 
 
 if __name__ == "__main__":

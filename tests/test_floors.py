@@ -16,7 +16,7 @@ FLOORS = {
         ["errors", "special_tokens", "batch", "config", "config_files", "corruption", "bundled"], 0
     ),
     **dict.fromkeys(["models", "kernels", "sharding"], 1),
-    **dict.fromkeys(["data", "training", "inference", "interop"], 2),
+    **dict.fromkeys(["data", "training", "inference", "interop", "planning"], 2),
     "tasks": 3,
 }
 FORBIDDEN = {

@@ -18,23 +18,26 @@ CONFIG = ModelConfig(
 )
 
 
-def abstract_mesh(data=1, fsdp=1, tensor=1):
-    return AbstractMesh((data, fsdp, tensor), AXES, axis_types=(AxisType.Auto,) * 3)
+def abstract_mesh(data=1, fsdp=1, tensor=1, sequence=1):
+    return AbstractMesh((data, fsdp, tensor, sequence), AXES, axis_types=(AxisType.Auto,) * 4)
 
 
 def test_the_rest_of_the_devices_go_to_the_axis_of_minus_one():
     mesh = make_mesh(MeshConfig())
-    assert dict(mesh.shape) == {"data": jax.device_count(), "fsdp": 1, "tensor": 1}
+    assert dict(mesh.shape) == {"data": jax.device_count(), "fsdp": 1, "tensor": 1, "sequence": 1}
     assert set(mesh.axis_types) == {AxisType.Auto}
-    assert batch_sharding(mesh).spec == P(("data", "fsdp"))
+    assert batch_sharding(mesh).spec == P(("data", "fsdp"), "sequence")
 
 
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (MeshConfig(data=-1, fsdp=3), r"multiple of 3 devices; there are 8; .*\(\d, \d, \d\)"),
-        (MeshConfig(data=4, fsdp=4), r"mesh.data=4, mesh.fsdp=4, mesh.tensor=1 .* 16 devices"),
-        (MeshConfig(data=2, fsdp=2, tensor=1), r"4 devices; there are 8; .*\(2, 2, 2\)"),
+        (MeshConfig(data=-1, fsdp=3), r"multiple of 3 devices; there are 8; .*\(\d, \d, \d, \d\)"),
+        (
+            MeshConfig(data=4, fsdp=4),
+            r"mesh.data=4, mesh.fsdp=4, mesh.tensor=1, mesh.sequence=1 .* 16 devices",
+        ),
+        (MeshConfig(data=2, fsdp=2, tensor=1), r"4 devices; there are 8; .*\(2, 2, 2, 1\)"),
     ],
 )
 def test_a_mesh_that_does_not_fit_names_both_numbers_and_what_does(config, message):
@@ -84,4 +87,4 @@ def test_eight_devices_compute_what_one_does():
     script = Path(__file__).with_name("eight_devices.py")
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.split() == ["2x2x2", "1x2x4"]
+    assert done.stdout.split() == ["2x2x2x1", "1x2x4x1", "1x2x2x2"]

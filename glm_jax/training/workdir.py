@@ -28,6 +28,7 @@ MAY_CHANGE = {
     "data.store",
     "mesh.data",
     "mesh.fsdp",
+    "mesh.sequence",
     "mesh.tensor",
     "model.attention_backend",
     "model.remat",
