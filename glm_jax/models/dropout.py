@@ -20,16 +20,29 @@ def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
 
 
 def keep_mask(key: jax.Array, rate: float, shape: tuple[int, ...]) -> jax.Array:
-    """Draws which entries stay: bool of `shape` (two axes at least), true with 1 - rate.
+    """Draws which entries stay: bool of `shape` (two axes at least), true with 1 - rate."""
+    start, stride = row_seeds(key, (*shape[:-2], 1, 1))
+    place = jax.lax.iota(jnp.uint32, math.prod(shape[-2:])).reshape(shape[-2:])
+    return jnp.broadcast_to(keeps(start + place * stride, rate), shape)
+
+
+def row_seeds(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """[2, *shape] uint32: where each row of the mask starts to count, and its stride.
+
+    Strides differ, so that no two rows run through the same numbers.
+    """
+    start, stride = jax.random.bits(key, (2, *shape), jnp.uint32)
+    return jnp.stack([start, stride | 1])
+
+
+def keeps(count: jax.Array, rate: float) -> jax.Array:
+    """Whether the entry that was counted uint32 `count` (start + place * stride) stays.
 
     The scrambler is a 32-bit mixer of little bias (C. Wellons, "Prospecting for hash functions",
-    2018); strides differ, so that no two rows run through the same numbers.
+    2018).
     """
     if rate >= 1.0:
-        return jnp.zeros(shape, jnp.bool_)
-    start, stride = jax.random.bits(key, (2, *shape[:-2], 1, 1), jnp.uint32)
-    place = jax.lax.iota(jnp.uint32, math.prod(shape[-2:])).reshape(shape[-2:])
-    x = start + place * (stride | 1)
-    x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
+        return jnp.zeros(count.shape, jnp.bool_)
+    x = (count ^ (count >> 16)) * jnp.uint32(0x7FEB352D)
     x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
     return (x ^ (x >> 16)) >= jnp.uint32(round(rate * 2**32))

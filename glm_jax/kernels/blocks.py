@@ -1,0 +1,144 @@
+"""Which blocks of queries and keys meet: the list of steps a kernel goes through.
+
+Scores are computed block by block, and an interval per query says which blocks hold anything. A
+block is PARTIAL where some query of it sees some key of it, WHOLE where all see all, so that it
+needs no mask, and EMPTY where nobody sees anything. Eight queries over eight keys in blocks of two,
+two texts of four places, the first with a prefix of two, the second causal:
+
+    keys      0 1 2 3 4 5 6 7
+    query 0   x x . .                       kinds [4, 4]    W . . .
+          1   x x . .                                       W P . .
+          2   x x x .                                       . . P .
+          3   x x x x                                       . . W P
+          4           x . . .
+          5           x x . .               steps, one output block after the other:
+          6           x x x .                 by query   (0,0) (1,0) (1,1) (2,2) (3,2) (3,3)
+          7           x x x x                 by key     (0,0) (1,0) (1,1) (2,2) (3,2) (3,3)
+
+Only those steps are run: six of sixteen here. An output block that meets nothing still has one step,
+EMPTY, since its zeros must be written. All of this is jnp on the bounds; the kernels read the list
+from scalar memory, one packed int32 a step.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+EMPTY, PARTIAL, WHOLE = 0, 1, 2
+
+# A packed step: outer block (13 bits), inner block (14), first and last of its outer block, kind.
+_OUTER, _INNER, _FIRST, _LAST = 18, 4, 3, 2
+MAX_BLOCKS = 1 << (31 - _OUTER)
+
+LANES = 128
+
+
+class Steps(NamedTuple):
+    """What a kernel goes through for each row of the batch.
+
+    Attributes:
+      packed: [B * size] int32, rows one after the other; `unpack` reads an entry. Behind the steps
+        of a row come EMPTY ones on its last blocks, which fetch and write nothing.
+      count: int32, the most steps that a row has; a kernel's grid ends there.
+      size: steps that there is room for in a row.
+    """
+
+    packed: jax.Array
+    count: jax.Array
+    size: int
+
+
+class Step(NamedTuple):
+    """One step: the outer block (of the output) meets the inner one."""
+
+    outer: jax.Array
+    inner: jax.Array
+    is_first: jax.Array
+    is_last: jax.Array
+    kind: jax.Array
+
+
+def block_size(length: int, largest: int) -> int:
+    """The multiple of 128 that cuts `length` into the fewest blocks with the least padding.
+
+    >>> [block_size(n, 512) for n in (1, 128, 512, 520, 1000, 2048)]
+    [128, 128, 512, 384, 512, 512]
+    """
+    count = -(-length // largest)
+    return -(-length // (count * LANES)) * LANES
+
+
+def block_kinds(
+    attend_start: jax.Array, attend_end: jax.Array, block_q: int, block_k: int, num_key_blocks: int
+) -> jax.Array:
+    """EMPTY, PARTIAL or WHOLE for every pair of blocks.
+
+    A query with the empty interval makes no block of keys needed, and no block whole. Between the
+    first and the last key that a block of queries sees every block counts as PARTIAL at least.
+
+    Args:
+      attend_start, attend_end: [B, T] int32; T is a multiple of block_q.
+      block_q, block_k: places in a block.
+      num_key_blocks: blocks of keys.
+
+    Returns:
+      [B, T / block_q, num_key_blocks] int32.
+    """
+    start = attend_start.reshape(attend_start.shape[0], -1, block_q)
+    end = attend_end.reshape(start.shape)
+    sees = start < end
+    lowest = jnp.min(jnp.where(sees, start, num_key_blocks * block_k), axis=-1)[..., None]
+    highest = jnp.max(jnp.where(sees, end, 0), axis=-1)[..., None]
+    left = jnp.arange(num_key_blocks, dtype=jnp.int32) * block_k
+    right = left + block_k
+    needed = (lowest < right) & (left < highest)
+    whole = (jnp.max(start, axis=-1)[..., None] <= left) & (
+        right <= jnp.min(end, axis=-1)[..., None]
+    )
+    return needed.astype(jnp.int32) + (needed & whole).astype(jnp.int32)
+
+
+def list_steps(kinds: jax.Array) -> Steps:
+    """The steps of every outer block, from its first inner block that is needed to its last.
+
+    Args:
+      kinds: [B, outer, inner] of `block_kinds`, or with the last two axes turned.
+    """
+    rows, outer, inner = kinds.shape
+    needed = kinds > EMPTY
+    low = jnp.argmax(needed, axis=-1).astype(jnp.int32)
+    high = inner - jnp.argmax(needed[..., ::-1], axis=-1).astype(jnp.int32)
+    # An outer block that meets nothing has the one step that writes its zeros.
+    count = jnp.where(jnp.any(needed, axis=-1), high - low, 1)
+    stop = jnp.cumsum(count, axis=-1, dtype=jnp.int32)
+    index = jnp.arange(outer * inner, dtype=jnp.int32)
+    passed = jnp.sum(index[:, None] >= stop[:, None, :], axis=-1, dtype=jnp.int32)
+    at = jnp.minimum(passed, outer - 1)
+
+    def pick(values: jax.Array) -> jax.Array:
+        return jnp.take_along_axis(values, at, axis=-1)
+
+    begin = pick(stop - count)
+    place = pick(low) + jnp.minimum(index - begin, pick(count) - 1)
+    inside = passed < outer
+    kind = jnp.take_along_axis(kinds.reshape(rows, -1), at * inner + place, axis=-1)
+    packed = (
+        (at << _OUTER)
+        | (place << _INNER)
+        | ((inside & (index == begin)).astype(jnp.int32) << _FIRST)
+        | ((inside & (index == pick(stop) - 1)).astype(jnp.int32) << _LAST)
+        | jnp.where(inside, kind, EMPTY)
+    )
+    return Steps(packed.reshape(-1), jnp.max(stop[:, -1]), outer * inner)
+
+
+def unpack(entry: jax.Array) -> Step:
+    """The parts of a packed step."""
+    return Step(
+        outer=entry >> _OUTER,
+        inner=(entry >> _INNER) & ((1 << (_OUTER - _INNER)) - 1),
+        is_first=(entry >> _FIRST) & 1 == 1,
+        is_last=(entry >> _LAST) & 1 == 1,
+        kind=entry & 3,
+    )
