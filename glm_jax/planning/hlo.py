@@ -1,0 +1,229 @@
+"""What a compiled TPU program costs, read from its text: cycles, kernels, collectives, loops.
+
+`compiled.as_text()` is the optimised HLO. libtpu writes the cycles it expects beside every fusion:
+
+    %fusion.3 = bf16[512,256]{1,0} fusion(%x), calls=%f, .. {"estimated_cycles":"5212"}
+    %while.1 = (s32[], ..) while(%t), condition=%less_than_28, body=%layer
+
+and what stands in a loop's body counts as often as the loop turns (`compiled.cost_analysis()`
+counts it once, so it is of no use for a model whose layers are scanned). Kernels and collectives
+have no cycles; they are listed, for `estimate.py`.
+"""
+
+import collections
+import dataclasses
+import re
+from collections.abc import Iterator
+
+from glm_jax.planning.hlo_text import (
+    Computation,
+    Instruction,
+    computations_of,
+    group_size,
+    sizes_in_bytes,
+    trip_count,
+)
+
+# Now and then an estimate is broken and stands at 1e17; no fusion takes 2 hours.
+_ABSURD = 10**13
+_KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+# XLA's name for an all-reduce of which every device keeps its part: one reduce-scatter.
+_FUSED_SCATTER = "all-reduce-scatter"
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+    """Collectives of one sort, over a whole step, as one device sees them.
+
+    Attributes:
+      kind: "all-gather", "all-reduce", "reduce-scatter", "all-to-all" or "collective-permute".
+      group_size: devices that take part; 2 for a permute.
+      colors: ring directions that the compiler spreads the data over, None where it does not say.
+      overlapped: it runs beside other work.
+      count: how many.
+      num_bytes: sum of their results' bytes.
+    """
+
+    kind: str
+    group_size: int
+    colors: int | None
+    overlapped: bool
+    count: int = 0
+    num_bytes: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """Calls of one Pallas kernel.
+
+    Attributes:
+      name: of the kernel.
+      count: how many.
+      flops: of all of them, where the kernel states them (`pl.CostEstimate`), else 0.
+    """
+
+    name: str
+    count: int
+    flops: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Loop:
+    """A loop; `trips` None: its bound is only known when the program runs."""
+
+    name: str
+    trips: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class HloCost:
+    """What `hlo_cost` finds.
+
+    Attributes:
+      cycles: of all fusions, loop trips included; kernels and collectives are not among them.
+      broken_estimates: fusions whose estimate was absurd and left out.
+      kernels, collectives: largest first.
+      loops: every loop once, in the order of the text.
+      top: the costliest operations, `(cycles, count, name)`.
+    """
+
+    cycles: int
+    broken_estimates: int
+    kernels: tuple[Kernel, ...]
+    collectives: tuple[Collective, ...]
+    loops: tuple[Loop, ...]
+    top: tuple[tuple[int, int, str], ...]
+
+    @property
+    def unknown_loops(self) -> int:
+        """Loops whose number of turns could not be read."""
+        return sum(loop.trips is None for loop in self.loops)
+
+    @property
+    def windowed_loops(self) -> int:
+        """Loops in which XLA gathers a matrix piece by piece; slow, and a flag turns them off."""
+        return sum("windowed" in loop.name for loop in self.loops)
+
+
+def hlo_cost(text: str, num_devices: int, unknown_trips: int = 1, num_top: int = 12) -> HloCost:
+    """Adds up an optimised HLO text.
+
+    Args:
+      text: of `compiled.as_text()`.
+      num_devices: of the mesh, the group of a collective that names none.
+      unknown_trips: how often a loop is counted whose bound is not a constant.
+      num_top: length of `HloCost.top`.
+    """
+    walk = _Walk(computations_of(text), num_devices, unknown_trips)
+    walk.visit(walk.computations[""], 1, False)
+    kernels = [Kernel(name, *totals) for name, totals in walk.kernels.items()]
+    moved = [
+        dataclasses.replace(sort, count=count, num_bytes=num_bytes)
+        for sort, (count, num_bytes) in walk.collectives.items()
+    ]
+    top = sorted(((cycles, n, name) for name, (n, cycles) in walk.costs.items()), reverse=True)
+    return HloCost(
+        cycles=sum(cycles for _, cycles in walk.costs.values()),
+        broken_estimates=walk.broken,
+        kernels=tuple(sorted(kernels, key=lambda kernel: -kernel.flops)),
+        collectives=tuple(sorted(moved, key=lambda one: -one.num_bytes)),
+        loops=tuple(walk.loops.values()),
+        top=tuple(top[:num_top]),
+    )
+
+
+class _Walk:
+    """The sums, each a pair that grows: how often, and how much."""
+
+    def __init__(
+        self, computations: dict[str, Computation], num_devices: int, unknown_trips: int
+    ) -> None:
+        self.computations = computations
+        self.num_devices, self.unknown_trips = num_devices, unknown_trips
+        self.broken = 0
+        self.loops: dict[str, Loop] = {}
+        self.kernels: dict[str, list[int]] = collections.defaultdict(lambda: [0, 0])
+        self.costs: dict[str, list[int]] = collections.defaultdict(lambda: [0, 0])
+        self.collectives: dict[Collective, list[int]] = collections.defaultdict(lambda: [0, 0])
+        # An overlapped collective stands in the fusion that starts it, in those that run beside it
+        # and in the one that waits for it, each time with its channel.
+        self.started = {
+            inner.channel
+            for computation in computations.values()
+            if computation.starts_collective
+            for inner in computation.instructions
+            if inner.channel is not None
+        }
+
+    def visit(self, computation: Computation, times: int, overlapped: bool) -> None:
+        """Counts a computation `times` times."""
+        for one in computation.instructions:
+            if one.opcode == "while":
+                trips = trip_count(one, self.computations)
+                self.loops.setdefault(one.name, Loop(one.attribute("body"), trips))
+                turns = self.unknown_trips if trips is None else trips
+                self.visit(self.computations[one.attribute("body")], times * turns, overlapped)
+                continue
+            if one.opcode in ("call", "conditional", "async-start"):
+                # Every branch of a conditional counts: an upper bound.
+                for inner in self._called(one):
+                    self.visit(inner, times, overlapped or one.opcode == "async-start")
+            elif one.opcode == "fusion":
+                for inner in self._called(one):
+                    self._add_fused_collectives(one, inner, times)
+            elif one.target == "tpu_custom_call":
+                _add(self.kernels[one.bare_name], times, one.stated_flops)
+            else:
+                self._add_collective(one, one, times, overlapped)
+            self._add_cycles(one, times)
+
+    def _called(self, one: Instruction) -> Iterator[Computation]:
+        return (self.computations[name] for name in one.called if name in self.computations)
+
+    def _add_cycles(self, one: Instruction, times: int) -> None:
+        cycles = one.estimated_cycles
+        if cycles is not None and cycles >= _ABSURD:
+            self.broken += times
+        elif cycles is not None:
+            _add(self.costs[one.operation], times, cycles)
+
+    def _add_fused_collectives(self, fusion: Instruction, inner: Computation, times: int) -> None:
+        scatter = _FUSED_SCATTER in inner.name
+        for one in inner.instructions:
+            if one.channel in self.started and not inner.starts_collective:
+                continue
+            # Of a scatter the fusion has the parts; the all-reduce inside of it, all.
+            measured = fusion if scatter and not inner.starts_collective else one
+            kind = "reduce-scatter" if scatter else None
+            self._add_collective(one, measured, times, inner.starts_collective, kind, fusion)
+
+    def _add_collective(
+        self,
+        one: Instruction,
+        measured: Instruction,
+        times: int,
+        overlapped: bool,
+        kind: str | None = None,
+        planned: Instruction | None = None,
+    ) -> None:
+        opcode = one.opcode.removesuffix("-start")
+        if opcode not in _KINDS:
+            return
+        begun = one.opcode != opcode
+        sizes = sizes_in_bytes(measured.shape)
+        # What starts an all-gather or a permute gives its input and its output.
+        pair = begun and opcode in ("all-gather", "collective-permute")
+        num_bytes = max(sizes, default=0) if pair else sum(sizes)
+        colors = re.search(r"colors:(\d+)", (planned or one).rest)
+        sort = Collective(
+            kind or opcode,
+            2 if opcode == "collective-permute" else group_size(one.rest, self.num_devices),
+            int(colors[1]) if colors else None,
+            overlapped or begun,
+        )
+        _add(self.collectives[sort], times, num_bytes)
+
+
+def _add(totals: list[int], times: int, amount: int) -> None:
+    totals[0] += times
+    totals[1] += times * amount
