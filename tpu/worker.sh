@@ -93,7 +93,7 @@ start() {
 hold() {
   local result=0
   printf '== %s: python -m glm_jax.train %s\n' "$(date -u '+%F %T')" "$*"
-  PYTHONUNBUFFERED=1 .venv/bin/python -m glm_jax.train "$@" &
+  PYTHONUNBUFFERED=1 TQDM_MININTERVAL=10 .venv/bin/python -m glm_jax.train "$@" &
   echo "$!" >"$state/pid"
   wait "$!" || result=$?
   echo "$result" >"$state/status"
@@ -107,14 +107,19 @@ status() {
   else
     say "not running"
   fi
-  [[ ! -e $state/log ]] || tail -n "$1" "$state/log" | sed "s/^/$host| /"
+  # Of a progress bar, only its last state.
+  [[ ! -e $state/log ]] || tail -n "$1" "$state/log" | sed "s/\r*$//; s/.*\r//; s/^/$host| /"
 }
 
 follow() {
+  local seen
+  [[ -e $state/log ]] || touch "$state/log"
+  seen=$(wc -c <"$state/log")
+  status "$1"
   if running; then
-    tail -n "$1" --pid="$(pid)" -F "$state/log" 2>/dev/null
+    tail -c "+$((seen + 1))" --pid="$(pid)" -F "$state/log" 2>/dev/null | stdbuf -oL tr '\r' '\n'
+    status 0
   fi
-  status 0
 }
 
 # A second SIGTERM would end the run before it has saved, so there is never one.

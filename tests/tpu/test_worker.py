@@ -138,10 +138,11 @@ def test_watch_follows_until_the_end(training):
         stdout=subprocess.PIPE,
         text=True,
     )
-    assert watch.stdout.readline() == f"{ARGUMENTS}\n"
+    assert ": running, pid " in watch.stdout.readline()
+    assert watch.stdout.readline().endswith(f"| {ARGUMENTS}\n")
     assert training("stop", *AT).returncode == 0
     rest = watch.communicate(timeout=20)[0].splitlines()
-    assert rest[0] == "saved"
+    assert rest[:3] == ["1/9", "2/9", "saved"]
     assert rest[-1].endswith(": not running; the last run ended with status 143")
 
 
@@ -150,6 +151,8 @@ def test_stop_lets_the_run_save_and_may_be_repeated(training):
         done = training("stop", *AT)
         assert done.returncode == 0
         assert done.stdout.count(said) == 2
+        assert done.stdout.count("| saved\n") == 2
+        assert "/9" not in done.stdout
     assert [log.splitlines()[-1] for log in logs(training)] == ["saved", "saved"]
     assert [(worker / "signals").read_text() for worker in training.workers] == ["SIGTERM\n"] * 2
     assert training("train", *AT, *TRAIN).returncode == 0
