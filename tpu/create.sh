@@ -5,7 +5,7 @@
 #
 #   --name NAME              of the slice and of its queued resource (TPU_NAME)
 #   --zone ZONE              such as us-west4-a (ZONE)
-#   --accelerator TYPE       v5e:2x4, as in `python -m glm_jax.plan`, or v5litepod-8 (ACCELERATOR_TYPE)
+#   --accelerator TYPE       v5e:2x4, as glm_jax.plan has it, or v5litepod-8 (ACCELERATOR_TYPE)
 #   --project ID             gcloud's own project where it is missing (PROJECT_ID)
 #   --runtime-version NAME   what the machines boot; chosen by the accelerator (RUNTIME_VERSION)
 #   --spot                   cheaper, and may be taken away at any time

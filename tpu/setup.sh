@@ -52,7 +52,7 @@ copy_here() {
     say "git -C $(quote "$root") ls-files -z --cached --others --exclude-standard |" \
       "tar -C $(quote "$root") -czf $(quote "$archive") --null -T -"
   else
-    pack || fail "could not pack $root; it must be a git checkout with all its files (or use --repo)"
+    pack || fail "could not pack $root: not a git checkout, or files are missing; see --repo"
   fi
   tpus tpu-vm scp "$archive" "$name:" --worker=all || fail "could not copy to all workers of $name"
   # Modules and configs that are gone here must not stay there; runs and .venv do.
