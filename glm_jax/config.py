@@ -35,8 +35,8 @@ _MODEL_CHOICES = {
     "biases": ["all", "qkv", "none"],
     "position_encoding": ["learned_block", "learned", "rotary"],
     "rotary_scaling": ["none", "base", "linear", "yarn"],
-    "remat": ["none", "full", "dots"],
-    "attention_backend": ["auto", "xla"],
+    "remat": ["none", "full", "attention", "qkv", "qkv_attention", "dots"],
+    "attention_backend": ["auto", "pallas_tpu", "xla_chunked", "xla"],
 }
 
 
@@ -85,9 +85,11 @@ class ModelConfig:
         checkpoints have, not for training.
       scan_layers: run the layers as one `jax.lax.scan` over stacked parameters (compiles 3-8 times
         faster); None: scanned on accelerators, unrolled on CPU, where steps are faster unrolled.
-      remat: what the backward pass recomputes: "none", "full" (each layer), "dots" (all but the
-        results of matrix products).
-      attention_backend: "auto" or "xla".
+      remat: what the backward pass computes again: "none", "full" (each layer), or each layer but
+        for "attention" (its result), "qkv" (queries, keys, values), "qkv_attention" (both) or
+        "dots" (all matrix products); `glm_jax/models/remat.py` says what each saves.
+      attention_backend: "auto" takes the first that serves, by device and length: "pallas_tpu" (a
+        kernel without T x T arrays), "xla_chunked" (queries in chunks), "xla" (all pairs at once).
     """
 
     vocab_size: int = 8192
@@ -321,6 +323,9 @@ class OptimizerConfig:
         )
 
 
+CROSS_ENTROPIES = (None, "plain", "chunked", "gradient_in_forward")
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """The loop.
@@ -336,6 +341,11 @@ class TrainConfig:
       loss_reduction: "token_mean" (every predicted token of the global batch alike, times its
         objective's weight) or "objective_mean" (sum over objectives of weight * mean over the
         objective's own tokens).
+      cross_entropy: how logits are computed in a step: "plain" (all at once), "chunked" (a chunk at
+        once, again for the gradient) or "gradient_in_forward" (the gradient with them, only where
+        something is predicted); the loss is the same. None: "chunked", on CPU, where memory is not
+        scarce, "gradient_in_forward".
+      loss_chunk: places of a device whose logits are there at once; None: 2048, on CPU 256.
       log_every, eval_every, checkpoint_every, sample_every: steps between rows of metrics.jsonl,
         evaluations, checkpoints and filled samples; 0: never (a last checkpoint, evaluation and
         sample come at the end all the same).
@@ -348,6 +358,8 @@ class TrainConfig:
     init_from: str | None = None
     accumulation_steps: int = 1
     loss_reduction: str = "token_mean"
+    cross_entropy: str | None = None
+    loss_chunk: int | None = None
     log_every: int = 10
     eval_every: int = 200
     eval_batches: int = 8
@@ -361,6 +373,13 @@ class TrainConfig:
         for name in ("seed", "log_every", "eval_every", "checkpoint_every", "sample_every"):
             _check(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "at least 0")
         _check_choice("train.loss_reduction", self.loss_reduction, ["token_mean", "objective_mean"])
+        _check_choice("train.cross_entropy", self.cross_entropy, CROSS_ENTROPIES)
+        _check(
+            self.loss_chunk is None or self.loss_chunk >= 1,
+            "train.loss_chunk",
+            self.loss_chunk,
+            "at least 1 or None",
+        )
 
 
 @dataclasses.dataclass(frozen=True)

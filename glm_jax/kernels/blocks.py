@@ -15,9 +15,9 @@ two texts of four places, the first with a prefix of two, the second causal:
           6           x x x .                 by query   (0,0) (1,0) (1,1) (2,2) (3,2) (3,3)
           7           x x x x                 by key     (0,0) (1,0) (1,1) (2,2) (3,2) (3,3)
 
-Only those steps are run: six of sixteen here. An output block that meets nothing still has one step,
-EMPTY, since its zeros must be written. All of this is jnp on the bounds; the kernels read the list
-from scalar memory, one packed int32 a step.
+Only those steps are run, six of sixteen here. An output block that meets nothing has one step all
+the same, EMPTY, since its zeros must be written. All of this is jnp on the bounds; the kernels read
+the list from scalar memory, one packed int32 a step.
 """
 
 from typing import NamedTuple
@@ -40,12 +40,12 @@ class Steps(NamedTuple):
     Attributes:
       packed: [B * size] int32, rows one after the other; `unpack` reads an entry. Behind the steps
         of a row come EMPTY ones on its last blocks, which fetch and write nothing.
-      count: int32, the most steps that a row has; a kernel's grid ends there.
+      longest: int32, the most steps that a row has; a kernel's grid ends there.
       size: steps that there is room for in a row.
     """
 
     packed: jax.Array
-    count: jax.Array
+    longest: jax.Array
     size: int
 
 

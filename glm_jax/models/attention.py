@@ -11,12 +11,13 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from glm_jax.models.dropout import dropout
+from glm_jax.models.attention_pallas import declines_tpu, refuses_tpu, run_tpu
+from glm_jax.models.attention_xla import chunked, dense
 
-# Scores of hidden keys, and a floor for the row maximum above them: their difference is far below
-# what exp can show, so a row without keys sums to exactly 0.
-_HIDDEN = -1e30
-_FLOOR = -1e20
+
+def _never(*arguments, **options) -> str | None:
+    """Serves every call."""
+    return None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,12 +25,15 @@ class Backend:
     """One way to compute attention.
 
     Attributes:
-      run: called with the arguments of `attention`, scale resolved, without `backend`.
+      run: called with the arguments of `attention`, scale resolved, without `backend` and `prefix`;
+        returns the output and the log-sum-exp of the scores, float32 [B, T, N].
       refuses: with the same arguments, the reason why it cannot compute this call here, or None.
+      declines: the same, why "auto" goes on to the next although it could.
     """
 
-    run: Callable[..., jax.Array]
+    run: Callable[..., tuple[jax.Array, jax.Array]]
     refuses: Callable[..., str | None]
+    declines: Callable[..., str | None] = _never
 
 
 def attention(
@@ -43,6 +47,7 @@ def attention(
     backend: str = "auto",
     dropout_rate: float = 0.0,
     dropout_key: jax.Array | None = None,
+    prefix: tuple[jax.Array, jax.Array] | None = None,
 ) -> jax.Array:
     """Softmax attention of each query over its interval of keys.
 
@@ -60,7 +65,10 @@ def attention(
       scale: factor on the scores; None: 1 / sqrt(H).
       backend: a name in `BACKENDS`, or "auto" for the first that does not refuse.
       dropout_rate: share of the probabilities set to 0.
-      dropout_key: key of that draw; None: no dropout.
+      dropout_key: key of that draw; None: no dropout. The mask is the same with every backend and
+        on every mesh.
+      prefix: (k, v) that every query sees beside its interval, also where that is empty (P-Tuning,
+        arXiv:2110.07602), [B, P, K, H] or, the same in every row, [P, K, H]; None: none.
 
     Returns:
       [B, T, N, H] in the dtype of q; softmax is float32 whatever the dtype.
@@ -80,12 +88,19 @@ def attention(
         "dropout_rate": dropout_rate,
         "dropout_key": dropout_key,
     }
-    refusals = {}
+    run = _choose(backend, arguments, options).run
+    first = run(*arguments, **options)
+    return first[0] if prefix is None else _merge_prefix(run, q, first, prefix, options)
+
+
+def _choose(backend: str, arguments: tuple, options: dict) -> Backend:
+    """The backend of that name, or the first that neither refuses nor declines."""
     for name in BACKENDS if backend == "auto" else [backend]:
-        if name in BACKENDS:
-            refusals[name] = BACKENDS[name].refuses(*arguments, **options)
-            if refusals[name] is None:
-                return BACKENDS[name].run(*arguments, **options)
+        chosen = BACKENDS.get(name)
+        if chosen is None or chosen.refuses(*arguments, **options) is not None:
+            continue
+        if backend == name or chosen.declines(*arguments, **options) is None:
+            return chosen
     raise ValueError(f"no attention backend for {backend!r}: {_reasons(arguments, options)}")
 
 
@@ -97,46 +112,34 @@ def _reasons(arguments: tuple, options: dict) -> str:
     )
 
 
-def _xla_attention(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    attend_start: jax.Array,
-    attend_end: jax.Array,
-    *,
-    scale: float,
-    dropout_rate: float,
-    dropout_key: jax.Array | None,
-) -> jax.Array:
-    """The reference: scores of all pairs, for XLA to fuse as it can.
+def _merge_prefix(run, q, first, prefix, options) -> jax.Array:
+    """Adds keys that every query sees to an attention over intervals that was computed apart.
 
-    Explicit transposes and two-dimensional products are 1.5 times faster on CPU than an einsum over
-    five axes.
+        y = w y_interval + (1 - w) y_prefix      w = exp(lse_interval) / sum of both exp(lse)
+
+    A query with the empty interval has w = 0. Each half has its own dropout mask.
     """
-    batch, length, num_heads, head_dim = q.shape
-    size, num_kv_heads = k.shape[1:3]
-    by_query = (batch, num_kv_heads, num_heads // num_kv_heads, length)
-    flat = (batch, num_kv_heads, num_heads // num_kv_heads * length)
-    # Heads that share keys lie one after the other: [B, K, (N / K) T, H] against [B, K, S, H].
-    q = jnp.moveaxis(q * scale, 1, 2).reshape(*flat, head_dim)
-    k, v = jnp.moveaxis(k, 1, 2), jnp.moveaxis(v, 1, 2)
-    scores = jnp.matmul(q, jnp.swapaxes(k, 2, 3), preferred_element_type=jnp.float32)
-    scores = scores.reshape(*by_query, size)
-    keys = jnp.arange(size, dtype=attend_start.dtype)
-    seen = (attend_start[..., None] <= keys) & (keys < attend_end[..., None])
-    scores = jnp.where(seen[:, None, None], scores, _HIDDEN)
-    largest = jnp.maximum(jnp.max(scores, axis=-1, keepdims=True), _FLOOR)
-    weights = jnp.exp(scores - jax.lax.stop_gradient(largest))
-    total = jnp.sum(weights, axis=-1, keepdims=True)
-    weights = dropout(weights, dropout_rate, dropout_key).reshape(*flat, size).astype(v.dtype)
-    summed = jnp.matmul(weights, v, preferred_element_type=jnp.float32)
-    # Dividing after the product touches T x H numbers instead of T x S.
-    y = summed / jnp.where(total == 0.0, 1.0, total).reshape(*flat, 1)
-    y = y.reshape(batch, num_heads, length, head_dim)
-    return jnp.moveaxis(y, 1, 2).astype(v.dtype)
+    k, v = (jnp.broadcast_to(x, (q.shape[0], *x.shape[-3:])).astype(q.dtype) for x in prefix)
+    start = jnp.zeros(q.shape[:2], jnp.int32)
+    if options["dropout_key"] is not None:
+        options = options | {"dropout_key": jax.random.fold_in(options["dropout_key"], 1)}
+    (y, lse), (prefix_y, prefix_lse) = first, run(q, k, v, start, start + k.shape[1], **options)
+    weight = jax.nn.sigmoid(lse - prefix_lse)[..., None]
+    return (weight * y + (1.0 - weight) * prefix_y).astype(y.dtype)
 
+
+def _declines_short(q: jax.Array, k: jax.Array, *arguments, **options) -> str | None:
+    """Chunks cost a loop, so short rows are better off without."""
+    pairs = q.shape[1] * k.shape[1]
+    return None if pairs > DENSE_PAIRS else f"{pairs} pairs a row are few"
+
+
+# Up to that many pairs of a query and a key in a row "auto" computes all at once.
+DENSE_PAIRS = 2048 * 2048
 
 # Tried in this order by "auto".
 BACKENDS: dict[str, Backend] = {
-    "xla": Backend(_xla_attention, refuses=lambda *arguments, **options: None),
+    "pallas_tpu": Backend(run_tpu, refuses_tpu, declines_tpu),
+    "xla_chunked": Backend(chunked, _never, _declines_short),
+    "xla": Backend(dense, _never),
 }

@@ -6,6 +6,7 @@ stride from it, and the places of the row are counted and scrambled in eight.
 """
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,25 @@ def keep_mask(key: jax.Array, rate: float, shape: tuple[int, ...]) -> jax.Array:
     start, stride = row_seeds(key, (*shape[:-2], 1, 1))
     place = jax.lax.iota(jnp.uint32, math.prod(shape[-2:])).reshape(shape[-2:])
     return jnp.broadcast_to(keeps(start + place * stride, rate), shape)
+
+
+class MaskRows(NamedTuple):
+    """What makes the mask of probabilities [B, N, T, S] anywhere, a part of it at a time.
+
+    Attributes:
+      seeds: [2, B, N] uint32, `row_seeds`.
+      places: [T] uint32, the index of each query times S; entry (b, n, t, s) is counted
+        seeds[0, b, n] + (places[t] + s) * seeds[1, b, n].
+    """
+
+    seeds: jax.Array
+    places: jax.Array
+
+
+def mask_rows(key: jax.Array, shape: tuple[int, int, int, int]) -> MaskRows:
+    """The rows of `keep_mask(key, rate, shape)`, shape (B, N, T, S)."""
+    places = jnp.arange(shape[2], dtype=jnp.uint32) * jnp.uint32(shape[3])
+    return MaskRows(row_seeds(key, shape[:2]), places)
 
 
 def row_seeds(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:

@@ -30,7 +30,7 @@ def steps_of(kinds):
     steps = list_steps(jnp.asarray(kinds))
     parts = [np.asarray(part).reshape(len(kinds), steps.size) for part in unpack(steps.packed)]
     rows = [list(zip(*(p[row].tolist() for p in parts), strict=True)) for row in range(len(kinds))]
-    return rows, int(steps.count)
+    return rows, int(steps.longest)
 
 
 def test_the_drawn_example():

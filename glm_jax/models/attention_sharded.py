@@ -1,0 +1,128 @@
+"""Attention on a mesh: each device computes its own rows, heads and queries.
+
+Kernels cannot be split by XLA, and chunks of a split row should not be. So they run inside a
+`jax.shard_map` with the specs that stand here, once for every backend:
+
+    q          [B, T, N, H]    P((data, fsdp), sequence, tensor)
+    k, v       [B, S, K, H]    P((data, fsdp), None, tensor)         gathered over sequence
+    bounds     [B, T]          P((data, fsdp), sequence)             still indices into S
+    out        [B, T, N, H]    as q
+
+Query head n uses key head n // (N / K). Where tensor does not divide K, key heads are repeated, to
+the smallest number that it divides; N = 8, K = 2, tensor = 4:
+
+    device            0       1       2       3
+    query heads       0 1     2 3     4 5     6 7
+    key heads         0       0       1       1          [k0 k0 k1 k1]
+
+An axis that does not divide its dimension is left out: its devices all compute the same.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
+
+from glm_jax.models.dropout import MaskRows
+from glm_jax.sharding import BATCH_AXES
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Which mesh axes split what.
+
+    Attributes:
+      axes: those that are not split by hand already, further out; with none there is nothing to do.
+      batch, sequence, tensor: the axes that divide B, T and N.
+      kv_copies: how often each key head is repeated.
+      parts: devices along `batch`, `sequence` and `tensor`.
+    """
+
+    axes: frozenset[str] = frozenset()
+    batch: tuple[str, ...] = ()
+    sequence: str | None = None
+    tensor: str | None = None
+    kv_copies: int = 1
+    parts: tuple[int, int, int] = (1, 1, 1)
+
+    def local(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """What a device has of q [B, T, N, H]."""
+        batch, length, heads, head_dim = shape
+        return batch // self.parts[0], length // self.parts[1], heads // self.parts[2], head_dim
+
+
+def split_for(q_shape: tuple[int, ...], num_kv_heads: int) -> Split:
+    """How the mesh that is set (`jax.sharding.use_abstract_mesh`, `jax.set_mesh`) splits a call."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return Split()
+    axes = frozenset(
+        axis
+        for axis, kind in zip(mesh.axis_names, mesh.axis_types, strict=True)
+        if kind != AxisType.Manual
+    )
+    batch, length, num_heads = q_shape[:3]
+
+    def dividing(axis: str, size: int) -> str | None:
+        return axis if axis in axes and size % mesh.shape[axis] == 0 else None
+
+    rows: tuple[str, ...] = ()
+    for axis in BATCH_AXES:
+        if dividing(axis, batch // math.prod(mesh.shape[a] for a in rows)):
+            rows = (*rows, axis)
+    sequence, tensor = dividing("sequence", length), dividing("tensor", num_heads)
+    over = mesh.shape[tensor] if tensor else 1
+    return Split(
+        axes=axes,
+        batch=rows,
+        sequence=sequence,
+        tensor=tensor,
+        kv_copies=math.lcm(num_kv_heads, over) // num_kv_heads,
+        parts=(
+            math.prod(mesh.shape[axis] for axis in rows),
+            mesh.shape[sequence] if sequence else 1,
+            over,
+        ),
+    )
+
+
+def over_mesh(
+    run: Callable[..., tuple[jax.Array, jax.Array]],
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    attend_start: jax.Array,
+    attend_end: jax.Array,
+    rows: MaskRows | None,
+) -> tuple[jax.Array, jax.Array]:
+    """Calls run(q, k, v, attend_start, attend_end, rows) on each device's part.
+
+    Args:
+      run: returns out [B, T, N, H] and the log-sum-exp [B, T, N].
+      rows: of the dropout mask; they count places of the whole row, so the mask is the same on
+        every mesh.
+    """
+    split = split_for(q.shape, k.shape[2])
+    if not split.axes:
+        return run(q, k, v, attend_start, attend_end, rows)
+    if split.kv_copies > 1:
+        k, v = (jnp.repeat(x, split.kv_copies, axis=2) for x in (k, v))
+    batch, sequence, tensor = split.batch or None, split.sequence, split.tensor
+    queries, keys = P(batch, sequence, tensor), P(batch, None, tensor)
+    bounds = P(batch, sequence)
+    mask = rows and (P(None, batch, tensor), P(sequence))
+
+    def part(*arrays):
+        return run(*arrays[:5], rows and MaskRows(*arrays[5]))
+
+    return jax.shard_map(
+        part,
+        in_specs=(queries, keys, keys, bounds, bounds, mask),
+        out_specs=(queries, queries),
+        axis_names=set(split.axes),
+        check_vma=False,
+    )(q, k, v, attend_start, attend_end, rows and tuple(rows))
