@@ -16,7 +16,8 @@ from jax.sharding import Mesh
 
 from glm_jax.config import Config, ModelConfig, from_dict
 from glm_jax.errors import UserError
-from glm_jax.inference.language_model import load
+from glm_jax.inference.language_model import find_workdir, load
+from glm_jax.interop.checkpoint import open_directory
 from glm_jax.interop.tokenizers import load_tokenizer
 from glm_jax.models.params import Params, abstract_params, stack_layers, unstack_layers
 from glm_jax.models.transformer import uses_scan
@@ -62,6 +63,22 @@ def starting_point(config: Config, workdir: Path, mesh: Mesh) -> tuple[Config, P
     like = abstract_params(config.model, mesh)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
     return config, jax.jit(change, out_shardings=shardings)(model.params)
+
+
+def planned_config(config: Config) -> Config:
+    """The config with the shape of the model of `train.init_from`, whose weights are not read.
+
+    Raises:
+      ValueError: no model there.
+    """
+    if config.train.init_from is None:
+        return config
+    path = Path(config.train.init_from)
+    workdir = find_workdir(path)
+    if workdir is None:
+        return _with_model(config, open_directory(path).config)
+    record = json.loads((workdir / "run.json").read_text(encoding="utf-8"))
+    return _with_model(config, from_dict(record).model)
 
 
 def _with_model(config: Config, model: ModelConfig) -> Config:

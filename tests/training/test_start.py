@@ -12,7 +12,7 @@ from glm_jax.interop.tokenizers import load_tokenizer
 from glm_jax.models.params import create_params, to_paths
 from glm_jax.sharding import make_mesh
 from glm_jax.training.checkpoints import save_params
-from glm_jax.training.start import starting_point
+from glm_jax.training.start import planned_config, starting_point
 from glm_jax.training.workdir import record_run
 
 MODEL = ModelConfig(
@@ -49,6 +49,17 @@ def test_shape_and_parameters_are_the_models(saved, tmp_path, mesh):
     assert config.model == dataclasses.replace(MODEL, dropout_rate=0.3)
     for name, value in to_paths(params).items():
         np.testing.assert_array_equal(value, expected[name])
+
+
+def test_a_plan_knows_the_shape_without_the_weights(saved, tmp_path, mesh):
+    path, _ = saved
+    assert planned_config(Config(model=MODEL)) == Config(model=MODEL)
+    config = config_from(path, remat="full")
+    assert planned_config(config).model == dataclasses.replace(
+        MODEL, remat="full", dropout_rate=0.1
+    )
+    with pytest.raises(UserError, match="no directory"):
+        planned_config(config_from(tmp_path / "nothing"))
 
 
 def test_parameters_take_the_layout_and_dtype_of_the_run(saved, tmp_path, mesh):
