@@ -1,0 +1,118 @@
+"""Says what a run would need: `python -m glm_jax.plan --config FILE --topology v5e:16x16`."""
+
+import argparse
+import json
+import os
+import sys
+
+from glm_jax import cli
+from glm_jax.errors import UserError
+
+_EXAMPLES = """examples:
+  python -m glm_jax.plan --config configs/tiny_cpu.py
+      parameters, FLOPs and memory on the devices there are
+  python -m glm_jax.plan --config FILE --topology v5e:16x16 --topology v5p:4x4x4
+      and the time of a step, on TPUs that need not be there
+  python -m glm_jax.plan --config FILE --topology v5e:16x16 --tune
+      the same for remat policies, rows a chip and meshes, the best first
+
+exit status: 0 also where the run does not fit; 2 a mistake in the config or the topology"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m glm_jax.plan",
+        description="Compiles a run's training step, runs nothing, reads no data, and says what it "
+        "needs and how long a step takes.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    cli.add_config_arguments(parser)
+    parser.add_argument(
+        "--topology",
+        action="append",
+        default=[],
+        metavar="CHIP:SHAPE",
+        help="TPUs to plan for, for example v5e:4x4; may be repeated; needs glm_jax[tpu]",
+    )
+    parser.add_argument(
+        "--sequences_per_chip",
+        type=_positive,
+        metavar="N",
+        help="rows a chip takes at a time; sets data.batch_size to N x chips x parts",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object a topology on stdout")
+    parser.add_argument(
+        "--tune", action="store_true", help="search remat, rows a chip and mesh for the most tokens"
+    )
+    parser.add_argument(
+        "--tune_layers",
+        type=_positive,
+        metavar="N",
+        help="with --tune: compile N and 2 N layers and extrapolate; the best is compiled whole",
+    )
+    args = parser.parse_args()
+    config = cli.config_from(args)
+    if args.tune_layers and not args.tune:
+        raise UserError("--tune_layers goes with --tune")
+    if args.topology:
+        _plan_without_a_backend()
+    reports = []
+    for name in args.topology or [None]:
+        reports += _reports_of(config, name, args)
+    if args.json:
+        for report in reports:
+            print(json.dumps(report), flush=True)
+    else:
+        _print_texts(reports, args)
+    return 0
+
+
+def _reports_of(config, name, args) -> list[dict]:
+    """The report of a topology, or with --tune those of all choices, the best first."""
+    import jax
+
+    from glm_jax.planning.program import compile_program, prepare
+    from glm_jax.planning.report import report
+    from glm_jax.planning.topologies import topology_devices
+    from glm_jax.planning.tune import tune
+    from glm_jax.training.start import planned_config
+
+    config = planned_config(config)
+    devices = topology_devices(name) if name else jax.devices()
+    if args.tune:
+        return tune(config, devices, name, args.sequences_per_chip, args.tune_layers, _progress)
+    ready, mesh = prepare(config, devices, args.sequences_per_chip)
+    _progress(f"compiling for {name or 'the devices at hand'} ...")
+    return [report(compile_program(ready, mesh), name)]
+
+
+def _print_texts(reports: list[dict], args) -> None:
+    from glm_jax.planning.text import describe, table
+
+    if len(reports) > 1:
+        print(table(reports))
+    for report in reports[:1] if args.tune else reports:
+        print(("\n" if len(reports) > 1 else "") + describe(report))
+
+
+def _plan_without_a_backend() -> None:
+    """Planning for a topology must not take the TPU that a run of this machine may be using."""
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")
+
+
+def _progress(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number, at least 1; got {text!r}")
+    return int(text)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,60 @@
+"""A model of L layers from two of few: what a scanned layer adds, it adds L times.
+
+    depth      4      8      28 = 8 + 5 * (8 - 4)
+    step ms  130    230     230 + 5 * 100 = 730
+
+Memory goes the same way: state, saved inputs and stacked gradients grow with the layers.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from jax.sharding import Mesh
+
+from glm_jax.config import Config
+from glm_jax.planning.report import Report, rates, run_facts
+from glm_jax.training.state import abstract_state
+
+_LINEAR = (
+    "peak_hbm_gib",
+    "compute_ms",
+    "kernel_ms",
+    "waited_ms",
+    "overlapped_ms",
+    "exposed_ms",
+    "step_ms",
+    "ideal_ms",
+    "collective_gb",
+)
+
+
+def extrapolated(
+    config: Config, mesh: Mesh, depths: tuple[int, int], reports: Sequence[Report]
+) -> Report:
+    """The report of `config` from those of the same run with two smaller depths.
+
+    Args:
+      config, mesh: of the whole run.
+      depths: layers of the two.
+      reports: theirs; where one of them does not fit, neither does the whole.
+    """
+    less, more = reports
+    steps = (config.model.num_layers - depths[1]) / (depths[1] - depths[0])
+
+    def along(first: Any, second: Any) -> Any:
+        return None if first is None or second is None else second + steps * (second - first)
+
+    values = {name: along(less[name], more[name]) for name in _LINEAR}
+    facts = run_facts(config, mesh, abstract_state(config, mesh))
+    temporaries = along(*(one["bytes_per_device"]["temporaries"] for one in reports))
+    places = config.data.batch_size * config.data.sequence_length / mesh.size
+    made = {**more, **facts, **values, "extrapolated": True}
+    made["bytes_per_device"] = {**facts["bytes_per_device"], "temporaries": temporaries}
+    limit = more["hbm_gib"]
+    fits = less["fits"] and more["fits"]
+    made["fits"] = fits and (limit is None or made["peak_hbm_gib"] <= limit)
+    made |= rates(places, values["step_ms"], values["ideal_ms"])
+    # These are of the smaller model.
+    made |= dict.fromkeys(("collectives", "kernels", "top"))
+    made["compile_seconds"] = sum(one["compile_seconds"] for one in reports)
+    return made

@@ -1,0 +1,159 @@
+"""What `plan` says of one set of devices: a dict for machines, and the same as text.
+
+Keys that only a TPU's compiler gives are None for other devices, and those that a program gives are
+None where it does not fit.
+"""
+
+import dataclasses
+import importlib.metadata
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from glm_jax.config import Config
+from glm_jax.planning.estimate import expected_turns, step_time
+from glm_jax.planning.flops import attention_density, flops_per_token, parameter_groups
+from glm_jax.planning.hlo import hlo_cost
+from glm_jax.planning.memory import GIB, held_bytes
+from glm_jax.planning.program import Program
+from glm_jax.planning.topologies import Chip, chip_of
+from glm_jax.training.state import TrainState
+
+Report = dict[str, Any]
+
+
+def report(program: Program, topology: str | None = None) -> Report:
+    """Everything about a compiled step, with plain values only.
+
+    Args:
+      program: of `compile_program`.
+      topology: its name; None: the devices at hand.
+    """
+    config, mesh = program.config, program.mesh
+    device = mesh.devices.flat[0]
+    chip, limit = chip_of(device), memory_limit(device)
+    facts = run_facts(config, mesh, program.state)
+    places = config.data.batch_size * config.data.sequence_length / mesh.size
+    return {
+        "topology": topology,
+        "extrapolated": False,
+        "device_kind": device.device_kind,
+        **facts,
+        "bytes_per_device": {**facts["bytes_per_device"], "temporaries": program.temporary_bytes},
+        "peak_hbm_gib": program.peak_bytes / GIB,
+        "hbm_gib": limit,
+        "fits": program.compiled is not None and (not limit or program.peak_bytes <= limit * GIB),
+        **_times(program, chip, facts["flops_per_token"] * places, places),
+        "compile_seconds": program.seconds,
+        "compiler_options": program.options,
+        "versions": _versions(),
+    }
+
+
+def run_facts(config: Config, mesh: Mesh, state: TrainState) -> Report:
+    """What is known without compiling: the mesh, the shape of a step, parameters, FLOPs, state."""
+    groups = parameter_groups(state.params)
+    at_a_time = mesh.size * config.train.accumulation_steps
+    return {
+        "num_devices": mesh.size,
+        "mesh": dict(mesh.shape),
+        "remat": config.model.remat,
+        "batch_size": config.data.batch_size,
+        "sequences_per_chip": config.data.batch_size / at_a_time,
+        "sequence_length": config.data.sequence_length,
+        "parameters": sum(groups.values()),
+        "parameters_by_group": groups,
+        "flops_per_token": flops_per_token(config, state.params),
+        "attention_density": attention_density(config.objective),
+        "bytes_per_device": held_bytes(config, mesh, state),
+    }
+
+
+def memory_limit(device: jax.Device) -> float | None:
+    """GiB that a program may use on a device; None where nothing says it, as on CPU."""
+    chip = chip_of(device)
+    if chip is not None:
+        return chip.hbm_gib
+    statistics = device.memory_stats()
+    return statistics["bytes_limit"] / GIB if statistics and "bytes_limit" in statistics else None
+
+
+def _times(program: Program, chip: Chip | None, flops: float, places: float) -> Report:
+    """What a step takes; None where there is no chip or no program."""
+    ideal = 1e3 * flops / chip.peak_flops if chip else None
+    if program.compiled is None or chip is None or ideal is None:
+        return {"ideal_ms": ideal, **dict.fromkeys(_TIMES + _COSTS)}
+    devices = program.mesh.devices.ravel()
+    sides = [1 + max(device.coords[axis] for device in devices) for axis in range(chip.dimensions)]
+    turns = expected_turns(program.config, program.mesh)
+    cost = hlo_cost(program.compiled.as_text() or "", devices.size, turns)
+    time = step_time(cost, program.config, program.mesh, chip, sides)
+    return {
+        "ideal_ms": ideal,
+        **{name: getattr(time, name) for name in _TIMES if name.endswith("_ms")},
+        **rates(places, time.step_ms, ideal),
+        "collective_gb": sum(one.num_bytes for one in cost.collectives) / 1e9,
+        "collectives": [dataclasses.asdict(one) for one in cost.collectives],
+        "kernels": {kernel.name: kernel.count for kernel in cost.kernels},
+        "kernels_not_timed": list(time.unknown_kernels),
+        "loops": {
+            "turns_known": len(cost.loops) - cost.unknown_loops,
+            "turns_assumed": cost.unknown_loops,
+            "assumed_turns": turns,
+            "windowed": cost.windowed_loops,
+        },
+        "broken_estimates": cost.broken_estimates,
+        "top": [
+            {"name": name, "count": count, "ms": 1e3 * cycles / chip.clock_hz}
+            for cycles, count, name in cost.top
+        ],
+    }
+
+
+def rates(places: float, step_ms: float | None, ideal_ms: float | None) -> Report:
+    """What follows from the time of a step.
+
+    Args:
+      places: of a step, a device.
+      step_ms: None: not known, then nothing is.
+      ideal_ms: of the FLOPs at the chip's peak.
+    """
+    rate = 1e3 * places / step_ms if step_ms else None
+    return {
+        "model_flops_utilisation": ideal_ms / step_ms if step_ms and ideal_ms else None,
+        "tokens_per_second_per_device": rate,
+        "chip_hours_for_100b_tokens": 1e11 / rate / 3600 if rate else None,
+    }
+
+
+_TIMES = (
+    "compute_ms",
+    "kernel_ms",
+    "waited_ms",
+    "overlapped_ms",
+    "exposed_ms",
+    "step_ms",
+    "model_flops_utilisation",
+    "tokens_per_second_per_device",
+    "chip_hours_for_100b_tokens",
+)
+_COSTS = (
+    "collective_gb",
+    "collectives",
+    "kernels",
+    "kernels_not_timed",
+    "loops",
+    "broken_estimates",
+    "top",
+)
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in ("glm_jax", "jax", "jaxlib", "libtpu"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "absent"
+    return found

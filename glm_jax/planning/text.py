@@ -1,0 +1,149 @@
+"""A report as text, and several in one table."""
+
+from collections.abc import Sequence
+
+from glm_jax.planning.estimate import KERNEL_SHARE_OF_PEAK
+from glm_jax.planning.flops import describe_groups
+from glm_jax.planning.memory import GIB, readable
+from glm_jax.planning.report import Report
+
+_LEFT_OUT = """An estimate from the compiler's own figures; nothing ran. It leaves out the input
+pipeline, the host, the network between slices, latency and contention of collectives, clocks below
+their maximum. It ranks choices; a run decides."""
+
+
+def describe(report: Report) -> str:
+    """A whole report, a dozen lines or two."""
+    mesh = ", ".join(f"{name} {size}" for name, size in report["mesh"].items())
+    lines = [
+        f"{name_of(report)}: {report['num_devices']} x {report['device_kind']} ({mesh}), "
+        f"remat {report['remat']}",
+        f"model       {describe_groups(report['parameters_by_group'])}",
+        f"step        {report['batch_size']} rows x {report['sequence_length']} places, "
+        f"{report['sequences_per_chip']:g} rows a chip at a time",
+        f"FLOPs       {report['flops_per_token']:.4g} a token, attention over "
+        f"{report['attention_density']:.2f} of all pairs",
+        *_memory_lines(report),
+    ]
+    if report["step_ms"] is not None:
+        lines += [*_time_lines(report), *_collective_lines(report), *_cost_lines(report)]
+        lines.append(_LEFT_OUT)
+    elif report["fits"]:
+        lines.append("times       only TPU compilers estimate them; add --topology v5e:4x4")
+    return "\n".join(lines)
+
+
+def name_of(report: Report) -> str:
+    """The topology, or that it is what there is."""
+    return report["topology"] or "devices at hand"
+
+
+def _memory_lines(report: Report) -> list[str]:
+    held = report["bytes_per_device"]
+    parts = ", ".join(
+        f"{name} {readable(held[name])}"
+        for name in ("parameters", "optimizer", "batch", "temporaries")
+        if held[name] is not None
+    )
+    limit = "" if report["hbm_gib"] is None else f" of {report['hbm_gib']:.2f}"
+    verdict = "fits" if report["fits"] else "DOES NOT FIT"
+    lines = [
+        f"memory      peak {report['peak_hbm_gib']:.2f}{limit} GiB a device: {verdict}; {parts}"
+        f" (gradients among them {readable(held['gradients'])})"
+    ]
+    if not report["fits"]:
+        lines.append(f"            {advice(report)}")
+    return lines
+
+
+def advice(report: Report) -> str:
+    """What to change where a step does not fit."""
+    held, limit = report["bytes_per_device"], report["hbm_gib"] or 0
+    state = sum(held[name] for name in ("parameters", "optimizer", "gradients")) / GIB
+    choices = []
+    if state > limit:
+        return (
+            f"parameters, optimizer and gradients alone take {state:.2f} GiB; split them further "
+            "(mesh.fsdp, mesh.tensor) or take more chips"
+        )
+    if report["remat"] != "full":
+        choices.append("model.remat=full")
+    if report["sequences_per_chip"] > 1:
+        choices.append("a smaller --sequences_per_chip, or train.accumulation_steps")
+    if report["mesh"]["data"] > 1:
+        choices.append("mesh.fsdp in place of mesh.data")
+    choices.append("mesh.sequence or mesh.tensor, or more chips")
+    return f"try {'; '.join(choices)}"
+
+
+def _time_lines(report: Report) -> list[str]:
+    return [
+        f"time        {report['step_ms']:.1f} ms a step = {report['compute_ms']:.1f} compute "
+        f"(cycles) + {report['kernel_ms']:.1f} attention kernels (at "
+        f"{KERNEL_SHARE_OF_PEAK:.0%} of the peak) + {report['exposed_ms']:.1f} collectives that "
+        "nothing hides",
+        f"speed       {report['tokens_per_second_per_device']:,.0f} tokens/s a chip, "
+        f"{report['model_flops_utilisation']:.1%} of the peak (at the peak: "
+        f"{report['ideal_ms']:.1f} ms); 100 B tokens in "
+        f"{report['chip_hours_for_100b_tokens']:,.0f} chip-hours",
+    ]
+
+
+def _collective_lines(report: Report) -> list[str]:
+    lines = [
+        f"collectives {report['collective_gb']:.2f} GB a step and chip: {report['waited_ms']:.1f} "
+        f"ms waited for, {report['overlapped_ms']:.1f} ms beside other work"
+    ]
+    for one in report["collectives"]:
+        if one["num_bytes"] >= 1e-3 * report["collective_gb"] * 1e9:
+            how = "overlapped" if one["overlapped"] else "waited for"
+            lines.append(
+                f"            {one['kind']} over {one['group_size']}: {one['num_bytes'] / 1e9:.3f} "
+                f"GB in {one['count']}, {how}"
+            )
+    return lines
+
+
+def _cost_lines(report: Report) -> list[str]:
+    loops = report["loops"]
+    lines = [f"kernels     {name}: {count} calls" for name, count in report["kernels"].items()]
+    if report["kernels_not_timed"]:
+        lines.append(f"            not in the time: {', '.join(report['kernels_not_timed'])}")
+    if loops["turns_assumed"]:
+        lines.append(
+            f"loops       {loops['turns_assumed']} whose turns depend on the data, taken as "
+            f"{loops['assumed_turns']}"
+        )
+    if loops["windowed"]:
+        lines.append(f"            {loops['windowed']} gather a matrix piece by piece")
+    if report["broken_estimates"]:
+        lines.append(f"            {report['broken_estimates']} absurd estimates left out")
+    lines += [f"            {one['ms']:8.2f} ms {one['name']}" for one in report["top"][:8]]
+    lines.append(f"compiled    in {report['compile_seconds']:.1f} s")
+    return lines
+
+
+def table(reports: Sequence[Report]) -> str:
+    """One line a report: enough to choose by."""
+    head = (
+        f"{'topology':14}{'mesh d,f,t,s':>15}{'remat':>12}{'rows':>6}{'peak GiB':>10}{'of':>8}"
+        f"{'compute':>9}{'kernel':>8}{'coll.':>8}{'step ms':>9}{'tok/s/chip':>12}{'MFU':>7}"
+    )
+    return "\n".join([head, *map(_row, reports)])
+
+
+def _row(report: Report) -> str:
+    def number(name: str, form: str, width: int) -> str:
+        value = report[name]
+        return ("-" if value is None else format(value, form)).rjust(width)
+
+    mesh = ",".join(map(str, report["mesh"].values()))
+    return (
+        f"{name_of(report):14}{mesh:>15}{report['remat']:>12}"
+        f"{number('sequences_per_chip', 'g', 6)}{number('peak_hbm_gib', '.2f', 10)}"
+        f"{number('hbm_gib', '.2f', 8)}{number('compute_ms', '.1f', 9)}"
+        f"{number('kernel_ms', '.1f', 8)}{number('exposed_ms', '.1f', 8)}"
+        f"{number('step_ms', '.1f', 9)}{number('tokens_per_second_per_device', ',.0f', 12)}"
+        f"{number('model_flops_utilisation', '.1%', 7)}"
+        f"{'' if report['fits'] else '  does not fit'}"
+    )

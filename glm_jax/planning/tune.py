@@ -1,0 +1,197 @@
+"""Searches what a run may choose freely: mesh, remat policy, rows a chip; most tokens a second win.
+
+    mesh as in the config (or all of it fsdp):   remat x rows 1, 2, 4 ..  until one does not fit
+    the best of them on the other meshes         (fsdp 16), (fsdp 8, tensor 2), (data 2, fsdp 8) ..
+
+So it climbs along one axis after the other and may miss a combination. What cannot fit by
+arithmetic is not compiled, nor are more rows than some that did not fit. With `num_layers`
+everything is compiled with that many layers and twice as many, and the numbers go on along the line
+through both; only the winner is then compiled whole.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+
+from glm_jax.config import Config, MeshConfig
+from glm_jax.errors import UserError
+from glm_jax.models.remat import POLICIES
+from glm_jax.planning.extrapolate import extrapolated
+from glm_jax.planning.memory import GIB, held_bytes
+from glm_jax.planning.program import compile_program, prepare
+from glm_jax.planning.report import Report, memory_limit, report
+from glm_jax.training.state import abstract_state
+
+ROWS = (1, 2, 4, 8)
+# From least memory to most; the first that does not fit ends the rest.
+REMATS = (*POLICIES, "none")
+Say = Callable[[str], None]
+
+
+def tune(
+    config: Config,
+    devices: Sequence[jax.Device],
+    topology: str | None = None,
+    sequences_per_chip: int | None = None,
+    num_layers: int | None = None,
+    say: Say = lambda text: None,
+) -> list[Report]:
+    """Reports of all that was compiled, the best first, what does not fit last.
+
+    Args:
+      config: of the run; its mesh is tried first.
+      devices: TPUs, there or not.
+      topology: their name.
+      sequences_per_chip: rows to keep to; None: 1, 2, 4 and 8 are tried.
+      num_layers: of the shorter of the two models that are compiled in place of the whole one.
+      say: called with a line for each combination.
+
+    Raises:
+      UserError: devices without an estimate of time, a mesh or batch that does not work out, or
+        num_layers beyond half the model.
+    """
+    if devices[0].platform != "tpu" or memory_limit(devices[0]) is None:
+        raise UserError("--tune needs the time of a step, which only a TPU --topology has")
+    if num_layers is not None and 2 * num_layers > config.model.num_layers:
+        raise UserError(
+            f"--tune_layers must be at most half of model.num_layers={config.model.num_layers}; "
+            f"got {num_layers}"
+        )
+    search = _Search(devices, topology, num_layers, say)
+    search.on_mesh(config, sequences_per_chip)
+    best = search.best()
+    for mesh in other_meshes(config, len(devices)):
+        changed = dataclasses.replace(config, mesh=mesh)
+        if best is not None:
+            search.one(changed, *best)
+        elif not search.one(changed, REMATS[0], sequences_per_chip or 1):
+            # Nothing fits so far; devices that share a row hold less of it.
+            search.one(changed, REMATS[0], 1 / (mesh.tensor * mesh.sequence))
+    return search.ranked()
+
+
+def other_meshes(config: Config, num_devices: int) -> Iterator[MeshConfig]:
+    """Meshes that divide the heads, the MLP, the vocabulary and the places of a row.
+
+    With 16 devices: fsdp 16; tensor 2, 4; sequence 2, 4; data 2; in each the rest is fsdp.
+    """
+    model = config.model.resolved()
+    yield MeshConfig(data=1, fsdp=-1)
+    for size in (2, 4):
+        if num_devices % size:
+            continue
+        split = (model.num_heads, model.mlp_dim or 0, model.vocab_size)
+        if not any(number % size for number in split):
+            yield MeshConfig(data=1, fsdp=-1, tensor=size)
+        if config.data.sequence_length % size == 0:
+            yield MeshConfig(data=1, fsdp=-1, sequence=size)
+    if num_devices % 2 == 0:
+        yield MeshConfig(data=2, fsdp=-1)
+
+
+class _Search:
+    def __init__(
+        self,
+        devices: Sequence[jax.Device],
+        topology: str | None,
+        num_layers: int | None,
+        say: Say,
+    ):
+        self.devices, self.topology, self.num_layers, self.say = devices, topology, num_layers, say
+        self.found: dict[tuple, tuple[Config, Report]] = {}
+
+    def on_mesh(self, config: Config, rows: int | None) -> None:
+        """Every remat policy with ever more rows, until one does not fit."""
+        too_many = max(ROWS) + 1 if rows is None else rows + 1
+        for remat in REMATS:
+            for number in ROWS if rows is None else (rows,):
+                if number >= too_many:
+                    break
+                if not self.one(config, remat, number):
+                    # A policy that saves more does not fit with as many rows either.
+                    too_many = number
+                    break
+
+    def one(self, config: Config, remat: str, rows: float) -> bool:
+        """Whether it fits; compiles it where that is not known."""
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, remat=remat))
+        config, mesh = prepare(config, self.devices, rows)
+        key = (tuple(mesh.shape.values()), remat, rows)
+        if key in self.found:
+            return self.found[key][1]["fits"]
+        name = f"mesh {','.join(map(str, key[0]))} remat {remat} rows {rows:g}"
+        least = least_bytes(config, mesh)
+        limit = memory_limit(self.devices[0]) or 0.0
+        if least > limit * GIB:
+            self.say(f"{name}: needs {least / GIB:.2f} GiB at least, more than {limit:.2f}")
+            return False
+        made = self._report(config)
+        self.found[key] = config, made
+        self.say(f"{name}: {_result(made)}")
+        return made["fits"]
+
+    def _report(self, config: Config) -> Report:
+        if self.num_layers is None:
+            return self._compile(config)
+        depths = (self.num_layers, 2 * self.num_layers)
+        small = [self._compile(_with_layers(config, depth)) for depth in depths]
+        _, mesh = prepare(config, self.devices)
+        return extrapolated(config, mesh, depths, small)
+
+    def _compile(self, config: Config) -> Report:
+        config, mesh = prepare(config, self.devices)
+        return report(compile_program(config, mesh), self.topology)
+
+    def best(self) -> tuple[str, float] | None:
+        """Remat and rows of the best that fits."""
+        ranked = self._by_rank()
+        return ranked[0][0][1:] if ranked and ranked[0][1][1]["fits"] else None
+
+    def ranked(self) -> list[Report]:
+        """Compiles the winner whole where it was extrapolated; the next where it does not fit."""
+        for key, (config, made) in self._by_rank():
+            if not made["fits"] or not made["extrapolated"]:
+                break
+            self.say(f"compiling the best whole, {config.model.num_layers} layers ...")
+            whole = self._compile(config)
+            self.found[key] = config, whole
+            self.say(_result(whole))
+            if whole["fits"]:
+                return [whole, *(r for _, (_, r) in self._by_rank() if r is not whole)]
+        return [made for _, (_, made) in self._by_rank()]
+
+    def _by_rank(self) -> list[tuple[tuple, tuple[Config, Report]]]:
+        def rank(item: tuple[tuple, tuple[Config, Report]]) -> tuple[bool, float]:
+            made = item[1][1]
+            return not made["fits"], -(made["tokens_per_second_per_device"] or 0.0)
+
+        return sorted(self.found.items(), key=rank)
+
+
+def least_bytes(config: Config, mesh: jax.sharding.Mesh) -> int:
+    """Bytes a device that no policy goes below: the state, gradients, and each layer's input.
+
+    A layer's input is saved for the backward pass whatever is computed again.
+    """
+    held = held_bytes(config, mesh, abstract_state(config, mesh))
+    batch_share = held["batch"] // (8 * 4) // config.train.accumulation_steps
+    width = 2 if config.model.compute_dtype == "bfloat16" else 4
+    inputs = batch_share * config.model.embed_dim * width * config.model.num_layers
+    return sum(held.values()) + inputs
+
+
+def _with_layers(config: Config, num_layers: int) -> Config:
+    return dataclasses.replace(
+        config, model=dataclasses.replace(config.model, num_layers=num_layers)
+    )
+
+
+def _result(made: Report) -> str:
+    if not made["fits"]:
+        return f"does not fit, {made['peak_hbm_gib']:.2f} GiB"
+    mark = " (extrapolated)" if made["extrapolated"] else ""
+    return (
+        f"{made['tokens_per_second_per_device']:,.0f} tokens/s a chip, "
+        f"{made['peak_hbm_gib']:.2f} GiB{mark}"
+    )

@@ -1,0 +1,44 @@
+import json
+
+import jax
+import pytest
+
+from glm_jax.config import Config, DataConfig, MeshConfig, ModelConfig
+from glm_jax.planning.program import compile_program, prepare
+from glm_jax.planning.report import rates, report
+
+
+@pytest.fixture(scope="module")
+def made():
+    config = Config(
+        ModelConfig(vocab_size=64, num_layers=1, embed_dim=16, num_heads=2, max_positions=32),
+        DataConfig(sequence_length=32, batch_size=8),
+        mesh=MeshConfig(data=1, sequence=-1),
+    )
+    return report(compile_program(*prepare(config, jax.devices())))
+
+
+def test_a_report_is_json_and_has_what_checks_ask_for(made):
+    assert json.loads(json.dumps(made)) == made
+    for name in ("num_devices", "parameters", "flops_per_token", "peak_hbm_gib", "fits"):
+        assert made[name] is not None, name
+    assert made["topology"] is None
+    assert made["parameters"] == sum(made["parameters_by_group"].values())
+    assert made["sequences_per_chip"] == 8
+
+
+def test_other_devices_than_tpus_have_no_times_but_the_same_keys(made):
+    assert made["fits"]
+    assert made["hbm_gib"] is None
+    for name in ("compute_ms", "step_ms", "tokens_per_second_per_device", "collective_gb", "top"):
+        assert made[name] is None, name
+
+
+def test_rates_follow_from_the_time_of_a_step():
+    # 1000 places in half a second: 2000 a second, 10^11 in 5 * 10^7 seconds.
+    assert rates(1000, 500.0, 100.0) == {
+        "model_flops_utilisation": 0.2,
+        "tokens_per_second_per_device": 2000.0,
+        "chip_hours_for_100b_tokens": pytest.approx(5e7 / 3600),
+    }
+    assert set(rates(1000, None, 100.0).values()) == {None}
