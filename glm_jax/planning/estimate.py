@@ -37,6 +37,15 @@ KERNEL_SHARE_OF_PEAK = 0.5
 KERNEL_PRODUCTS = {"forward": 2, "query_gradient": 3, "key_gradient": 4}
 
 
+ASSUMPTIONS = {
+    "step_ms": "compute_ms + kernel_ms + exposed_ms",
+    "compute_ms": "libtpu's estimated cycles, loop trips included, over the clock",
+    "kernel_ms": f"FLOPs of attention kernels at {KERNEL_SHARE_OF_PEAK:.0%} of the chip's peak",
+    "exposed_ms": "waited_ms, and of overlapped_ms what is beyond compute_ms + kernel_ms",
+    "waited_ms, overlapped_ms": "bytes through the links used, at their published bandwidth",
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class StepTime:
     """Milliseconds of one step on one chip.

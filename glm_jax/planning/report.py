@@ -12,7 +12,7 @@ import jax
 from jax.sharding import Mesh
 
 from glm_jax.config import Config
-from glm_jax.planning.estimate import expected_turns, step_time
+from glm_jax.planning.estimate import ASSUMPTIONS, expected_turns, step_time
 from glm_jax.planning.flops import attention_density, flops_per_token, parameter_groups
 from glm_jax.planning.hlo import hlo_cost
 from glm_jax.planning.memory import GIB, held_bytes
@@ -44,7 +44,9 @@ def report(program: Program, topology: str | None = None) -> Report:
         "peak_hbm_gib": program.peak_bytes / GIB,
         "hbm_gib": limit,
         "fits": program.compiled is not None and (not limit or program.peak_bytes <= limit * GIB),
+        "memory_ms": state_traffic_ms(facts["bytes_per_device"], chip) if chip else None,
         **_times(program, chip, facts["flops_per_token"] * places, places),
+        "assumptions": ASSUMPTIONS if chip else None,
         "compile_seconds": program.seconds,
         "compiler_options": program.options,
         "versions": _versions(),
@@ -77,6 +79,12 @@ def memory_limit(device: jax.Device) -> float | None:
         return chip.hbm_gib
     statistics = device.memory_stats()
     return statistics["bytes_limit"] / GIB if statistics and "bytes_limit" in statistics else None
+
+
+def state_traffic_ms(held: dict[str, int], chip: Chip) -> float:
+    """Parameters, moments and gradients read and written once: a floor for any step."""
+    state = held["parameters"] + held["optimizer"] + held["gradients"]
+    return 1e3 * 2 * state / chip.hbm_bandwidth
 
 
 def _times(program: Program, chip: Chip | None, flops: float, places: float) -> Report:

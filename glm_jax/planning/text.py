@@ -64,7 +64,7 @@ def advice(report: Report) -> str:
     if state > limit:
         return (
             f"parameters, optimizer and gradients alone take {state:.2f} GiB; split them further "
-            "(mesh.fsdp, mesh.tensor) or take more chips"
+            "(mesh.fsdp, mesh.tensor), take more chips, or optimizer.name=adafactor"
         )
     if report["remat"] != "full":
         choices.append("model.remat=full")
@@ -83,9 +83,10 @@ def _time_lines(report: Report) -> list[str]:
         f"{KERNEL_SHARE_OF_PEAK:.0%} of the peak) + {report['exposed_ms']:.1f} collectives that "
         "nothing hides",
         f"speed       {report['tokens_per_second_per_device']:,.0f} tokens/s a chip, "
-        f"{report['model_flops_utilisation']:.1%} of the peak (at the peak: "
-        f"{report['ideal_ms']:.1f} ms); 100 B tokens in "
-        f"{report['chip_hours_for_100b_tokens']:,.0f} chip-hours",
+        f"{report['model_flops_utilisation']:.1%} of the peak",
+        f"            at the peak {report['ideal_ms']:.1f} ms; the state read and written once "
+        f"{report['memory_ms']:.1f} ms",
+        f"            100 B tokens in {report['chip_hours_for_100b_tokens']:,.0f} chip-hours",
     ]
 
 

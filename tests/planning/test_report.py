@@ -5,7 +5,8 @@ import pytest
 
 from glm_jax.config import Config, DataConfig, MeshConfig, ModelConfig
 from glm_jax.planning.program import compile_program, prepare
-from glm_jax.planning.report import rates, report
+from glm_jax.planning.report import rates, report, state_traffic_ms
+from glm_jax.planning.topologies import CHIPS
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +33,12 @@ def test_other_devices_than_tpus_have_no_times_but_the_same_keys(made):
     assert made["hbm_gib"] is None
     for name in ("compute_ms", "step_ms", "tokens_per_second_per_device", "collective_gb", "top"):
         assert made[name] is None, name
+
+
+def test_the_state_passes_memory_twice():
+    held = {"parameters": 819 * 10**6, "optimizer": 2 * 819 * 10**6, "gradients": 0, "batch": 9}
+    # 2.457 GB read and written at 819 GB/s.
+    assert state_traffic_ms(held, CHIPS["v5e"]) == pytest.approx(6.0)
 
 
 def test_rates_follow_from_the_time_of_a_step():

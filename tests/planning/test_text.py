@@ -26,6 +26,7 @@ REPORT = {
     "hbm_gib": 15.75,
     "fits": True,
     "ideal_ms": 400.0,
+    "memory_ms": 18.4,
     "compute_ms": 600.0,
     "kernel_ms": 50.0,
     "waited_ms": 100.0,
