@@ -1,12 +1,13 @@
 """Searches what a run may choose freely: mesh, remat policy, rows a chip; most tokens a second win.
 
-    mesh as in the config (or all of it fsdp):   remat x rows 1, 2, 4 ..  until one does not fit
-    the best of them on the other meshes         (fsdp 16), (fsdp 8, tensor 2), (data 2, fsdp 8) ..
+    rows 1, 2, 4, 8 on the config's mesh:   the two remat policies that save most and fit
+    the best of them on other meshes:       (fsdp 16), (fsdp 8, tensor 2), (data 2, fsdp 8) ..
 
 So it climbs along one axis after the other and may miss a combination. What cannot fit by
-arithmetic is not compiled, nor are more rows than some that did not fit. With `num_layers`
-everything is compiled with that many layers and twice as many, and the numbers go on along the line
-through both; only the winner is then compiled whole.
+arithmetic is not compiled, nor is what did not fit with fewer rows; that a program is too large the
+compiler says within seconds. With `num_layers` everything is compiled with that many layers and
+twice as many, and the numbers go on along the line through both; only the winner is then compiled
+whole.
 """
 
 import dataclasses
@@ -24,8 +25,8 @@ from glm_jax.planning.report import Report, memory_limit, report
 from glm_jax.training.state import abstract_state
 
 ROWS = (1, 2, 4, 8)
-# From least memory to most; the first that does not fit ends the rest.
-REMATS = (*POLICIES, "none")
+# From most memory to least, which is about from the fastest to the slowest.
+REMATS = ("none", *reversed(POLICIES))
 Say = Callable[[str], None]
 
 
@@ -65,9 +66,9 @@ def tune(
         changed = dataclasses.replace(config, mesh=mesh)
         if best is not None:
             search.one(changed, *best)
-        elif not search.one(changed, REMATS[0], sequences_per_chip or 1):
+        elif not search.one(changed, REMATS[-1], sequences_per_chip or 1):
             # Nothing fits so far; devices that share a row hold less of it.
-            search.one(changed, REMATS[0], 1 / (mesh.tensor * mesh.sequence))
+            search.one(changed, REMATS[-1], 1 / (mesh.tensor * mesh.sequence))
     return search.ranked()
 
 
@@ -102,16 +103,18 @@ class _Search:
         self.found: dict[tuple, tuple[Config, Report]] = {}
 
     def on_mesh(self, config: Config, rows: int | None) -> None:
-        """Every remat policy with ever more rows, until one does not fit."""
-        too_many = max(ROWS) + 1 if rows is None else rows + 1
-        for remat in REMATS:
-            for number in ROWS if rows is None else (rows,):
-                if number >= too_many:
+        """For ever more rows the two policies that save most of those that fit."""
+        left = list(REMATS)
+        for number in ROWS if rows is None else (rows,):
+            fitting = 0
+            for remat in tuple(left):
+                if fitting == 2:
                     break
-                if not self.one(config, remat, number):
-                    # A policy that saves more does not fit with as many rows either.
-                    too_many = number
-                    break
+                if self.one(config, remat, number):
+                    fitting += 1
+                else:
+                    # It does not with more rows either.
+                    left.remove(remat)
 
     def one(self, config: Config, remat: str, rows: float) -> bool:
         """Whether it fits; compiles it where that is not known."""
