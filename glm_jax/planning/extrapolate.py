@@ -24,6 +24,7 @@ _LINEAR = (
     "exposed_ms",
     "step_ms",
     "ideal_ms",
+    "memory_ms",
     "collective_gb",
 )
 

@@ -26,7 +26,9 @@ def describe(report: Report) -> str:
         *_memory_lines(report),
     ]
     if report["step_ms"] is not None:
-        lines += [*_time_lines(report), *_collective_lines(report), *_cost_lines(report)]
+        lines += _time_lines(report)
+        if not report["extrapolated"]:
+            lines += [*_collective_lines(report), *_cost_lines(report)]
         lines.append(_LEFT_OUT)
     elif report["fits"]:
         lines.append("times       only TPU compilers estimate them; add --topology v5e:4x4")
@@ -147,4 +149,5 @@ def _row(report: Report) -> str:
         f"{number('step_ms', '.1f', 9)}{number('tokens_per_second_per_device', ',.0f', 12)}"
         f"{number('model_flops_utilisation', '.1%', 7)}"
         f"{'' if report['fits'] else '  does not fit'}"
+        f"{'  extrapolated' if report['extrapolated'] else ''}"
     )

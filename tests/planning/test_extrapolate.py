@@ -14,7 +14,7 @@ CONFIG = Config(
 
 def of_depth(depth, **changes):
     step = 5.0 + 3.0 * depth
-    values = dict.fromkeys(("compute_ms", "step_ms", "ideal_ms"), step)
+    values = dict.fromkeys(("compute_ms", "step_ms", "ideal_ms", "memory_ms"), step)
     nothing = ("kernel_ms", "waited_ms", "overlapped_ms", "exposed_ms", "collective_gb")
     return {
         **dict.fromkeys(nothing, 0.0),

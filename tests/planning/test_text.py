@@ -118,3 +118,4 @@ def test_a_table_has_a_line_for_each():
     ]  # fmt: skip
     assert bad.endswith("does not fit")
     assert len(head) == len(good)
+    assert table([{**REPORT, "extrapolated": True}]).endswith("53.3%  extrapolated")
