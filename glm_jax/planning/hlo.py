@@ -210,10 +210,12 @@ class _Walk:
         if opcode not in _KINDS:
             return
         begun = one.opcode != opcode
-        sizes = sizes_in_bytes(measured.shape)
-        # What starts an all-gather or a permute gives its input and its output.
-        pair = begun and opcode in ("all-gather", "collective-permute")
-        num_bytes = max(sizes, default=0) if pair else sum(sizes)
+        shape = re.sub(r"u32\[\]", "", measured.shape) if begun else measured.shape
+        sizes = sizes_in_bytes(shape)
+        if begun and opcode in ("all-gather", "collective-permute"):
+            # What starts one gives its inputs, its outputs, and counters, u32[].
+            sizes = sizes[len(sizes) // 2 :]
+        num_bytes = sum(sizes)
         colors = re.search(r"colors:(\d+)", (planned or one).rest)
         sort = Collective(
             kind or opcode,

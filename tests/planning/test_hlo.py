@@ -80,6 +80,8 @@ replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_0','axis_1'}, to_apply=%add, \
 backend_config={"debug":"UniDirectionNDRingStrategy{colors:4 phases:2}"}
   %cp = (f32[8], f32[8], u32[]) collective-permute-start(%x), channel_id=5
   %cpd = f32[8] collective-permute-done(%cp)
+  %ag = ((f32[2]{0:T(128)}, f32[3]), (f32[8], f32[12])) all-gather-start(%x, %x), channel_id=6, \
+replica_groups=[2,4]<=[8]
   ROOT %y = f32[8] add(%x, %x), metadata={op_name="jit(f)/end"}, \
 backend_config={"window_config":{"estimated_cycles":"20"}}
 }
@@ -108,12 +110,13 @@ def test_kernels_are_counted_by_name_with_the_flops_they_state():
 
 
 def test_collectives_by_kind_group_and_overlap_each_once():
-    # bf16[16,8] gathered, f32[4,8] of the scatter, f32[8] and f32[2] reduced, f32[8] permuted.
+    # bf16[16,8], f32[8] and f32[12] gathered, f32[4,8] of the scatter, f32[8] and f32[2] reduced,
+    # f32[8] permuted.
     assert set(hlo_cost(PROGRAM, 8).collectives) == {
-        Collective("all-gather", 4, None, True, 3, 3 * 256),
         Collective("reduce-scatter", 4, 1, False, 3, 3 * 128),
         Collective("all-reduce", 8, 4, False, 1, 40),
         Collective("collective-permute", 2, None, True, 1, 32),
+        Collective("all-gather", 4, None, True, 4, 3 * 256 + 80),
     }
 
 
