@@ -28,7 +28,9 @@ from glm_jax.models.dropout import MaskRows, dropout, keeps, mask_rows
 HIDDEN = -1e30
 FLOOR = -1e20
 
-CHUNK = 512
+# Queries in a chunk: at most so many, fewer where their scores would pass 512 MiB on a device.
+LARGEST_CHUNK = 512
+CHUNK_SCORES = 1 << 27
 
 
 def dense(
@@ -62,14 +64,26 @@ def chunked(
     scale: float,
     dropout_rate: float,
     dropout_key: jax.Array | None,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """As `dense`, `chunk` queries at a time; the backward pass computes their scores again."""
+    """As `dense`, `chunk` queries at a time (None: `chunk_size`).
+
+    The backward pass computes their scores again.
+    """
     rows = None
     if dropout_key is not None and dropout_rate > 0.0:
         rows = mask_rows(dropout_key, (q.shape[0], q.shape[2], q.shape[1], k.shape[1]))
     run = functools.partial(_by_chunks, scale=scale, rate=dropout_rate, chunk=chunk)
     return over_mesh(run, q, k, v, attend_start, attend_end, rows)
+
+
+def chunk_size(batch: int, num_heads: int, num_keys: int) -> int:
+    """Queries whose scores are computed at once, for what one device has of a call.
+
+    >>> [chunk_size(1, 32, size) for size in (2048, 8192, 32768, 131072)]
+    [512, 512, 128, 32]
+    """
+    return max(8, min(LARGEST_CHUNK, CHUNK_SCORES // (batch * num_heads * num_keys)))
 
 
 def _by_chunks(
@@ -82,9 +96,10 @@ def _by_chunks(
     *,
     scale: float,
     rate: float,
-    chunk: int,
+    chunk: int | None,
 ) -> tuple[jax.Array, jax.Array]:
     batch, length = attend_start.shape
+    chunk = chunk or chunk_size(batch, q.shape[2], k.shape[1])
     count = -(-length // chunk)
     size = -(-length // count)
 

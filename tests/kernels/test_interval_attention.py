@@ -66,39 +66,41 @@ def check(ours, expected):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.25])
-@pytest.mark.parametrize(("num_kv_heads", "head_dim"), [(4, 64), (2, 128), (1, 40)])
+@pytest.mark.parametrize(
+    ("num_kv_heads", "head_dim", "rate"), [(4, 64, 0.0), (2, 128, 0.0), (2, 64, 0.25), (1, 40, 0.1)]
+)
 def test_packed_rows_with_padding(num_kv_heads, head_dim, rate):
     kv = (2, 384, num_kv_heads, head_dim)
     q, k, v = draw((2, 384, 4, head_dim), kv, kv)
     check(*both(q, k, v, *packed_rows(384), rate=rate))
 
 
-@pytest.mark.parametrize("blocks", [(128, 256), (256, 128), (384, 384)])
+@pytest.mark.parametrize("blocks", [(128, 256), (384, 128)])
 def test_block_sizes_change_nothing(blocks):
     q, k, v = draw((2, 384, 2, 16), (2, 384, 1, 16), (2, 384, 1, 16))
     check(*both(q, k, v, *packed_rows(384), blocks=blocks))
 
 
-@pytest.mark.parametrize(("length", "size"), [(1, 300), (130, 520), (300, 7), (77, 77)])
-def test_any_lengths_of_queries_and_keys(length, size):
+@pytest.mark.parametrize(
+    ("length", "size", "rate"), [(1, 300, 0.0), (130, 520, 0.1), (300, 7, 0.0)]
+)
+def test_any_lengths_of_queries_and_keys(length, size, rate):
     q, k, v = draw((2, length, 2, 16), (2, size, 2, 16), (2, size, 2, 16))
     rng = np.random.default_rng(1)
     start, end = np.sort(rng.integers(0, size + 1, (2, 2, length)), axis=0).astype(np.int32)
     start[:, ::3], end[:, ::3] = 0, size
     end[:, 1::5] = start[:, 1::5]
-    check(*both(q, k, v, start, end, blocks=None))
-    check(*both(q, k, v, start, end, blocks=None, rate=0.1))
+    check(*both(q, k, v, start, end, blocks=None, rate=rate))
 
 
 def test_a_part_of_the_queries_sees_the_keys_of_the_whole_row():
     """As a device has it whose axis splits places: its bounds stay indices into the row."""
     q, k, v = draw((2, 384, 2, 16), (2, 384, 2, 16), (2, 384, 2, 16))
     start, end = packed_rows(384)
-    whole, _ = interval_attention(q, k, v, start, end, blocks=(128, 128), interpret=True)
     part = slice(100, 290)
-    bounds = start[:, part], end[:, part]
-    ours, _ = interval_attention(q[:, part], k, v, *bounds, blocks=(128, 128), interpret=True)
+    run = jax.jit(functools.partial(interval_attention, blocks=(128, 128), interpret=True))
+    whole, _ = run(q, k, v, start, end)
+    ours, _ = run(q[:, part], k, v, start[:, part], end[:, part])
     np.testing.assert_allclose(ours, whole[:, part], atol=1e-6)
 
 
@@ -119,7 +121,7 @@ def test_the_empty_interval_gives_exactly_zero_and_no_gradient():
         out, _ = interval_attention(q * 1e4, k, v, start, end, **options)
         return jnp.sum((out[:, empty] + 1.0) ** 2)
 
-    for gradient in jax.grad(loss, argnums=(0, 1, 2))(q, k, v):
+    for gradient in jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(q, k, v):
         assert (np.asarray(gradient) == 0).all()
 
 
@@ -132,8 +134,12 @@ def test_blocks_that_nobody_sees_are_not_touched():
     def run(q, k, v):
         return interval_attention(q, k, v, start, end, blocks=(128, 128), interpret=True)[0]
 
-    out, gradient = jax.vjp(run, q, k, v)
-    dq, dk, dv = gradient(d_out)
+    @jax.jit
+    def results(q, k, v, d_out):
+        out, gradient = jax.vjp(run, q, k, v)
+        return out, *gradient(d_out)
+
+    out, dq, dk, dv = results(q, k, v, d_out)
     assert np.isfinite(out).all()
     assert np.isfinite(dq).all()
     for x in (dk, dv):

@@ -1,9 +1,12 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from glm_jax.batch import prefix_bounds
+from glm_jax.config import ModelConfig
 from glm_jax.models.attention import BACKENDS, Backend, attention
 
 # Bounds of six queries over eight keys: inside, everything, one key, empty, inverted, behind.
@@ -151,6 +154,117 @@ def test_auto_takes_the_first_that_does_not_refuse(monkeypatch):
         attention(q, k, v, START, END)
     monkeypatch.setitem(BACKENDS, "xla", xla)
     attention(q, k, v, START, END)
+
+
+def test_auto_passes_by_what_declines_but_a_name_is_obeyed(monkeypatch):
+    q, k, v = draw((1, 6, 2, 4), (1, 8, 2, 4), (1, 8, 2, 4))
+    seen = []
+
+    def run(*arguments, **options):
+        seen.append("mine")
+        return BACKENDS["xla"].run(*arguments, **options)
+
+    never, always = (lambda *a, **o: None), (lambda *a, **o: "rather not")
+    monkeypatch.setitem(BACKENDS, "xla_chunked", Backend(run, never, always))
+    attention(q, k, v, START, END)
+    assert not seen
+    attention(q, k, v, START, END, backend="xla_chunked")
+    assert seen == ["mine"]
+
+
+def chosen(monkeypatch, length, size):
+    """The name of the backend that "auto" takes on CPU."""
+    names = []
+    for name, backend in list(BACKENDS.items()):
+
+        def run(q, *arguments, name=name, **options):
+            names.append(name)
+            return q, jnp.zeros(q.shape[:3])
+
+        monkeypatch.setitem(BACKENDS, name, dataclasses.replace(backend, run=run))
+    q, k = jnp.zeros((1, length, 1, 1)), jnp.zeros((1, size, 1, 1))
+    bounds = jnp.zeros((1, length), jnp.int32)
+    attention(q, k, k, bounds, bounds)
+    return names
+
+
+@pytest.mark.parametrize(
+    ("length", "size", "name"),
+    [(512, 512, "xla"), (2048, 2048, "xla"), (2049, 2048, "xla_chunked"), (1, 1 << 20, "xla")],
+)
+def test_auto_on_cpu_goes_by_length(monkeypatch, length, size, name):
+    assert list(BACKENDS) == ["pallas_tpu", "xla_chunked", "xla"]
+    assert chosen(monkeypatch, length, size) == [name]
+
+
+def test_config_knows_the_backends():
+    for name in ("auto", *BACKENDS):
+        assert ModelConfig(attention_backend=name).attention_backend == name
+    with pytest.raises(ValueError, match="did you mean 'xla'"):
+        ModelConfig(attention_backend="xlaa")
+
+
+def with_prefix_in_front(q, k, v, start, end, prefix):
+    """The reference with the prefix as keys of its own: [P + S] keys, seen in two intervals."""
+    length = prefix[0].shape[-3]
+    shape = (len(q), *prefix[0].shape[-3:])
+    k, v = (
+        np.concatenate([np.broadcast_to(x, shape), y], axis=1)
+        for x, y in zip(prefix, (k, v), strict=True)
+    )
+    out = np.zeros(q.shape)
+    for b, t, n in np.ndindex(q.shape[:3]):
+        keys = [*range(length), *range(length + start[b, t], length + end[b, t])]
+        head = n // (q.shape[2] // k.shape[2])
+        scores = np.array([q[b, t, n] @ k[b, s, head] * q.shape[-1] ** -0.5 for s in keys])
+        weights = np.exp(scores - scores.max())
+        out[b, t, n] = weights @ np.array([v[b, s, head] for s in keys]) / weights.sum()
+    return out
+
+
+@pytest.mark.parametrize("backend", ["xla", "xla_chunked"])
+@pytest.mark.parametrize("batched", [False, True])
+def test_every_query_sees_the_prefix(backend, batched):
+    rows = (2,) if batched else ()
+    q, k, v, *prefix = draw((2, 6, 4, 5), *[(2, 8, 2, 5)] * 2, *[(*rows, 3, 2, 5)] * 2)
+    start, end = np.repeat(START, 2, 0), np.repeat(END, 2, 0)
+    ours = attention(q, k, v, start, end, prefix=tuple(prefix), backend=backend)
+    expected = with_prefix_in_front(q, k, v, start, end, prefix)
+    np.testing.assert_allclose(ours, expected, atol=1e-6)
+    assert (np.asarray(ours)[:, EMPTY] != 0).all()
+
+
+def test_prefix_gradients_are_those_of_longer_keys():
+    """Where every query sees all keys, a prefix is nothing but more keys."""
+    q, k, v, pk, pv, weights = draw(
+        (2, 6, 4, 5), *[(2, 8, 2, 5)] * 2, *[(2, 3, 2, 5)] * 2, (2, 6, 4, 5)
+    )
+    start = np.zeros((2, 6), np.int32)
+
+    def apart(q, k, v, pk, pv):
+        return jnp.sum(attention(q, k, v, start, start + 8, prefix=(pk, pv)) * weights)
+
+    def together(q, k, v, pk, pv):
+        k, v = jnp.concatenate([pk, k], 1), jnp.concatenate([pv, v], 1)
+        return jnp.sum(attention(q, k, v, start, start + 11) * weights)
+
+    every = (0, 1, 2, 3, 4)
+    ours = jax.grad(apart, argnums=every)(q, k, v, pk, pv)
+    for one, other in zip(ours, jax.grad(together, argnums=every)(q, k, v, pk, pv), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_under_the_empty_interval_all_gradient_goes_to_the_prefix():
+    q, k, v, pk, pv = draw((1, 6, 2, 4), *[(1, 8, 2, 4)] * 2, *[(3, 2, 4)] * 2)
+
+    def loss(q, k, v, pk, pv):
+        return jnp.sum(attention(q, k, v, START, END, prefix=(pk, pv))[:, EMPTY] ** 2)
+
+    _, dk, dv, dpk, dpv = jax.grad(loss, argnums=(0, 1, 2, 3, 4))(q, k, v, pk, pv)
+    assert not np.asarray(dk).any()
+    assert not np.asarray(dv).any()
+    assert np.asarray(dpk).all()
+    assert np.asarray(dpv).all()
 
 
 def test_heads_must_divide():
