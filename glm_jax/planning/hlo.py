@@ -188,42 +188,38 @@ class _Walk:
             _add(self.costs[one.operation], times, cycles)
 
     def _add_fused_collectives(self, fusion: Instruction, inner: Computation, times: int) -> None:
-        scatter = _FUSED_SCATTER in inner.name
         for one in inner.instructions:
-            if one.channel in self.started and not inner.starts_collective:
-                continue
-            # Of a scatter the fusion has the parts; the all-reduce inside of it, all.
-            measured = fusion if scatter and not inner.starts_collective else one
-            kind = "reduce-scatter" if scatter else None
-            self._add_collective(one, measured, times, inner.starts_collective, kind, fusion)
+            if one.channel not in self.started or inner.starts_collective:
+                scatter = _FUSED_SCATTER in inner.name
+                self._add_collective(one, fusion, times, inner.starts_collective, scatter)
 
     def _add_collective(
         self,
         one: Instruction,
-        measured: Instruction,
+        planned: Instruction,
         times: int,
         overlapped: bool,
-        kind: str | None = None,
-        planned: Instruction | None = None,
+        scatter: bool = False,
     ) -> None:
-        opcode = one.opcode.removesuffix("-start")
-        if opcode not in _KINDS:
+        """Counts `one` where it is a collective; `planned` has what the compiler says of it."""
+        kind = one.opcode.removesuffix("-start")
+        if kind not in _KINDS:
             return
-        begun = one.opcode != opcode
-        shape = re.sub(r"u32\[\]", "", measured.shape) if begun else measured.shape
+        begun = one.opcode != kind
+        shape = re.sub(r"u32\[\]", "", one.shape) if begun else one.shape
         sizes = sizes_in_bytes(shape)
-        if begun and opcode in ("all-gather", "collective-permute"):
+        if begun and kind in ("all-gather", "collective-permute"):
             # What starts one gives its inputs, its outputs, and counters, u32[].
             sizes = sizes[len(sizes) // 2 :]
-        num_bytes = sum(sizes)
-        colors = re.search(r"colors:(\d+)", (planned or one).rest)
+        size = 2 if kind == "collective-permute" else group_size(one.rest, self.num_devices)
+        colors = re.search(r"colors:(\d+)", planned.rest)
         sort = Collective(
-            kind or opcode,
-            2 if opcode == "collective-permute" else group_size(one.rest, self.num_devices),
+            "reduce-scatter" if scatter else kind,
+            size,
             int(colors[1]) if colors else None,
             overlapped or begun,
         )
-        _add(self.collectives[sort], times, num_bytes)
+        _add(self.collectives[sort], times, sum(sizes) // size if scatter else sum(sizes))
 
 
 def _add(totals: list[int], times: int, amount: int) -> None:
