@@ -121,14 +121,13 @@ def list_steps(kinds: jax.Array) -> Steps:
 
     begin = pick(stop - count)
     place = pick(low) + jnp.minimum(index - begin, pick(count) - 1)
-    inside = passed < outer
     kind = jnp.take_along_axis(kinds.reshape(rows, -1), at * inner + place, axis=-1)
     packed = (
         (at << _OUTER)
         | (place << _INNER)
-        | ((inside & (index == begin)).astype(jnp.int32) << _FIRST)
-        | ((inside & (index == pick(stop) - 1)).astype(jnp.int32) << _LAST)
-        | jnp.where(inside, kind, EMPTY)
+        | ((index == begin).astype(jnp.int32) << _FIRST)
+        | ((index == pick(stop) - 1).astype(jnp.int32) << _LAST)
+        | jnp.where(passed < outer, kind, EMPTY)
     )
     return Steps(packed.reshape(-1), jnp.max(stop[:, -1]), outer * inner)
 
