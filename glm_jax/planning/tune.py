@@ -50,14 +50,15 @@ def tune(
 
     Raises:
       UserError: devices without an estimate of time, a mesh or batch that does not work out, or
-        num_layers beyond half the model.
+        num_layers below 2 or beyond half the model.
     """
     if devices[0].platform != "tpu" or memory_limit(devices[0]) is None:
         raise UserError("--tune needs the time of a step, which only a TPU --topology has")
-    if num_layers is not None and 2 * num_layers > config.model.num_layers:
+    # A loop of one turn the compiler takes apart: no line leads from it.
+    if num_layers is not None and not 2 <= num_layers <= config.model.num_layers // 2:
         raise UserError(
-            f"--tune_layers must be at most half of model.num_layers={config.model.num_layers}; "
-            f"got {num_layers}"
+            "--tune_layers must be at least 2 and at most half of model.num_layers="
+            f"{config.model.num_layers}; got {num_layers}"
         )
     search = _Search(devices, topology, num_layers, say)
     search.on_mesh(config, sequences_per_chip)

@@ -166,8 +166,9 @@ def test_two_small_models_stand_for_the_whole_and_the_winner_is_compiled(compile
 
 
 def test_depths_beyond_the_model_and_devices_without_times_are_refused(compiled):
-    with pytest.raises(UserError, match=r"at most half of model.num_layers=8; got 5"):
-        tuning.tune(CONFIG, DEVICES, num_layers=5)
+    for layers in (1, 5):
+        with pytest.raises(UserError, match=f"at most half of model.num_layers=8; got {layers}"):
+            tuning.tune(CONFIG, DEVICES, num_layers=layers)
     with pytest.raises(UserError, match="only a TPU --topology has"):
         tuning.tune(CONFIG, [Device(0, "cpu", "cpu")])
 
