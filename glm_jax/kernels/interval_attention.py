@@ -30,7 +30,7 @@ LONG_ROW_BYTES = 512
 
 MAX_HEAD_DIM = 256
 # Of the 1 MiB of scalar memory, for the packed steps.
-MAX_STEP_BYTES = 640 * 1024
+MAX_STEP_BYTES = 512 * 1024
 DTYPES = (jnp.bfloat16, jnp.float32)
 
 Shaped = jax.Array | jax.ShapeDtypeStruct
