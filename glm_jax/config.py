@@ -288,8 +288,11 @@ class OptimizerConfig:
       warmup_steps: linear rise from 0.
       decay_steps: step at which the fall ends, warm-up included; None: train.num_steps.
       final_ratio: floor as a share of the peak.
-      beta1, beta2, epsilon, weight_decay: of AdamW, decoupled decay.
+      beta1, beta2, epsilon: of AdamW.
+      weight_decay: of either, decoupled.
       clip_norm: largest global norm of the gradient; None: no clipping.
+      name: "adamw", or "adafactor", whose second moment is a row and a column a matrix and which
+        has no first (arXiv:1804.04235): a third of AdamW's memory, state and parameters together.
     """
 
     peak_learning_rate: float = 4e-4
@@ -302,8 +305,10 @@ class OptimizerConfig:
     epsilon: float = 1e-6
     weight_decay: float = 0.1
     clip_norm: float | None = 1.0
+    name: str = "adamw"
 
     def __post_init__(self):
+        _check_choice("optimizer.name", self.name, ["adamw", "adafactor"])
         _check_choice("optimizer.schedule", self.schedule, ["cosine", "linear", "constant"])
         for name in ("peak_learning_rate", "warmup_steps", "weight_decay", "epsilon"):
             _check(getattr(self, name) >= 0, f"optimizer.{name}", getattr(self, name), "at least 0")

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from glm_jax.config import MeshConfig
 from glm_jax.errors import UserError
@@ -105,6 +105,11 @@ def row_groups(mesh: Mesh) -> int:
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
+def place_groups(mesh: Mesh) -> int:
+    """Into how many parts `batch_sharding` splits the places of a row."""
+    return mesh.shape["sequence"]
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """The same on every device."""
     return NamedSharding(mesh, PartitionSpec())
@@ -124,7 +129,8 @@ def param_shardings(params: Any, mesh: Mesh) -> Any:
       UserError: no rule for a path, or a dimension that its mesh axis does not divide.
     """
     return jax.tree.map_with_path(
-        lambda path, leaf: NamedSharding(mesh, _spec(path_name(path), leaf.shape, mesh)), params
+        lambda path, leaf: NamedSharding(mesh, param_spec(path_name(path), leaf.shape, mesh)),
+        params,
     )
 
 
@@ -150,7 +156,13 @@ def logical_axes(name: str, rank: int) -> tuple[str, ...]:
     raise UserError(f"parameter {name} has no rule in glm_jax.sharding.LOGICAL_AXES")
 
 
-def _spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+def param_spec(
+    name: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh | None = None
+) -> PartitionSpec:
+    """How the parameter `name` is split; `mesh` None: over the one that is set."""
+    mesh = jax.sharding.get_abstract_mesh() if mesh is None else mesh
+    if not set(AXES) <= set(mesh.axis_names):
+        return PartitionSpec()
     axes = logical_axes(name, len(shape))
     mesh_axes = [MESH_AXES[axis] for axis in axes]
     for index, (axis, mesh_axis, size) in enumerate(zip(axes, mesh_axes, shape, strict=True)):
@@ -165,9 +177,24 @@ def _spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
     return PartitionSpec(*mesh_axes)
 
 
+def whole_over(axis: str, weight: jax.Array, spec: PartitionSpec) -> jax.Array:
+    """Gathers a weight split as `spec` over one axis of the mesh that is set; the rest stays split.
+
+    P("fsdp", "tensor") whole over "fsdp" is P(None, "tensor").
+    """
+    return constrain(weight, *[None if name == axis else name for name in spec])
+
+
+def on_mesh() -> bool:
+    """Whether a mesh with this module's axes is set (`jax.set_mesh`, `use_abstract_mesh`)."""
+    return set(AXES) <= set(jax.sharding.get_abstract_mesh().axis_names)
+
+
+def constrain(x: jax.Array, *axes: str | tuple[str, ...] | None) -> jax.Array:
+    """Asks for x split over `axes`, one entry a dimension, where a mesh is set."""
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*axes)) if on_mesh() else x
+
+
 def constrain_rows(x: jax.Array) -> jax.Array:
     """Keeps activations [B, T, ...] split as their batch is, where a mesh is set."""
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or not set(AXES) <= set(mesh.axis_names):
-        return x
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(BATCH_AXES, "sequence"))
+    return constrain(x, BATCH_AXES, "sequence")

@@ -6,7 +6,7 @@ whether its layers are stacked or listed and whatever mesh it is created on.
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 
 from glm_jax.config import ModelConfig
+from glm_jax.sharding import constrain, constrain_rows, param_spec, whole_over
 
 
 def fold_name(key: jax.Array, name: str) -> jax.Array:
@@ -131,12 +132,40 @@ class Embedding(nnx.Module):
         self.compute_dtype = config.compute_dtype
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
-        return self.table[...][tokens].astype(self.compute_dtype)
+        """[B, T] ids -> [B, T, D] rows.
 
-    def logits(self, hidden: jax.Array) -> jax.Array:
-        """Scores of every id, [..., D] -> float32 [..., V]."""
-        table = self.table[...].astype(hidden.dtype)
-        return jnp.matmul(hidden, table.T, preferred_element_type=jnp.float32)
+        The table stays split: every device looks up its part of D for the tokens of all, and the
+        parts are exchanged. Gathering the table would move V x D numbers for B x T rows.
+        """
+        tokens = constrain(tokens, "data", "sequence")
+        rows = self.table[...][tokens].astype(self.compute_dtype)
+        return constrain_rows(constrain(rows, "data", "sequence", "fsdp"))
+
+    def scorer(self) -> Callable[[jax.Array], jax.Array]:
+        """Scores of every id, [..., D] -> float32 [..., V]; the table is cast and gathered once."""
+        table = self.table[...].astype(self.compute_dtype)
+        table = whole_over("fsdp", table, param_spec("output/table", table.shape))
+
+        return lambda hidden: scores(hidden, table)
+
+
+@jax.custom_vjp
+def scores(hidden: jax.Array, table: jax.Array) -> jax.Array:
+    """hidden [..., D] times table [V, D]: float32 [..., V].
+
+    The gradient that comes back is rounded to the dtype of `hidden` before it is multiplied: left
+    to itself JAX computes both products in float32, and the one for the table is V x D numbers.
+    """
+    return jnp.matmul(hidden, table.T, preferred_element_type=jnp.float32)
+
+
+def _scores_backward(saved: tuple, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    hidden, table = saved
+    gradient = gradient.astype(hidden.dtype)
+    return gradient @ table, jnp.einsum("...v,...d->vd", gradient, hidden)
+
+
+scores.defvjp(lambda hidden, table: (scores(hidden, table), (hidden, table)), _scores_backward)
 
 
 class GeluMlp(nnx.Module):

@@ -21,6 +21,7 @@ from jax.sharding import Mesh
 
 from glm_jax.config import ModelConfig
 from glm_jax.models.transformer import Transformer, uses_scan
+from glm_jax.models.weights import is_master, settle
 from glm_jax.sharding import param_shardings, path_name
 
 Params = dict[str, Any]
@@ -59,8 +60,11 @@ def bind(config: ModelConfig, params: Params) -> Transformer:
     Raises:
       ValueError: the paths in `params` are not those of the model.
     """
-    graph, treedef, paths = _skeleton(dataclasses.replace(config, scan_layers=is_stacked(params)))
-    leaves = to_paths(params)
+    stacked = is_stacked(params)
+    graph, treedef, paths = _skeleton(dataclasses.replace(config, scan_layers=stacked))
+    # Stacked masters are settled layer by layer, inside the scan.
+    layers = params["layers"] if stacked else settle(params["layers"])
+    leaves = to_paths({**settle({**params, "layers": {}}), "layers": layers})
     if leaves.keys() != set(paths):
         odd = sorted(leaves.keys() ^ set(paths))
         raise ValueError(f"params do not fit the model; on one side only: {', '.join(odd)}")
@@ -106,7 +110,9 @@ def count_params(config: ModelConfig) -> int:
 
 def to_paths(params: Params) -> dict[str, Any]:
     """Nested dict -> `{"layers/3/mlp/up/kernel": array}`."""
-    return {path_name(path): leaf for path, leaf in jax.tree.leaves_with_path(params)}
+    return {
+        path_name(path): leaf for path, leaf in jax.tree.leaves_with_path(params, is_leaf=is_master)
+    }
 
 
 def from_paths(leaves: Mapping[str, Any]) -> Params:

@@ -19,6 +19,7 @@ from typing import Any, Protocol, Self, TypeVar
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from glm_jax.config import ModelConfig
 from glm_jax.models.attention import attention
@@ -33,6 +34,8 @@ from glm_jax.models.layers import (
     residual_stddev,
 )
 from glm_jax.models.positions import Rotation, make_positions, rotate
+from glm_jax.models.remat import rematerialised
+from glm_jax.models.weights import as_used
 from glm_jax.sharding import constrain_rows
 
 
@@ -68,7 +71,9 @@ class SelfAttention(nnx.Module):
         """[B, T, D] -> ([B, T, D], cache)."""
         q, k, v = self.query(x), self.key(x), self.value(x)
         # Keys are kept rotated: each is rotated once, by its own position.
-        q, k = rotate(q, rotation), rotate(k, rotation)
+        q = checkpoint_name(rotate(q, rotation), "query")
+        k = checkpoint_name(rotate(k, rotation), "key")
+        v = checkpoint_name(v, "value")
         if cache is not None:
             k, v, cache = cache.append(k, v)
         y = attention(
@@ -202,8 +207,12 @@ class Transformer(nnx.Module):
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """Scores of every next id, [..., D] -> float32 [..., V]."""
+        return self.scorer()(hidden)
+
+    def scorer(self) -> Callable[[jax.Array], jax.Array]:
+        """`logits` as a function that holds the output matrix ready, for hidden values in parts."""
         table = self.embedding if self.output is None else self.output
-        return table.logits(hidden)
+        return table.scorer()
 
     def _run_layers(
         self,
@@ -219,12 +228,13 @@ class Transformer(nnx.Module):
 
         def run(x, state_and_key):
             state, key = state_and_key
-            layer = nnx.merge(graph, state)
+            layer = nnx.merge(graph, as_used(state, self.config))
             return layer(x, attend_start, attend_end, rotation, dropout_key=key)
 
-        run = rematerialised(run, self.config.remat)
+        scanned = isinstance(self.layers, Layer)
+        run = rematerialised(run, self.config.remat, scanned)
         keys = layer_keys(dropout_key, self.config.num_layers)
-        if isinstance(self.layers, Layer):
+        if scanned:
             return jax.lax.scan(run, x, (splits[0][1], keys))[0]
         for index, (_, state) in enumerate(splits):
             x, _ = run(x, (state, None if keys is None else keys[index]))
@@ -251,12 +261,3 @@ def layer_keys(key: jax.Array | None, num_layers: int) -> jax.Array | None:
     if key is None:
         return None
     return jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(num_layers))
-
-
-def rematerialised(run: Callable, remat: str) -> Callable:
-    """Lets the backward pass recompute what `ModelConfig.remat` says."""
-    if remat == "none":
-        return run
-    policies = jax.checkpoint_policies
-    policy = {"full": policies.nothing_saveable, "dots": policies.dots_with_no_batch_dims_saveable}
-    return jax.checkpoint(run, policy=policy[remat])

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from glm_jax.batch import OBJECTIVES, Batch
 from glm_jax.config import Config
@@ -18,15 +19,16 @@ from glm_jax.training.unigram import unigram_losses
 class Evaluator:
     """Losses of the eval batches under parameters, and under the frequencies of targets."""
 
-    def __init__(self, config: Config, batches: Sequence[Batch], counts: np.ndarray):
+    def __init__(self, config: Config, mesh: Mesh, batches: Sequence[Batch], counts: np.ndarray):
         """Args:
         config: of the run.
+        mesh: where the parameters and the batches lie.
         batches: global Batches on the devices, the same in every evaluation.
         counts: targets of the training rows by objective, [5, V].
         """
         self._reduction = config.train.loss_reduction
         self._batches = batches
-        self._eval_step = make_eval_step(config.model)
+        self._eval_step = make_eval_step(config, mesh)
         self.baseline = self._unigram(counts)
 
     def __call__(self, params: Any) -> dict[str, float]:

@@ -34,7 +34,7 @@ def to_devices(batch: Batch, sharding: NamedSharding) -> Batch:
 class Feed:
     """Iterator of `Fed`, `depth` batches ahead of the loop."""
 
-    def __init__(self, stream: Any, sharding: NamedSharding, depth: int = 1):
+    def __init__(self, stream: Any, sharding: NamedSharding, depth: int = 2):
         """Starts to read.
 
         Args:

@@ -21,6 +21,7 @@ from glm_jax.batch import Batch
 from glm_jax.config import Config
 from glm_jax.sharding import batch_sharding, make_mesh
 from glm_jax.training.checkpoints import Checkpoints
+from glm_jax.training.compiling import compile_train_step
 from glm_jax.training.evaluation import Evaluator, evaluation_line
 from glm_jax.training.feed import Fed, Feed, to_devices
 from glm_jax.training.interrupts import Interrupts
@@ -29,7 +30,7 @@ from glm_jax.training.optimizer import learning_rate_schedule
 from glm_jax.training.plot import plot_losses
 from glm_jax.training.samples import Sampler, choose_texts
 from glm_jax.training.state import create_state
-from glm_jax.training.step import Metrics, make_train_step
+from glm_jax.training.step import Metrics
 from glm_jax.training.summary import summary
 from glm_jax.training.unigram import target_counts
 from glm_jax.training.workdir import check_config, check_workdir, record_run
@@ -103,6 +104,7 @@ class _Run:
         params: Any,
     ):
         self.config, self.workdir, self.checkpoints = config, workdir, checkpoints
+        self.mesh = mesh
         self.writes = jax.process_index() == 0
         share = (jax.process_index(), jax.process_count())
         stream = batches("train", *share)
@@ -123,6 +125,7 @@ class _Run:
         sharding = batch_sharding(mesh)
         self.evaluator = Evaluator(
             config,
+            mesh,
             [to_devices(batch, sharding) for batch in held_out],
             target_counts(workdir / "unigram.npz", lambda: batches("train", 0, 1), config),
         )
@@ -132,7 +135,6 @@ class _Run:
         stack.callback(self.log.close)
         self.feed = Feed(stream, sharding)
         stack.callback(self.feed.close)
-        self.train_step = make_train_step(config, mesh)
         self.throughput = Throughput()
 
     def train(self) -> int:
@@ -140,7 +142,7 @@ class _Run:
         last = self.config.train.num_steps
         fed = next(self.feed)
         _say("compiling ...")
-        train_step = self.train_step.lower(self.state, fed.batch).compile()
+        train_step = compile_train_step(self.config, self.mesh)
         self.throughput.restart()
         with Interrupts() as interrupts, self._progress_bar() as bar:
             # A step's metrics are fetched when the next one is under way.

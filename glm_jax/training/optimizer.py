@@ -9,6 +9,7 @@ import optax
 
 from glm_jax.config import OptimizerConfig
 from glm_jax.models.params import decay_mask
+from glm_jax.training.adafactor import scale_by_factored_moments
 
 Schedule = Callable[[Any], jax.Array]
 
@@ -53,18 +54,35 @@ def learning_rate_schedule(config: OptimizerConfig, num_steps: int) -> Schedule:
 def make_optimizer(config: OptimizerConfig, schedule: Schedule) -> optax.GradientTransformation:
     """AdamW as in PyTorch: decoupled decay, bias-corrected moments, epsilon outside the root.
 
-    Weight decay spares norms and biases; the word and position tables do decay, as published.
+    Or Adafactor with the same decay and schedule, see `glm_jax.training.adafactor`. Weight decay
+    spares norms and biases; the word and position tables do decay, as published.
     Clipping is a function of its own, `clip`, since the norm is a metric too.
     """
-    return optax.adamw(
+
+    def rate(count: Any) -> jax.Array:
         # optax counts the steps done, a schedule the step being done.
-        lambda count: schedule(count + 1),
+        return schedule(count + 1)
+
+    if config.name == "adafactor":
+        return optax.chain(
+            scale_by_factored_moments(),
+            optax.add_decayed_weights(config.weight_decay, decay_mask),
+            optax.scale_by_learning_rate(rate),
+        )
+    return optax.adamw(
+        rate,
         b1=config.beta1,
         b2=config.beta2,
         eps=config.epsilon,
         weight_decay=config.weight_decay,
         mask=decay_mask,
     )
+
+
+def global_norm(gradients: Any) -> jax.Array:
+    """Euclidean norm of all numbers of a tree, float32 whatever their dtype."""
+    squares = [jnp.sum(jnp.square(leaf.astype(jnp.float32))) for leaf in jax.tree.leaves(gradients)]
+    return jnp.sqrt(sum(squares))
 
 
 def clip(gradients: Any, norm: jax.Array, largest: float | None) -> Any:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import serialization
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from glm_jax.config import Config
 from glm_jax.models.params import abstract_params, create_params
@@ -64,12 +64,30 @@ def abstract_state(config: Config, mesh: Mesh) -> TrainState:
     # A moment lies where its parameter lies; counters lie everywhere.
     opt_state = optax.tree.map_params(
         optimizer,
-        lambda moment, param: like(moment, param.sharding),
+        lambda moment, param: like(moment, _moment_sharding(moment, param)),
         jax.eval_shape(optimizer.init, params),
         params,
         transform_non_params=lambda leaf: like(leaf, everywhere),
     )
     return TrainState(like(jnp.int32(0), everywhere), params, opt_state)
+
+
+def _moment_sharding(moment: Any, param: Any) -> NamedSharding:
+    """Where a moment lies whose dimensions are those of its parameter, or some of them in order.
+
+    What is left out are neighbouring dimensions; where it could be one or the other, and they are
+    split differently, the moment is small enough to lie everywhere.
+    """
+    sharding, rank = param.sharding, len(moment.shape)
+    spec = (*sharding.spec, *[None] * (param.ndim - len(sharding.spec)))
+    gap = param.ndim - rank
+    found = {
+        spec[:start] + spec[start + gap :]
+        for start in range(rank + 1)
+        if param.shape[:start] + param.shape[start + gap :] == moment.shape
+    }
+    only = found.pop() if len(found) == 1 else ()
+    return NamedSharding(sharding.mesh, PartitionSpec(*only))
 
 
 def num_bytes(tree: Any) -> int:

@@ -11,17 +11,18 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from glm_jax.batch import Batch
 from glm_jax.config import Config, ModelConfig
 from glm_jax.models.params import bind
-from glm_jax.sharding import batch_sharding, replicated, row_groups
+from glm_jax.models.weights import Master, is_matrix
+from glm_jax.sharding import batch_sharding, param_shardings, path_name, replicated
+from glm_jax.training.defaults import for_devices
+from glm_jax.training.losses import weighted_losses
 from glm_jax.training.objective import (
     coefficients,
     hidden_of,
     objective_sums,
     summarize,
-    token_losses,
 )
-from glm_jax.training.optimizer import clip, learning_rate_schedule
+from glm_jax.training.optimizer import clip, global_norm, learning_rate_schedule
 from glm_jax.training.state import TrainState, abstract_state, optimizer_of
-from glm_jax.training.target_losses import weighted_losses
 
 Metrics = dict[str, jax.Array]
 
@@ -33,13 +34,15 @@ def make_train_step(config: Config, mesh: Mesh) -> Any:
     `loss`, `loss/NAME` by objective (NaN where the batch has none), `grad_norm` before clipping,
     `learning_rate`. All are of the parameters before the step.
     """
+    config = for_devices(config, mesh)
     schedule = learning_rate_schedule(config.optimizer, config.train.num_steps)
     optimizer = optimizer_of(config)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             gradients, sums = _gradients(config, mesh, state, batch)
-            norm = optax.tree.norm(gradients)
+            norm = global_norm(gradients)
+            gradients = jax.tree.map(lambda g, p: g.astype(p.dtype), gradients, state.params)
             gradients = clip(gradients, norm, config.optimizer.clip_norm)
             updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
@@ -56,11 +59,19 @@ def make_train_step(config: Config, mesh: Mesh) -> Any:
     )
 
 
-def make_eval_step(config: ModelConfig) -> Callable[[Any, Batch], dict[str, jax.Array]]:
+def make_eval_step(config: Config, mesh: Mesh) -> Callable[[Any, Batch], dict[str, jax.Array]]:
     """Builds `eval_step(params, batch) -> objective_sums`, jitted; no dropout."""
+    config = for_devices(config, mesh)
 
     def eval_step(params: Any, batch: Batch) -> dict[str, jax.Array]:
-        return objective_sums(token_losses(bind(config, params), batch), batch)
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            model = bind(config.model, params)
+            # The weights of the sum do not matter, but a place without one may be left out.
+            scale = batch.loss_weights.astype(jnp.float32)
+            losses = weighted_losses(
+                config.train, mesh, model, hidden_of(model, batch), batch, scale
+            )
+            return objective_sums(losses[1], batch)
 
     return jax.jit(eval_step)
 
@@ -75,27 +86,52 @@ def _gradients(config: Config, mesh: Mesh, state: TrainState, batch: Batch) -> A
     key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
     has_dropout = config.model.dropout_rate > 0 or config.model.attention_dropout_rate > 0
 
-    def loss_of_part(params: Any, number: Any, part: Batch, scale: jax.Array) -> Any:
+    def loss_of_part(sites: Any, number: Any, part: Batch, scale: jax.Array) -> Any:
         part_key = jax.random.fold_in(key, number) if has_dropout else None
-        model = bind(config.model, params)
+        model = bind(config.model, _at_sites(state.params, sites))
         hidden = hidden_of(model, part, part_key)
-        loss, losses = weighted_losses(model.logits, hidden, part.targets, scale, row_groups(mesh))
+        loss, losses = weighted_losses(config.train, mesh, model, hidden, part, scale)
         return loss, objective_sums(losses, part)
 
+    sites = _sites(state.params, config.model, mesh)
     gradient_of_part = jax.grad(loss_of_part, has_aux=True)
     scale = coefficients(batch, config.train.loss_reduction)
     parts = config.train.accumulation_steps
     if parts == 1:
-        return gradient_of_part(state.params, 0, batch, scale)
+        return gradient_of_part(sites, 0, batch, scale)
 
     def add_part(total: Any, numbered: Any) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, gradient_of_part(state.params, *numbered)), None
+        return jax.tree.map(jnp.add, total, gradient_of_part(sites, *numbered)), None
 
     split = jax.tree.map(lambda leaf: _split_rows(leaf, parts, mesh), (batch, scale))
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), state.params)
     start = (zeros, objective_sums(jnp.zeros_like(scale[:0]), jax.tree.map(lambda x: x[:0], batch)))
     (gradients, sums), _ = jax.lax.scan(add_part, start, (jnp.arange(parts), *split))
-    return jax.tree.map(lambda g, param: g.astype(param.dtype), gradients, state.params), sums
+    return gradients, sums
+
+
+def _sites(params: Any, config: ModelConfig, mesh: Mesh) -> Any:
+    """What the gradient is taken of: zeros in compute_dtype for matrices, the other parameters.
+
+    See `glm_jax.models.weights.Master`; where compute_dtype is that of the parameters, they are it.
+    """
+    dtype = jnp.dtype(config.compute_dtype)
+
+    def site(path: tuple, param: jax.Array, sharding: NamedSharding) -> jax.Array:
+        if not is_matrix(path_name(path)) or param.dtype == dtype:
+            return param
+        return jax.lax.with_sharding_constraint(jnp.zeros(param.shape, dtype), sharding)
+
+    return jax.tree.map_with_path(site, params, param_shardings(params, mesh))
+
+
+def _at_sites(params: Any, sites: Any) -> Any:
+    """The parameters to compute with, so that gradients arrive at `sites`."""
+    return jax.tree.map(
+        lambda param, site: site if site.dtype == param.dtype else Master(param, site),
+        params,
+        sites,
+    )
 
 
 def _split_rows(leaf: jax.Array, parts: int, mesh: Mesh) -> jax.Array:

@@ -18,16 +18,14 @@ import jax.numpy as jnp
 
 from glm_jax.training.objective import cross_entropy
 
-PIECE = 256
 
-
-def weighted_losses(
+def target_losses(
     logits: Callable[[jax.Array], jax.Array],
     hidden: jax.Array,
     targets: jax.Array,
     scale: jax.Array,
     groups: int = 1,
-    piece: int = PIECE,
+    piece: int = 256,
 ) -> tuple[jax.Array, jax.Array]:
     """sum(scale * cross entropy), and the cross entropy at each place with a scale above 0.
 

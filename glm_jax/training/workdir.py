@@ -34,9 +34,11 @@ MAY_CHANGE = {
     "model.remat",
     "model.scan_layers",
     "train.checkpoint_every",
+    "train.cross_entropy",
     "train.eval_batches",
     "train.eval_every",
     "train.keep_checkpoints",
+    "train.loss_chunk",
     "train.log_every",
     "train.sample_every",
 }

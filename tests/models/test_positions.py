@@ -1,10 +1,17 @@
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from glm_jax.batch import Batch
 from glm_jax.config import ModelConfig
 from glm_jax.errors import UserError
-from glm_jax.models.positions import check_positions, table_rows
+from glm_jax.models.positions import (
+    check_positions,
+    exchange_neighbours,
+    make_rotation,
+    rotate,
+    table_rows,
+)
 
 TWO = ModelConfig(max_positions=8, position_encoding="learned_block")
 ONE = ModelConfig(max_positions=8, position_encoding="learned")
@@ -39,3 +46,20 @@ def test_ids_inside_the_tables_pass():
 def test_ids_outside_are_named(positions, block_positions, config, message):
     with pytest.raises(UserError, match=message):
         check_positions(batch(positions, block_positions), config)
+
+
+def test_pairs_are_turned_and_the_rest_of_a_head_is_not():
+    """A quarter turn of (a b) and a half turn of (c d); e and f pass."""
+    rotation = make_rotation(jnp.array([[[np.pi / 2, np.pi]]]), 1.0, head_dim=6)
+    head = jnp.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]).reshape(1, 1, 1, 6)
+    np.testing.assert_allclose(rotate(head, rotation)[0, 0, 0], [-2, 1, -3, -4, 5, 6], atol=1e-6)
+    np.testing.assert_allclose(rotation.cos[0, 0, 0], [0, 0, -1, -1, 1, 1], atol=1e-6)
+    np.testing.assert_allclose(rotation.sin[0, 0, 0], [-1, 1, 0, 0, 0, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_neighbours_are_exchanged_exactly(dtype):
+    x = np.random.default_rng(0).normal(size=(3, 8))
+    x = np.asarray(jnp.asarray(x, dtype).astype(jnp.float32))
+    found = exchange_neighbours(jnp.asarray(x, dtype)).astype(jnp.float32)
+    np.testing.assert_array_equal(found, x[:, [1, 0, 3, 2, 5, 4, 7, 6]])

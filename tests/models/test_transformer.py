@@ -116,7 +116,7 @@ def test_every_site_of_every_layer_has_its_key(params, monkeypatch):
         return x
 
     monkeypatch.setattr("glm_jax.models.transformer.dropout", record)
-    monkeypatch.setattr("glm_jax.models.attention.dropout", record)
+    monkeypatch.setattr("glm_jax.models.attention_xla.dropout", record)
     bind(CONFIG, params)(*rows(), dropout_key=KEY)
     # The embeddings; attention's probabilities, its output and the MLP's in three layers.
     assert len(keys) == 1 + 3 * 3

@@ -28,7 +28,7 @@ def counts():
 
 def test_means_over_all_targets_at_once(config, batches, counts):
     params = create_state(config, make_mesh(config.mesh)).params
-    found = Evaluator(config, batches, counts)(params)
+    found = Evaluator(config, make_mesh(config.mesh), batches, counts)(params)
     losses, present, objective, targets = (
         np.concatenate([np.asarray(pick(batch)) for batch in batches])
         for pick in (

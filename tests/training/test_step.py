@@ -109,8 +109,9 @@ def test_evaluation_has_no_dropout(config, change, batch):
     params = create_state(config, make_mesh(config.mesh)).params
     for leaf in ("model.dropout_rate", "model.attention_dropout_rate"):
         config = change(config, leaf, 0.9)
-    sums = make_eval_step(config.model)(params, batch)
-    again = make_eval_step(change(config, "model.dropout_rate", 0.0).model)(params, batch)
+    sums = make_eval_step(config, make_mesh(config.mesh))(params, batch)
+    still = change(config, "model.dropout_rate", 0.0)
+    again = make_eval_step(still, make_mesh(config.mesh))(params, batch)
     np.testing.assert_array_equal(sums["losses"], again["losses"])
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from glm_jax.training.objective import cross_entropy
-from glm_jax.training.target_losses import weighted_losses
+from glm_jax.training.target_losses import target_losses
 
 ROWS, LENGTH, WIDTH, VOCAB = 4, 13, 8, 17
 
@@ -26,7 +26,7 @@ def test_losses_and_gradients_are_those_of_all_logits(share, groups, piece):
     scale[0, 3:] = 0  # Groups need different numbers of pieces.
 
     def ours(hidden, table, targets, scale):
-        return weighted_losses(
+        return target_losses(
             lambda x: x @ table.T, hidden, targets, scale, groups=groups, piece=piece
         )
 
@@ -50,7 +50,7 @@ def test_only_places_with_a_target_are_computed():
     table = np.ones((VOCAB, WIDTH), np.float32)
 
     def loss(table):
-        return weighted_losses(lambda x: x @ table.T, hidden, targets, scale, piece=2)[0]
+        return target_losses(lambda x: x @ table.T, hidden, targets, scale, piece=2)[0]
 
     value, gradient = jax.value_and_grad(loss)(table)
     np.testing.assert_allclose(value, np.log(VOCAB), rtol=1e-6)
@@ -63,7 +63,7 @@ def test_logits_are_never_there_for_more_than_a_piece():
     targets, scale = jnp.zeros((2, 64), jnp.int32), jnp.ones((2, 64))
 
     def loss(hidden, table):
-        return weighted_losses(lambda x: x @ table.T, hidden, targets, scale, piece=16)[0]
+        return target_losses(lambda x: x @ table.T, hidden, targets, scale, piece=16)[0]
 
     text = str(jax.make_jaxpr(jax.grad(loss, (0, 1)))(hidden, table))
     assert f"f32[1,16,{VOCAB}]" in text

@@ -1,0 +1,21 @@
+"""What a config leaves open, decided by the kind of device."""
+
+import dataclasses
+
+from jax.sharding import Mesh
+
+from glm_jax.config import Config
+
+
+def for_devices(config: Config, mesh: Mesh) -> Config:
+    """The config with what depends on the kind of device decided."""
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    model, train = config.model, config.train
+    if model.scan_layers is None:
+        model = dataclasses.replace(model, scan_layers=not on_cpu)
+    if train.cross_entropy is None:
+        method = "gradient_in_forward" if on_cpu else "chunked"
+        train = dataclasses.replace(train, cross_entropy=method)
+    if train.loss_chunk is None:
+        train = dataclasses.replace(train, loss_chunk=256 if on_cpu else 2048)
+    return dataclasses.replace(config, model=model, train=train)
