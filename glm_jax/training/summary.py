@@ -4,7 +4,9 @@ import jax
 from jax.sharding import Mesh
 
 from glm_jax.config import Config
-from glm_jax.training.state import abstract_state, num_bytes
+from glm_jax.planning.flops import describe_groups, flops_per_token, parameter_groups
+from glm_jax.planning.memory import describe_held, held_bytes
+from glm_jax.training.state import abstract_state
 
 
 def summary(config: Config, mesh: Mesh, rows_per_epoch: int, start: str) -> str:
@@ -17,32 +19,23 @@ def summary(config: Config, mesh: Mesh, rows_per_epoch: int, start: str) -> str:
       start: where it starts from, a sentence.
     """
     state = abstract_state(config, mesh)
-    count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    # Gradients have the size of the parameters.
-    held = num_bytes(state) + num_bytes(state.params)
     axes = ", ".join(f"{name} {size}" for name, size in mesh.shape.items())
     rows, length, steps = (
         config.data.batch_size,
         config.data.sequence_length,
         config.train.num_steps,
     )
+    flops = flops_per_token(config, state.params)
     return "\n".join(
         [
-            f"model       {count:,} parameters, {_size(num_bytes(state.params))}; "
-            f"{_size(held)} with optimizer and gradients",
+            f"model       {describe_groups(parameter_groups(state.params))}",
+            f"memory      {describe_held(held_bytes(config, mesh, state))}",
             f"devices     {mesh.size} x {mesh.devices.flat[0].device_kind} ({axes}), "
             f"{jax.process_count()} host(s)",
-            f"step        {rows} rows x {length} places = {rows * length:,} tokens",
+            f"step        {rows} rows x {length} places = {rows * length:,} tokens of "
+            f"{flops:.3g} FLOPs",
             f"data        {rows_per_epoch:,} rows an epoch; {steps:,} steps are "
             f"{steps * rows / max(rows_per_epoch, 1):.1f} epochs",
             f"start       {start}",
         ]
     )
-
-
-def _size(num: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if num < 1024:
-            return f"{num:.1f} {unit}"
-        num /= 1024
-    return f"{num:.1f} TiB"
