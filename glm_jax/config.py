@@ -350,7 +350,7 @@ class TrainConfig:
         once, again for the gradient) or "gradient_in_forward" (the gradient with them, only where
         something is predicted); the loss is the same. None: "chunked", on CPU, where memory is not
         scarce, "gradient_in_forward".
-      loss_chunk: places of a device whose logits are there at once; None: 2048, on CPU 256.
+      loss_chunk: places of a device whose logits are there at once; None: 1024, on CPU 256.
       log_every, eval_every, checkpoint_every, sample_every: steps between rows of metrics.jsonl,
         evaluations, checkpoints and filled samples; 0: never (a last checkpoint, evaluation and
         sample come at the end all the same).

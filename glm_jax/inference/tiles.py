@@ -14,6 +14,7 @@ Measured with 8 layers of width 512: docs/decisions/008-decoding-on-cpu.md.
 import functools
 import math
 import os
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -110,13 +111,16 @@ class _TiledLinear(nnx.Module):
 
 
 class _TiledOutput(nnx.Module):
-    """The `logits` of `Embedding` with its table in tiles."""
+    """The `scorer` of `Embedding` with its table in tiles."""
 
     def __init__(self, tiles: jax.Array, vocab_size: int):
         self.tiles = nnx.Param(tiles)
         self.vocab_size = vocab_size
 
-    def logits(self, hidden: jax.Array) -> jax.Array:
+    def scorer(self) -> Callable[[jax.Array], jax.Array]:
+        return self._score
+
+    def _score(self, hidden: jax.Array) -> jax.Array:
         rows = hidden.reshape(-1, hidden.shape[-1])
         y = multiply(rows, self.tiles[...], self.vocab_size)
         return y.reshape(*hidden.shape[:-1], self.vocab_size)

@@ -71,9 +71,9 @@ class SelfAttention(nnx.Module):
         """[B, T, D] -> ([B, T, D], cache)."""
         q, k, v = self.query(x), self.key(x), self.value(x)
         # Keys are kept rotated: each is rotated once, by its own position.
-        q = checkpoint_name(rotate(q, rotation), "query")
-        k = checkpoint_name(rotate(k, rotation), "key")
-        v = checkpoint_name(v, "value")
+        q = _saved_as("query", rotate(q, rotation))
+        k = _saved_as("key", rotate(k, rotation))
+        v = _saved_as("value", v)
         if cache is not None:
             k, v, cache = cache.append(k, v)
         y = attention(
@@ -87,6 +87,12 @@ class SelfAttention(nnx.Module):
             dropout_key=dropout_key,
         )
         return self.out(y), cache
+
+
+def _saved_as(name: str, x: jax.Array) -> jax.Array:
+    """Names x [B, T, N, H] for a policy of `glm_jax.models.remat`, heads side by side."""
+    flat = checkpoint_name(x.reshape(*x.shape[:2], -1), name)
+    return flat.reshape(x.shape)
 
 
 class Layer(nnx.Module):

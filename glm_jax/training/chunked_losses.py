@@ -25,7 +25,7 @@ def chunked_losses(
     *,
     row_groups: int = 1,
     place_groups: int = 1,
-    chunk: int = 2048,
+    chunk: int = 1024,
 ) -> tuple[jax.Array, jax.Array]:
     """sum(scale * cross entropy), and the cross entropy at each place.
 

@@ -17,5 +17,5 @@ def for_devices(config: Config, mesh: Mesh) -> Config:
         method = "gradient_in_forward" if on_cpu else "chunked"
         train = dataclasses.replace(train, cross_entropy=method)
     if train.loss_chunk is None:
-        train = dataclasses.replace(train, loss_chunk=256 if on_cpu else 2048)
+        train = dataclasses.replace(train, loss_chunk=256 if on_cpu else 1024)
     return dataclasses.replace(config, model=model, train=train)

@@ -8,6 +8,8 @@ from glm_jax.errors import UserError
 from glm_jax.models.positions import (
     check_positions,
     exchange_neighbours,
+    from_tiles,
+    in_tiles,
     make_rotation,
     rotate,
     table_rows,
@@ -63,3 +65,25 @@ def test_neighbours_are_exchanged_exactly(dtype):
     x = np.asarray(jnp.asarray(x, dtype).astype(jnp.float32))
     found = exchange_neighbours(jnp.asarray(x, dtype)).astype(jnp.float32)
     np.testing.assert_array_equal(found, x[:, [1, 0, 3, 2, 5, 4, 7, 6]])
+
+
+def test_tiles_hold_eight_places_of_a_head():
+    x = np.arange(2 * 16 * 3 * 4).reshape(2, 16, 3, 4)
+    tiles = in_tiles(jnp.asarray(x))
+    assert tiles.shape == (2, 2, 3, 8, 4)
+    np.testing.assert_array_equal(tiles[1, 1, 2, 5], x[1, 8 + 5, 2])
+    np.testing.assert_array_equal(from_tiles(tiles), x)
+
+
+def test_16_bits_are_rotated_as_32_bits_are():
+    random = np.random.default_rng(0)
+    angles = jnp.asarray(random.normal(size=(2, 16, 2)), jnp.float32)
+    rotation = make_rotation(angles, 1.0, head_dim=8)
+    x = jnp.asarray(random.normal(size=(2, 16, 3, 8)), jnp.bfloat16)
+    expected = rotate(x.astype(jnp.float32), rotation).astype(jnp.bfloat16)
+    for places in (16, 13):
+        part = type(rotation)(rotation.cos[:, :places], rotation.sin[:, :places])
+        found = rotate(x[:, :places], part)
+        np.testing.assert_array_equal(
+            found.astype(jnp.float32), expected[:, :places].astype(jnp.float32)
+        )

@@ -20,7 +20,7 @@ def test_accelerators_scan_layers_and_compute_logits_in_chunks(config):
     mesh = SimpleNamespace(devices=np.array([SimpleNamespace(platform="tpu")]))
     found = for_devices(config, mesh)
     assert found.model.scan_layers is True
-    assert (found.train.cross_entropy, found.train.loss_chunk) == ("chunked", 2048)
+    assert (found.train.cross_entropy, found.train.loss_chunk) == ("chunked", 1024)
 
 
 def test_what_is_given_stays(config):
