@@ -5,6 +5,8 @@ import os
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
+import dataclasses
+
 import jax
 import numpy as np
 
@@ -24,6 +26,16 @@ CONFIG = ModelConfig(
     attention_dropout_rate=0.1,
     scan_layers=False,
 )
+# ChatGLM2's parts: two key heads, which a tensor axis of four cannot split.
+CAUSAL = dataclasses.replace(
+    CONFIG,
+    num_kv_heads=2,
+    activation="swiglu",
+    norm="rms_norm",
+    biases="qkv",
+    tied_embeddings=False,
+    position_encoding="rotary",
+)
 SIZES = [(2, 2, 2, 1), (1, 2, 4, 1), (1, 2, 2, 2)]
 
 
@@ -42,7 +54,7 @@ def rows():
     }
 
 
-def hidden_with_dropout(params, mesh):
+def hidden_with_dropout(params, mesh, config=CONFIG):
     """As a training step has it: traced with the mesh set, so that activations are constrained."""
     fields = rows()
     names = ("tokens", "positions", "block_positions", "attend_start", "attend_end")
@@ -50,9 +62,19 @@ def hidden_with_dropout(params, mesh):
 
     def run(params, inputs):
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-            return bind(CONFIG, params)(*inputs, dropout_key=jax.random.key(3))
+            return bind(config, params)(*inputs, dropout_key=jax.random.key(3))
 
     return np.asarray(jax.jit(run)(params, inputs))
+
+
+def check_causal(one, meshes):
+    params = create_params(CAUSAL, one, seed=0)
+    hidden = hidden_with_dropout(params, one, CAUSAL)
+    logits = np.asarray(LanguageModel(CAUSAL, params).logits(rows()))
+    for mesh in meshes:
+        split = create_params(CAUSAL, mesh, seed=0)
+        np.testing.assert_allclose(hidden_with_dropout(split, mesh, CAUSAL), hidden, atol=2e-5)
+        np.testing.assert_allclose(LanguageModel(CAUSAL, split).logits(rows()), logits, atol=2e-5)
 
 
 def main():
@@ -79,6 +101,7 @@ def main():
         np.testing.assert_allclose(hidden_with_dropout(stacked, mesh), hidden, atol=2e-5)
         assert ours.fill_blanks(ids, **options) == answers
         print(f"{data}x{fsdp}x{tensor}x{sequence}")
+    check_causal(one, [make_mesh(MeshConfig(*sizes)) for sizes in SIZES])
 
 
 if __name__ == "__main__":

@@ -77,12 +77,13 @@ def start(home):
     """start(workdir, *overrides) -> Popen of the command, killed at the end."""
     started = []
 
-    def start(workdir, *overrides):
+    def start(workdir, *overrides, devices=1):
         command = [sys.executable, "-m", "glm_jax.train"]
         command += ["--config", str(home / "config.py"), "--workdir", str(workdir)]
         for override in overrides:
             command += ["--set", override]
         environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(home / "bare")}
+        environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
         process = subprocess.Popen(
             command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
@@ -285,6 +286,30 @@ def test_a_causal_model_learns_and_another_run_goes_on_from_it(start, tmp_path):
     out, errors = again.communicate(timeout=300)
     assert (again.returncode, errors) == (0, "")
     assert "is finished" in out
+
+
+def test_a_run_moved_from_eight_devices_to_four_continues_its_curve(whole_run, start, tmp_path):
+    """Four steps on a mesh of 2 x 2 x 2, four on one of 4: losses and parameters of one device."""
+    curve = ("optimizer.decay_steps=8", "train.sample_every=0")
+    eight = ("mesh.data=1", "mesh.fsdp=2", "mesh.tensor=2", "mesh.sequence=2", "train.num_steps=4")
+    four = ("mesh.data=2", "mesh.fsdp=2", "mesh.tensor=1", "train.num_steps=8")
+    workdir = tmp_path / "run"
+    for overrides, devices, last in ((eight, 8, 4), (four, 4, 8)):
+        process = start(workdir, *curve, *overrides, devices=devices)
+        out, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+        assert f"done: {last} steps" in out
+        assert f"{devices} x cpu" in out
+    assert "goes on after step 4" in out
+    found, expected = (
+        {row["step"]: row["loss"] for row in rows_of(run) if "loss" in row}
+        for run in (workdir, whole_run[0])
+    )
+    assert found.keys() == expected.keys()
+    np.testing.assert_allclose(list(found.values()), list(expected.values()), rtol=2e-5)
+    _, params = load_params(workdir)
+    _, expected_params = load_params(whole_run[0])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), params, expected_params)
 
 
 def test_help_documents_the_exit_status():
