@@ -36,7 +36,7 @@ _MODEL_CHOICES = {
     "position_encoding": ["learned_block", "learned", "rotary"],
     "rotary_scaling": ["none", "base", "linear", "yarn"],
     "remat": ["none", "full", "attention", "qkv", "qkv_attention", "dots"],
-    "attention_backend": ["auto", "pallas_tpu", "xla_chunked", "xla"],
+    "attention_backend": ["auto", "pallas_tpu", "tokamax", "pallas_gpu", "xla_chunked", "xla"],
 }
 
 
@@ -88,8 +88,9 @@ class ModelConfig:
       remat: what the backward pass computes again: "none", "full" (each layer), or each layer but
         for "attention" (its result), "qkv" (queries, keys, values), "qkv_attention" (both) or
         "dots" (all matrix products); `glm_jax/models/remat.py` says what each saves.
-      attention_backend: "auto" takes the first that serves, by device and length: "pallas_tpu" (a
-        kernel without T x T arrays), "xla_chunked" (queries in chunks), "xla" (all pairs at once).
+      attention_backend: "auto" takes the first that serves, by device and length: "pallas_tpu" and
+        "pallas_gpu" (kernels without T x T arrays; "tokamax" comes before the latter on Hopper, if
+        that package is installed), "xla_chunked" (queries in chunks), "xla" (all pairs at once).
     """
 
     vocab_size: int = 8192

@@ -11,6 +11,13 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from glm_jax.models.attention_gpu import (
+    declines_gpu,
+    refuses_gpu,
+    refuses_tokamax,
+    run_gpu,
+    run_tokamax,
+)
 from glm_jax.models.attention_pallas import declines_tpu, refuses_tpu, run_tpu
 from glm_jax.models.attention_xla import chunked, dense
 
@@ -29,11 +36,13 @@ class Backend:
         returns the output and the log-sum-exp of the scores, float32 [B, T, N].
       refuses: with the same arguments, the reason why it cannot compute this call here, or None.
       declines: the same, why "auto" goes on to the next although it could.
+      merges: the log-sum-exp passes its gradient on, so that a prefix can be merged in.
     """
 
     run: Callable[..., tuple[jax.Array, jax.Array]]
     refuses: Callable[..., str | None]
     declines: Callable[..., str | None] = _never
+    merges: bool = True
 
 
 def attention(
@@ -88,25 +97,31 @@ def attention(
         "dropout_rate": dropout_rate,
         "dropout_key": dropout_key,
     }
-    run = _choose(backend, arguments, options).run
+    run = _choose(backend, arguments, options, merging=prefix is not None).run
     first = run(*arguments, **options)
     return first[0] if prefix is None else _merge_prefix(run, q, first, prefix, options)
 
 
-def _choose(backend: str, arguments: tuple, options: dict) -> Backend:
+def _choose(backend: str, arguments: tuple, options: dict, merging: bool) -> Backend:
     """The backend of that name, or the first that neither refuses nor declines."""
     for name in BACKENDS if backend == "auto" else [backend]:
         chosen = BACKENDS.get(name)
-        if chosen is None or chosen.refuses(*arguments, **options) is not None:
+        if chosen is None or _refusal(chosen, arguments, options, merging) is not None:
             continue
         if backend == name or chosen.declines(*arguments, **options) is None:
             return chosen
-    raise ValueError(f"no attention backend for {backend!r}: {_reasons(arguments, options)}")
+    said = {name: _refusal(b, arguments, options, merging) for name, b in BACKENDS.items()}
+    raise ValueError(f"no attention backend for {backend!r}: {_reasons(said)}")
 
 
-def _reasons(arguments: tuple, options: dict) -> str:
+def _refusal(backend: Backend, arguments: tuple, options: dict, merging: bool) -> str | None:
+    """Why a backend cannot compute a call, with a prefix (`merging`) or without."""
+    reason = backend.refuses(*arguments, **options)
+    return "takes no prefix" if reason is None and merging and not backend.merges else reason
+
+
+def _reasons(said: dict[str, str | None]) -> str:
     """What every backend says to this call, for the error message."""
-    said = {name: b.refuses(*arguments, **options) for name, b in BACKENDS.items()}
     return "; ".join(
         f"{name}: {reason or 'works here'}" for name, reason in {"auto": None, **said}.items()
     )
@@ -140,6 +155,8 @@ DENSE_PAIRS = 2048 * 2048
 # Tried in this order by "auto".
 BACKENDS: dict[str, Backend] = {
     "pallas_tpu": Backend(run_tpu, refuses_tpu, declines_tpu),
+    "tokamax": Backend(run_tokamax, refuses_tokamax, declines_gpu, merges=False),
+    "pallas_gpu": Backend(run_gpu, refuses_gpu, declines_gpu),
     "xla_chunked": Backend(chunked, _never, _declines_short),
     "xla": Backend(dense, _never),
 }

@@ -10,8 +10,9 @@ layer, in numbers a token:
     dots            all products of matrices        (2N + 2K) H + D + (1 or 2) F
     none            everything
 
-Queries and keys are saved rotated. On TPU the kernel's results are saved by name; backends without
-such names (XLA's) compute attention again under "attention" and "qkv_attention" too.
+Queries and keys are saved rotated. The results of the kernels "pallas_tpu" and "pallas_gpu" are
+saved by name; backends without such names compute attention again under "attention" and
+"qkv_attention" too.
 """
 
 from collections.abc import Callable

@@ -1,0 +1,186 @@
+"""When and how attention is computed by kernels on NVIDIA GPUs.
+
+"tokamax" is OpenXLA's kernel for Hopper (Pallas, Mosaic GPU), where that package is installed: its
+operator takes a first and a last key for each query. The class that does is not public, so only
+versions whose source was read are used. "pallas_gpu" is our own kernel
+(`glm_jax.kernels.gpu_interval_attention`), which Pallas lowers to Triton.
+
+cuDNN's (`jax.nn.dot_product_attention(implementation="cudnn")`) takes lengths, causal and sliding
+windows, offsets of packed texts, or a bias of all pairs. GLM's mask, bidirectional in part A and
+causal in part B, packed texts and padding together are none of the first, and the bias is the
+T x S array that is to be avoided.
+
+None of this has run on a GPU yet: the kernels were interpreted on CPU and compiled ahead of time.
+"""
+
+import functools
+import importlib.metadata
+
+import jax
+import jax.numpy as jnp
+
+from glm_jax.models.attention_pallas import FEWEST_QUERIES, target_platform
+from glm_jax.models.attention_sharded import over_mesh
+from glm_jax.models.attention_xla import HIDDEN
+from glm_jax.models.dropout import MaskRows
+
+TOKAMAX_VERSIONS = ("0.0.17",)
+HOPPER, AMPERE = 9.0, 8.0
+
+
+def compute_capability() -> float | None:
+    """9.0 for Hopper, 8.0 for Ampere; None where the first device here is no NVIDIA GPU."""
+    said = getattr(jax.local_devices()[0], "compute_capability", None)
+    try:
+        return float(said)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+
+
+def _refuses_place() -> str | None:
+    """Why no GPU kernel can be used here, whatever the call."""
+    platform = target_platform()
+    if platform not in ("gpu", "cuda"):
+        return f"needs an NVIDIA GPU; this is for {platform}"
+    if jax.sharding.get_abstract_mesh().empty and jax.device_count() > 1:
+        return (
+            f"there are {jax.device_count()} devices and no mesh is set that says how to split "
+            "(jax.sharding.use_abstract_mesh)"
+        )
+    return None
+
+
+def refuses_gpu(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    attend_start: jax.Array,
+    attend_end: jax.Array,
+    *,
+    scale: float,
+    dropout_rate: float,
+    dropout_key: jax.Array | None,
+) -> str | None:
+    """Why our own kernel cannot compute this call here, or None."""
+    if (reason := _refuses_place()) is not None:
+        return reason
+    # A program that is compiled for a GPU elsewhere cannot be asked.
+    capability = compute_capability()
+    if capability is not None and capability < AMPERE:
+        return f"needs compute capability {AMPERE} (Ampere); this GPU has {capability}"
+    from glm_jax.kernels.gpu_interval_attention import refusal
+
+    return refusal(q, k, dropout_rate if dropout_key is not None else 0.0)
+
+
+def declines_gpu(q: jax.Array, *arguments, **options) -> str | None:
+    """Why "auto" looks further although a kernel could serve."""
+    if q.shape[1] < FEWEST_QUERIES:
+        return f"{q.shape[1]} queries a row are few; a block has 128"
+    return None
+
+
+def run_gpu(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    attend_start: jax.Array,
+    attend_end: jax.Array,
+    *,
+    scale: float,
+    dropout_rate: float,
+    dropout_key: jax.Array | None,
+    interpret: bool = False,
+) -> tuple[jax.Array, jax.Array]:
+    """Our own kernel, on each device of the mesh that is set; returns what `dense` does."""
+    run = functools.partial(_run, scale=scale, interpret=interpret)
+    return over_mesh(run, q, k, v, attend_start, attend_end, None)
+
+
+def _run(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    attend_start: jax.Array,
+    attend_end: jax.Array,
+    rows: MaskRows | None,
+    *,
+    scale: float,
+    interpret: bool,
+) -> tuple[jax.Array, jax.Array]:
+    from glm_jax.kernels.gpu_interval_attention import interval_attention
+
+    return interval_attention(q, k, v, attend_start, attend_end, scale=scale, interpret=interpret)
+
+
+def refuses_tokamax(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    attend_start: jax.Array,
+    attend_end: jax.Array,
+    *,
+    scale: float,
+    dropout_rate: float,
+    dropout_key: jax.Array | None,
+) -> str | None:
+    """Why tokamax's kernel cannot compute this call here, or None."""
+    if (reason := _refuses_place()) is not None:
+        return reason
+    if compute_capability() != HOPPER:
+        return f"needs compute capability {HOPPER} (Hopper); got {compute_capability()}"
+    try:
+        version = importlib.metadata.version("tokamax")
+    except importlib.metadata.PackageNotFoundError:
+        return "the package tokamax is not installed"
+    if version not in TOKAMAX_VERSIONS:
+        return f"knows tokamax {', '.join(TOKAMAX_VERSIONS)}; installed is {version}"
+    if {x.dtype for x in (q, k, v)} != {jnp.dtype(jnp.bfloat16)}:
+        return f"queries, keys and values must be bfloat16; got {q.dtype}, {k.dtype}, {v.dtype}"
+    if dropout_key is not None and dropout_rate > 0.0:
+        return f"has no dropout on the probabilities; got rate {dropout_rate}"
+    return None
+
+
+def run_tokamax(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    attend_start: jax.Array,
+    attend_end: jax.Array,
+    *,
+    scale: float,
+    dropout_rate: float,
+    dropout_key: jax.Array | None,
+) -> tuple[jax.Array, jax.Array]:
+    """tokamax's kernel, on each device of the mesh that is set; returns what `dense` does.
+
+    The log-sum-exp passes no gradient, so this serves no prefix (`Backend.merges`), and under
+    `jax.checkpoint` the kernel is run again whatever the policy.
+    """
+    run = functools.partial(_run_tokamax, scale=scale)
+    return over_mesh(run, q, k, v, attend_start, attend_end, None)
+
+
+def _run_tokamax(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    attend_start: jax.Array,
+    attend_end: jax.Array,
+    rows: MaskRows | None,
+    *,
+    scale: float,
+) -> tuple[jax.Array, jax.Array]:
+    from tokamax._src.ops.attention.base import Mask
+    from tokamax._src.ops.attention.pallas_mosaic_gpu import PallasMosaicGpuFlashAttention
+
+    # An empty interval far to the right would make its block of queries go through all keys.
+    sees = attend_start < attend_end
+    start, end = (jnp.where(sees, x, 0)[:, None] for x in (attend_start, attend_end))
+    out, (largest, total) = PallasMosaicGpuFlashAttention()(
+        q, k, v, logits_scale=scale, mask=Mask(k_start=start, k_end=end), return_residuals=True
+    )
+    share = jnp.where(total > 0.0, total, 1.0)
+    lse = jnp.where(total > 0.0, largest + jnp.log(share), HIDDEN)
+    return out, jax.lax.stop_gradient(jnp.moveaxis(lse, 1, 2))
