@@ -10,6 +10,9 @@ tokens of all rows over the whole call, prompt included, and is the median.
 
 torch's threads wait for each other in a loop: where other programs hold one of the cores, its times
 and CPU seconds both grow many times over. There, compare with `--threads 1`.
+
+On an accelerator, `--preset h100` measures a model of 1.5 billion parameters in bfloat16 alone, its
+share of the memory's bandwidth too (`accelerator.py`). Not run on a GPU yet.
 """
 
 import argparse
@@ -24,6 +27,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import accelerator
 import numpy as np
 
 BATCH_SIZES = (1, 8)
@@ -107,6 +111,62 @@ def transformers_side(args: argparse.Namespace) -> tuple[Callable[[int], None], 
     return generate, versions | {"transformers_version": transformers.__version__}
 
 
+def step_bytes(config: Any, batch_size: int, filled: float) -> int:
+    """What a step of decoding must read: all parameters but the word table, and the cache.
+
+    Args:
+      config: numbers take those of compute_dtype.
+      filled: places of a row's cache that a step sees, on the average.
+    """
+    from glm_jax.models.params import count_params
+
+    config = config.resolved()
+    weights = count_params(config) - config.vocab_size * config.embed_dim
+    cache = 2 * config.num_layers * config.num_kv_heads * config.head_dim * batch_size * filled
+    return round({"bfloat16": 2, "float32": 4}[config.compute_dtype] * (weights + cache))
+
+
+def accelerator_result(args: argparse.Namespace) -> dict[str, Any]:
+    """A preset's answers on the first device.
+
+    The time of a step is what the second half of an answer takes, so the prompt is not in it.
+    """
+    import jax
+
+    from glm_jax.config import MeshConfig
+    from glm_jax.inference.language_model import LanguageModel
+    from glm_jax.models.params import count_params, create_params
+    from glm_jax.sharding import make_mesh
+
+    length = args.prompt + args.new_tokens
+    config = accelerator.model_config(args, length, param_dtype=args.dtype, scan_layers=False)
+    lm = LanguageModel(config, create_params(config, make_mesh(MeshConfig(), jax.devices()[:1]), 0))
+    _, bandwidth = accelerator.peaks(jax.devices()[0])
+    result: dict[str, Any] = {"parameters": count_params(config)}
+    for batch_size in BATCH_SIZES:
+        prompts = make_prompts(args, batch_size).tolist()
+        half = args.new_tokens // 2
+
+        def seconds(count: int, prompts: list = prompts) -> float:
+            def run() -> None:
+                answers = lm.generate(prompts, max_new_tokens=count, eos_ids=[])
+                assert {len(answer) for answer in answers} == {count}
+
+            return accelerator.median_seconds(run, args.rounds)
+
+        whole = seconds(args.new_tokens)
+        step = (whole - seconds(half)) / (args.new_tokens - half)
+        read = step_bytes(config, batch_size, length - (args.new_tokens - half) / 2)
+        result |= {
+            f"tokens_per_second_batch_{batch_size}": round(batch_size * args.new_tokens / whole, 1),
+            f"step_seconds_batch_{batch_size}": round(step, 6),
+            f"step_bytes_batch_{batch_size}": read,
+            f"bandwidth_share_batch_{batch_size}": accelerator.share(read / step, bandwidth),
+        }
+    facts = accelerator.facts(jax.devices()[0])
+    return result | {"dtype": args.dtype, "attention_backend": args.attention_backend, **facts}
+
+
 SIDES = {"jax": jax_side, "transformers": transformers_side}
 
 
@@ -138,9 +198,14 @@ def start(side: str, threads: int) -> subprocess.Popen:
 
 
 def main() -> None:
-    args = _parser().parse_args()
+    args = accelerator.parse(_parser(), "decode")
     if args.serve:
         return serve(args)
+    names = ("layers", "width", "heads", "kv_heads", "mlp_width", "vocab_size")
+    names += ("prompt", "new_tokens")
+    if args.preset:
+        shape = {name: getattr(args, name) for name in (*names, "rounds", "preset")}
+        return print(json.dumps({"benchmark": "decode", **accelerator_result(args), **shape}))
 
     found = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
     sides = ["jax", "transformers"] if found and not args.no_transformers else ["jax"]
@@ -152,9 +217,7 @@ def main() -> None:
         result |= compare(servers, batch_size, args)
     for server in servers.values():
         server.communicate()
-    names = ("layers", "width", "heads", "kv_heads", "mlp_width", "vocab_size")
-    names += ("prompt", "new_tokens", "threads", "rounds")
-    result |= {name: getattr(args, name) for name in names}
+    result |= {name: getattr(args, name) for name in (*names, "threads", "rounds")}
     result["python"] = platform.python_version()
     print(json.dumps(result))
 

@@ -1,0 +1,122 @@
+"""The benchmarks' arithmetic and arguments; what they measure is nobody's test."""
+
+import importlib.util
+import json
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from glm_jax.planning.topologies import CHIPS
+
+FOLDER = Path(__file__).parent.parent / "benchmarks"
+TINY = {"layers": 2, "width": 64, "heads": 2, "kv_heads": 1, "mlp_width": 96, "vocab_size": 128}
+
+
+@pytest.fixture
+def load(monkeypatch):
+    """A benchmark as a module, with the arguments of a command line."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+
+    def load(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
+        spec = importlib.util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+def arguments(**shape):
+    return [word for name, value in shape.items() for word in (f"--{name}", str(value))]
+
+
+def last_line(capsys):
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_a_preset_is_defaults_and_what_is_given_goes_before(load):
+    decode = load("decode")
+    args = decode.accelerator.parse(decode._parser(), "decode")
+    assert (args.preset, args.layers, args.prompt, args.threads) == (None, 8, 64, 2)
+    load("decode", "--preset", "h100", "--layers", "3")
+    args = decode.accelerator.parse(decode._parser(), "decode")
+    assert (args.layers, args.width, args.prompt, args.dtype) == (3, 2048, 1024, "bfloat16")
+    load("decode", "--preset", "h1")
+    with pytest.raises(SystemExit):
+        decode.accelerator.parse(decode._parser(), "decode")
+
+
+def test_a_step_of_training_counts_the_flops_of_its_rows(load, capsys):
+    shape = arguments(**TINY, length=64, batch_size=2, steps=2)
+    load("train_step", "--preset", "h100", *shape).main()
+    said = last_line(capsys)
+    # Queries and output, keys and values, the three matrices of the MLP; and the output matrix.
+    matrices = 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 96) + 128 * 64
+    seen = 65 / 2
+    assert said["flops_per_token"] == 6 * matrices + 12 * 2 * 64 * seen
+    assert said["tokens_per_second"] == pytest.approx(128 / said["seconds"], rel=0.02)
+    # Six times two steps on the same rows.
+    assert len(said["losses"]) == 6
+    assert said["losses"][-1] < said["losses"][0]
+    assert (said["length"], said["remat"], said["preset"]) == (64, "dots", "h100")
+
+
+def test_decoding_counts_the_bytes_of_a_step(load, capsys):
+    shape = arguments(**TINY, prompt=40, new_tokens=24, rounds=1)
+    load("decode", "--preset", "h100", *shape).main()
+    said = last_line(capsys)
+    layer = 2 * 64 * 64 + 2 * 64 * 32 + 64 + 2 * 32 + 3 * 64 * 96 + 2 * 64
+    weights = 2 * layer + 64 + 128 * 64
+    # Two bytes a number, keys and values, two layers of one head of 32; 52 to 64 places are filled
+    # in the second half of the answer.
+    for batch_size in (1, 8):
+        cache = 2 * 2 * 32 * batch_size * 58
+        assert said[f"step_bytes_batch_{batch_size}"] == 2 * (weights + cache)
+        assert said[f"tokens_per_second_batch_{batch_size}"] > 0
+    assert said["parameters"] == weights + 128 * 64
+
+
+def test_prompt_and_half_of_the_answer_need_a_cache_of_the_same_size(load):
+    from glm_jax.inference.cache import bucket
+
+    preset = load("decode").accelerator.PRESETS["decode"]["h100"]
+    prompt, new_tokens = preset["prompt"], preset["new_tokens"]
+    assert bucket(prompt + new_tokens // 2) == bucket(prompt + new_tokens)
+
+
+def test_shares_are_of_published_peaks(load):
+    accelerator = load("decode").accelerator
+    h200 = types.SimpleNamespace(device_kind="NVIDIA H200")
+    assert accelerator.peaks(h200) == (989e12, 4.8e12)
+    chip = CHIPS["v5e"]
+    tpu = types.SimpleNamespace(device_kind=chip.device_kinds[0])
+    assert accelerator.peaks(tpu) == (chip.peak_flops, chip.hbm_bandwidth)
+    assert accelerator.peaks(types.SimpleNamespace(device_kind="cpu")) == (None, None)
+    assert accelerator.share(494.5e12, 989e12) == 0.5
+    assert accelerator.share(1.0, None) is None
+
+
+def test_rows_of_a_preset_are_causal(load):
+    train_step = load("train_step")
+    args = types.SimpleNamespace(batch_size=2, length=5, vocab_size=7)
+    fields = train_step.causal_fields(args)
+    np.testing.assert_array_equal(fields["attend_end"], [[1, 2, 3, 4, 5]] * 2)
+    assert not fields["attend_start"].any()
+    assert (fields["objective"] == 4).all()
+    assert {field.shape for field in fields.values()} == {(2, 5)}
+
+
+def test_kernels_are_counted_by_name(load):
+    text = 'a custom_call_target="x.y", b custom_call_target="x.y" custom_call_target="z"'
+    assert load("decode").accelerator.kernels(text) == {"x.y": 2, "z": 1}
+
+
+def test_the_median_leaves_out_the_first_call(load, monkeypatch):
+    accelerator = load("decode").accelerator
+    clock = iter([0, 100, 0, 1, 0, 5, 0, 3])
+    monkeypatch.setattr(accelerator.time, "perf_counter", lambda: next(clock))
+    assert accelerator.median_seconds(lambda: None, 3) == 3
