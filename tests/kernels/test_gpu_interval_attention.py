@@ -34,13 +34,13 @@ def packed_rows(length):
     return start, end
 
 
-def both(q, k, v, start, end):
+def both(q, k, v, start, end, *, interpret=True):
     """(out, lse, dq, dk, dv) of the kernels and of the reference, for random cotangents."""
     scale = 1.3 * q.shape[-1] ** -0.5
     d_out, d_lse = draw(q.shape, q.shape[:3])
     # The lse of a query without keys is a constant.
     cotangents = d_out.astype(q.dtype), d_lse * (start < end)[..., None]
-    kernel = functools.partial(interval_attention, scale=scale, interpret=True)
+    kernel = functools.partial(interval_attention, scale=scale, interpret=interpret)
     reference = functools.partial(dense, scale=scale, dropout_rate=0.0, dropout_key=None)
 
     @functools.partial(jax.jit, static_argnums=0)
@@ -213,3 +213,25 @@ def test_blocks_divide_one_another(head_dim, dtype):
     for name in ("block_q", "block_k"):
         sizes = {getattr(tiling, name) for tiling in tilings(head_dim, dtype)}
         assert all(max(sizes) % size == 0 for size in sizes)
+
+
+@pytest.mark.skipif(jax.default_backend() != "gpu", reason="needs a GPU")
+@pytest.mark.parametrize("num_kv_heads", [1, 8])
+@pytest.mark.parametrize("head_dim", [32, 64, 128])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+def test_a_gpu_computes_what_the_reference_does(num_kv_heads, head_dim, dtype):
+    """Compiled, not interpreted; products of float32 are rounded as the GPU rounds them."""
+    kv = (2, 1000, num_kv_heads, head_dim)
+    q, k, v = draw((2, 1000, 8, head_dim), kv, kv, dtype=dtype)
+    start, end = packed_rows(1000)
+    ours, _ = both(q, k, v, start, end, interpret=False)
+    with jax.default_matmul_precision("float32"):
+        exact = (x.astype(jnp.float32) for x in (q, k, v))
+        _, expected = both(*exact, start, end, interpret=False)
+    for name, one, other in zip(("out", "lse", "dq", "dk", "dv"), ours, expected, strict=True):
+        one, other = np.asarray(one, np.float32), np.asarray(other)
+        seen = np.broadcast_to((start < end)[..., None], (2, 1000, 8)) if name == "lse" else ...
+        one, other = one[seen], other[seen]
+        np.testing.assert_allclose(one, other, atol=0.03 * np.abs(other).max(), err_msg=name)
+        assert np.abs(one - other).mean() < 4e-3 * np.abs(other).max(), name
+    assert (np.asarray(ours[0], np.float32)[start >= end] == 0).all()
