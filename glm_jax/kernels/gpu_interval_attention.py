@@ -5,9 +5,9 @@ Triton; memory beyond inputs and outputs is one float a query and head. Blocks o
 of a block sees are neither loaded nor multiplied, blocks that all see need no mask (`gpu_ranges`),
 and the backward pass computes the scores again (`gpu_backward`).
 
-Checked by interpreting the kernels on CPU and by compiling them ahead of time for an H100; not run on
-a GPU yet, so the tilings are a first choice. jax 0.11 and 0.12 still lower to Triton and announce
-that a later version will not (docs/decisions/008-gpu-attention.md).
+Checked by interpreting the kernels on CPU and by compiling them ahead of time for an H100; not run
+on a GPU yet, so the tilings are a first choice. jax 0.11 and 0.12 still lower to Triton and
+announce that a later version will not (docs/decisions/008-gpu-attention.md).
 """
 
 import functools
