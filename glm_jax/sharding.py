@@ -101,8 +101,11 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def row_groups(mesh: Mesh) -> int:
-    """Into how many parts `batch_sharding` splits the rows of a batch."""
-    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    """Into how many parts `batch_sharding` splits the rows of a batch.
+
+    Inside a `jax.shard_map`: those of the rows that are there.
+    """
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES if axis not in _manual_axes())
 
 
 def place_groups(mesh: Mesh) -> int:
@@ -191,8 +194,23 @@ def on_mesh() -> bool:
 
 
 def constrain(x: jax.Array, *axes: str | tuple[str, ...] | None) -> jax.Array:
-    """Asks for x split over `axes`, one entry a dimension, where a mesh is set."""
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(*axes)) if on_mesh() else x
+    """Asks for x split over `axes`, one entry a dimension, where a mesh is set.
+
+    Inside a `jax.shard_map` the axes that it has split already are left out.
+    """
+    if not on_mesh():
+        return x
+    manual = _manual_axes()
+
+    def left(axis: str | tuple[str, ...] | None) -> tuple[str, ...] | None:
+        names = (axis,) if isinstance(axis, str) else axis or ()
+        return tuple(name for name in names if name not in manual) or None
+
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*map(left, axes)))
+
+
+def _manual_axes() -> frozenset[str]:
+    return frozenset(jax.sharding.get_abstract_mesh().manual_axes)
 
 
 def constrain_rows(x: jax.Array) -> jax.Array:

@@ -23,6 +23,7 @@ from glm_jax.batch import Batch
 from glm_jax.config import ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.models.layers import fold_name, normal
+from glm_jax.models.tile_order import from_tiles, in_tiles, is_held_in_tiles
 
 
 @jax.tree_util.register_dataclass
@@ -67,7 +68,7 @@ def rotate(x: jax.Array, rotation: Rotation | None) -> jax.Array:
     if rotation is None:
         return x
     cos, sin = rotation.cos, rotation.sin
-    if x.dtype.itemsize == 2 and x.shape[1] % SUBLANES == 0:
+    if is_held_in_tiles(x):
         x, cos, sin = in_tiles(x), in_tiles(cos), in_tiles(sin)
         return from_tiles(_turn(x, cos, sin))
     return _turn(x, cos, sin)
@@ -91,27 +92,6 @@ def exchange_neighbours(x: jax.Array) -> jax.Array:
         return x @ permutation
     even = jnp.arange(size) % 2 == 0
     return jnp.where(even, jnp.roll(x, -1, axis=-1), jnp.roll(x, 1, axis=-1))
-
-
-# Rows of a tile of TPU memory.
-SUBLANES = 8
-
-
-def in_tiles(x: jax.Array) -> jax.Array:
-    """[B, T, N, H] -> [B, T / 8, N, 8, H]: the order in which a TPU holds [B, T, N H].
-
-    The products before and the kernel behind hold heads side by side, [B, T, N H], in tiles of 8
-    places by 128 numbers. In this order a head's numbers are the last axis and no tile is moved; in
-    [B, T, N, H] tiles would hold 8 heads of one place, and each use would copy them over.
-    """
-    batch, length, heads, size = x.shape
-    return jnp.swapaxes(x.reshape(batch, length // SUBLANES, SUBLANES, heads, size), 2, 3)
-
-
-def from_tiles(x: jax.Array) -> jax.Array:
-    """The inverse of `in_tiles`."""
-    batch, tiles, heads, rows, size = x.shape
-    return jnp.swapaxes(x, 2, 3).reshape(batch, tiles * rows, heads, size)
 
 
 class Positions(nnx.Module):

@@ -35,6 +35,7 @@ from glm_jax.models.layers import (
 )
 from glm_jax.models.positions import Rotation, make_positions, rotate
 from glm_jax.models.remat import rematerialised
+from glm_jax.models.tile_order import from_tiles, in_tiles, is_held_in_tiles
 from glm_jax.models.weights import as_used
 from glm_jax.sharding import constrain_rows
 
@@ -90,9 +91,10 @@ class SelfAttention(nnx.Module):
 
 
 def _saved_as(name: str, x: jax.Array) -> jax.Array:
-    """Names x [B, T, N, H] for a policy of `glm_jax.models.remat`, heads side by side."""
-    flat = checkpoint_name(x.reshape(*x.shape[:2], -1), name)
-    return flat.reshape(x.shape)
+    """Names x [B, T, N, H] for a policy of `glm_jax.models.remat`, in the order it is held in."""
+    if is_held_in_tiles(x):
+        return from_tiles(checkpoint_name(in_tiles(x), name))
+    return checkpoint_name(x, name)
 
 
 class Layer(nnx.Module):

@@ -1,18 +1,20 @@
 """One training step: gradient of the global batch, clipping, AdamW, metrics."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 
 from glm_jax.batch import Batch
 from glm_jax.config import Config, ModelConfig
 from glm_jax.models.params import bind
 from glm_jax.models.weights import Master, is_matrix
 from glm_jax.sharding import batch_sharding, param_shardings, path_name, replicated
+from glm_jax.training.accumulation import sum_of_parts, sum_over_replicas
 from glm_jax.training.defaults import for_devices
 from glm_jax.training.losses import weighted_losses
 from glm_jax.training.objective import (
@@ -77,37 +79,28 @@ def make_eval_step(config: Config, mesh: Mesh) -> Callable[[Any, Batch], dict[st
 
 
 def _gradients(config: Config, mesh: Mesh, state: TrainState, batch: Batch) -> Any:
-    """The gradient of the global batch's loss and its `objective_sums`, part by part.
-
-    The coefficients of the whole batch are known before the first part, so the parts' gradients
-    only add up.
-    """
+    """The gradient of the global batch's loss and its `objective_sums`, part by part."""
     # A function of seed and step, so that a resumed run draws the same.
     key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
     has_dropout = config.model.dropout_rate > 0 or config.model.attention_dropout_rate > 0
 
-    def loss_of_part(sites: Any, number: Any, part: Batch, scale: jax.Array) -> Any:
-        part_key = jax.random.fold_in(key, number) if has_dropout else None
-        model = bind(config.model, _at_sites(state.params, sites))
-        hidden = hidden_of(model, part, part_key)
+    def loss_of_part(sites: Any, params: Any, key: Any, part: Batch, scale: jax.Array) -> Any:
+        model = bind(config.model, _at_sites(params, sites))
+        hidden = hidden_of(model, part, key if has_dropout else None)
         loss, losses = weighted_losses(config.train, mesh, model, hidden, part, scale)
         return loss, objective_sums(losses, part)
 
     sites = _sites(state.params, config.model, mesh)
     gradient_of_part = jax.grad(loss_of_part, has_aux=True)
     scale = coefficients(batch, config.train.loss_reduction)
-    parts = config.train.accumulation_steps
-    if parts == 1:
-        return gradient_of_part(sites, 0, batch, scale)
-
-    def add_part(total: Any, numbered: Any) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, gradient_of_part(sites, *numbered)), None
-
-    split = jax.tree.map(lambda leaf: _split_rows(leaf, parts, mesh), (batch, scale))
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), state.params)
-    start = (zeros, objective_sums(jnp.zeros_like(scale[:0]), jax.tree.map(lambda x: x[:0], batch)))
-    (gradients, sums), _ = jax.lax.scan(add_part, start, (jnp.arange(parts), *split))
-    return gradients, sums
+    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(
+        jnp.arange(config.train.accumulation_steps)
+    )
+    arguments = (sites, state.params, keys, batch, scale)
+    # Rows draw their dropout together, wherever they are, so they cannot be taken apart then.
+    if len(keys) > 1 and mesh.shape["data"] > 1 and not has_dropout:
+        return sum_over_replicas(gradient_of_part, *arguments)
+    return sum_of_parts(gradient_of_part, *arguments)
 
 
 def _sites(params: Any, config: ModelConfig, mesh: Mesh) -> Any:
@@ -132,13 +125,3 @@ def _at_sites(params: Any, sites: Any) -> Any:
         params,
         sites,
     )
-
-
-def _split_rows(leaf: jax.Array, parts: int, mesh: Mesh) -> jax.Array:
-    """[B, T] -> [parts, B / parts, T]; part i is the rows i, i + parts, ..
-
-    Striding leaves every row on its device; the first B / parts rows may all lie on one.
-    """
-    split = jnp.moveaxis(leaf.reshape(-1, parts, *leaf.shape[1:]), 1, 0)
-    spec = PartitionSpec(None, *batch_sharding(mesh).spec)
-    return jax.lax.with_sharding_constraint(split, NamedSharding(mesh, spec))

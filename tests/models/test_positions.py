@@ -8,8 +8,6 @@ from glm_jax.errors import UserError
 from glm_jax.models.positions import (
     check_positions,
     exchange_neighbours,
-    from_tiles,
-    in_tiles,
     make_rotation,
     rotate,
     table_rows,
@@ -65,14 +63,6 @@ def test_neighbours_are_exchanged_exactly(dtype):
     x = np.asarray(jnp.asarray(x, dtype).astype(jnp.float32))
     found = exchange_neighbours(jnp.asarray(x, dtype)).astype(jnp.float32)
     np.testing.assert_array_equal(found, x[:, [1, 0, 3, 2, 5, 4, 7, 6]])
-
-
-def test_tiles_hold_eight_places_of_a_head():
-    x = np.arange(2 * 16 * 3 * 4).reshape(2, 16, 3, 4)
-    tiles = in_tiles(jnp.asarray(x))
-    assert tiles.shape == (2, 2, 3, 8, 4)
-    np.testing.assert_array_equal(tiles[1, 1, 2, 5], x[1, 8 + 5, 2])
-    np.testing.assert_array_equal(from_tiles(tiles), x)
 
 
 def test_16_bits_are_rotated_as_32_bits_are():

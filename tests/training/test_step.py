@@ -116,7 +116,7 @@ def test_evaluation_has_no_dropout(config, change, batch):
 
 
 _ON_FOUR_DEVICES = """
-    import json, sys
+    import dataclasses, json, sys
     sys.path.insert(0, {folder!r})
     import conftest, jax
     jax.config.update("jax_num_cpu_devices", 4)
@@ -138,7 +138,18 @@ _ON_FOUR_DEVICES = """
         losses.append(float(metrics["loss"]))
         table = state.opt_state[0].mu["embedding"]["table"]
         assert table.sharding.is_equivalent_to(state.params["embedding"]["table"].sharding, 2)
-    print(json.dumps(losses))
+    still = dataclasses.replace(config.model, dropout_rate=0.0, attention_dropout_rate=0.0)
+    parts = dataclasses.replace(config.train, accumulation_steps=2)
+    config = dataclasses.replace(config, model=still, train=parts)
+    summed = []
+    for sizes in ((1, 1, 1), (2, 1, 2)):
+        mesh = make_mesh(MeshConfig(*sizes), jax.devices()[: sizes[0] * sizes[2]])
+        state, step = create_state(config, mesh), make_train_step(config, mesh)
+        placed = to_devices(batch, batch_sharding(mesh))
+        for _ in range(3):
+            state, metrics = step(state, placed)
+        summed.append([float(metrics["loss"]), float(metrics["grad_norm"])])
+    print(json.dumps([losses, summed]))
 """
 
 
@@ -149,5 +160,7 @@ def test_every_mesh_trains_alike_with_dropout(pytestconfig):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    losses = np.array(json.loads(done.stdout.splitlines()[-1]))
+    losses, summed = map(np.array, json.loads(done.stdout.splitlines()[-1]))
     np.testing.assert_allclose(losses, losses[0], rtol=2e-5)
+    # Without dropout, replicas add up their parts by themselves.
+    np.testing.assert_allclose(summed[1], summed[0], rtol=2e-5)

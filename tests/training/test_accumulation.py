@@ -1,0 +1,73 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from glm_jax.batch import Batch
+from glm_jax.config import MeshConfig
+from glm_jax.sharding import make_mesh
+from glm_jax.training.accumulation import sum_of_parts, sum_over_replicas
+
+
+def of_part(sites, params, key, part, scale):
+    """A gradient that tells the rows and the key it is of."""
+    loss = lambda site: jnp.sum(scale * part.tokens * (site + params))  # noqa: E731
+    return jax.grad(loss)(sites), {"rows": jnp.sum(part.tokens[:, 0])}
+
+
+def arguments(parts, rows=4):
+    fields = {field.name: np.zeros((rows, 3), np.int32) for field in dataclasses.fields(Batch)}
+    fields["tokens"] = np.arange(3 * rows).reshape(rows, 3)
+    batch = jax.tree.map(jnp.asarray, Batch(**fields))
+    scale = jnp.arange(rows, dtype=jnp.float32)[:, None] * jnp.ones(3)
+    keys = jax.random.split(jax.random.key(0), parts)
+    return jnp.float32(0), jnp.float32(1), keys, batch, scale
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_parts_add_up_to_the_whole(parts):
+    gradient, sums = sum_of_parts(of_part, *arguments(parts))
+    # Rows 0 1 2 | 3 4 5 | 6 7 8 | 9 10 11, weighted by 0, 1, 2, 3.
+    assert float(gradient) == 1 * 12 + 2 * 21 + 3 * 30
+    assert int(sums["rows"]) == 0 + 3 + 6 + 9
+
+
+def find(jaxpr, name):
+    """The equations called `name`, with how many loops they lie in."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name.startswith(name):
+            yield 0
+        for inner in jax.tree.leaves(list(equation.params.values())):
+            inner = getattr(inner, "jaxpr", inner)
+            if hasattr(inner, "eqns"):
+                loop = equation.primitive.name == "scan"
+                yield from (depth + loop for depth in find(inner, name))
+
+
+def test_replicas_are_summed_once_behind_all_parts():
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+
+    def run(*args):
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return sum_over_replicas(of_part, *args)
+
+    assert set(find(jax.make_jaxpr(run)(*arguments(2)).jaxpr, "psum")) == {0}
+    gradient, sums = jax.jit(run)(*arguments(2))
+    assert (float(gradient), int(sums["rows"])) == (144.0, 18)
+
+
+def test_a_split_leaves_every_row_on_its_device():
+    """Rows 0 1 on the first device, 2 3 on the second: parts are 0 2 and 1 3."""
+    seen = []
+
+    def record(sites, params, key, part, scale):
+        seen.append(part.tokens)
+        return sites, {}
+
+    with jax.disable_jit():
+        sum_of_parts(record, *arguments(2))
+    # Shapes are asked for first, without numbers.
+    rows = [np.asarray(tokens)[:, 0].tolist() for tokens in seen[-2:]]
+    assert rows == [[0, 6], [3, 9]]
