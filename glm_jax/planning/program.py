@@ -114,6 +114,18 @@ def _memory_of(compiled: jax.stages.Compiled, on_tpu: bool) -> tuple[int, int]:
     return found.peak_memory_in_bytes if on_tpu else apart, found.temp_size_in_bytes
 
 
+def program_text(compiled: jax.stages.Compiled) -> str | None:
+    """The optimised HLO; None where jaxlib cannot read what a newer libtpu wrote.
+
+    jaxlib 0.10.2 and libtpu 0.0.52 are such a pair for some programs of v5p and v6e ("async-update
+    instruction should have 1 operands"). Memory is known all the same.
+    """
+    try:
+        return compiled.as_text() or ""
+    except jax.errors.JaxRuntimeError:
+        return None
+
+
 def needed_bytes(message: str) -> int | None:
     """Bytes that a program would need, from the compiler's error; None: it is another error.
 

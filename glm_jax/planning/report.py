@@ -16,7 +16,7 @@ from glm_jax.planning.estimate import ASSUMPTIONS, expected_turns, step_time
 from glm_jax.planning.flops import attention_density, flops_per_token, parameter_groups
 from glm_jax.planning.hlo import hlo_cost
 from glm_jax.planning.memory import GIB, held_bytes
-from glm_jax.planning.program import Program
+from glm_jax.planning.program import Program, program_text
 from glm_jax.planning.topologies import Chip, chip_of
 from glm_jax.training.state import TrainState
 
@@ -92,10 +92,13 @@ def _times(program: Program, chip: Chip | None, flops: float, places: float) -> 
     ideal = 1e3 * flops / chip.peak_flops if chip else None
     if program.compiled is None or chip is None or ideal is None:
         return {"ideal_ms": ideal, **dict.fromkeys(_TIMES + _COSTS)}
+    text = program_text(program.compiled)
+    if text is None:
+        return {"ideal_ms": ideal, **dict.fromkeys(_TIMES + _COSTS)}
     devices = program.mesh.devices.ravel()
     sides = [1 + max(device.coords[axis] for device in devices) for axis in range(chip.dimensions)]
     turns = expected_turns(program.config, program.mesh)
-    cost = hlo_cost(program.compiled.as_text() or "", devices.size, turns)
+    cost = hlo_cost(text, devices.size, turns)
     time = step_time(cost, program.config, program.mesh, chip, sides)
     return {
         "ideal_ms": ideal,

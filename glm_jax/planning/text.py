@@ -30,6 +30,11 @@ def describe(report: Report) -> str:
         if not report["extrapolated"]:
             lines += [*_collective_lines(report), *_cost_lines(report)]
         lines.append(_LEFT_OUT)
+    elif report["fits"] and report["topology"]:
+        lines.append(
+            "times       left out: this jaxlib cannot read the program that libtpu compiled; "
+            "the one for Python 3.12 is newer"
+        )
     elif report["fits"]:
         lines.append("times       only TPU compilers estimate them; add --topology v5e:4x4")
     return "\n".join(lines)

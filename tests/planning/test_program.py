@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from glm_jax.config import Config, DataConfig, MeshConfig, ModelConfig, TrainConfig
-from glm_jax.planning.program import compile_program, needed_bytes, prepare
+from glm_jax.planning.program import compile_program, needed_bytes, prepare, program_text
 
 CONFIG = Config(
     ModelConfig(vocab_size=64, num_layers=1, embed_dim=16, num_heads=2, max_positions=32),
@@ -91,3 +91,16 @@ def test_a_model_too_large_is_a_result():
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["None False True", "None None 15.75"]
+
+
+def test_a_program_that_jaxlib_cannot_read_back_has_no_text():
+    class Unreadable:
+        def as_text(self):
+            raise jax.errors.JaxRuntimeError("async-update instruction should have 1 operands")
+
+    class Readable:
+        def as_text(self):
+            return "HloModule step"
+
+    assert program_text(Unreadable()) is None
+    assert program_text(Readable()) == "HloModule step"

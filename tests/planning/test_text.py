@@ -119,3 +119,10 @@ def test_a_table_has_a_line_for_each():
     assert bad.endswith("does not fit")
     assert len(head) == len(good)
     assert table([{**REPORT, "extrapolated": True}]).endswith("53.3%  extrapolated")
+
+
+def test_times_that_cannot_be_read_are_left_out_with_the_reason():
+    lines = describe({**REPORT, "step_ms": None}).splitlines()
+    assert any(line.startswith("times       left out: this jaxlib cannot read") for line in lines)
+    at_hand = {**REPORT, "step_ms": None, "topology": None}
+    assert "add --topology v5e:4x4" in describe(at_hand)
