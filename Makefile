@@ -9,7 +9,10 @@ export JAX_PLATFORMS ?= cpu
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint types format benchmarks clean help
+# Slices that the configs of real runs are planned for.
+PLANS = glm_large_v5e:v5e:4x4 glm_10b_v5p:v5p:4x4x8 chatglm2_6b_v5e:v5e:8x8
+
+.PHONY: demo test lint types format benchmarks plan-all clean help
 
 help:
 	@echo "make demo        train a small GLM on the bundled text and fill blanks (minutes, CPU)"
@@ -17,6 +20,7 @@ help:
 	@echo "make lint types  ruff and mypy, as CI runs them"
 	@echo "make format      rewrite the code in the house's format"
 	@echo "make benchmarks  throughput of corruption, training step and import, one JSON line each"
+	@echo "make plan-all    compile the configs of real runs for their TPUs (minutes each, no TPU needed)"
 
 $(READY): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 13) else \
@@ -46,6 +50,11 @@ format: $(READY)
 
 benchmarks: $(READY)
 	@for name in import_time corruption train_step; do $(BIN)/python benchmarks/$$name.py; done
+
+plan-all: $(READY)
+	@for plan in $(PLANS); do \
+	  $(BIN)/python -m glm_jax.plan --config configs/$${plan%%:*}.py --topology $${plan#*:} || exit 1; \
+	done
 
 clean:
 	rm -rf $(VENV) runs
