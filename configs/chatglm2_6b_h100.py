@@ -4,8 +4,8 @@
         --set train.init_from=chatglm2-6b --set 'data.source=text/*.jsonl'
 
 Not run yet. `python -m glm_jax.plan --config configs/chatglm2_6b_h100.py` says on that host what it
-takes; there is no topology of GPUs to plan for elsewhere. By arithmetic, parameters and optimizer in
-float32 take 8.7 GiB of each GPU.
+takes; there is no topology of GPUs to plan for elsewhere. By arithmetic, parameters and optimizer
+in float32 take 8.7 GiB of each GPU.
 """
 
 import dataclasses
