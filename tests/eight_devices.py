@@ -67,14 +67,12 @@ def hidden_with_dropout(params, mesh, config=CONFIG):
     return np.asarray(jax.jit(run)(params, inputs))
 
 
-def check_causal(one, meshes):
-    params = create_params(CAUSAL, one, seed=0)
+def check_causal(one, mesh):
+    params, split = (create_params(CAUSAL, where, seed=0) for where in (one, mesh))
     hidden = hidden_with_dropout(params, one, CAUSAL)
+    np.testing.assert_allclose(hidden_with_dropout(split, mesh, CAUSAL), hidden, atol=2e-5)
     logits = np.asarray(LanguageModel(CAUSAL, params).logits(rows()))
-    for mesh in meshes:
-        split = create_params(CAUSAL, mesh, seed=0)
-        np.testing.assert_allclose(hidden_with_dropout(split, mesh, CAUSAL), hidden, atol=2e-5)
-        np.testing.assert_allclose(LanguageModel(CAUSAL, split).logits(rows()), logits, atol=2e-5)
+    np.testing.assert_allclose(LanguageModel(CAUSAL, split).logits(rows()), logits, atol=2e-5)
 
 
 def main():
@@ -101,7 +99,7 @@ def main():
         np.testing.assert_allclose(hidden_with_dropout(stacked, mesh), hidden, atol=2e-5)
         assert ours.fill_blanks(ids, **options) == answers
         print(f"{data}x{fsdp}x{tensor}x{sequence}")
-    check_causal(one, [make_mesh(MeshConfig(*sizes)) for sizes in SIZES])
+    check_causal(one, make_mesh(MeshConfig(1, 2, 4, 1)))
 
 
 if __name__ == "__main__":
