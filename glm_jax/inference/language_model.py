@@ -7,7 +7,6 @@ lm.fill_blanks(lm.tokenizer.encode("[CLS]the [MASK] is good", allow_special=True
 import dataclasses
 import functools
 import logging
-import math
 import operator
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,7 +29,7 @@ from glm_jax.interop.tokenizers import FILE_NAME as TOKENIZER
 from glm_jax.interop.tokenizers import Tokenizer, load_tokenizer
 from glm_jax.models.params import Params, bind, unstack_layers
 from glm_jax.models.positions import check_positions
-from glm_jax.sharding import BATCH_AXES, batch_sharding, make_mesh
+from glm_jax.sharding import batch_sharding, make_mesh, place_groups, row_groups
 from glm_jax.special_tokens import SpecialTokens
 from glm_jax.training.objective import objective_sums, summarize, token_losses
 
@@ -239,7 +238,8 @@ class LanguageModel:
         mesh = sharding.mesh if isinstance(sharding, NamedSharding) else None
         if not isinstance(mesh, Mesh):
             return batch
-        even = batch.shape[0] % math.prod(mesh.shape[axis] for axis in BATCH_AXES) == 0
+        rows, length = batch.shape
+        even = rows % row_groups(mesh) == 0 and length % place_groups(mesh) == 0
         return jax.device_put(batch, batch_sharding(mesh)) if even else batch
 
 

@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 
 from glm_jax.config import ModelConfig
 from glm_jax.models.transformer import Transformer, uses_scan
-from glm_jax.models.weights import is_master, settle
+from glm_jax.models.weights import is_master, is_matrix, settle
 from glm_jax.sharding import param_shardings, path_name
 
 Params = dict[str, Any]
@@ -100,7 +100,7 @@ def decay_mask(params: Params) -> Params:
 
     The word and position tables do decay, as in the published code.
     """
-    return jax.tree.map_with_path(lambda path, _: path[-1].key not in ("bias", "scale"), params)
+    return jax.tree.map_with_path(lambda path, _: is_matrix(path_name(path)), params)
 
 
 def count_params(config: ModelConfig) -> int:

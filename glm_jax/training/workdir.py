@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from glm_jax.config import Config, differences, from_dict, to_json
 from glm_jax.errors import UserError
 from glm_jax.models.positions import table_rows
-from glm_jax.sharding import row_groups
+from glm_jax.sharding import place_groups, row_groups
 from glm_jax.training.checkpoints import saved_steps
 
 # What may differ when a run goes on: how often things happen and where the arrays lie, but nothing
@@ -54,8 +54,8 @@ def check_config(config: Config, mesh: Mesh, vocab_size: int, num_hosts: int = 1
       num_hosts: processes that share a batch.
 
     Raises:
-      ValueError: ids or positions beyond a table of the model, or rows that the devices, hosts and
-        accumulation parts cannot share evenly.
+      ValueError: ids or positions beyond a table of the model, rows that the devices, hosts and
+        accumulation parts cannot share evenly, or places that mesh.sequence does not divide.
     """
     model, data = config.model, config.data
     if model.position_encoding == "rotary" and config.objective.causal_rate != 1.0:
@@ -88,6 +88,13 @@ def check_config(config: Config, mesh: Mesh, vocab_size: int, num_hosts: int = 1
                 f"(train.accumulation_steps={parts}); got {data.batch_size}, "
                 f"nearest {max(1, round(data.batch_size / number)) * number}"
             )
+    places = place_groups(mesh)
+    if data.sequence_length % places:
+        raise UserError(
+            f"data.sequence_length must be a multiple of mesh.sequence={places}; got "
+            f"{data.sequence_length}, nearest "
+            f"{max(1, round(data.sequence_length / places)) * places}"
+        )
 
 
 def check_workdir(workdir: Path, config: Config) -> None:

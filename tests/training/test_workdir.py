@@ -63,6 +63,15 @@ def test_rows_that_cannot_be_shared_evenly(config, change, sizes, hosts, said):
         check_config(config, FakeMesh(), VOCAB, hosts)
 
 
+def test_places_that_cannot_be_shared_evenly(config, change):
+    class FakeMesh:
+        shape = {"data": 1, "fsdp": 1, "tensor": 1, "sequence": 3}  # noqa: RUF012
+
+    with pytest.raises(UserError, match=r"multiple of mesh\.sequence=3; got 16, nearest 15"):
+        check_config(change(config, "data.sequence_length", 16), FakeMesh(), VOCAB)
+    check_config(change(config, "data.sequence_length", 18), FakeMesh(), VOCAB)
+
+
 def test_what_may_and_what_may_not_change(tmp_path, config, change):
     workdir = tmp_path / "run"
     check_workdir(workdir, config)
