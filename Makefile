@@ -12,11 +12,12 @@ READY := $(VENV)/.ready
 # Slices that the configs of real runs are planned for.
 PLANS = glm_large_v5e:v5e:4x4 glm_10b_v5p:v5p:4x4x8 chatglm2_6b_v5e:v5e:8x8
 
-.PHONY: demo test lint types format benchmarks plan-all clean help
+.PHONY: demo test nightly lint types format benchmarks plan-all clean help
 
 help:
 	@echo "make demo        train a small GLM on the bundled text and fill blanks (minutes, CPU)"
 	@echo "make test        all tests"
+	@echo "make nightly     the tests that take too long for every change"
 	@echo "make lint types  ruff and mypy, as CI runs them"
 	@echo "make format      rewrite the code in the house's format"
 	@echo "make benchmarks  throughput of corruption, training step and import, one JSON line each"
@@ -36,6 +37,9 @@ demo: $(READY)
 
 test: $(READY)
 	@$(BIN)/python -m pytest -n 2
+
+nightly: $(READY)
+	@$(BIN)/python -m pytest -n 2 -m nightly
 
 lint: $(READY)
 	@$(BIN)/ruff check .

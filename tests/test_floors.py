@@ -13,7 +13,10 @@ PACKAGE = Path(__file__).parent.parent / "glm_jax"
 # First part of a module's name below glm_jax -> floor; commands (all the rest) are floor 4.
 FLOORS = {
     **dict.fromkeys(
-        ["errors", "special_tokens", "batch", "config", "config_files", "corruption", "bundled"], 0
+        ["errors", "special_tokens", "batch", "config", "config_checks", "config_data"], 0
+    ),
+    **dict.fromkeys(
+        ["config_model", "config_training", "config_files", "corruption", "bundled"], 0
     ),
     **dict.fromkeys(["models", "kernels", "sharding"], 1),
     **dict.fromkeys(["data", "training", "inference", "interop", "planning"], 2),

@@ -1,0 +1,141 @@
+"""The sections `optimizer`, `train` and `mesh` of a config: how a run goes, on which devices."""
+
+import dataclasses
+
+from glm_jax.config_checks import check, check_choice, check_rate
+from glm_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with the published decay groups (no decay on norms and biases), and its schedule.
+
+    Attributes:
+      peak_learning_rate: reached after `warmup_steps`.
+      schedule: "cosine", "linear" or "constant"; falls to `final_ratio` of the peak at
+        `decay_steps` and stays there.
+      warmup_steps: linear rise from 0.
+      decay_steps: step at which the fall ends, warm-up included; None: train.num_steps.
+      final_ratio: floor as a share of the peak.
+      beta1, beta2, epsilon: of AdamW.
+      weight_decay: of either, decoupled.
+      clip_norm: largest global norm of the gradient; None: no clipping.
+      name: "adamw", or "adafactor", whose second moment is a row and a column a matrix and which
+        has no first (arXiv:1804.04235): a third of AdamW's memory, state and parameters together.
+    """
+
+    peak_learning_rate: float = 4e-4
+    schedule: str = "cosine"
+    warmup_steps: int = 100
+    decay_steps: int | None = None
+    final_ratio: float = 0.1
+    beta1: float = 0.9
+    beta2: float = 0.98
+    epsilon: float = 1e-6
+    weight_decay: float = 0.1
+    clip_norm: float | None = 1.0
+    name: str = "adamw"
+
+    def __post_init__(self):
+        check_choice("optimizer.name", self.name, ["adamw", "adafactor"])
+        check_choice("optimizer.schedule", self.schedule, ["cosine", "linear", "constant"])
+        for name in ("peak_learning_rate", "warmup_steps", "weight_decay", "epsilon"):
+            check(getattr(self, name) >= 0, f"optimizer.{name}", getattr(self, name), "at least 0")
+        for name in ("beta1", "beta2", "final_ratio"):
+            check_rate(f"optimizer.{name}", getattr(self, name))
+        check(
+            self.decay_steps is None or self.decay_steps >= 1,
+            "optimizer.decay_steps",
+            self.decay_steps,
+            "at least 1 or None",
+        )
+        check(
+            self.clip_norm is None or self.clip_norm > 0,
+            "optimizer.clip_norm",
+            self.clip_norm,
+            "above 0 or None",
+        )
+
+
+CROSS_ENTROPIES = (None, "plain", "chunked", "gradient_in_forward")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """The loop.
+
+    Attributes:
+      num_steps: optimizer steps in all.
+      seed: of parameters, dropout, row order and corruption.
+      init_from: a model to go on from: a Hugging Face directory or the workdir of another run. Its
+        shape replaces `model.*`, but for dropout, dtypes, remat, scan_layers and the attention
+        backend. None: parameters are drawn.
+      accumulation_steps: parts a batch is cut into, one after the other, before an optimizer step;
+        the result is that of the whole batch.
+      loss_reduction: "token_mean" (every predicted token of the global batch alike, times its
+        objective's weight) or "objective_mean" (sum over objectives of weight * mean over the
+        objective's own tokens).
+      cross_entropy: how logits are computed in a step: "plain" (all at once), "chunked" (a chunk at
+        once, again for the gradient) or "gradient_in_forward" (the gradient with them, only where
+        something is predicted); the loss is the same. None: "chunked", on CPU, where memory is not
+        scarce, "gradient_in_forward".
+      loss_chunk: places of a device whose logits are there at once; None: 1024, on CPU 256.
+      log_every, eval_every, checkpoint_every, sample_every: steps between rows of metrics.jsonl,
+        evaluations, checkpoints and filled samples; 0: never (a last checkpoint, evaluation and
+        sample come at the end all the same).
+      eval_batches: batches of the split "eval" in one evaluation.
+      keep_checkpoints: how many of the newest checkpoints stay.
+    """
+
+    num_steps: int = 1000
+    seed: int = 0
+    init_from: str | None = None
+    accumulation_steps: int = 1
+    loss_reduction: str = "token_mean"
+    cross_entropy: str | None = None
+    loss_chunk: int | None = None
+    log_every: int = 10
+    eval_every: int = 200
+    eval_batches: int = 8
+    checkpoint_every: int = 200
+    keep_checkpoints: int = 2
+    sample_every: int = 0
+
+    def __post_init__(self):
+        for name in ("num_steps", "accumulation_steps", "eval_batches", "keep_checkpoints"):
+            check(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "at least 1")
+        for name in ("seed", "log_every", "eval_every", "checkpoint_every", "sample_every"):
+            check(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "at least 0")
+        check_choice("train.loss_reduction", self.loss_reduction, ["token_mean", "objective_mean"])
+        check_choice("train.cross_entropy", self.cross_entropy, CROSS_ENTROPIES)
+        check(
+            self.loss_chunk is None or self.loss_chunk >= 1,
+            "train.loss_chunk",
+            self.loss_chunk,
+            "at least 1 or None",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each axis; -1 takes what the others leave, on one axis at most.
+
+    Attributes:
+      data: replicas of the parameters; batch rows are split over it.
+      fsdp: parameters, optimizer state and batch rows are split over it.
+      tensor: heads, MLP width and vocabulary are split over it.
+      sequence: the places of a row are split over it; each device gathers the keys and values of
+        the whole row.
+    """
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+    sequence: int = 1
+
+    def __post_init__(self):
+        sizes = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        for name, size in sizes.items():
+            check(size == -1 or size >= 1, f"mesh.{name}", size, "at least 1, or -1 for the rest")
+        if list(sizes.values()).count(-1) > 1:
+            raise UserError(f"at most one axis of mesh may be -1; got {sizes}")
