@@ -15,9 +15,9 @@ FLOORS = {
     **dict.fromkeys(
         ["errors", "special_tokens", "batch", "config", "config_checks", "config_data"], 0
     ),
-    **dict.fromkeys(
-        ["config_model", "config_training", "config_files", "corruption", "bundled"], 0
-    ),
+    **dict.fromkeys(["config_mixture", "config_model", "config_objective"], 0),
+    **dict.fromkeys(["config_training", "config_files"], 0),
+    **dict.fromkeys(["corruption", "bundled"], 0),
     **dict.fromkeys(["models", "kernels", "sharding"], 1),
     **dict.fromkeys(["data", "training", "inference", "interop", "planning"], 2),
     "tasks": 3,

@@ -6,8 +6,8 @@ import grain
 import numpy as np
 
 from glm_jax.batch import Batch
-from glm_jax.data.order import EpochOrder
 from glm_jax.data.rows import RowBuilder
+from glm_jax.data.sequence import Mixture, Rows, rows_of
 from glm_jax.errors import UserError
 
 
@@ -26,14 +26,15 @@ class RowStream:
     Batches are built ahead in a background thread.
 
     Attributes:
-      builder: makes the rows; its `num_rows` is the length of an epoch.
+      builder: makes the rows; its `num_rows` is the length of an epoch (of a mixture: of one epoch
+        of each source).
       statistics: what the batches delivered so far held (`Corruptor.statistics_names`), of this
         host's rows, counted from the creation of the stream.
     """
 
     def __init__(
         self,
-        builder: RowBuilder,
+        builder: RowBuilder | Mixture,
         batch_size: int,
         seed: int,
         shard_index: int = 0,
@@ -44,7 +45,7 @@ class RowStream:
         """Opens the stream at its first batch.
 
         Args:
-          builder: of the rows.
+          builder: of the rows, or a mixture of several.
           batch_size: B, rows of a batch over all hosts.
           seed: of the order of rows.
           shard_index, num_shards: h and H.
@@ -66,9 +67,8 @@ class RowStream:
                 f"{batch_size} rows for {num_shards} hosts"
             )
         self.builder = builder
-        self._batches = _HostBatches(
-            builder, batch_size, seed, shard_index, num_shards, shuffle, repeat
-        )
+        rows = rows_of(builder, seed, shuffle, repeat)
+        self._batches = _HostBatches(rows, batch_size, shard_index, num_shards, repeat)
         # One batch is worked on while two wait.
         options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
         dataset = grain.MapDataset.source(self._batches).to_iter_dataset(options)
@@ -111,34 +111,16 @@ class _HostBatches:
     """The batches of one host by their number, as Grain reads them."""
 
     def __init__(
-        self,
-        builder: RowBuilder,
-        batch_size: int,
-        seed: int,
-        shard_index: int,
-        num_shards: int,
-        shuffle: bool,
-        repeat: bool,
+        self, rows: Rows, batch_size: int, shard_index: int, num_shards: int, repeat: bool
     ):
-        self._builder, self._batch_size = builder, batch_size
+        self._rows, self._batch_size = rows, batch_size
         share = batch_size // num_shards
         self._share = np.arange(shard_index * share, (shard_index + 1) * share)
-        self._order = EpochOrder(builder.num_rows, seed) if shuffle else None
         self._repeat = repeat
 
     def __len__(self) -> int:
         endless = sys.maxsize // self._batch_size
-        return endless if self._repeat else -(-self._builder.num_rows // self._batch_size)
+        return endless if self._repeat else -(-self._rows.num_rows // self._batch_size)
 
     def __getitem__(self, number: int) -> tuple[Batch, dict[str, int]]:
-        # A batch may reach into the next epoch, or over several.
-        epochs, rows = np.divmod(number * self._batch_size + self._share, self._builder.num_rows)
-        if self._order is not None:
-            for epoch in np.unique(epochs):
-                here = epochs == epoch
-                rows[here] = self._order(int(epoch), rows[here])
-        if not self._repeat:
-            # The builder makes rows from num_rows on all padding.
-            rows = np.where(epochs == 0, rows, self._builder.num_rows)
-            epochs = np.zeros_like(rows)
-        return self._builder.build(epochs, rows)
+        return self._rows(number * self._batch_size + self._share)
