@@ -1,7 +1,7 @@
 """What a run is: frozen dataclasses that check themselves.
 
 Each section's docstring says what its fields mean (`config_model.py`, `config_data.py`,
-`config_training.py`); `config_files.py` reads files and overrides.
+`config_objective.py`, `config_training.py`); `config_files.py` reads files and overrides.
 """
 
 import dataclasses
@@ -10,8 +10,9 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from glm_jax.config_data import DataConfig, ObjectiveConfig
+from glm_jax.config_data import DataConfig
 from glm_jax.config_model import ModelConfig
+from glm_jax.config_objective import ObjectiveConfig
 from glm_jax.config_training import CROSS_ENTROPIES, MeshConfig, OptimizerConfig, TrainConfig
 from glm_jax.errors import UserError
 
@@ -49,6 +50,7 @@ class Config:
                 "data.batch_size must be a multiple of train.accumulation_steps; got "
                 f"{self.data.batch_size} and {self.train.accumulation_steps}"
             )
+        self.objective.check_lengths(self.data.sequence_length, self.model.vocab_size)
 
 
 def field_types(section: Any) -> dict[str, Any]:
