@@ -87,7 +87,8 @@ def run(
             rows.length[:, None] + 1,
             with_length(rows.caches, rows.length),
         )
-        token = chooser.choose(model.logits(hidden[:, 0]), rows.step, rows.seen)
+        scores = chooser.bans.apply(model.logits(hidden[:, 0]), rows.answers, rows.step, end_ids)
+        token = chooser.choose(scores, rows.step, rows.seen)
         seen = rows.seen
         if seen is not None:
             seen = seen.at[jnp.arange(len(token)), token].set(True)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from glm_jax.errors import UserError
+from glm_jax.inference.bans import Bans, check_bans
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +23,8 @@ class Sampling:
       seed: of the draws.
       repetition_penalty: what speaks for an id that was there before, in the prompt or the answer,
         is divided by it (CTRL, arXiv:1909.05858, section 4.1); 1: none. Holds for greedy too.
+      min_new_tokens: an answer does not end before it has so many ids.
+      no_repeat_ngram: no n ids in a row come twice in an answer; 0: they may.
     """
 
     temperature: float = 0.0
@@ -29,6 +32,8 @@ class Sampling:
     top_p: float = 1.0
     seed: int = 0
     repetition_penalty: float = 1.0
+    min_new_tokens: int = 0
+    no_repeat_ngram: int = 0
 
     def __post_init__(self):
         if self.temperature < 0:
@@ -39,6 +44,7 @@ class Sampling:
             raise UserError(f"top_p must be above 0 and at most 1; got {self.top_p}")
         if not self.repetition_penalty > 0:
             raise UserError(f"repetition_penalty must be above 0; got {self.repetition_penalty}")
+        check_bans(self.min_new_tokens, self.no_repeat_ngram)
 
     @property
     def greedy(self) -> bool:
@@ -54,6 +60,7 @@ class Chooser:
     Attributes:
       keys: [B], of the draws of each row.
       temperature, top_k, top_p, repetition_penalty: scalars.
+      bans: ids that may not come.
       draws, narrows, penalises: whether there are draws, a top-k or top-p, a penalty.
     """
 
@@ -62,6 +69,7 @@ class Chooser:
     top_k: jax.Array | int
     top_p: jax.Array | float
     repetition_penalty: jax.Array | float
+    bans: Bans
     draws: bool = dataclasses.field(metadata={"static": True})
     narrows: bool = dataclasses.field(metadata={"static": True})
     penalises: bool = dataclasses.field(metadata={"static": True})
@@ -74,6 +82,7 @@ class Chooser:
             sampling.top_k,
             sampling.top_p,
             sampling.repetition_penalty,
+            Bans.create(sampling.min_new_tokens, sampling.no_repeat_ngram),
             draws=not sampling.greedy,
             narrows=sampling.top_k > 0 or sampling.top_p < 1.0,
             penalises=sampling.repetition_penalty != 1.0,
@@ -84,7 +93,7 @@ class Chooser:
 
         Args:
           logits: [B, V] float32.
-          step: how many ids each row has drawn before.
+          step: int32, one for all or [B], how many ids each row has drawn before.
           seen: [B, V] bool, ids that were there before; looked at where there is a penalty.
 
         Returns:
@@ -96,10 +105,11 @@ class Chooser:
             return greedy(logits)
         top_k, top_p = (self.top_k, self.top_p) if self.narrows else (None, None)
 
-        def draw(logits: jax.Array, key: jax.Array) -> jax.Array:
+        def draw(logits: jax.Array, key: jax.Array, step: jax.Array) -> jax.Array:
             return sample(logits, jax.random.fold_in(key, step), self.temperature, top_k, top_p)
 
-        return jax.vmap(draw)(logits, self.keys)
+        steps = jnp.broadcast_to(step, self.keys.shape)
+        return jax.vmap(draw)(logits, self.keys, steps)
 
 
 def row_keys(seed: int, rows: Sequence[Sequence[int]], batch_size: int) -> jax.Array:

@@ -154,7 +154,7 @@ def test_every_step_of_every_blank_draws_anew(lm):
 def test_one_compilation_serves_a_bucket(lm, cases):
     ids = greedy_cases(cases)["one_MASK"]["context"]
     fill(lm, ids, max_new_tokens=5)
-    programs = blank_filling._prefill, blank_filling._fill_blank
+    programs = blank_filling.prefill, blank_filling._fill
     before = [program._cache_size() for program in programs]
     fill(lm, ids[:-3], max_new_tokens=7)
     fill(lm, ids + ids[-4:], max_new_tokens=3, end_ids=[1, 4])
