@@ -12,7 +12,11 @@ SPELLINGS = {
     "cls": "[CLS]",
     "eos": "<|endoftext|>",
     "pad": "<pad>",
+    "block": "[dBLOCK]",
 }
+
+# Roles that a vocabulary need not have.
+OPTIONAL = ("block",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +32,7 @@ class SpecialTokens:
       cls: [CLS], first token of every document.
       eos: last token of every complete document.
       pad: fills a row behind its last document; never seen by attention.
+      block: [dBLOCK], hides a token that a model would have read; None: the vocabulary has none.
     """
 
     mask: int
@@ -38,8 +43,19 @@ class SpecialTokens:
     cls: int
     eos: int
     pad: int
+    block: int | None = None
 
     @property
     def masks(self) -> tuple[int, int, int]:
         """The ids of the three blanks."""
         return (self.mask, self.gmask, self.smask)
+
+    def masks_by_objective(self, task_masks: bool = True) -> tuple[int, int, int, int]:
+        """The id that stands for a cut-out span, by `Batch.objective`; 0 for none.
+
+        Args:
+          task_masks: False: [MASK] whatever the objective.
+        """
+        if not task_masks:
+            return (0, self.mask, self.mask, self.mask)
+        return (0, self.mask, self.smask, self.gmask)

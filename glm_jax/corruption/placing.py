@@ -83,9 +83,33 @@ def place_in_documents(
     Raises:
       ValueError: too few draws, or one out of range.
     """
-    lengths, draws = list(lengths), list(draws)
-    areas = _areas(tokens, cls_id, eos_id)
+    draws = list(draws)
+    areas, complete = hand_out(tokens, lengths, cls_id=cls_id, eos_id=eos_id, mask_ratio=mask_ratio)
     spans: list[Span] = []
+    used = 0
+    for offset, size, taken in areas:
+        placed = place_spans(taken, size, draws[used : used + len(taken)])
+        spans += [(offset + start, offset + end) for start, end in placed]
+        used += len(taken)
+    return spans, complete
+
+
+def hand_out(
+    tokens: Sequence[int],
+    lengths: Sequence[int],
+    *,
+    cls_id: int,
+    eos_id: int,
+    mask_ratio: float = 0.15,
+) -> tuple[list[tuple[int, int, list[int]]], bool]:
+    """Shares span lengths out among the documents of a row; see `place_in_documents`.
+
+    Returns:
+      (areas, complete): of each document, from the smallest on, the offset and size of what may be
+      covered and the lengths that it takes; and whether all lengths were taken.
+    """
+    lengths, handed = list(lengths), []
+    areas = _areas(tokens, cls_id, eos_id)
     taken = 0
     for i, (offset, size) in enumerate(areas):
         largest = i == len(areas) - 1
@@ -99,10 +123,9 @@ def place_in_documents(
             if not fits:
                 break
             count, covered = count + 1, covered + length
-        placed = place_spans(lengths[taken : taken + count], size, draws[taken : taken + count])
-        spans += [(offset + start, offset + end) for start, end in placed]
+        handed.append((offset, size, lengths[taken : taken + count]))
         taken += count
-    return spans, taken == len(lengths)
+    return handed, taken == len(lengths)
 
 
 def _areas(tokens: Sequence[int], cls_id: int, eos_id: int) -> list[tuple[int, int]]:

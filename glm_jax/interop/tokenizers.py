@@ -17,7 +17,7 @@ import numpy as np
 import sentencepiece
 
 from glm_jax.errors import UserError
-from glm_jax.special_tokens import SPELLINGS, SpecialTokens
+from glm_jax.special_tokens import OPTIONAL, SPELLINGS, SpecialTokens
 
 # A token that contains one of these ends a sentence (the reference's rule, with its Chinese marks).
 SENTENCE_MARKS = ".?!;:\n。？！；…"
@@ -55,7 +55,9 @@ class Tokenizer:
         self.vocab_size: int = self._whole.vocab_size()
         self.special = _special_tokens(self._whole, name)
         self.fingerprint = hashlib.sha256(model).hexdigest()
-        ids = dataclasses.asdict(self.special)
+        ids = {
+            role: id_ for role, id_ in dataclasses.asdict(self.special).items() if id_ is not None
+        }
         self._id_of_spelling = {SPELLINGS[role]: id_ for role, id_ in ids.items()}
         self._spelling_of_id = {id_: spelling for spelling, id_ in self._id_of_spelling.items()}
         self._spellings = re.compile("(" + "|".join(map(re.escape, self._id_of_spelling)) + ")")
@@ -211,7 +213,7 @@ def _special_tokens(processor: sentencepiece.SentencePieceProcessor, name: str) 
         id_ = processor.piece_to_id(spelling)
         if processor.id_to_piece(id_) == spelling and processor.is_control(id_):
             ids[role] = id_
-        elif ids.get(role, -1) < 0:
+        elif ids.get(role, -1) < 0 and role not in OPTIONAL:
             missing.append(spelling)
     if missing:
         raise UserError(

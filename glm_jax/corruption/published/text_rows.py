@@ -1,0 +1,128 @@
+"""The text of a row as the published loader picks it: documents drawn with replacement, cut."""
+
+import dataclasses
+import random
+
+import numpy as np
+
+from glm_jax.special_tokens import SpecialTokens
+
+
+@dataclasses.dataclass(frozen=True)
+class TextRow:
+    """The tokens of one row before anything is cut out.
+
+    Attributes:
+      tokens: [n] integers, [CLS] and eos included.
+      weights: [n] loss weights, 0 on [CLS] and on prompts; only the prefix form of the document
+        objective minds them.
+    """
+
+    tokens: np.ndarray
+    weights: np.ndarray
+
+    @classmethod
+    def join(cls, parts: list["TextRow"]) -> "TextRow":
+        """One row from several, one after the other."""
+        return cls(
+            np.concatenate([part.tokens for part in parts]),
+            np.concatenate([part.weights for part in parts]),
+        )
+
+    def cut(self, start: int, end: int) -> "TextRow":
+        """tokens[start:end] and their weights."""
+        return TextRow(self.tokens[start:end], self.weights[start:end])
+
+
+def text_row(
+    index: int,
+    tokens: np.ndarray,
+    offsets: np.ndarray,
+    *,
+    special: SpecialTokens,
+    sentence_ends: np.ndarray,
+    length: int,
+    mid_sentence_rate: float = 0.0,
+    weights: np.ndarray | None = None,
+) -> TextRow:
+    """Row `index` of the published data set: at most `length` tokens, and no padding.
+
+    A document is drawn with probability proportional to its length. A long one is cut out of, from
+    a draw on that is moved to the start of a sentence; a short one is followed by others. The end
+    falls behind the last sentence end, if that leaves half. With C = [CLS], E = eos, length 8:
+
+        documents a b c d. e f. g h i j.  and  k l m.
+        long   C e f. g h i j. E   cut to 8: C e f. g h i j.
+        short  C k l m. E  C k l           the second is cut: C k l holds no sentence end
+
+    Args:
+      index: number of the row, from 0; all draws come from it.
+      tokens: [N] the documents' tokens.
+      offsets: [documents + 1] where each begins, 0 first, N last.
+      special: ids of [CLS] and eos.
+      sentence_ends: bool [V].
+      length: most tokens of the row, the L of the published scripts.
+      mid_sentence_rate: how often a start stays where it was drawn (`non_sentence_start`).
+      weights: [N] loss weights of the tokens; None: 1.
+    """
+    words = random.Random(index)
+    draws = np.random.RandomState([words.randint(0, 2**32 - 1) for _ in range(16)])
+    row = _draw_document(draws, tokens, offsets, weights, special.eos)
+    begin = TextRow(np.array([special.cls], row.tokens.dtype), np.zeros(1, row.weights.dtype))
+    surplus = len(row.tokens) - length
+    if surplus >= 0:
+        start = int(draws.randint(surplus + 1))
+        if draws.random_sample() >= mid_sentence_rate:
+            left = draws.random_sample() < 0.5
+            start = _move(row.tokens, start, left, length // 2, sentence_ends)
+        row = TextRow.join([begin, row.cut(start, len(row.tokens))])
+        return _cut_right(row, length, sentence_ends)
+    parts = [begin, row]
+    room = length - 1 - len(row.tokens)
+    while room > 0:
+        new = _draw_document(draws, tokens, offsets, weights, special.eos)
+        new = TextRow.join([begin, new])
+        parts.append(_cut_right(new, room, sentence_ends))
+        # Uncut: what a cut leaves free behind the last one stays free.
+        room -= len(new.tokens)
+    return TextRow.join(parts)
+
+
+def _draw_document(
+    draws: np.random.RandomState,
+    tokens: np.ndarray,
+    offsets: np.ndarray,
+    weights: np.ndarray | None,
+    eos: int,
+) -> TextRow:
+    """A document and its eos, drawn with probability proportional to its length."""
+    place = int(draws.randint(int(offsets[-1])))
+    document = int(np.searchsorted(offsets, place, side="right")) - 1
+    begin, end = int(offsets[document]), int(offsets[document + 1])
+    drawn = np.append(np.asarray(tokens[begin:end], np.int64), eos)
+    if weights is None:
+        return TextRow(drawn, np.ones(len(drawn), np.int64))
+    return TextRow(drawn, np.append(weights[begin:end], 1))
+
+
+def _move(tokens: np.ndarray, start: int, left: bool, most: int, sentence_ends: np.ndarray) -> int:
+    """Moves a start by single tokens, `most` of them, until a sentence ends before it.
+
+    To the right from 0 the token before the start is the last one, a quirk of the original: that
+    of a complete document is eos, so the start leaves its good place.
+    """
+    for _ in range(most):
+        if (left and start == 0) or start >= len(tokens) or sentence_ends[tokens[start - 1]]:
+            break
+        start += -1 if left else 1
+    return start
+
+
+def _cut_right(row: TextRow, length: int, sentence_ends: np.ndarray) -> TextRow:
+    """Cuts a row that is longer than `length` behind its last sentence end, if that leaves half."""
+    if len(row.tokens) <= length:
+        return row
+    ends = np.flatnonzero(sentence_ends[row.tokens[:length]])
+    # Without a sentence end the original comes to a halt at the first token.
+    kept = int(ends[-1]) + 1 if len(ends) else 1
+    return row.cut(0, length if kept < length // 2 else kept)
