@@ -1,14 +1,14 @@
 """Matrices laid out for steps of few rows on CPU.
 
 With few rows, a step takes as long as its matrices take to come from memory. XLA's CPU kernels take
-64 columns at a time; of a matrix [D, F] that is 64 numbers, a jump, 64 numbers, ..., which memory
-serves at a third of its speed. In tiles, what a kernel takes lies in one piece:
+some columns at a time; of a matrix [D, F] that is some numbers, a jump, some numbers, ..., which
+memory serves at a third of its speed. In tiles, what a kernel takes lies in one piece; and tiles in
+groups are products of their own, which XLA runs on all cores at once:
 
-    matrix [D, F]    a a b b        tiles [F / 2, D, 2]    a a    b b      (2 columns instead of 64)
-                     a a b b                               a a    b b
-                     a a b b                               a a    b b
+    matrix [D, F]    a a b b c c d d       groups of tiles [n, D, 2]    a a   b b      c c   d d
+                     a a b b c c d d       (2 columns instead of 16)    a a   b b      c c   d d
 
-Measured with 8 layers of width 512: docs/decisions/008-decoding-on-cpu.md.
+Measured with 8 layers of width 512: docs/decisions/010-decoding-on-cpu.md.
 """
 
 import functools
@@ -26,12 +26,16 @@ from glm_jax.models.layers import Linear
 from glm_jax.models.params import Params, bind
 from glm_jax.models.transformer import Transformer
 
-WIDTH = 64
+WIDTH = 16
+# XLA's executor keeps up to 8 operations that are ready on one thread and shares out what is more.
+MOST_GROUPS = 16
 # With more rows a step is bound by arithmetic, and the plain matrices are as fast.
 MOST_ROWS = 32
 
-# Path of the module ("layers/0/mlp/up", "output") -> its matrix, [ceil(F / 64), D, 64].
-Tiles = dict[str, jax.Array]
+# A matrix in at most MOST_GROUPS groups of tiles, [n, D, WIDTH] each.
+Groups = tuple[jax.Array, ...]
+# Path of the module ("layers/0/mlp/up", "output") -> its matrix.
+Tiles = dict[str, Groups]
 
 
 def no_tiles() -> Tiles | None:
@@ -81,22 +85,26 @@ def bind_tiles(
     return model
 
 
-def multiply(x: jax.Array, tiles: jax.Array, size: int) -> jax.Array:
+def multiply(x: jax.Array, groups: Groups, size: int) -> jax.Array:
     """[M, D] times a matrix [D, size] in tiles: float32 [M, size]."""
-    y = jax.lax.dot_general(
-        jnp.broadcast_to(x, (len(tiles), *x.shape)),
-        tiles,
-        (((2,), (1,)), ((0,), (0,))),
-        preferred_element_type=jnp.float32,
-    )
+    products = [
+        jax.lax.dot_general(
+            jnp.broadcast_to(x, (len(tiles), *x.shape)),
+            tiles,
+            (((2,), (1,)), ((0,), (0,))),
+            preferred_element_type=jnp.float32,
+        )
+        for tiles in groups
+    ]
+    y = jnp.concatenate(products)
     return jnp.moveaxis(y, 0, 1).reshape(len(x), -1)[:, :size]
 
 
 class _TiledLinear(nnx.Module):
     """`Linear` with its kernel in tiles."""
 
-    def __init__(self, linear: Linear, tiles: jax.Array):
-        self.tiles = nnx.Param(tiles)
+    def __init__(self, linear: Linear, tiles: Groups):
+        self.tiles = nnx.List([nnx.Param(group) for group in tiles])
         self.bias = linear.bias
         self.num_inputs = linear.num_inputs
         self.outputs = linear.kernel[...].shape[linear.num_inputs :]
@@ -104,7 +112,7 @@ class _TiledLinear(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         lead = x.shape[: x.ndim - self.num_inputs]
         rows = x.reshape(math.prod(lead), -1)
-        y = multiply(rows, self.tiles[...], math.prod(self.outputs)).astype(x.dtype)
+        y = multiply(rows, _groups(self.tiles), math.prod(self.outputs)).astype(x.dtype)
         if self.bias is not None:
             y = y + self.bias[...].astype(x.dtype).reshape(-1)
         return y.reshape(*lead, *self.outputs)
@@ -113,8 +121,8 @@ class _TiledLinear(nnx.Module):
 class _TiledOutput(nnx.Module):
     """The `scorer` of `Embedding` with its table in tiles."""
 
-    def __init__(self, tiles: jax.Array, vocab_size: int):
-        self.tiles = nnx.Param(tiles)
+    def __init__(self, tiles: Groups, vocab_size: int):
+        self.tiles = nnx.List([nnx.Param(group) for group in tiles])
         self.vocab_size = vocab_size
 
     def scorer(self) -> Callable[[jax.Array], jax.Array]:
@@ -122,7 +130,7 @@ class _TiledOutput(nnx.Module):
 
     def _score(self, hidden: jax.Array) -> jax.Array:
         rows = hidden.reshape(-1, hidden.shape[-1])
-        y = multiply(rows, self.tiles[...], self.vocab_size)
+        y = multiply(rows, _groups(self.tiles), self.vocab_size)
         return y.reshape(*hidden.shape[:-1], self.vocab_size)
 
 
@@ -134,11 +142,16 @@ def _name(path: tuple) -> str:
     return "/".join(map(str, path))
 
 
+def _groups(tiles: nnx.List) -> Groups:
+    return tuple(group[...] for group in tiles)
+
+
 @functools.partial(jax.jit, static_argnames=("num_inputs", "dtype"))
-def _tile(kernel: jax.Array, num_inputs: int, dtype: str) -> jax.Array:
+def _tile(kernel: jax.Array, num_inputs: int, dtype: str) -> Groups:
     matrix = kernel.reshape(math.prod(kernel.shape[:num_inputs]), -1).astype(dtype)
     matrix = jnp.pad(matrix, ((0, 0), (0, -matrix.shape[1] % WIDTH)))
-    return jnp.moveaxis(matrix.reshape(len(matrix), -1, WIDTH), 1, 0)
+    tiles = jnp.moveaxis(matrix.reshape(len(matrix), -1, WIDTH), 1, 0)
+    return tuple(jnp.array_split(tiles, min(MOST_GROUPS, len(tiles))))
 
 
 def _free_memory() -> int:

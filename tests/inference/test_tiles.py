@@ -34,15 +34,18 @@ def make(config):
     return jax.tree.map(lambda leaf: leaf + 0.01 * (leaf.ndim < 3), params)
 
 
-@pytest.mark.parametrize("shape", [(24, 130), (24, 64), (24, 3)])
-def test_a_product_with_tiles_is_that_with_the_matrix(shape):
+# Columns, and the tiles of each group: 40 tiles in 16 groups, 3 tiles, 1 tile.
+@pytest.mark.parametrize(
+    ("columns", "groups"), [(630, [3] * 8 + [2] * 8), (48, [1, 1, 1]), (3, [1])]
+)
+def test_a_product_with_tiles_is_that_with_the_matrix(columns, groups):
     rng = np.random.default_rng(0)
-    x, matrix = rng.normal(size=(5, shape[0])), rng.normal(size=shape)
+    x, matrix = rng.normal(size=(5, 24)), rng.normal(size=(24, columns))
     x, matrix = x.astype(np.float32), matrix.astype(np.float32)
     tiles = tiles_module._tile(jax.numpy.asarray(matrix), 1, "float32")
-    assert tiles.shape == (-(-shape[1] // WIDTH), shape[0], WIDTH)
-    np.testing.assert_array_equal(tiles[0, :, :3], matrix[:, :3])
-    np.testing.assert_allclose(multiply(x, tiles, shape[1]), x @ matrix, atol=1e-5, rtol=0)
+    assert [group.shape for group in tiles] == [(size, 24, WIDTH) for size in groups]
+    np.testing.assert_array_equal(tiles[0][0, :, :3], matrix[:, :3])
+    np.testing.assert_allclose(multiply(x, tiles, columns), x @ matrix, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("config", [GELU, SWIGLU])
@@ -78,7 +81,8 @@ def test_plain_matrices_serve_where_tiles_do_not_pay(monkeypatch):
 
 def test_tiles_have_the_type_of_the_arithmetic():
     params = jax.tree.map(lambda leaf: leaf.astype("bfloat16"), make(SWIGLU))
-    assert {leaf.dtype.name for leaf in make_tiles(SWIGLU, params).values()} == {"float32"}
+    tiles = make_tiles(SWIGLU, params)
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(tiles)} == {"float32"}
 
 
 def test_a_model_makes_its_tiles_once_and_anew_for_other_parameters():
@@ -93,4 +97,7 @@ def test_a_model_makes_its_tiles_once_and_anew_for_other_parameters():
     assert other == LanguageModel(SWIGLU, lm.params).generate([[3, 5]], **options) != first
     lm.params["output"]["table"] = params["output"]["table"]
     assert lm._tiles() is not made
-    np.testing.assert_array_equal(lm._tiles()["output"], make_tiles(SWIGLU, lm.params)["output"])
+    for new, expected in zip(
+        lm._tiles()["output"], make_tiles(SWIGLU, lm.params)["output"], strict=True
+    ):
+        np.testing.assert_array_equal(new, expected)
