@@ -10,7 +10,6 @@ my.txt                      documents          split by the hash of their text
 import dataclasses
 import functools
 import hashlib
-import json
 import lzma
 import mmap
 import re
@@ -21,7 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from glm_jax.config import DataConfig
-from glm_jax.data.store_path import source_files
+from glm_jax.data.records import read_records, record_text
+from glm_jax.data.store_path import file_kind, source_files
 from glm_jax.errors import UserError
 
 SPLITS = ("train", "eval")
@@ -41,10 +41,12 @@ class Skipped:
     """Lines left out, and why.
 
     Attributes:
+      noun: what a line is called: "line", or "record" of a TFRecord file.
       counts: lines by reason.
       lines: the first few of each reason, as "file:line".
     """
 
+    noun: str = "line"
     counts: dict[str, int] = dataclasses.field(default_factory=dict)
     lines: dict[str, list[str]] = dataclasses.field(default_factory=dict)
 
@@ -64,7 +66,7 @@ class Skipped:
             named = ", ".join(self.lines[reason])
             more = ", .." if count > len(self.lines[reason]) else ""
             parts.append(f"{count} {reason} ({named}{more})")
-        return f"skipped {total} line{'s' if total > 1 else ''}: {', '.join(parts)}"
+        return f"skipped {total} {self.noun}{'s' if total > 1 else ''}: {', '.join(parts)}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Corpus:
 
     Attributes:
       files: the files, in order.
-      text_field: key of the text in JSON lines.
+      text_field: key of the text in JSON lines and tf.train.Examples.
       places: [N, 5] int64: file, first and last + 1 byte in it, first and last + 1 character of
         what is read there (0 and -1 for all of it).
       is_eval: [N] bool, which documents belong to the split "eval".
@@ -105,27 +107,30 @@ class Corpus:
             with path.open("rb") as stream:
                 stream.seek(start)
                 content = stream.read(end - start)
-        if path.suffix == ".jsonl":
-            return _tidy(_json_text(content, self.text_field)[first : None if last < 0 else last])
-        return _decode(content)[0]
+        kind = file_kind(path)
+        if kind == "text":
+            return _decode(content)[0]
+        text = record_text(content, kind, self.text_field)
+        return _tidy(text[first : None if last < 0 else last])
 
 
 def scan(data: DataConfig) -> Corpus:
     """Reads every file of `data.source` once and says where the documents lie.
 
-    Lines that are not UTF-8, or not JSON with a text under `data.text_field`, are left out and
-    counted. A document's split depends on nothing but its text. Where that leaves a split without
-    any, the document nearest to the border goes there; a single document belongs to both.
+    Lines that are not UTF-8, or not JSON with a text under `data.text_field`, and records that are
+    not a tf.train.Example with one, are left out and counted. A document's split depends on nothing
+    but its text. Where that leaves a split without any, the document nearest to the border goes
+    there; a single document belongs to both.
 
     Raises:
       ValueError: no file matches, a file cannot be read, or there is no text in them.
     """
     files = source_files(data)
-    skipped = Skipped()
+    skipped = Skipped("record" if file_kind(files[0]) == "tfrecord" else "line")
     places = array("q")
     hashes = array("Q")
     for number, path in enumerate(files):
-        documents = _json_documents if path.suffix == ".jsonl" else _text_documents
+        documents = _text_documents if file_kind(path) == "text" else _record_documents
         try:
             for place, text in documents(path, data.text_field, skipped):
                 places.extend((number, *place))
@@ -240,44 +245,20 @@ def _tidy(text: str) -> str:
     return text.removeprefix("\ufeff").replace("\r\n", "\n").strip()
 
 
-def _json_documents(path: Path, text_field: str, skipped: Skipped) -> Iterator[tuple[Place, str]]:
-    """Documents of a file of JSON lines: the texts of its objects."""
-    start = 0
-    with path.open("rb") as stream:
-        for number, line in enumerate(stream, 1):
-            end = start + len(line)
-            if line.strip():
-                try:
-                    text = _json_text(line, text_field)
-                except ValueError as error:
-                    skipped.add(str(error), functools.partial("{}:{}".format, path, number))
-                    text = ""
-                for first in range(0, len(text), PART_SIZE):
-                    last = first + PART_SIZE if first + PART_SIZE < len(text) else -1
-                    part = _tidy(text[first : None if last < 0 else last])
-                    if part:
-                        yield (start, end, first, last), part
-            start = end
-
-
-def _json_text(line: bytes, text_field: str) -> str:
-    """The text in a JSON line.
-
-    Raises:
-      ValueError: with the reason why there is none.
-    """
-    try:
-        value = json.loads(line.decode("utf-8-sig"))
-    except UnicodeDecodeError:
-        raise ValueError("not UTF-8") from None
-    except (json.JSONDecodeError, RecursionError):
-        raise ValueError("not JSON") from None
-    text = value.get(text_field) if isinstance(value, dict) else None
-    if not isinstance(text, str):
-        raise ValueError(f"without text under {text_field!r}")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        # JSON can spell half of a surrogate pair, which no UTF-8 text holds.
-        raise ValueError("with half a character") from None
-    return text
+def _record_documents(path: Path, text_field: str, skipped: Skipped) -> Iterator[tuple[Place, str]]:
+    """Documents of a file of one text a record."""
+    kind = file_kind(path)
+    for number, (start, end, content) in enumerate(read_records(path, kind), 1):
+        try:
+            if isinstance(content, ValueError):
+                raise content
+            blank = kind == "json" and not content
+            text = "" if blank else record_text(content, kind, text_field)
+        except ValueError as error:
+            skipped.add(str(error), functools.partial("{}:{}".format, path, number))
+            continue
+        for first in range(0, len(text), PART_SIZE):
+            last = first + PART_SIZE if first + PART_SIZE < len(text) else -1
+            part = _tidy(text[first : None if last < 0 else last])
+            if part:
+                yield (start, end, first, last), part

@@ -93,7 +93,7 @@ class StoreWriter:
         self._vocab_size, self._special, self._description = vocab_size, special, description
         self._dtype = np.dtype(np.uint16 if vocab_size <= 65535 else np.int32)
         self._forbidden = np.zeros(vocab_size, bool)
-        self._forbidden[list(dataclasses.astuple(special))] = True
+        self._forbidden[[id_ for id_ in dataclasses.astuple(special) if id_ is not None]] = True
         self._files: dict[str, IO[bytes]] = {}
         self._lengths: dict[str, list[int]] = {}
         self._directory.parent.mkdir(parents=True, exist_ok=True)
@@ -102,7 +102,7 @@ class StoreWriter:
         )
         np.save(self._temporary / _SENTENCE_ENDS, sentence_ends)
 
-    def add(self, split: str, documents: Iterable[Sequence[int]]) -> None:
+    def add(self, split: str, documents: Iterable[Sequence[int] | np.ndarray]) -> None:
         """Appends documents to a split, which this call creates where it is new.
 
         Args:
@@ -112,22 +112,41 @@ class StoreWriter:
         Raises:
           ValueError: an id outside 0..V-1, or the id of a special token.
         """
+        self.add_joined(split, np.zeros(0, np.int64), np.zeros(0, np.int64))
+        for document in documents:
+            ids = np.asarray(document, np.int64)
+            self.add_joined(split, ids, np.array([len(ids)]))
+
+    def add_joined(self, split: str, ids: np.ndarray, sizes: np.ndarray) -> None:
+        """`add` of documents that are joined already.
+
+            ids [10 11 12 13], sizes [3 0 1]  ->  documents [10 11 12] and [13]
+
+        Args:
+          split: as `add`.
+          ids: [sum(sizes)] integers.
+          sizes: [documents] of each.
+
+        Raises:
+          ValueError: as `add`.
+        """
         if split not in self._files:
             # Stays open until `close`: splits grow in turns.
             self._files[split] = open(self._temporary / f"{split}.tokens", "wb")  # noqa: SIM115
             self._lengths[split] = []
-        file, lengths = self._files[split], self._lengths[split]
-        for document in documents:
-            ids = np.asarray(document, np.int64)
-            if not len(ids):
-                continue
-            if ids.min() < 0 or ids.max() >= self._vocab_size or self._forbidden[ids].any():
-                raise ValueError(
-                    f"document {len(lengths)} of split {split!r} must hold ids of text in "
-                    f"0..{self._vocab_size - 1} and no special tokens; got {ids.tolist()[:20]}"
-                )
-            file.write(ids.astype(self._dtype).tobytes())
-            lengths.append(len(ids))
+        lengths, sizes = self._lengths[split], sizes[sizes > 0]
+        wrong = (ids < 0) | (ids >= self._vocab_size)
+        wrong |= self._forbidden[np.where(wrong, 0, ids)]
+        if wrong.any():
+            ends = np.cumsum(sizes)
+            index = int(np.searchsorted(ends, np.argmax(wrong), side="right"))
+            document = ids[ends[index] - sizes[index] : ends[index]]
+            raise ValueError(
+                f"document {len(lengths) + index} of split {split!r} must hold ids of text in "
+                f"0..{self._vocab_size - 1} and no special tokens; got {document.tolist()[:20]}"
+            )
+        self._files[split].write(ids.astype(self._dtype).tobytes())
+        lengths.extend(sizes.tolist())
 
     def close(self) -> None:
         """Writes offsets and index and puts the store in its place.

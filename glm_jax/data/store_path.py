@@ -15,15 +15,35 @@ from glm_jax.interop.tokenizers import load_tokenizer
 # Part of every store's name; raise it when the same text would give other tokens or other splits.
 FORMAT = 1
 
-SUFFIXES = (".txt", ".jsonl")
+# Beginnings of sources that are no files, and that only `glm_jax.tasks` can read.
+SCHEMES = ("tfds:", "task:")
+
+_KINDS = {
+    "text": re.compile(r".*\.(txt|xz)"),
+    "json": re.compile(r".*\.jsonl"),
+    "tfrecord": re.compile(r".*\.tfrecords?(-\d+-of-\d+)?"),
+}
+_ALLOWED = ".txt, .jsonl or .tfrecord"
+
+
+def is_scheme(source: str) -> bool:
+    """Whether a source is a dataset or a task, not files."""
+    return source.startswith(SCHEMES)
+
+
+def file_kind(path: Path) -> str:
+    """How a file is read: "text", "json", "tfrecord" ("a.tfrecord-00000-of-00010"), else ""."""
+    return next((kind for kind, form in _KINDS.items() if form.fullmatch(path.name)), "")
 
 
 def source_files(data: DataConfig) -> list[Path]:
-    """The files of `data.source`, sorted; those of the package for "bundled".
+    """The files of `data.source`, sorted; those of the package for "bundled", none for a dataset.
 
     Raises:
-      ValueError: nothing matches, or a file is neither text nor JSON lines.
+      ValueError: nothing matches, or a file is neither text nor JSON lines nor TFRecord.
     """
+    if is_scheme(data.source):
+        return []
     if data.source == "bundled":
         folder = Path(str(importlib.resources.files("glm_jax.bundled")))
         return sorted(folder.glob("corpus.*.xz"))
@@ -35,13 +55,11 @@ def source_files(data: DataConfig) -> list[Path]:
         hint = " (a directory; name its files, for example with /*.txt)"
         raise UserError(
             f"no file matches data.source={data.source!r}{hint if os.path.isdir(pattern) else ''}; "
-            "allowed: 'bundled', or a glob of .txt or .jsonl files"
+            f"allowed: 'bundled', a glob of {_ALLOWED} files, 'tfds:NAME' or 'task:NAME'"
         )
     for file in files:
-        if file.suffix not in SUFFIXES:
-            raise UserError(
-                f"data.source takes files that end in {' or '.join(SUFFIXES)}; got {str(file)!r}"
-            )
+        if not file_kind(file) or file.suffix == ".xz":
+            raise UserError(f"data.source takes files that end in {_ALLOWED}; got {str(file)!r}")
     return files
 
 
@@ -61,7 +79,9 @@ def store_name(data: DataConfig) -> Path:
 
     `data.store` is taken as it is, so a host that has a store needs no text. Otherwise the name
     changes with the files (path, size, time of change), the text field, the tokenizer and
-    `data.eval_fraction`, and with nothing else.
+    `data.eval_fraction`, and with nothing else. Of a dataset or a task it is the name that counts,
+    and the settings that say where it lies: a store must be built anew (`glm_jax.cache --force`)
+    where their content changes.
 
     Raises:
       ValueError: `data.source` matches nothing, or `data.tokenizer` cannot be read.
@@ -81,6 +101,8 @@ def store_key(data: DataConfig) -> str:
         "tokenizer": load_tokenizer(data.tokenizer).fingerprint,
         "eval_fraction": data.eval_fraction,
     }
+    if is_scheme(data.source):
+        parts["source"] = [data.source, data.tfds_data_dir, data.task_module, data.seqio_cache_dir]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 

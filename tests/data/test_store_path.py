@@ -35,7 +35,7 @@ def test_source_files_errors(data, tmp_path):
     with pytest.raises(UserError, match=r"no file matches data\.source='nowhere/\*\.txt'; allowed"):
         source_files(DataConfig(source="nowhere/*.txt"))
     (tmp_path / "my" / "d.pdf").write_text("x")
-    with pytest.raises(UserError, match=r"end in \.txt or \.jsonl; got '.*d\.pdf'"):
+    with pytest.raises(UserError, match=r"end in \.txt, .*tfrecord; got '.*d\.pdf'"):
         source_files(data)
 
 

@@ -1,0 +1,158 @@
+"""Building the token store of files: reads and tokenises in threads, without TensorFlow.
+
+    my/*.txt  ->  scan: where documents lie  ->  threads: text, ids  ->  StoreWriter
+
+The ids are those of the SeqIO task of the same files (`glm_jax.tasks`), at several times its speed.
+"""
+
+import collections
+import itertools
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import tqdm
+
+from glm_jax.config import DataConfig
+from glm_jax.data.documents import SPLITS, Corpus, scan
+from glm_jax.data.store import StoreWriter
+from glm_jax.data.store_path import store_key
+from glm_jax.errors import UserError
+from glm_jax.interop.tokenizers import Tokenizer, load_tokenizer
+
+# Documents that a thread reads and tokenises at once.
+_BATCH = 128
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+def build_store(data: DataConfig, directory: Path, progress: bool | None = None) -> None:
+    """Tokenises a corpus of files into a token store.
+
+    Says in one line on standard error which lines were left out.
+
+    Args:
+      data: source, text field, tokenizer and eval fraction.
+      directory: where the store will be; must not exist.
+      progress: show a bar on standard error; None: if that is a terminal.
+
+    Raises:
+      ValueError: no files, no text in them, no tokenizer, or the directory cannot be written.
+    """
+    tokenizer = load_tokenizer(data.tokenizer)
+    corpus = scan(data)
+    _warn(corpus)
+
+    def encode(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return encode_texts(tokenizer, [corpus.read(int(index)) for index in indices])
+
+    description = {
+        "files": [{"name": str(path), "bytes": path.stat().st_size} for path in corpus.files],
+        "skipped_lines": corpus.skipped.counts,
+        "documents": {split: len(corpus.indices(split)) for split in SPLITS},
+    }
+    with (
+        writing(data, directory, tokenizer, description) as writer,
+        _bar(len(corpus.places), progress) as bar,
+    ):
+        for split in SPLITS:
+            indices = corpus.indices(split)
+            chunks = [indices[start : start + _BATCH] for start in range(0, len(indices), _BATCH)]
+            for ids, sizes in in_threads(encode, chunks):
+                writer.add_joined(split, ids, sizes)
+                bar.update(len(sizes))
+
+
+def encode_texts(tokenizer: Tokenizer, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """The ids of texts, joined, and how many each has.
+
+    ["the light", "", "was"]  ->  [▁the ▁light ▁was], [2 0 1]
+    """
+    rows = tokenizer.encode_batch(texts)
+    sizes = np.fromiter(map(len, rows), np.int64, len(rows))
+    return np.fromiter(itertools.chain.from_iterable(rows), np.int32, int(sizes.sum())), sizes
+
+
+def in_threads(function: Callable[[In], Out], items: Iterable[In]) -> Iterator[Out]:
+    """`map` by as many threads as there are cores, in order; few results wait at a time."""
+    threads = os.cpu_count() or 1
+    waiting: collections.deque[Future[Out]] = collections.deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+class writing(StoreWriter):
+    """A `StoreWriter` for a config, whose failure to write is one sentence."""
+
+    def __init__(
+        self, data: DataConfig, directory: Path, tokenizer: Tokenizer, description: dict[str, Any]
+    ):
+        """Opens it; the description gets what decides a store's content.
+
+        Raises:
+          ValueError: the directory cannot be written.
+        """
+        self._where = directory
+        try:
+            super().__init__(
+                directory,
+                vocab_size=tokenizer.vocab_size,
+                special=tokenizer.special,
+                sentence_ends=tokenizer.sentence_ends(),
+                description={
+                    "source": data.source,
+                    "text_field": data.text_field,
+                    "eval_fraction": data.eval_fraction,
+                    "tokenizer": data.tokenizer,
+                    "tokenizer_fingerprint": tokenizer.fingerprint,
+                    "key": store_key(data),
+                }
+                | description,
+            )
+        except OSError as error:
+            raise self._cannot(error) from error
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        try:
+            super().__exit__(kind, error, trace)
+        except OSError as failure:
+            self.discard()
+            raise self._cannot(failure) from failure
+        if isinstance(error, OSError):
+            raise self._cannot(error) from error
+
+    def _cannot(self, error: OSError) -> UserError:
+        return UserError(
+            f"cannot write the token store {str(self._where)!r} ({error.strerror}); data.store or "
+            "the environment variable GLM_JAX_CACHE puts it elsewhere"
+        )
+
+
+def _bar(total: int | None, progress: bool | None) -> tqdm.tqdm:
+    return tqdm.tqdm(
+        total=total,
+        desc="tokenising",
+        unit=" documents",
+        disable=None if progress is None else not progress,
+        leave=False,
+    )
+
+
+def _warn(corpus: Corpus) -> None:
+    if corpus.skipped.counts:
+        print(f"warning: {corpus.skipped.summary()}", file=sys.stderr)
+    if corpus.single:
+        print(
+            "warning: the corpus is one document, which is used for training and for evaluation",
+            file=sys.stderr,
+        )

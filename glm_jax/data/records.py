@@ -1,0 +1,61 @@
+"""Files of one text a record: JSON lines, and TFRecords of tf.train.Examples."""
+
+import json
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+
+from glm_jax.data.tfrecords import example_text, records
+
+
+def read_records(path: Path, kind: str) -> Iterator[tuple[int, int, bytes | ValueError]]:
+    """The records of a file of a kind, "json" or "tfrecord".
+
+    Returns:
+      First and last + 1 byte in the file of each record, and its content; or the reason why there
+      is none, which ends the file. Empty lines of JSON lines have no content.
+    """
+    if kind == "json":
+        start = 0
+        with path.open("rb") as stream:
+            for line in stream:
+                yield start, start + len(line), line.strip()
+                start += len(line)
+        return
+    if path.stat().st_size == 0:
+        return
+    with path.open("rb") as stream:
+        content = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+    end = 0
+    try:
+        for start, end in records(content):
+            yield start, end, bytes(content[start:end])
+    except ValueError as error:
+        yield end, len(content), error
+
+
+def record_text(content: bytes, kind: str, key: str) -> str:
+    """The text of a record under its key.
+
+    Raises:
+      ValueError: with the reason why there is none.
+    """
+    return _json_text(content, key) if kind == "json" else example_text(content, key)
+
+
+def _json_text(line: bytes, key: str) -> str:
+    try:
+        value = json.loads(line.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise ValueError("not UTF-8") from None
+    except (json.JSONDecodeError, RecursionError):
+        raise ValueError("not JSON") from None
+    text = value.get(key) if isinstance(value, dict) else None
+    if not isinstance(text, str):
+        raise ValueError(f"without text under {key!r}")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        # JSON can spell half of a surrogate pair, which no UTF-8 text holds.
+        raise ValueError("with half a character") from None
+    return text
