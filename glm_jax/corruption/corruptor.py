@@ -7,9 +7,13 @@ from glm_jax.config import ObjectiveConfig
 from glm_jax.corruption.causal import write_causal
 from glm_jax.corruption.documents import plan_documents
 from glm_jax.corruption.draws import Draws, Purpose, SpanLengths, unit
+from glm_jax.corruption.hiding import block_id, hide_context, hide_inputs
+from glm_jax.corruption.masked import write_masked
 from glm_jax.corruption.plan import Pieces, Plan
 from glm_jax.corruption.rows import write_rows
 from glm_jax.corruption.sentences import plan_sentences
+from glm_jax.corruption.shifting import shift_positions
+from glm_jax.corruption.short import cut_short
 from glm_jax.corruption.spans import plan_spans
 from glm_jax.special_tokens import SpecialTokens
 
@@ -55,10 +59,14 @@ class Corruptor:
           sentence_ends: bool [V].
           length: T, at least 16.
           seed: of all draws.
+
+        Raises:
+          UserError: something is to be hidden and no id stands for it.
         """
         self._config, self._special = config, special
         self._sentence_ends, self._length, self._seed = sentence_ends, length, seed
         self._lengths = SpanLengths.poisson(config.mean_span_length, config.max_span_length)
+        self._block_id = block_id(config, special)
 
     def build(
         self, pieces: Pieces, stored: np.ndarray, epochs: np.ndarray, rows: np.ndarray
@@ -75,6 +83,8 @@ class Corruptor:
         """
         draws = Draws(self._seed, np.asarray(epochs, np.int64), np.asarray(rows, np.int64))
         kinds = self.kinds(draws)
+        if self._config.short_sequence_rate:
+            pieces = cut_short(pieces, draws, self._length, self._config.short_sequence_rate)
         fields: dict[str, np.ndarray] = {}
         statistics = dict.fromkeys(self.statistics_names, 0)
         for kind in np.unique(kinds):
@@ -113,8 +123,22 @@ class Corruptor:
             return write_causal(pieces, stored, self._length, self._special, self._config)
         plan = self.plan(kind, pieces, draws, stored)
         rows = len(pieces.counts)
-        written = write_rows(plan, stored, rows, self._length, self._special, self._config)
-        return written, _count(plan, rows)
+        masked = self._config.masked_lm and kind in (SPAN, _SINGLE)
+        write = write_masked if masked else write_rows
+        written = write(plan, stored, rows, self._length, self._special, self._config)
+        self._vary(written, draws)
+        return written, _count(plan, rows, has_part_b=not masked)
+
+    def _vary(self, fields: dict[str, np.ndarray], draws: Draws) -> None:
+        """What the options change in rows that are written."""
+        config = self._config
+        if config.block_mask_rate:
+            hide_inputs(fields, draws, config.block_mask_rate, self._block_id)
+        if config.context_mask_ratio:
+            ratio, sentinel = config.context_mask_ratio, config.sentinel_id
+            hide_context(fields, draws, ratio, self._block_id, self._special, sentinel)
+        if config.random_position:
+            shift_positions(fields, draws)
 
     def plan(self, kind: int, pieces: Pieces, draws: Draws, stored: np.ndarray) -> Plan:
         """Plans rows of one of `kinds` that cut something out."""
@@ -128,16 +152,17 @@ class Corruptor:
         return plan_spans(pieces, draws, length, lengths, config, single=kind == _SINGLE)
 
 
-def _count(plan: Plan, rows: int) -> dict[str, int]:
+def _count(plan: Plan, rows: int, has_part_b: bool = True) -> dict[str, int]:
     source, masked, closed = (int(x.sum()) for x in (plan.size, plan.length, plan.closed))
     # [CLS], the tokens and eos; a mask and a start token for each span, unless in the prefix form,
     # where the last token is a target only.
+    extra = closed + len(plan.closed) if has_part_b else 0
     return {
         "rows": rows,
-        "places_used": len(plan.row) + source + int(plan.eos.sum()) + closed + len(plan.closed),
+        "places_used": len(plan.row) + source + int(plan.eos.sum()) + extra,
         "source_tokens": source,
         "masked_tokens": masked,
-        "targets": masked + closed,
+        "targets": masked + closed if has_part_b else masked,
         "rows_fewer_spans": int(plan.fewer.sum()),
         "sentence_rows_without_sentence": int(plan.fallen_back.sum()),
     }

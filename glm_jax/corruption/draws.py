@@ -30,6 +30,10 @@ class Purpose(enum.IntEnum):
     ORDER = 5  # order of the spans in part B
     SHIFT = 6  # shift of an epoch's windows
     SHUFFLE = 7  # order of an epoch's rows
+    HIDE = 8  # which tokens of part B are hidden
+    CONTEXT = 9  # which tokens of part A are hidden
+    POSITION = 10  # shift of each text's first positions
+    SHORT = 11  # whether the row's texts are cut short, and how short
 
 
 def philox4x32(counter: np.ndarray, key: tuple[int, int]) -> np.ndarray:

@@ -5,6 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from glm_jax.batch import SPAN, prefix_bounds
+from glm_jax.config import ObjectiveConfig
+from glm_jax.corruption.plan import Plan
+from glm_jax.corruption.ragged import sums_before, within_groups
+from glm_jax.special_tokens import SpecialTokens
 
 
 def assemble_masked(
@@ -44,3 +48,55 @@ def assemble_masked(
         "attend_end": attend_end,
         "objective": np.where(covered, SPAN, 0).astype(np.int32),
     }
+
+
+def write_masked(
+    plan: Plan,
+    stored: np.ndarray,
+    num_rows: int,
+    length: int,
+    special: SpecialTokens,
+    config: ObjectiveConfig,
+) -> dict[str, np.ndarray]:
+    """`assemble_masked` for all texts of rows at once; arguments and result as `write_rows`.
+
+    tokens        C M M c E | C d M E | . .
+    positions     0 1 2 3 4 | 0 1 2 3 | 0 0
+    attend_start  0 0 0 0 0 | 5 5 5 5 | 0 0
+    attend_end    5 5 5 5 5 | 9 9 9 9 | 0 0
+    """
+    total = 1 + plan.size + plan.eos
+    start = sums_before(total, np.bincount(plan.row, minlength=num_rows))
+    segment, within = plan.row * length + start, within_groups(total)
+    place = np.repeat(segment, total) + within
+    # In front of a text the index may lie outside of what is stored; that is overwritten.
+    index = np.repeat(plan.source - 1, total) + within
+    text = np.take(stored, index, mode="clip") if len(index) else index
+    text[within == 0] = special.cls
+    text[(np.cumsum(total) - 1)[plan.eos]] = special.eos
+    piece = np.repeat(np.arange(len(plan.row)), plan.num_spans)
+    covered = np.repeat((segment + 1)[piece] + plan.start, plan.length) + within_groups(plan.length)
+
+    flat = {name: np.zeros(num_rows * length, np.int32) for name in _FIELDS}
+    flat["loss_weights"] = flat["loss_weights"].astype(np.float32)
+    flat["tokens"][:] = flat["targets"][:] = special.pad
+    flat["tokens"][place] = flat["targets"][place] = text
+    flat["tokens"][covered] = special.mask
+    flat["loss_weights"][covered] = config.span_weight
+    flat["objective"][covered] = SPAN
+    flat["positions"][place] = within
+    flat["attend_start"][place] = np.repeat(start, total)
+    flat["attend_end"][place] = np.repeat(start + total, total)
+    return {name: value.reshape(num_rows, length) for name, value in flat.items()}
+
+
+_FIELDS = (
+    "tokens",
+    "targets",
+    "loss_weights",
+    "positions",
+    "block_positions",
+    "attend_start",
+    "attend_end",
+    "objective",
+)

@@ -82,7 +82,7 @@ def write_rows(
       num_rows: R; rows without a segment are all padding.
       length: T.
       special: ids to insert.
-      config: loss weights by objective.
+      config: loss weights by objective, which masks and start tokens there are.
 
     Returns:
       The fields of a Batch by name, [R, T].
@@ -100,9 +100,11 @@ def write_rows(
         flat["attend_start"] = np.repeat(layout.local.astype(np.int32), sizes)
         flat["attend_end"] = np.repeat((layout.local + layout.part_a).astype(np.int32), sizes)
         flat["positions"] = in_row - flat["attend_start"]
-        flat["tokens"] = _tokens(plan, layout, stored, special, places)
+        flat["tokens"] = _tokens(plan, layout, stored, special, config, places)
         flat["targets"] = flat["tokens"].copy()
         _write_part_b(flat, plan, layout, stored, special, config, in_row)
+        if config.sentinel_id is not None:
+            _write_sentinels(flat, plan, layout, config.sentinel_id, length)
         padding = np.repeat(np.arange(num_rows) * length + layout.used, length - layout.used)
         padding += within_groups(length - layout.used)
     else:
@@ -125,7 +127,12 @@ def _up_to_next(begin: np.ndarray, end: int) -> np.ndarray:
 
 
 def _tokens(
-    plan: Plan, layout: _Layout, stored: np.ndarray, special: SpecialTokens, places: int
+    plan: Plan,
+    layout: _Layout,
+    stored: np.ndarray,
+    special: SpecialTokens,
+    config: ObjectiveConfig,
+    places: int,
 ) -> np.ndarray:
     """[R * T] int32 tokens; padding holds anything."""
     # Within a run the index into `stored` is the place plus a constant. Part A has a run up to its
@@ -154,7 +161,7 @@ def _tokens(
     # What lies outside of `stored` is [CLS], eos or padding, written below or by the caller.
     tokens = np.take(stored, index, mode="clip").astype(np.int32)
 
-    masks = np.array([0, special.mask, special.smask, special.gmask], np.int32)
+    masks = np.array(special.masks_by_objective(config.task_masks), np.int32)
     tokens[layout.segment] = special.cls
     tokens[(layout.segment + layout.part_a - 1)[plan.eos]] = special.eos
     # After eos: in the prefix form the mask is the last token of part A.
@@ -198,3 +205,23 @@ def _write_part_b(
         source = plan.source[piece] + plan.start[span] + plan.length[span] - 1
         final = np.take(stored, source, mode="clip")
         targets[last[open_]] = np.where(layout.covers_eos[piece], special.eos, final)
+
+
+def _write_sentinels(
+    flat: dict[str, np.ndarray], plan: Plan, layout: _Layout, sentinel_id: int, length: int
+) -> None:
+    """Gives a text's second and later spans of part B ids of their own, and part B the position T.
+
+    sentinel_id 90, order of part B: second span, first span
+    tokens     C a [90] d M E | S e | [91] b c        M, S of the span that is first in part B
+    positions  0 1 2    3 4 5 | T T | T    T T
+    """
+    in_b = within_groups(plan.num_spans)
+    later = in_b > 0
+    ids = sentinel_id + 2 * (in_b[later] - 1)
+    piece, span = layout.piece[later], plan.order[later]
+    flat["tokens"][layout.o_start[later]] = ids + 1
+    masks = layout.segment[piece] + layout.mask_index[span]
+    flat["tokens"][masks] = flat["targets"][masks] = ids
+    sizes = layout.o_length
+    flat["positions"][np.repeat(layout.o_start, sizes) + within_groups(sizes)] = length

@@ -75,17 +75,20 @@ class SpanCandidates:
         """[P] spans that pieces of [P] `size` take."""
         return sums(self.entry <= size[self.piece], self.counts)
 
-    def largest(self, size: np.ndarray, room: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def largest(
+        self, size: np.ndarray, room: np.ndarray, places_per_span: int = 2
+    ) -> tuple[np.ndarray, np.ndarray]:
         """[P] size up to `size`, and number of spans, at which a segment without eos fills `room`.
 
         A segment of n tokens and k spans has 1 + n + 2k places: [CLS], a mask and a start token for
-        each span.
+        each span; other than 2 where spans have no part B.
         """
-        fits = self.entry + 2 * self.index + 3 <= room[self.piece]
+        fits = 1 + self.entry + places_per_span * (self.index + 1) <= room[self.piece]
         number = sums(fits, self.counts)
         next_entry = np.append(self.entry, 0)[starts(self.counts) + number]
         next_entry = np.where(number < self.counts, next_entry, np.iinfo(np.int64).max)
-        return np.minimum(np.minimum(size, next_entry - 1), room - 1 - 2 * number), number
+        most = room - 1 - places_per_span * number
+        return np.minimum(np.minimum(size, next_entry - 1), most), number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,14 +154,15 @@ def plan_spans(
       draws: of the R rows.
       length: T, places of a row.
       lengths: the law of span lengths.
-      config: mask ratio, order of spans.
+      config: mask ratio, order of spans, whether there is a part B.
       single: exactly one span per segment, whatever the mask ratio.
     """
     size = np.minimum(pieces.size, length)
     candidates = SpanCandidates.draw(pieces, size, draws, lengths, config, single)
     number = candidates.number(size)
-    filled = fit(pieces, 1 + size + pieces.ends + 2 * number, length)
-    cut_size, cut_number = candidates.largest(size, filled.room)
+    per_span = 0 if config.masked_lm else 2
+    filled = fit(pieces, 1 + size + pieces.ends + per_span * number, length)
+    cut_size, cut_number = candidates.largest(size, filled.room, per_span)
     size = np.where(filled.cut, cut_size, size)
     kept = filled.kept(pieces, size)
     number = np.where(filled.cut, cut_number, number) * kept

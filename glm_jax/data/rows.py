@@ -18,6 +18,7 @@ from glm_jax.corruption.corruptor import Corruptor
 from glm_jax.corruption.draws import Draws, Purpose, SpanLengths, below
 from glm_jax.corruption.plan import SHORTEST_BEGINNING, Pieces
 from glm_jax.corruption.ragged import group_of, within_groups
+from glm_jax.corruption.short import expected_parts
 from glm_jax.data.store import Documents, TokenStore
 from glm_jax.errors import UserError
 
@@ -45,8 +46,13 @@ class RowBuilder:
         """Lays out the windows of an epoch.
 
         Raises:
-          ValueError: the split is empty.
+          ValueError: the split is empty, or `objective.published` asks for rows of another kind.
         """
+        if objective.published:
+            raise UserError(
+                "objective.published rows are those of a token store, as glm_jax.train reads it; "
+                "they cannot be built here"
+            )
         if not documents.num_tokens:
             raise UserError(
                 f"split {documents.name!r} of the corpus is empty; give data.source more documents "
@@ -57,7 +63,9 @@ class RowBuilder:
             objective, store.special, store.sentence_ends, data.sequence_length, seed
         )
         self._offsets = np.asarray(documents.offsets)
-        self._starts = np.append(0, np.cumsum(_places(np.diff(self._offsets), objective)))
+        self._starts = np.append(
+            0, np.cumsum(_places(np.diff(self._offsets), objective, self._length))
+        )
         total = int(self._starts[-1])
         self.num_rows = math.ceil(total / (_FILL * self._length * _UNIT))
         self._stride = total // self.num_rows
@@ -120,11 +128,11 @@ class RowBuilder:
         return below(draws, min(self._stride, 2**31 - 1))
 
 
-def _places(size: np.ndarray, objective: ObjectiveConfig) -> np.ndarray:
+def _places(size: np.ndarray, objective: ObjectiveConfig, length: int) -> np.ndarray:
     """Places, in units of 1 / `_UNIT`, that documents of `size` tokens are expected to fill.
 
     [CLS], eos, and two places for each span of the objective in use that has most spans; two places
-    in front where nothing is cut out.
+    in front where nothing is cut out; what texts that are cut short have more of these.
     """
     if objective.causal_rate == 1.0:
         return (size + PREFIX) * _UNIT
@@ -133,5 +141,8 @@ def _places(size: np.ndarray, objective: ObjectiveConfig) -> np.ndarray:
         objective.document_rate == 1.0 or objective.span_rate * objective.single_span_rate == 1.0
     )
     spans_per_token = 0.0 if only_one else objective.mask_ratio / lengths.mean
-    places = size + 2 + 2 * np.maximum(1.0, spans_per_token * size)
+    per_span = 0 if objective.masked_lm and objective.span_rate == 1.0 else 2
+    places = size + 2 + per_span * np.maximum(1.0, spans_per_token * size)
+    if objective.short_sequence_rate:
+        places += (1 + per_span) * expected_parts(length, objective.short_sequence_rate) * size
     return (places * _UNIT).astype(np.int64)

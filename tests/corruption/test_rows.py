@@ -1,5 +1,7 @@
 """Rows built all at once equal rows built text by text with `assemble` and `assemble_prefix`."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from glm_jax.config import ObjectiveConfig
 from glm_jax.corruption import assemble, assemble_prefix
 from glm_jax.corruption.corruptor import Corruptor
 from glm_jax.corruption.draws import Draws
+from glm_jax.corruption.masked import assemble_masked
 from glm_jax.corruption.plan import Pieces, Plan
 from glm_jax.corruption.ragged import starts
 from glm_jax.corruption.rows import write_rows
@@ -20,6 +23,14 @@ CONFIG = ObjectiveConfig(span_weight=0.5, sentence_weight=2.0, document_weight=3
 WEIGHTS = {SPAN: 0.5, SENTENCE: 2.0, DOCUMENT: 3.0}
 MASKS = {SPAN: SPECIAL.mask, SENTENCE: SPECIAL.smask, DOCUMENT: SPECIAL.gmask}
 SINGLE = -1
+EVERY_OPTION = {
+    "short_sequence_rate": 0.5,
+    "block_mask_rate": 0.2,
+    "context_mask_ratio": 0.1,
+    "block_mask_id": 10,
+    "random_position": True,
+    "sentinel_id": 400,
+}
 
 
 def corpus(rng, mean, size=20_000):
@@ -50,7 +61,7 @@ def random_pieces(rng, offsets, rows, length):
     return Pieces(np.array(counts), source, size, begins, ends)
 
 
-def expected_rows(plan, stored, rows, length):
+def expected_rows(plan, stored, rows, length, config=CONFIG):
     """The rows of a plan, one text after the other, with the functions that are easy to read."""
     first = starts(plan.num_spans)
     fields = None
@@ -60,7 +71,13 @@ def expected_rows(plan, stored, rows, length):
         text += [SPECIAL.eos] * int(plan.eos[p])
         objective, row = int(plan.objective[p]), int(plan.row[p])
         spans = range(first[p], first[p] + plan.num_spans[p])
-        kind = {"mask_id": MASKS[objective], "start_id": SPECIAL.start, "objective": objective}
+        mask_id = MASKS[objective] if config.task_masks else SPECIAL.mask
+        kind = {"mask_id": mask_id, "start_id": SPECIAL.start, "objective": objective}
+        if config.sentinel_id is not None and all(plan.closed[s] for s in spans):
+            pairs = range(config.sentinel_id, config.sentinel_id + 2 * (len(spans) - 1), 2)
+            kind["mask_id"] = [mask_id, *pairs]
+            kind["start_id"] = [SPECIAL.start, *(i + 1 for i in pairs)]
+            kind["span_position"] = length
         if not all(plan.closed[s] for s in spans):
             (span,) = spans
             assert plan.start[span] + 1 + plan.length[span] == len(text)
@@ -106,6 +123,49 @@ def test_equal_to_one_text_at_a_time(kind, mean, length):
     objectives = {SPAN: {SPAN}, SINGLE: {SPAN}, DOCUMENT: {DOCUMENT}}.get(kind, {SPAN, SENTENCE})
     assert set(plan.objective.tolist()) <= objectives
     assert len(np.unique(plan.row)) == 60
+
+
+@pytest.mark.parametrize("kind", [SPAN, SENTENCE, DOCUMENT])
+@pytest.mark.parametrize("options", [{"task_masks": False}, {"sentinel_id": 400}])
+def test_masks_and_start_tokens(kind, options):
+    config = dataclasses.replace(CONFIG, document_prefix_rate=0.0, **options)
+    rng = np.random.default_rng(8)
+    stored, offsets = corpus(rng, 40)
+    pieces = random_pieces(rng, offsets, rows=40, length=96)
+    draws = Draws(0, np.zeros(40, np.int64), np.arange(40))
+    plan = corruptor(96, config).plan(kind, pieces, draws, stored)
+    written = write_rows(plan, stored, 40, 96, SPECIAL, config)
+    for name, value in expected_rows(plan, stored, 40, 96, config).items():
+        np.testing.assert_array_equal(written[name], value, err_msg=name)
+
+
+def test_masked_lm_equals_one_text_at_a_time():
+    config = ObjectiveConfig(masked_lm=True, span_weight=0.5)
+    rng = np.random.default_rng(9)
+    stored, offsets = corpus(rng, 40)
+    pieces = random_pieces(rng, offsets, rows=40, length=96)
+    draws = Draws(0, np.zeros(40, np.int64), np.arange(40))
+    plan = corruptor(96, config).plan(SPAN, pieces, draws, stored)
+    written, counted = corruptor(96, config).build(
+        pieces, stored, np.zeros(40, np.int64), np.arange(40)
+    )
+    first, place = starts(plan.num_spans), dict.fromkeys(range(40), 0)
+    for p, row in enumerate(plan.row.tolist()):
+        text = [SPECIAL.cls, *stored[plan.source[p] : plan.source[p] + plan.size[p]].tolist()]
+        text += [SPECIAL.eos] * int(plan.eos[p])
+        inside = slice(first[p], first[p] + plan.num_spans[p])
+        start = plan.start[inside] + 1
+        spans = np.column_stack([start, start + plan.length[inside]])
+        part = assemble_masked(text, spans, mask_id=SPECIAL.mask)
+        part["loss_weights"] *= 0.5
+        at = place[row]
+        place[row] += len(text)
+        for name, value in part.items():
+            shift = at if name in ("attend_start", "attend_end") else 0
+            np.testing.assert_array_equal(written[name][row, at : place[row]], value + shift, name)
+    assert counted["places_used"] == sum(place.values()) == (written["attend_end"] > 0).sum()
+    assert counted["targets"] == counted["masked_tokens"] == (written["loss_weights"] > 0).sum()
+    assert counted["places_used"] > 0.98 * 40 * 96
 
 
 def test_docstring_example():
@@ -169,6 +229,7 @@ def test_only_rows_without_pieces():
     [
         CONFIG,
         ObjectiveConfig(span_rate=0.4, sentence_rate=0.3, document_rate=0.3, single_span_rate=0.5),
+        dataclasses.replace(CONFIG, **EVERY_OPTION),
     ],
 )
 def test_rows_do_not_depend_on_the_rows_beside_them(config):

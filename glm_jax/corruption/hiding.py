@@ -1,0 +1,104 @@
+"""[dBLOCK]: tokens that a model could have read, hidden from it; it still predicts them.
+
+Both work on the fields of rows that are written: text never has a special id, so these tell what
+stands where.
+"""
+
+import numpy as np
+
+from glm_jax.batch import SPAN
+from glm_jax.config import ObjectiveConfig
+from glm_jax.corruption.draws import Draws, Purpose, unit
+from glm_jax.corruption.ragged import within_groups
+from glm_jax.errors import UserError
+from glm_jax.special_tokens import SpecialTokens
+
+# How far from a mask, in places of part A, context is hidden.
+REACH = 3
+
+
+def block_id(config: ObjectiveConfig, special: SpecialTokens) -> int:
+    """The id of [dBLOCK]; -1 where nothing is hidden.
+
+    Raises:
+      UserError: something is to be hidden, and neither config nor vocabulary has an id for it.
+    """
+    name = "block_mask_rate" if config.block_mask_rate else "context_mask_ratio"
+    if not getattr(config, name):
+        return -1
+    id_ = special.block if config.block_mask_id is None else config.block_mask_id
+    if id_ is None:
+        raise UserError(
+            f"objective.{name}={getattr(config, name)} needs the control symbol [dBLOCK], which "
+            "the vocabulary lacks; give objective.block_mask_id a spare id below model.vocab_size, "
+            "or set the rate to 0"
+        )
+    return id_
+
+
+def hide_inputs(fields: dict[str, np.ndarray], draws: Draws, rate: float, block_id: int) -> None:
+    """Hides tokens in part B of span texts, each at the rate; start tokens and targets stay.
+
+        tokens   C a M d E S b c  ->  C a M d E S # c      # = block_id
+        targets  C a M d E b c P      C a M d E b c P
+
+    Args:
+      fields: of a Batch [R, T]; changed.
+      draws: of the R rows.
+      rate: share of the tokens.
+      block_id: [dBLOCK].
+    """
+    inside = (fields["objective"] == SPAN) & (fields["block_positions"] > 1)
+    hidden = unit(draws.integers(Purpose.HIDE, inside.sum(axis=1))) < rate
+    fields["tokens"][inside] = np.where(hidden, block_id, fields["tokens"][inside])
+
+
+def hide_context(
+    fields: dict[str, np.ndarray],
+    draws: Draws,
+    ratio: float,
+    block_id: int,
+    special: SpecialTokens,
+    sentinel_id: int | None = None,
+) -> None:
+    """Hides tokens in part A of span texts, drawn from those within `REACH` places of a mask.
+
+        tokens  C a b c d M f g h i E S e  ->  C a b # d M f # h i E S e     of b c d f g h
+
+    Args:
+      fields: of a Batch [R, T]; changed.
+      draws: of the R rows.
+      ratio: how many, as a share of a text's tokens, masked ones included.
+      block_id: [dBLOCK].
+      special: what may not be hidden.
+      sentinel_id: the first id of further masks.
+    """
+    tokens, part_a = fields["tokens"], fields["block_positions"] == 0
+    start, used = fields["attend_start"], fields["attend_end"] > 0
+    masks = tokens == special.mask
+    if sentinel_id is not None:
+        masks |= tokens >= sentinel_id
+    masks &= part_a & used
+    near = np.zeros_like(masks)
+    for distance in range(1, REACH + 1):
+        same = (start[:, distance:] == start[:, :-distance]) & used[:, distance:]
+        near[:, distance:] |= masks[:, :-distance] & same
+        near[:, :-distance] |= masks[:, distance:] & same
+    near &= part_a & used & ~masks & (tokens != special.cls) & (tokens != special.eos)
+
+    # Of each text, in the order of the rows: tokens, budget; padding belongs to none.
+    first = used & (np.arange(tokens.shape[1]) == start)
+    begin = np.flatnonzero(first)
+    if not len(begin):
+        return
+    text = np.cumsum(first) - 1
+    spans = np.add.reduceat(masks.ravel().astype(np.int64), begin)
+    size = np.add.reduceat(used.ravel().astype(np.int64), begin) - 2 * spans
+    is_span = np.maximum.reduceat(fields["objective"].ravel(), begin) == SPAN
+    budget = np.where(is_span, (ratio * size).astype(np.int64), 0)
+
+    places = np.flatnonzero(near)
+    keys = draws.integers(Purpose.CONTEXT, near.sum(axis=1))
+    drawn = places[np.argsort((text[places] << 32) | keys, kind="stable")]
+    counts = np.bincount(text[places], minlength=len(begin))
+    tokens.ravel()[drawn[within_groups(counts) < budget[text[drawn]]]] = block_id
