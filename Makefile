@@ -36,7 +36,7 @@ demo: $(READY)
 	@$(BIN)/python -m glm_jax.train --config configs/tiny_cpu.py --workdir $(WORKDIR)
 
 test: $(READY)
-	@$(BIN)/python -m pytest -n 2
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 nightly: $(READY)
 	@$(BIN)/python -m pytest -n 2 -m nightly
