@@ -1,7 +1,7 @@
 """Blanks filled, and texts continued, by beam search: what `beam` does on the device, from lists.
 
-    part A [M] .. [M] once  ->  K copies search for the first answer  ->  the best one is fed
-    behind part A  ->  K copies search for the second answer, and see the first  ->  ..
+part A [M] .. [M] once  ->  K copies search for the first answer  ->  the best one is fed
+behind part A  ->  K copies search for the second answer, and see the first  ->  ..
 """
 
 import dataclasses
@@ -15,10 +15,13 @@ import numpy as np
 from glm_jax.config import ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.inference import beam
-from glm_jax.inference.bans import Bans
+from glm_jax.inference.bans import Bans, check_bans
 from glm_jax.inference.blank_filling import blanks_of, check_blanks, prefill
 from glm_jax.inference.cache import LayerCache, bucket, with_length
 from glm_jax.inference.decoding import fill_up, stack
+from glm_jax.inference.generation import CHUNK, check_prompts
+from glm_jax.inference.generation import prefill as prefill_text
+from glm_jax.inference.sampling import Sampling
 from glm_jax.inference.tiles import Tiles, bind_tiles, no_tiles
 from glm_jax.models.params import Params, bind
 
@@ -44,11 +47,36 @@ class BeamSearch:
             raise UserError(f"num_beams must be at least 1; got {self.num_beams}")
         if not np.isfinite(self.length_penalty):
             raise UserError(f"length_penalty must be a finite number; got {self.length_penalty}")
-        self.bans()
+        check_bans(self.min_new_tokens, self.no_repeat_ngram)
+
+    @classmethod
+    def create(
+        cls, num_beams: int, length_penalty: float, sampling: Sampling
+    ) -> "BeamSearch | None":
+        """The search that is asked for; None with one beam, which is greedy decoding or draws.
+
+        Raises:
+          UserError: several beams, and draws or a repetition penalty.
+        """
+        search = cls(num_beams, length_penalty, sampling.min_new_tokens, sampling.no_repeat_ngram)
+        if num_beams == 1:
+            return None
+        if not sampling.greedy:
+            raise UserError(
+                f"num_beams={num_beams} draws nothing: temperature must be 0; "
+                f"got {sampling.temperature}"
+            )
+        if sampling.repetition_penalty != 1.0:
+            raise UserError(
+                f"repetition_penalty={sampling.repetition_penalty} is not for num_beams above 1; "
+                "use no_repeat_ngram"
+            )
+        return search
 
     def bans(self) -> Bans:
         """What is banned while searching."""
-        return Bans.create(self.min_new_tokens, self.no_repeat_ngram)
+        # A ban of ends costs nothing here, and one program serves both.
+        return Bans(self.min_new_tokens, self.no_repeat_ngram, holds=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,11 +136,45 @@ def search_blanks(
         )
         caches, length, *answer = found
         answers.append(answer)
-    fetched = [tuple(map(np.asarray, answer)) for answer in answers]
+    fetched = [[np.asarray(part) for part in answer] for answer in answers]
     return [
-        [_answer(*fetched[index], row) for index in range(len(blanks))]
+        [_answer(fetched[index], row) for index in range(len(blanks))]
         for row, blanks in enumerate(places[: len(rows)])
     ]
+
+
+def search_texts(
+    config: ModelConfig,
+    params: Params,
+    rows: Sequence[Sequence[int]],
+    *,
+    end_ids: Sequence[int],
+    max_new_tokens: int,
+    search: BeamSearch,
+    tiles: Callable[[], Tiles | None] = no_tiles,
+) -> list[Answer]:
+    """Continues every row with a causal model; arguments and errors of `generate_rows`."""
+    check_prompts(rows, config, max_new_tokens)
+    check_beams(search, config, end_ids)
+    longest = max(map(len, rows))
+    tokens, length = stack(rows, bucket(longest + max_new_tokens))
+    batch_size = 1 << (len(rows) - 1).bit_length()
+    found = _search_text(
+        params,
+        tiles(),
+        tokens[:batch_size],
+        length[:batch_size],
+        np.array(end_ids, np.int32),
+        np.int32(max_new_tokens),
+        np.float32(search.length_penalty),
+        search.bans(),
+        config=config,
+        beams=search.num_beams,
+        width=min(bucket(longest - 1), CHUNK),
+        size=bucket(max_new_tokens),
+    )
+    fetched = [np.asarray(part) for part in found]
+    return [_answer(fetched, row) for row in range(len(rows))]
 
 
 def check_beams(search: BeamSearch, config: ModelConfig, end_ids: Sequence[int]) -> None:
@@ -125,8 +187,9 @@ def check_beams(search: BeamSearch, config: ModelConfig, end_ids: Sequence[int])
         )
 
 
-def _answer(ids: np.ndarray, count: np.ndarray, score: np.ndarray, row: int) -> Answer:
-    return Answer(ids[row, : count[row]].tolist(), float(score[row]))
+def _answer(found: Sequence[np.ndarray], row: int) -> Answer:
+    ids, counts, scores = found
+    return Answer(ids[row, : counts[row]].tolist(), float(scores[row]))
 
 
 @functools.partial(
@@ -185,3 +248,39 @@ def _search_blank(
         with_length(caches, length),
     )
     return with_length(caches, length + fed), length + fed, answer, count, score
+
+
+@functools.partial(jax.jit, static_argnames=("config", "beams", "width", "size"))
+def _search_text(
+    params: Params,
+    tiles: Tiles | None,
+    tokens: jax.Array,
+    length: jax.Array,
+    end_ids: jax.Array,
+    limit: jax.Array,
+    length_penalty: jax.Array,
+    bans: Bans,
+    *,
+    config: ModelConfig,
+    beams: int,
+    width: int,
+    size: int,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """tokens [B, S], length [B] -> answers [B, size], how many ids count, what they are worth."""
+
+    def places(state: beam.Beams) -> tuple[jax.Array, jax.Array]:
+        return state.length, jnp.zeros_like(state.length)
+
+    before = jnp.maximum(length - 1, 0)
+    caches = prefill_text(config, params, tokens, before, width)
+    found = beam.search(
+        bind_tiles(config, params, tiles, len(tokens) * beams),
+        beam.begin(caches, before, length > 0, beams, size),
+        jnp.take_along_axis(tokens, before[:, None], axis=1)[:, 0],
+        places,
+        end_ids,
+        limit,
+        length_penalty,
+        bans,
+    )
+    return found.finished[:, 0], found.count[:, 0], found.best[:, 0]

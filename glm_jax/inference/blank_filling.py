@@ -21,6 +21,7 @@ Rows of a batch go their own ways: where an answer ends, its row moves on to its
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -237,10 +238,10 @@ class _Filling:
         seen: jax.Array | None,
     ) -> "_Filling":
         """Rows at their first blanks; blanks [B, T] bool."""
-        zero = np.zeros(len(blanks), np.int32)
-        first = np.where(blanks.any(axis=1), blanks.argmax(axis=1), blanks.shape[1])
-        chosen = np.zeros((len(blanks), caches[0].keys.shape[2]), np.int32)
-        token = np.full_like(zero, start_id)
+        zero: Any = np.zeros(len(blanks), np.int32)
+        first: Any = np.where(blanks.any(axis=1), blanks.argmax(axis=1), blanks.shape[1])
+        chosen: Any = np.zeros((len(blanks), caches[0].keys.shape[2]), np.int32)
+        token: Any = np.full_like(zero, start_id)
         return cls(caches, length, token, first.astype(np.int32), zero, zero, chosen, zero, seen)
 
 

@@ -67,7 +67,7 @@ def generate_rows(
       UserError: a model that is not causal, no prompt, an empty one, one with an id outside the
         vocabulary, or one that is too long together with its answer.
     """
-    _check(rows, config, max_new_tokens)
+    check_prompts(rows, config, max_new_tokens)
     longest = max(map(len, rows))
     size = bucket(longest + max_new_tokens)
     tokens, length = stack(rows, size)
@@ -177,7 +177,8 @@ def continues_texts(config: ModelConfig) -> bool:
     return config.position_encoding != "learned_block"
 
 
-def _check(rows: Sequence[Sequence[int]], config: ModelConfig, max_new_tokens: int) -> None:
+def check_prompts(rows: Sequence[Sequence[int]], config: ModelConfig, max_new_tokens: int) -> None:
+    """Raises UserError; see `generate_rows`."""
     if not continues_texts(config):
         raise UserError(
             "this model fills blanks and does not continue texts (its positions are two learned "

@@ -19,8 +19,11 @@ from jax.sharding import Mesh, NamedSharding
 from glm_jax.batch import Batch
 from glm_jax.config import MeshConfig, ModelConfig
 from glm_jax.errors import UserError
+from glm_jax.inference.beam_rows import BeamSearch, search_blanks, search_texts
 from glm_jax.inference.blank_filling import fill_rows
 from glm_jax.inference.generation import OnToken, generate_rows
+from glm_jax.inference.given import given
+from glm_jax.inference.judging import Judging
 from glm_jax.inference.sampling import Sampling
 from glm_jax.inference.tiles import Tiles, make_tiles
 from glm_jax.interop.checkpoint import CONFIG, Origin
@@ -38,8 +41,8 @@ RUN = "run.json"
 DTYPES = ("float32", "bfloat16", "float16")
 
 
-class LanguageModel:
-    """A model and its parameters.
+class LanguageModel(Judging):
+    """A model and its parameters; `Judging` scores texts with it.
 
     Attributes:
       config: its shape and numerics.
@@ -83,7 +86,7 @@ class LanguageModel:
 
     def fill_blanks(
         self,
-        ids: Sequence[int],
+        ids: Sequence[int] | Sequence[Sequence[int]],
         mask_ids: Sequence[int] | None = None,
         start_id: int | None = None,
         end_ids: Sequence[int] | None = None,
@@ -92,39 +95,72 @@ class LanguageModel:
         top_k: int = 0,
         top_p: float = 1.0,
         seed: int = 0,
-    ) -> list[list[int]]:
+        num_beams: int = 1,
+        length_penalty: float = 1.0,
+        min_new_tokens: int = 0,
+        no_repeat_ngram: int = 0,
+        max_total_tokens: int | None = None,
+    ) -> list[Any]:
         """Fills the blanks of a text from left to right; later ones see the answers before them.
 
             ids        [CLS] the [MASK] is [MASK] eos
             returns    [[light], [very, good]]
 
         Args:
-          ids: the text, holding at least one mask.
+          ids: the text, holding at least one mask; or a list of texts, which are filled together,
+            each at its own pace.
           mask_ids: ids that are blanks; None: the checkpoint's [MASK], [gMASK] and [sMASK].
           start_id: first input of a span; None: the checkpoint's <|startofpiece|>.
           end_ids: ids that end a span; None: the checkpoint's <|endofpiece|> and <|endoftext|>.
           max_new_tokens: longest answer.
           temperature, top_k, top_p, seed: see `Sampling`; greedy by default.
+          num_beams, length_penalty: see `BeamSearch`; above 1 nothing is drawn, each blank gets
+            the best answer of its search.
+          min_new_tokens, no_repeat_ngram: see `Sampling`; of each answer.
+          max_total_tokens: most ids of all answers of a text together, end ids counted; blanks
+            behind them stay empty. Not with beams.
 
         Returns:
-          One list of ids per mask, end id not included.
+          One list of ids per mask, end id not included; of several texts a list of these.
 
         Raises:
           UserError: no mask in `ids`, an id that is neither given nor known, positions outside the
-            tables.
+            tables, options that exclude each other.
         """
+        several = len(ids) > 0 and not isinstance(ids[0], int | np.integer)
+        rows = [[int(id_) for id_ in row] for row in (ids if several else [ids])]  # type: ignore
         special = self.special
-        return fill_rows(
-            self.config,
-            self.params,
-            [[int(id_) for id_ in ids]],
-            mask_ids=_given("mask_ids", mask_ids, special and special.masks),
-            start_id=_given("start_id", start_id, special and special.start),
-            end_ids=_given("end_ids", end_ids, special and (special.end, special.eos)),
-            max_new_tokens=max_new_tokens,
-            sampling=Sampling(temperature, top_k, top_p, seed),
-            tiles=self._tiles,
-        )[0]
+        known: dict[str, Any] = {
+            "mask_ids": given("mask_ids", mask_ids, special and special.masks),
+            "start_id": given("start_id", start_id, special and special.start),
+            "end_ids": given("end_ids", end_ids, special and (special.end, special.eos)),
+            "max_new_tokens": max_new_tokens,
+            "tiles": self._tiles,
+        }
+        sampling = Sampling(
+            temperature,
+            top_k,
+            top_p,
+            seed,
+            min_new_tokens=min_new_tokens,
+            no_repeat_ngram=no_repeat_ngram,
+        )
+        search = BeamSearch.create(num_beams, length_penalty, sampling)
+        if search is None:
+            answers = fill_rows(
+                self.config,
+                self.params,
+                rows,
+                sampling=sampling,
+                max_total_tokens=max_total_tokens,
+                **known,
+            )
+        elif max_total_tokens is not None:
+            raise UserError("max_total_tokens is not for num_beams above 1")
+        else:
+            found = search_blanks(self.config, self.params, rows, search=search, **known)
+            answers = [[answer.ids for answer in row] for row in found]
+        return answers if several else answers[0]
 
     def generate(
         self,
@@ -137,6 +173,10 @@ class LanguageModel:
         repetition_penalty: float = 1.0,
         seed: int = 0,
         on_token: OnToken | None = None,
+        num_beams: int = 1,
+        length_penalty: float = 1.0,
+        min_new_tokens: int = 0,
+        no_repeat_ngram: int = 0,
     ) -> list[list[int]]:
         """Continues texts with a causal model (ChatGLM2 and later); a row alone or beside others.
 
@@ -149,7 +189,8 @@ class LanguageModel:
           eos_ids: ids that end an answer and are not part of it; None: the `eos_token_id` of the
             checkpoint's config.json, else its tokenizer's <|endoftext|>; []: none.
           on_token: called with the row's index and the new id as soon as it is there, in order; a
-            row that has ended is not called again.
+            row that has ended is not called again. Not with beams, which are not sure before.
+          num_beams, length_penalty, min_new_tokens, no_repeat_ngram: as of `fill_blanks`.
 
         Returns:
           The new ids of each prompt, end id not included.
@@ -158,16 +199,24 @@ class LanguageModel:
           UserError: a GLM of 2021 (see `fill_blanks`), no prompt or an empty one, a prompt with its
             answer longer than `config.max_positions`, an id outside the vocabulary, no known eos.
         """
-        return generate_rows(
-            self.config,
-            self.params,
-            [[int(id_) for id_ in prompt] for prompt in prompts],
-            end_ids=_given("eos_ids", eos_ids, self._eos_ids()),
-            max_new_tokens=max_new_tokens,
-            sampling=Sampling(temperature, top_k, top_p, seed, repetition_penalty),
-            tiles=self._tiles,
-            on_token=on_token,
+        known: dict[str, Any] = {
+            "end_ids": given("eos_ids", eos_ids, self._eos_ids()),
+            "max_new_tokens": max_new_tokens,
+            "tiles": self._tiles,
+        }
+        rows = [[int(id_) for id_ in prompt] for prompt in prompts]
+        sampling = Sampling(
+            temperature, top_k, top_p, seed, repetition_penalty, min_new_tokens, no_repeat_ngram
         )
+        search = BeamSearch.create(num_beams, length_penalty, sampling)
+        if search is None:
+            return generate_rows(
+                self.config, self.params, rows, sampling=sampling, on_token=on_token, **known
+            )
+        if on_token is not None:
+            raise UserError("on_token is not for num_beams above 1: the answer is not sure before")
+        found = search_texts(self.config, self.params, rows, search=search, **known)
+        return [answer.ids for answer in found]
 
     def save(
         self,
@@ -334,14 +383,6 @@ def _tokenizer_of(directory: Path) -> Tokenizer | None:
     except UserError as error:
         _LOG.warning("the model comes without a tokenizer: %s", error)
         return None
-
-
-def _given(name: str, value: Any, default: Any) -> Any:
-    if value is None and default is None:
-        raise UserError(
-            f"the checkpoint has no tokenizer that would say which ids are special; give {name}="
-        )
-    return default if value is None else value
 
 
 def _compute_dtype(config: ModelConfig) -> str:
