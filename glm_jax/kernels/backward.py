@@ -19,7 +19,7 @@ from jax.experimental.pallas import tpu as pltpu
 
 from glm_jax.kernels.blocks import Steps
 from glm_jax.kernels.layout import Plan, by_key, by_query, compiler_params, cost, specs
-from glm_jax.kernels.tiles import kept, matmul, run_kind, scaled, scores
+from glm_jax.kernels.tiles import kept, matmul, of_part, run_kind, scaled, scores
 from glm_jax.models.attention_xla import FLOOR
 
 
@@ -52,12 +52,12 @@ def query_gradient(
     """dq [B, T, N H]; `delta` from `score_shift`, the rest as `forward` has and gives it."""
     place = by_query(plan, steps.size)
     at = specs(plan, place, keys_outer=False)
-    block = (plan.block_q, plan.head_dim)
+    block = (plan.block_q, plan.width)
     return pl.pallas_call(
         functools.partial(_query_kernel, place=place, plan=plan),
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=2,
-            grid=(q.shape[0], plan.num_heads, steps.longest),
+            grid=(q.shape[0], plan.num_heads // plan.pack, steps.longest),
             in_specs=[
                 *(at.queries, at.keys, at.keys, at.head_row, at.queries, at.head_row),
                 *(at.row, at.row, at.shared_row),
@@ -85,12 +85,14 @@ def _query_kernel(packed, seeds, *refs, place, plan: Plan):
 
     def tile(masked: bool) -> None:
         bounds = (start[...], end[...]) if masked else None
-        s = scores(k[...], q_scaled[...], bounds, first_key)
-        keep = None
-        if plan.dropout_rate:
-            keep = kept(seeds, at.row * plan.num_heads + at.head, places[...], first_key, plan)
-        _, ds = _tile_gradient(s, v[...], d_out[...], lse[...], delta[...], keep, plan)
-        summed[...] += matmul(ds.astype(k.dtype), k[...], 0, 0)
+        for part in range(plan.pack):
+            k_part, v_part = of_part(k[...], part, plan), of_part(v[...], part, plan)
+            s = scores(k_part, q_scaled[...], bounds, first_key)
+            keep = None
+            if plan.dropout_rate:
+                keep = kept(seeds, at, part, places[...], first_key, plan)
+            _, ds = _tile_gradient(s, v_part, d_out[...], lse[part], delta[part], keep, plan)
+            summed[...] += matmul(ds.astype(k.dtype), k_part, 0, 0)
 
     run_kind(at.step, tile)
 
@@ -114,12 +116,12 @@ def key_gradient(
     """dk and dv [B, S, K H]; `steps` by key, `delta` from `score_shift`."""
     place = by_key(plan, steps.size)
     at = specs(plan, place, keys_outer=True)
-    block = pltpu.VMEM((plan.block_k, plan.head_dim), jnp.float32)
+    block = pltpu.VMEM((plan.block_k, plan.width), jnp.float32)
     return pl.pallas_call(
         functools.partial(_key_kernel, place=place, plan=plan),
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=2,
-            grid=(q.shape[0], plan.num_kv_heads, steps.longest, plan.group),
+            grid=(q.shape[0], plan.num_kv_heads // plan.pack, steps.longest, plan.group),
             in_specs=[
                 *(at.queries, at.keys, at.keys, at.head_row, at.queries, at.head_row),
                 *(at.row, at.row, at.shared_row),
@@ -152,13 +154,15 @@ def _key_kernel(packed, seeds, *refs, place, plan: Plan):
     def tile(masked: bool) -> None:
         bounds = (start[...], end[...]) if masked else None
         q_scaled = scaled(q[...], plan.scale)
-        s = scores(k[...], q_scaled, bounds, first_key)
-        keep = None
-        if plan.dropout_rate:
-            keep = kept(seeds, at.row * plan.num_heads + at.head, places[...], first_key, plan)
-        p, ds = _tile_gradient(s, v[...], d_out[...], lse[...], delta[...], keep, plan)
-        dv_sum[...] += matmul(p.astype(d_out.dtype), d_out[...], 1, 0)
-        dk_sum[...] += matmul(ds.astype(q.dtype), q_scaled, 1, 0)
+        for part in range(plan.pack):
+            q_part, d_part = of_part(q_scaled, part, plan), of_part(d_out[...], part, plan)
+            s = scores(k[...], q_part, bounds, first_key)
+            keep = None
+            if plan.dropout_rate:
+                keep = kept(seeds, at, part, places[...], first_key, plan)
+            p, ds = _tile_gradient(s, v[...], d_part, lse[part], delta[part], keep, plan)
+            dv_sum[...] += matmul(p.astype(d_out.dtype), d_part, 1, 0)
+            dk_sum[...] += matmul(ds.astype(q.dtype), q_part, 1, 0)
 
     run_kind(at.step, tile)
 

@@ -14,7 +14,7 @@ from jax.experimental.pallas import tpu as pltpu
 
 from glm_jax.kernels.blocks import Steps
 from glm_jax.kernels.layout import Plan, by_query, compiler_params, cost, specs
-from glm_jax.kernels.tiles import kept, matmul, run_kind, scaled, scores
+from glm_jax.kernels.tiles import kept, matmul, of_part, run_kind, scaled, scores
 from glm_jax.models.attention_xla import FLOOR, HIDDEN
 
 
@@ -42,19 +42,19 @@ def forward(
     batch, length = q.shape[:2]
     place = by_query(plan, steps.size)
     at = specs(plan, place, keys_outer=False)
-    row = pltpu.VMEM((1, plan.block_q), jnp.float32)
+    row = pltpu.VMEM((plan.pack, 1, plan.block_q), jnp.float32)
     return pl.pallas_call(
         functools.partial(_kernel, place=place, plan=plan),
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=2,
-            grid=(batch, plan.num_heads, steps.longest),
+            grid=(batch, plan.num_heads // plan.pack, steps.longest),
             in_specs=[at.queries, at.keys, at.keys, at.row, at.row, at.shared_row],
             out_specs=[at.queries, at.head_row],
             scratch_shapes=[
-                pltpu.VMEM((plan.block_q, plan.head_dim), q.dtype),
+                pltpu.VMEM((plan.pack, plan.block_q, plan.width), q.dtype),
                 row,
                 row,
-                pltpu.VMEM((plan.head_dim, plan.block_q), jnp.float32),
+                pltpu.VMEM((plan.pack, plan.head_dim, plan.block_q), jnp.float32),
             ],
         ),
         out_shape=[
@@ -75,24 +75,28 @@ def _kernel(packed, seeds, *refs, place, plan: Plan):
 
     @pl.when(at.step.is_first)
     def _():
-        q_scaled[...] = scaled(q[...], plan.scale)
+        for part in range(plan.pack):
+            q_scaled[part] = of_part(scaled(q[...], plan.scale), part, plan)
         largest[...] = jnp.full_like(largest, FLOOR)
         total[...] = jnp.zeros_like(total)
         summed[...] = jnp.zeros_like(summed)
 
     def tile(masked: bool) -> None:
         bounds = (start[...], end[...]) if masked else None
-        s = scores(k[...], q_scaled[...], bounds, first_key)
-        before = largest[...]
-        now = jnp.maximum(before, jnp.max(s, axis=0, keepdims=True))
-        weights = jnp.exp(s - now)
-        shrink = jnp.exp(before - now)
-        largest[...] = now
-        total[...] = shrink * total[...] + jnp.sum(weights, axis=0, keepdims=True)
-        if plan.dropout_rate:
-            keep = kept(seeds, at.row * plan.num_heads + at.head, places[...], first_key, plan)
-            weights = jnp.where(keep, weights, 0.0)
-        summed[...] = shrink * summed[...] + matmul(v[...], weights.astype(v.dtype), 0, 0)
+        for part in range(plan.pack):
+            s = scores(k[...], q_scaled[part], bounds, first_key)
+            before = largest[part]
+            now = jnp.maximum(before, jnp.max(s, axis=0, keepdims=True))
+            weights = jnp.exp(s - now)
+            shrink = jnp.exp(before - now)
+            largest[part] = now
+            total[part] = shrink * total[part] + jnp.sum(weights, axis=0, keepdims=True)
+            if plan.dropout_rate:
+                keep = kept(seeds, at, part, places[...], first_key, plan)
+                weights = jnp.where(keep, weights, 0.0)
+            columns = matmul(v[...], weights.astype(v.dtype), 0, 0)
+            of_head = columns[part * plan.head_dim : (part + 1) * plan.head_dim]
+            summed[part] = shrink * summed[part] + of_head
 
     run_kind(at.step, tile)
 
@@ -102,4 +106,4 @@ def _kernel(packed, seeds, *refs, place, plan: Plan):
         share = jnp.where(sees, total[...], 1.0)
         lse[...] = jnp.where(sees, largest[...] + jnp.log(share), HIDDEN)
         y = summed[...] / (share * (1.0 - plan.dropout_rate))
-        out[...] = y.T.astype(out.dtype)
+        out[...] = y.reshape(plan.width, plan.block_q).T.astype(out.dtype)

@@ -76,9 +76,10 @@ def interval_attention(
 ) -> tuple[jax.Array, jax.Array]:
     """Softmax attention of each query over the keys [attend_start, attend_end).
 
-    Places and head_dim are padded to whole blocks of 128 here, with queries that see nothing and
-    keys that nobody sees. Under `jax.checkpoint` a policy can save the results that the backward
-    pass needs, by the names "attention_out" and "attention_lse".
+    Places, and a head_dim whose heads do not fill 128 lanes side by side (64 does, where N = K),
+    are padded to whole blocks of 128, with queries that see nothing and keys that nobody sees.
+    Under `jax.checkpoint` a policy can save the results that the backward pass needs, by the names
+    "attention_out" and "attention_lse".
 
     Args:
       q: [B, T, N, H] queries.
@@ -97,10 +98,12 @@ def interval_attention(
     batch, length, heads, head_dim = q.shape
     num_keys, kv_heads = k.shape[1:3]
     block_q, block_k = blocks or block_sizes(q, k)
+    pack = _heads_a_block(heads, kv_heads, head_dim)
     plan = Plan(
         num_heads=heads,
         num_kv_heads=kv_heads,
-        head_dim=-(-head_dim // LANES) * LANES,
+        width=-(-pack * head_dim // LANES) * LANES,
+        pack=pack,
         block_q=block_q,
         block_k=block_k,
         num_keys=num_keys,
@@ -121,6 +124,16 @@ def interval_attention(
     )
     out = out.reshape(batch, -1, heads, plan.head_dim)[:, :length, :, :head_dim]
     return out, jnp.moveaxis(lse[:, :, 0, :length], 1, 2)
+
+
+def _heads_a_block(num_heads: int, num_kv_heads: int, head_dim: int) -> int:
+    """Heads that fill the lanes of a block together; 1 where they cannot.
+
+    >>> [_heads_a_block(16, 16, 64), _heads_a_block(16, 2, 64), _heads_a_block(15, 15, 64)]
+    [2, 1, 1]
+    """
+    pack = LANES // head_dim if LANES % head_dim == 0 else 1
+    return pack if num_heads == num_kv_heads and num_heads % pack == 0 else 1
 
 
 def _fill(x: jax.Array, multiple: int, axis: int) -> jax.Array:

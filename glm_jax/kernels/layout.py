@@ -9,6 +9,11 @@ Arrays lie in memory as a projection writes them, [B, T, N H], and a block of he
     block 1   q q q q | q q q q           [B, 1, T]        [1, bq]     bounds
               q q q q | q q q q           [B, N, 1, T]     [1, bq]     log-sum-exp
 
+Where heads are narrower than the 128 lanes of a TPU's registers and each has keys of its own, a
+block holds as many as fit side by side (`Plan.pack`); a kernel goes through them one by one:
+
+    [bq, 2 H]    a a a a b b b b        `tiles.of_part`    a a a a 0 0 0 0    0 0 0 0 b b b b
+
 A grid goes through the rows b, the heads, and the steps of `glm_jax.kernels.blocks`.
 """
 
@@ -28,7 +33,9 @@ class Plan:
     """The fixed numbers of a call.
 
     Attributes:
-      num_heads, num_kv_heads, head_dim: N, K and H, a multiple of 128.
+      num_heads, num_kv_heads: N and K.
+      width: columns of a block, a multiple of 128: H, or `pack` times H.
+      pack: heads side by side in a block; above 1 only where N = K.
       block_q, block_k: places in a block of queries and of keys.
       num_keys: S before padding; the places of a dropout mask are counted with it.
       scale: factor on the scores.
@@ -38,7 +45,8 @@ class Plan:
 
     num_heads: int
     num_kv_heads: int
-    head_dim: int
+    width: int
+    pack: int
     block_q: int
     block_k: int
     num_keys: int
@@ -51,9 +59,14 @@ class Plan:
         """Query heads a key head."""
         return self.num_heads // self.num_kv_heads
 
+    @property
+    def head_dim(self) -> int:
+        """H, columns of a head."""
+        return self.width // self.pack
+
 
 class Place(NamedTuple):
-    """Where a grid step stands: row, query head, key head, and the step of its list."""
+    """Where a grid step stands: row, block of query heads and of key heads, step of its list."""
 
     row: jax.Array
     head: jax.Array
@@ -62,7 +75,7 @@ class Place(NamedTuple):
 
 
 def by_query(plan: Plan, size: int) -> Callable[..., Place]:
-    """Grid (B, N, steps): a block of queries stays while the keys go by."""
+    """Grid (B, N / pack, steps): a block of queries stays while the keys go by."""
 
     def place(b, n, p, packed, _seeds=None) -> Place:
         return Place(b, n, n // plan.group, unpack(packed[b * size + p]))
@@ -71,7 +84,7 @@ def by_query(plan: Plan, size: int) -> Callable[..., Place]:
 
 
 def by_key(plan: Plan, size: int) -> Callable[..., Place]:
-    """Grid (B, K, steps, N / K): a block of keys stays while the queries of all its heads go by."""
+    """Grid (B, K / pack, steps, N / K): keys stay while the queries of all their heads go by."""
 
     def place(b, m, p, g, packed, _seeds=None) -> Place:
         return Place(b, m * plan.group + g, m, unpack(packed[b * size + p]))
@@ -91,7 +104,7 @@ class Specs(NamedTuple):
 
 def specs(plan: Plan, place: Callable[..., Place], *, keys_outer: bool) -> Specs:
     """Blocks of [B, T, N H], [B, S, K H], [B, 1, T], [1, 1, T] and [B, N, 1, T]."""
-    bq, bk, width = plan.block_q, plan.block_k, plan.head_dim
+    bq, bk, width = plan.block_q, plan.block_k, plan.width
 
     def queries_at(step: Step) -> jax.Array:
         return step.inner if keys_outer else step.outer
@@ -107,7 +120,9 @@ def specs(plan: Plan, place: Callable[..., Place], *, keys_outer: bool) -> Specs
         keys=spec((None, bk, width), lambda at: (at.row, keys_at(at.step), at.kv_head)),
         row=spec((None, 1, bq), lambda at: (at.row, 0, queries_at(at.step))),
         shared_row=spec((None, 1, bq), lambda at: (0, 0, queries_at(at.step))),
-        head_row=spec((None, None, 1, bq), lambda at: (at.row, at.head, 0, queries_at(at.step))),
+        head_row=spec(
+            (None, plan.pack, 1, bq), lambda at: (at.row, at.head, 0, queries_at(at.step))
+        ),
     )
 
 
@@ -122,7 +137,7 @@ def cost(q: jax.Array, k: jax.Array, plan: Plan, *, products: int, arrays: int) 
     pairs = q.shape[0] * plan.num_heads * q.shape[1] * k.shape[1] // 2
     fetched = 2 * pairs // plan.block_q * plan.head_dim
     return pl.CostEstimate(
-        flops=2 * products * pairs * plan.head_dim,
+        flops=2 * products * pairs * plan.width,
         bytes_accessed=(arrays * q.size + fetched) * q.dtype.itemsize,
         transcendentals=pairs,
     )

@@ -17,7 +17,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 
 from glm_jax.kernels.blocks import PARTIAL, WHOLE, Step
-from glm_jax.kernels.layout import Plan
+from glm_jax.kernels.layout import Place, Plan
 from glm_jax.models.attention_xla import HIDDEN
 from glm_jax.models.dropout import keeps
 
@@ -43,19 +43,34 @@ def scores(k: jax.Array, q: jax.Array, bounds: tuple | None, first_key: jax.Arra
     return jnp.where((start - first_key <= key) & (key < end - first_key), s, HIDDEN)
 
 
-def kept(seeds, head: jax.Array, places: jax.Array, first_key: jax.Array, plan: Plan) -> jax.Array:
+def kept(
+    seeds, at: Place, part: int, places: jax.Array, first_key: jax.Array, plan: Plan
+) -> jax.Array:
     """Which probabilities of a tile dropout keeps, bool [bk, bq]: the mask of `dropout.keep_mask`.
 
     Args:
       seeds: [2 * B * N] int32 that hold uint32, starts and then strides.
-      head: b * N + n.
+      at, part: row, block of heads and the head in it.
       places: [1, bq] int32, the query's index times S: where its first key lies in the mask.
       first_key: index of the tile's first key.
     """
+    head = at.row * plan.num_heads + at.head * plan.pack + part
     start, stride = seeds[head], seeds[seeds.shape[0] // 2 + head]
     key = lax.broadcasted_iota(jnp.int32, (plan.block_k, plan.block_q), 0)
     count = (start + (places + first_key) * stride) + key * stride
     return keeps(lax.bitcast_convert_type(count, jnp.uint32), plan.dropout_rate)
+
+
+def of_part(x: jax.Array, part: int, plan: Plan) -> jax.Array:
+    """The columns of one of a block's heads, [.., width], 0 in those of the others.
+
+    A product over the columns then is that head's alone; the matrix unit pads what is narrower than
+    128 with zeros all the same.
+    """
+    if plan.pack == 1:
+        return x
+    column = lax.broadcasted_iota(jnp.int32, x.shape, x.ndim - 1)
+    return jnp.where(column // plan.head_dim == part, x, jnp.zeros_like(x))
 
 
 def run_kind(step: Step, tile: Callable[[bool], None]) -> None:

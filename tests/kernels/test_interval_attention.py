@@ -67,7 +67,8 @@ def check(ours, expected):
 
 
 @pytest.mark.parametrize(
-    ("num_kv_heads", "head_dim", "rate"), [(4, 64, 0.0), (2, 128, 0.0), (2, 64, 0.25), (1, 40, 0.1)]
+    ("num_kv_heads", "head_dim", "rate"),
+    [(4, 64, 0.0), (4, 64, 0.25), (2, 128, 0.0), (2, 64, 0.25), (1, 40, 0.1)],
 )
 def test_packed_rows_with_padding(num_kv_heads, head_dim, rate):
     kv = (2, 384, num_kv_heads, head_dim)

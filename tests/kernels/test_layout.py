@@ -8,7 +8,8 @@ from glm_jax.kernels.layout import Plan, by_key, by_query, cost, specs
 PLAN = Plan(
     num_heads=4,
     num_kv_heads=2,
-    head_dim=128,
+    width=128,
+    pack=1,
     block_q=128,
     block_k=128,
     num_keys=512,

@@ -1,17 +1,20 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from glm_jax.kernels.blocks import EMPTY, PARTIAL, WHOLE, Step
-from glm_jax.kernels.layout import Plan
-from glm_jax.kernels.tiles import kept, run_kind, scaled, scores
+from glm_jax.kernels.layout import Place, Plan
+from glm_jax.kernels.tiles import kept, of_part, run_kind, scaled, scores
 from glm_jax.models.attention_xla import HIDDEN
 from glm_jax.models.dropout import keep_mask, mask_rows
 
 PLAN = Plan(
     num_heads=3,
     num_kv_heads=3,
-    head_dim=128,
+    width=128,
+    pack=1,
     block_q=8,
     block_k=16,
     num_keys=50,
@@ -19,6 +22,7 @@ PLAN = Plan(
     dropout_rate=0.3,
     interpret=True,
 )
+PACKED = dataclasses.replace(PLAN, pack=3)
 
 
 def test_a_tile_is_keys_by_queries_and_hides_by_interval():
@@ -38,8 +42,20 @@ def test_the_mask_of_a_tile_is_its_part_of_the_whole_mask():
     seeds = jax.lax.bitcast_convert_type(rows.seeds, jnp.int32).reshape(-1)
     places = jax.lax.bitcast_convert_type(rows.places, jnp.int32)[None, 24:32]
     for row, head in np.ndindex(2, 3):
-        tile = kept(seeds, row * 3 + head, places, 32, PLAN)
-        np.testing.assert_array_equal(tile, whole[row, head, 24:32, 32:48].T)
+        # Heads one a block, and all three in one.
+        for plan, block, part in ((PLAN, head, 0), (PACKED, 0, head)):
+            tile = kept(seeds, Place(row, block, block, None), part, places, 32, plan)
+            np.testing.assert_array_equal(tile, whole[row, head, 24:32, 32:48].T)
+
+
+def test_the_columns_of_a_head_stay_and_the_others_are_0():
+    x = jnp.arange(1.0, 7.0)[None] * jnp.ones((2, 1))
+    plan = dataclasses.replace(PACKED, width=6)
+    for part in range(3):
+        expected = np.zeros((2, 6))
+        expected[:, 2 * part : 2 * part + 2] = [2 * part + 1, 2 * part + 2]
+        np.testing.assert_array_equal(of_part(x, part, plan), expected)
+    assert of_part(x, 0, PLAN) is x
 
 
 def test_a_tile_runs_once_with_a_mask_only_where_it_needs_one():
