@@ -1,17 +1,17 @@
-"""Builds the token store of a config: `python -m glm_jax.cache --config FILE`.
+"""Builds the token stores of a config: `python -m glm_jax.cache --config FILE`.
 
-Training does it by itself where TensorFlow is installed. Elsewhere build the store on a machine
-that has it, copy the directory, and give it as `data.store`.
+Training does it by itself. Datasets and tasks need TensorFlow and SeqIO for it: elsewhere build the
+store on a machine that has them, copy the directory, and give it as `data.store`.
 """
 
 import argparse
 import shutil
 from pathlib import Path
 
-from glm_jax import cli
+from glm_jax import cli, pipeline
 from glm_jax.config import DataConfig
+from glm_jax.data.mixture_store import INDEX, built, sources
 from glm_jax.data.store import TokenStore
-from glm_jax.data.store_path import store_name
 from glm_jax.errors import UserError
 
 
@@ -22,13 +22,13 @@ def main() -> None:
     cli.add_config_arguments(parser)
     parser.add_argument("--force", action="store_true", help="build it anew where it is there")
     args = parser.parse_args()
-    data = cli.config_from(args).data
-    directory = store_name(data)
-    if directory.exists() and not args.force:
-        print(f"there already: {describe(directory)}")
-        return
-    build(data, directory)
-    print(f"built: {describe(directory)}")
+    for part in sources(cli.config_from(args).data):
+        there = part.directory.exists() and not args.force
+        if not there:
+            build(part.data, part.directory)
+        for store in built([part]):
+            name = f"{store.name}: " if store.name else ""
+            print(f"{name}{'there already' if there else 'built'}: {describe(store.directory)}")
 
 
 def build(data: DataConfig, directory: Path) -> None:
@@ -37,16 +37,14 @@ def build(data: DataConfig, directory: Path) -> None:
     Raises:
       ValueError: what `build_store` raises, or `directory` holds something else than a store.
     """
-    from glm_jax.tasks.store import build_store
-
     if not directory.exists():
-        build_store(data, directory)
+        pipeline.build_store(data, directory)
         return
-    if not (directory / "store.json").is_file():
+    if not any((directory / name).is_file() for name in ("store.json", INDEX)):
         raise UserError(f"{str(directory)!r} is not a token store; remove it by hand")
     fresh = directory.with_name(directory.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
-    build_store(data, fresh)
+    pipeline.build_store(data, fresh)
     shutil.rmtree(directory)
     fresh.rename(directory)
 

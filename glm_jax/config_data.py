@@ -7,7 +7,7 @@ from typing import Any
 from glm_jax.config_checks import check
 from glm_jax.config_mixture import Component, read_mixture
 
-_SOURCES = "'bundled', a glob of files, 'tfds:NAME' or 'task:NAME'"
+_SOURCES = "'bundled', a glob of files, 'tfds:NAME:VERSION' or 'task:NAME'"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +17,7 @@ class DataConfig:
     Attributes:
       source: "bundled" (the corpus in the package), or a glob of files: "my/*.txt" (UTF-8, an empty
         line ends a document), "my/*.jsonl" (one JSON object a line, its text under `text_field`),
-        "my/*.tfrecord*" (tf.train.Example, its text under `text_field`); or "tfds:NAME" or
+        "my/*.tfrecord*" (tf.train.Example, its text under `text_field`); or
         "tfds:NAME:VERSION" (a dataset of TensorFlow Datasets), or "task:NAME" (a registered SeqIO
         task or mixture that gives texts or ids).
       mixture: several sources in place of `source`, each with its share of the rows:

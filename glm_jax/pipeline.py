@@ -1,31 +1,55 @@
-"""From a config to Batches: finds or builds the token store and opens the row stream on it.
+"""From a config to Batches: finds or builds the token stores and opens the row stream on them.
 
-The only module above the floors that reaches up to `tasks/`, and only where a store is missing, so
-that a host with a store trains without TensorFlow.
+The only module above the floors that reaches up to `tasks/`, and only where the store of a dataset
+or a task is missing, so that all other training needs no TensorFlow.
 """
 
-from glm_jax.config import Config
+from pathlib import Path
+
+from glm_jax.config import Config, DataConfig
 from glm_jax.data.documents import SPLITS
+from glm_jax.data.mixing import source_seed
+from glm_jax.data.mixture_store import built, sources
 from glm_jax.data.rows import RowBuilder
+from glm_jax.data.sequence import Mixture
 from glm_jax.data.store import TokenStore
-from glm_jax.data.store_path import store_name
+from glm_jax.data.store_path import is_scheme
 from glm_jax.data.stream import RowStream
 from glm_jax.errors import UserError
 from glm_jax.interop.tokenizers import load_tokenizer
 
 
-def open_store(config: Config) -> TokenStore:
-    """Opens the token store of `config.data`, building it first where it is missing.
+def open_stores(config: Config) -> dict[str, tuple[float, TokenStore]]:
+    """Opens the token stores of `config.data`, building those first that are missing.
+
+    Returns:
+      Rate and store of each source by its name; of one source alone {"": (1.0, store)}.
 
     Raises:
-      ValueError: the corpus is missing or empty, the store must be built and the packages that
-        build it are not installed, or the store's ids are not those of the config's tokenizer.
+      ValueError: a corpus is missing or empty, a store must be built and the packages that build it
+        are not installed, or a store's ids are not those of the config's tokenizer.
     """
-    directory = store_name(config.data)
-    if not directory.exists():
-        from glm_jax.tasks.store import build_store
+    parts = sources(config.data)
+    for part in parts:
+        if not part.directory.exists():
+            build_store(part.data, part.directory)
+    return {part.name: (part.rate, _open(config, part.directory)) for part in built(parts)}
 
-        build_store(config.data, directory)
+
+def build_store(data: DataConfig, directory: Path) -> None:
+    """Builds the store of one source, a dataset or a task by SeqIO, files without it.
+
+    Raises:
+      ValueError: see `open_stores`.
+    """
+    if is_scheme(data.source):
+        from glm_jax.tasks.store import build_store as build
+    else:
+        from glm_jax.data.building import build_store as build
+    build(data, directory)
+
+
+def _open(config: Config, directory: Path) -> TokenStore:
     store = TokenStore.open(directory)
     if store.vocab_size > config.model.vocab_size:
         raise UserError(
@@ -40,6 +64,30 @@ def open_store(config: Config) -> TokenStore:
             f"{config.data.tokenizer!r}"
         )
     return store
+
+
+def rows(config: Config, split: str = "train") -> RowBuilder | Mixture:
+    """What builds the rows of a split: of the one source, or of the mixture.
+
+    Raises:
+      ValueError: an unknown split, or as `open_stores`.
+    """
+    if split not in SPLITS:
+        raise UserError(f"split must be one of {list(SPLITS)}; got {split!r}")
+    stores, seed = open_stores(config), config.train.seed
+    builders = [
+        RowBuilder(
+            store.splits[split],
+            store,
+            config.data,
+            config.objective,
+            source_seed(seed, name)[0] if name else seed,
+        )
+        for name, (_, store) in stores.items()
+    ]
+    if list(stores) == [""]:
+        return builders[0]
+    return Mixture(list(stores), [rate for rate, _ in stores.values()], builders)
 
 
 def batches(
@@ -60,14 +108,8 @@ def batches(
     Raises:
       ValueError: an unknown split, or a batch that the hosts cannot share evenly.
     """
-    if split not in SPLITS:
-        raise UserError(f"split must be one of {list(SPLITS)}; got {split!r}")
-    store = open_store(config)
-    builder = RowBuilder(
-        store.splits[split], store, config.data, config.objective, config.train.seed
-    )
     return RowStream(
-        builder,
+        rows(config, split),
         config.data.batch_size,
         config.train.seed,
         shard_index=shard_index,

@@ -52,13 +52,13 @@ def test_eval_rows_are_the_same_each_time(tmp_path):
 def test_a_model_too_small_for_the_vocabulary_is_refused(tmp_path):
     overrides = [*make_store(tmp_path / "store"), "model.vocab_size=100"]
     with pytest.raises(ValueError, match="at least the tokenizer's 8192; got 100"):
-        pipeline.open_store(apply_overrides(Config(), overrides))
+        pipeline.open_stores(apply_overrides(Config(), overrides))
 
 
 def test_a_store_of_another_tokenizer_is_refused(tmp_path):
     overrides = make_store(tmp_path / "store", tokenizer="other", tokenizer_fingerprint="0" * 64)
     with pytest.raises(ValueError, match=r"made with another tokenizer \('other'\)"):
-        pipeline.open_store(apply_overrides(Config(), overrides))
+        pipeline.open_stores(apply_overrides(Config(), overrides))
 
 
 @pytest.mark.tensorflow

@@ -58,14 +58,14 @@ def build_store(data: DataConfig, directory: Path, progress: bool | None = None)
     }
     with (
         writing(data, directory, tokenizer, description) as writer,
-        _bar(len(corpus.places), progress) as bar,
+        bar(len(corpus.places), progress) as shown,
     ):
         for split in SPLITS:
             indices = corpus.indices(split)
             chunks = [indices[start : start + _BATCH] for start in range(0, len(indices), _BATCH)]
             for ids, sizes in in_threads(encode, chunks):
                 writer.add_joined(split, ids, sizes)
-                bar.update(len(sizes))
+                shown.update(len(sizes))
 
 
 def encode_texts(tokenizer: Tokenizer, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -138,7 +138,8 @@ class writing(StoreWriter):
         )
 
 
-def _bar(total: int | None, progress: bool | None) -> tqdm.tqdm:
+def bar(total: int | None, progress: bool | None) -> tqdm.tqdm:
+    """The progress of tokenising, of `total` documents; see `build_store` for `progress`."""
     return tqdm.tqdm(
         total=total,
         desc="tokenising",

@@ -111,7 +111,7 @@ class Corpus:
         if kind == "text":
             return _decode(content)[0]
         text = record_text(content, kind, self.text_field)
-        return _tidy(text[first : None if last < 0 else last])
+        return tidy(text[first : None if last < 0 else last])
 
 
 def scan(data: DataConfig) -> Corpus:
@@ -226,7 +226,7 @@ def _part_end(content: bytes | mmap.mmap, start: int, end: int) -> int:
 def _decode(content: bytes) -> tuple[str, list[int]]:
     """The text of the lines that are UTF-8, and where the other lines begin."""
     try:
-        return _tidy(content.decode("utf-8")), []
+        return tidy(content.decode("utf-8")), []
     except UnicodeDecodeError:
         pass
     lines, bad_lines = [], []
@@ -237,10 +237,10 @@ def _decode(content: bytes) -> tuple[str, list[int]]:
         except UnicodeDecodeError:
             bad_lines.append(offset)
         offset += len(line) + 1
-    return _tidy("\n".join(lines)), bad_lines
+    return tidy("\n".join(lines)), bad_lines
 
 
-def _tidy(text: str) -> str:
+def tidy(text: str) -> str:
     """Without byte order mark, carriage returns and the white space around it."""
     return text.removeprefix("\ufeff").replace("\r\n", "\n").strip()
 
@@ -259,6 +259,6 @@ def _record_documents(path: Path, text_field: str, skipped: Skipped) -> Iterator
             continue
         for first in range(0, len(text), PART_SIZE):
             last = first + PART_SIZE if first + PART_SIZE < len(text) else -1
-            part = _tidy(text[first : None if last < 0 else last])
+            part = tidy(text[first : None if last < 0 else last])
             if part:
                 yield (start, end, first, last), part

@@ -148,6 +148,14 @@ class StoreWriter:
         self._files[split].write(ids.astype(self._dtype).tobytes())
         lengths.extend(sizes.tolist())
 
+    def num_documents(self, split: str) -> int:
+        """How many a split has so far."""
+        return len(self._lengths.get(split, ()))
+
+    def note(self, **values: Any) -> None:
+        """Adds to the description."""
+        self._description = self._description | values
+
     def close(self) -> None:
         """Writes offsets and index and puts the store in its place.
 

@@ -55,7 +55,7 @@ def source_files(data: DataConfig) -> list[Path]:
         hint = " (a directory; name its files, for example with /*.txt)"
         raise UserError(
             f"no file matches data.source={data.source!r}{hint if os.path.isdir(pattern) else ''}; "
-            f"allowed: 'bundled', a glob of {_ALLOWED} files, 'tfds:NAME' or 'task:NAME'"
+            f"allowed: 'bundled', a glob of {_ALLOWED} files, 'tfds:NAME:VERSION' or 'task:NAME'"
         )
     for file in files:
         if not file_kind(file) or file.suffix == ".xz":

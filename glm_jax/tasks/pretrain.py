@@ -1,15 +1,20 @@
 """The SeqIO task of pre-training by blank infilling: documents -> ids -> corrupted rows."""
 
+import dataclasses
 import functools
 import itertools
+import re
 
 import numpy as np
 import seqio
 import tensorflow as tf
 
-from glm_jax.config import Config
+from glm_jax.config import Config, DataConfig
+from glm_jax.data.store_path import is_scheme
 from glm_jax.interop.tokenizers import load_tokenizer, tokenizer_file
 from glm_jax.tasks.corrupt import corrupt_documents, output_features
+from glm_jax.tasks.metrics import objective_metrics
+from glm_jax.tasks.named import NamedSource
 from glm_jax.tasks.source import DocumentSource
 
 # Documents tokenised per call.
@@ -57,6 +62,8 @@ def tokenize(dataset: tf.data.Dataset, vocabulary: seqio.Vocabulary) -> tf.data.
     def encode(texts: dict[str, tf.Tensor]) -> dict[str, tf.RaggedTensor]:
         return {"tokens": vocabulary.encode_tf(texts["text"])}
 
+    if "tokens" in dataset.element_spec:  # of a source that gives ids
+        return dataset
     return dataset.batch(_BATCH).map(encode, num_parallel_calls=2).unbatch()
 
 
@@ -73,7 +80,7 @@ def pretrain_task(config: Config, name: str = "glm_pretrain") -> seqio.Task:
     ids = Vocabulary(config.data.tokenizer)
     return seqio.Task(
         name,
-        source=DocumentSource(config.data),
+        source=source_of(config.data),
         preprocessors=[
             functools.partial(tokenize, vocabulary=ids),
             seqio.CacheDatasetPlaceholder(),
@@ -85,19 +92,39 @@ def pretrain_task(config: Config, name: str = "glm_pretrain") -> seqio.Task:
             ),
         ],
         output_features=output_features(ids),
-        metric_fns=[],
+        metric_fns=[objective_metrics],
     )
 
 
-def register_glm_pretrain(config: Config | None = None, name: str = "glm_pretrain") -> seqio.Task:
+def source_of(data: DataConfig) -> DocumentSource | NamedSource:
+    """The SeqIO source of `data.source`; `data.mixture` is not looked at."""
+    return NamedSource(data) if is_scheme(data.source) else DocumentSource(data)
+
+
+def register_glm_pretrain(
+    config: Config | None = None, name: str = "glm_pretrain"
+) -> seqio.Task | seqio.Mixture:
     """Puts the task of a config into SeqIO's registry, in place of one of the same name.
+
+    A config with `data.mixture` gives a mixture NAME with the config's rates, of one task for each
+    component, called NAME_COMPONENT ("-" and "." become "_").
 
     Args:
       config: `data` and `objective`; None: the defaults, on the bundled corpus.
       name: the registered name.
     """
-    task = pretrain_task(config or Config(), name)
-    if name in seqio.TaskRegistry.names():
-        seqio.TaskRegistry.remove(name)
-    seqio.TaskRegistry.add_provider(name, task)
-    return task
+    config = config or Config()
+    for registry in (seqio.TaskRegistry, seqio.MixtureRegistry):
+        if name in registry.names():
+            registry.remove(name)
+    if not config.data.components:
+        task = pretrain_task(config, name)
+        seqio.TaskRegistry.add_provider(name, task)
+        return task
+    rates = []
+    for component in config.data.components:
+        part = re.sub(r"[-.]", "_", f"{name}_{component.name}")
+        data = dataclasses.replace(config.data, source=component.source, mixture=None, store=None)
+        register_glm_pretrain(dataclasses.replace(config, data=data), part)
+        rates.append((part, component.rate))
+    return seqio.MixtureRegistry.add(name, rates)

@@ -1,104 +1,115 @@
-"""Building a token store: the pre-training task up to its cache placeholder, written to disk."""
+"""Building token stores of any source: of datasets and tasks by SeqIO, of files without it."""
 
 import contextlib
+import dataclasses
+import json
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import seqio
 import tensorflow as tf
-import tqdm
 
-from glm_jax.config import Config, DataConfig
-from glm_jax.data.documents import SPLITS, Corpus
-from glm_jax.data.store import StoreWriter
-from glm_jax.data.store_path import store_key
+from glm_jax.config import DataConfig
+from glm_jax.data import building
+from glm_jax.data.documents import SPLITS
+from glm_jax.data.mixture_store import INDEX
+from glm_jax.data.store_path import is_scheme
 from glm_jax.errors import UserError
-from glm_jax.interop.tokenizers import load_tokenizer
-from glm_jax.tasks.pretrain import pretrain_task
+from glm_jax.interop.tokenizers import Tokenizer, load_tokenizer
+from glm_jax.tasks.named import NamedSource, registered
 from glm_jax.tasks.quiet import without_chatter
 
-# Documents handed from TensorFlow to numpy at once.
-_BATCH = 512
+# Examples handed from TensorFlow to numpy at once.
+_BATCH = 128
 
 
 def build_store(data: DataConfig, directory: Path, progress: bool | None = None) -> None:
-    """Tokenises a corpus into a token store.
+    """Tokenises a source into a token store.
 
-    Says in one line on standard error which lines were left out.
+    Says in one line on standard error what was left out.
 
     Args:
-      data: source, text field, tokenizer and eval fraction.
-      directory: where the store will be; must not exist.
+      data: source, text field, tokenizer and eval fraction; `mixture` is not looked at.
+      directory: where the store will be; must not exist. Of a SeqIO mixture it will hold the stores
+        of its tasks (`glm_jax.data.mixture_store`).
       progress: show a bar on standard error; None: if that is a terminal.
 
     Raises:
-      ValueError: no files, no text in them, no tokenizer, or the directory cannot be written.
+      ValueError: no such source, no text in it, no tokenizer, or the directory cannot be written.
     """
-    tokenizer = load_tokenizer(data.tokenizer)
-    task = pretrain_task(Config(data=data))
-    corpus = task.source.corpus
-    _warn(corpus)
+    if not is_scheme(data.source):
+        building.build_store(data, directory, progress)
+        return
     with without_chatter():
         _leave_devices_to_jax()
+    if data.source.startswith("task:"):
+        task = registered(data)
+        if isinstance(task, seqio.Mixture):
+            _build_mixture(task, data, directory, progress)
+            return
+    _build_named(data, directory, progress)
+
+
+def _build_named(data: DataConfig, directory: Path, progress: bool | None) -> None:
+    tokenizer = load_tokenizer(data.tokenizer)
+    source = NamedSource(data)
+    description = {"splits_of_source": source.origin.splits}
+    with (
+        building.writing(data, directory, tokenizer, description) as writer,
+        building.bar(None, progress) as shown,
+    ):
+        for split in SPLITS:
+            for ids, sizes in _documents(source, split, tokenizer):
+                writer.add_joined(split, ids, sizes)
+                shown.update(len(sizes))
+        writer.note(skipped_examples=dict(source.skipped))
+        if not writer.num_documents("train"):
+            raise UserError(f"empty corpus: data.source={data.source!r} gives no text for training")
+    if source.skipped:
+        left_out = ", ".join(f"{count} {why}" for why, count in source.skipped.items())
+        print(f"warning: skipped examples of {data.source}: {left_out}", file=sys.stderr)
+
+
+def _documents(
+    source: NamedSource, split: str, tokenizer: Tokenizer
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Joined ids and sizes of the documents of a split, some at a time, in the source's order."""
+    dataset = source.get_dataset(split, shuffle=False)
+    if "tokens" in dataset.element_spec:
+        for batch in dataset.ragged_batch(_BATCH).prefetch(2):
+            yield batch["tokens"].values.numpy(), batch["tokens"].row_lengths().numpy()
+        return
+    batches = (
+        [text.decode("utf-8") for text in batch["text"]]
+        for batch in dataset.batch(_BATCH).prefetch(2).as_numpy_iterator()
+    )
+    yield from building.in_threads(lambda texts: building.encode_texts(tokenizer, texts), batches)
+
+
+def _build_mixture(
+    mixture: seqio.Mixture, data: DataConfig, directory: Path, progress: bool | None
+) -> None:
+    """The stores of the mixture's tasks and their rates; all of it or nothing."""
+    if directory.exists():
+        raise UserError(f"the token store {str(directory)!r} exists already; remove it first")
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    whole = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
     try:
-        with StoreWriter(
-            directory,
-            vocab_size=tokenizer.vocab_size,
-            special=tokenizer.special,
-            sentence_ends=tokenizer.sentence_ends(),
-            description=_describe(data, corpus, tokenizer.fingerprint),
-        ) as writer:
-            bar = tqdm.tqdm(
-                total=len(corpus.places),
-                desc="tokenising",
-                unit=" documents",
-                disable=None if progress is None else not progress,
-                leave=False,
-            )
-            with bar:
-                for split in SPLITS:
-                    writer.add(split, _documents(task, split, bar))
-    except OSError as error:
-        raise UserError(
-            f"cannot write the token store {str(directory)!r} ({error.strerror}); data.store or "
-            "the environment variable GLM_JAX_CACHE puts it elsewhere"
-        ) from error
-
-
-def _documents(task: seqio.Task, split: str, bar: tqdm.tqdm) -> Iterator[Any]:
-    """The ids of each document of a split, in the order of the corpus."""
-    dataset = task.preprocess_precache(task.source.get_dataset(split, shuffle=False))
-    for batch in dataset.ragged_batch(_BATCH).prefetch(2):
-        tokens = batch["tokens"]
-        yield from np.split(tokens.values.numpy(), tokens.row_splits.numpy()[1:-1])
-        bar.update(int(tokens.nrows()))
-
-
-def _describe(data: DataConfig, corpus: Corpus, fingerprint: str) -> dict:
-    return {
-        "source": data.source,
-        "text_field": data.text_field,
-        "eval_fraction": data.eval_fraction,
-        "files": [{"name": str(path), "bytes": path.stat().st_size} for path in corpus.files],
-        "skipped_lines": corpus.skipped.counts,
-        "documents": {split: len(corpus.indices(split)) for split in SPLITS},
-        "tokenizer": data.tokenizer,
-        "tokenizer_fingerprint": fingerprint,
-        "key": store_key(data),
-    }
-
-
-def _warn(corpus: Corpus) -> None:
-    if corpus.skipped.counts:
-        print(f"warning: {corpus.skipped.summary()}", file=sys.stderr)
-    if corpus.single:
-        print(
-            "warning: the corpus is one document, which is used for training and for evaluation",
-            file=sys.stderr,
-        )
+        rates = {}
+        for task in mixture.tasks:
+            own = dataclasses.replace(data, source=f"task:{task.name}")
+            _build_named(own, whole / task.name, progress)
+            rates[task.name] = float(mixture.get_rate(task))
+        (whole / INDEX).write_text(json.dumps({"rates": rates}, indent=2) + "\n")
+        whole.chmod(0o755)
+        whole.rename(directory)
+    except BaseException:
+        shutil.rmtree(whole, ignore_errors=True)
+        raise
 
 
 def _leave_devices_to_jax() -> None:
