@@ -132,6 +132,12 @@ class ObjectiveConfig:
                 "None with objective.masked_lm",
             )
 
+    def positions_needed(self, sequence_length: int) -> int:
+        """How many first positions a model must know for rows of `sequence_length` places."""
+        longest = self.published_length if self.published else sequence_length
+        # With sentinels part B has the position behind the last.
+        return longest + (self.sentinel_id is not None)
+
     def check_lengths(self, sequence_length: int, vocab_size: int) -> None:
         """Checks what the length of a row and the word table allow.
 

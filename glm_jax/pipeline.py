@@ -10,7 +10,8 @@ from glm_jax.config import Config, DataConfig
 from glm_jax.data.documents import SPLITS
 from glm_jax.data.mixing import source_seed
 from glm_jax.data.mixture_store import built, sources
-from glm_jax.data.rows import RowBuilder
+from glm_jax.data.published import PublishedRowBuilder
+from glm_jax.data.rows import Builder, RowBuilder
 from glm_jax.data.sequence import Mixture
 from glm_jax.data.store import TokenStore
 from glm_jax.data.store_path import is_scheme
@@ -66,7 +67,7 @@ def _open(config: Config, directory: Path) -> TokenStore:
     return store
 
 
-def rows(config: Config, split: str = "train") -> RowBuilder | Mixture:
+def rows(config: Config, split: str = "train") -> Builder | Mixture:
     """What builds the rows of a split: of the one source, or of the mixture.
 
     Raises:
@@ -75,8 +76,9 @@ def rows(config: Config, split: str = "train") -> RowBuilder | Mixture:
     if split not in SPLITS:
         raise UserError(f"split must be one of {list(SPLITS)}; got {split!r}")
     stores, seed = open_stores(config), config.train.seed
-    builders = [
-        RowBuilder(
+    kind = PublishedRowBuilder if config.objective.published else RowBuilder
+    builders: list[Builder] = [
+        kind(
             store.splits[split],
             store,
             config.data,
@@ -98,7 +100,7 @@ def batches(
     Args:
       config: `data`, `objective` and `train.seed` decide every row.
       split: "train" (a new order and new corruption in every epoch) or "eval" (the same rows each
-        time).
+        time). With `objective.published` rows keep the order of their numbers, whatever the split.
       shard_index, num_shards: which host of how many; each gets batch_size / num_shards rows.
 
     Returns:
@@ -114,5 +116,5 @@ def batches(
         config.train.seed,
         shard_index=shard_index,
         num_shards=num_shards,
-        shuffle=split == "train",
+        shuffle=split == "train" and not config.objective.published,
     )

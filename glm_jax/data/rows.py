@@ -8,6 +8,7 @@ neighbouring rows share a few per cent of their tokens (`RowBuilder`).
 """
 
 import math
+from typing import Protocol
 
 import numpy as np
 
@@ -26,6 +27,14 @@ from glm_jax.errors import UserError
 _FILL = 0.97
 # Places along the stream are counted in fractions of this.
 _UNIT = 1024
+
+
+class Builder(Protocol):
+    """What builds rows by epoch and number; see `RowBuilder`."""
+
+    num_rows: int
+
+    def build(self, epochs: np.ndarray, rows: np.ndarray) -> tuple[Batch, dict[str, int]]: ...
 
 
 class RowBuilder:
@@ -50,14 +59,10 @@ class RowBuilder:
         """
         if objective.published:
             raise UserError(
-                "objective.published rows are those of a token store, as glm_jax.train reads it; "
-                "they cannot be built here"
+                "objective.published must be False here; its rows come from a token store, as "
+                "glm_jax.train reads it, and by glm_jax.batches"
             )
-        if not documents.num_tokens:
-            raise UserError(
-                f"split {documents.name!r} of the corpus is empty; give data.source more documents "
-                "or change data.eval_fraction"
-            )
+        check_split(documents)
         self._documents, self._length, self._seed = documents, data.sequence_length, seed
         self._corruptor = Corruptor(
             objective, store.special, store.sentence_ends, data.sequence_length, seed
@@ -126,6 +131,15 @@ class RowBuilder:
         none = np.zeros_like(epochs)
         draws = Draws(self._seed, epochs, none).integers(Purpose.SHIFT, none + 1)
         return below(draws, min(self._stride, 2**31 - 1))
+
+
+def check_split(documents: Documents) -> None:
+    """Refuses a split without tokens."""
+    if not documents.num_tokens:
+        raise UserError(
+            f"split {documents.name!r} of the corpus is empty; give data.source more documents "
+            "or change data.eval_fraction"
+        )
 
 
 def _places(size: np.ndarray, objective: ObjectiveConfig, length: int) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 from glm_jax.batch import Batch
 from glm_jax.data.mixing import Mixing, source_seed
 from glm_jax.data.order import EpochOrder
-from glm_jax.data.rows import RowBuilder
+from glm_jax.data.rows import Builder
 from glm_jax.errors import UserError
 
 
@@ -36,7 +36,7 @@ class SourceRows:
                         epoch.row      0.2 0.0 0.1 1.1 1.0 1.2 2.2
     """
 
-    def __init__(self, builder: RowBuilder, seed: int, shuffle: bool = True, repeat: bool = True):
+    def __init__(self, builder: Builder, seed: int, shuffle: bool = True, repeat: bool = True):
         """Args:
         builder: of the rows.
         seed: of their order.
@@ -69,9 +69,7 @@ class Mixture:
       num_rows: rows of an epoch of each source together.
     """
 
-    def __init__(
-        self, names: Sequence[str], rates: Sequence[float], builders: Sequence[RowBuilder]
-    ):
+    def __init__(self, names: Sequence[str], rates: Sequence[float], builders: Sequence[Builder]):
         """Joins sources.
 
         Raises:
@@ -130,7 +128,7 @@ class MixedRows:
 
 
 def rows_of(
-    builder: RowBuilder | Mixture, seed: int, shuffle: bool = True, repeat: bool = True
+    builder: Builder | Mixture, seed: int, shuffle: bool = True, repeat: bool = True
 ) -> Rows:
     """The sequence of a source or of a mixture."""
     kind = MixedRows if isinstance(builder, Mixture) else SourceRows

@@ -6,7 +6,7 @@ import grain
 import numpy as np
 
 from glm_jax.batch import Batch
-from glm_jax.data.rows import RowBuilder
+from glm_jax.data.rows import Builder
 from glm_jax.data.sequence import Mixture, Rows, rows_of
 from glm_jax.errors import UserError
 
@@ -34,7 +34,7 @@ class RowStream:
 
     def __init__(
         self,
-        builder: RowBuilder | Mixture,
+        builder: Builder | Mixture,
         batch_size: int,
         seed: int,
         shard_index: int = 0,

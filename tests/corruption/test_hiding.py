@@ -35,7 +35,7 @@ def test_inputs_of_spans_at_the_rate():
     hide_inputs(fields, draws_of(3000), 0.1, HIDDEN)
     changed = fields["tokens"] != before["tokens"]
     # Four tokens are inputs in part B, each behind its start token.
-    places = np.flatnonzero((before["block_positions"][0] > 1))
+    places = np.flatnonzero(before["block_positions"][0] > 1)
     assert len(places) == 4
     assert set(np.flatnonzero(changed.any(axis=0))) == set(places)
     assert set(fields["tokens"][changed]) == {HIDDEN}
@@ -91,5 +91,5 @@ def test_the_id_of_dblock():
     assert block_id(on, own) == 10
     assert block_id(dataclasses.replace(on, block_mask_id=11), own) == 11
     assert block_id(ObjectiveConfig(context_mask_ratio=0.1, block_mask_id=11), SPECIAL) == 11
-    with pytest.raises(UserError, match="objective.block_mask_rate=0.1 needs .*dBLOCK.*lacks"):
+    with pytest.raises(UserError, match=r"objective\.block_mask_rate=0\.1 needs .*dBLOCK.*lacks"):
         block_id(on, SPECIAL)

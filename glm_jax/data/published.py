@@ -1,0 +1,143 @@
+"""Rows of a token store by the published rules (`objective.published`), quirks included.
+
+Row i of the published data set holds documents drawn with replacement, by a generator seeded with
+i; rows m * M .. m * M + M - 1 are micro-batch m, whose objective and stretch they share, drawn by a
+generator seeded with m (M = `objective.published_rows`). So a row is still a pure function of its
+number, on any hosts, and its draws are those of the original on any number of them.
+
+What differs from the original, where its way would need arrays of changing shape: a row is padded
+to T places, which attention never sees; a row that the original drops, and what does not fit into
+T places, are padding (counted as `rows_dropped` and `rows_cut`); and the short texts that the
+original crops out of a row lie behind each other in that row, each seeing only itself. What is
+hidden is drawn by seed and micro-batch, not by Python's global generator. An epoch is as many rows
+as would hold the split's tokens, and after a restart rows go on where they stood. The end of a row
+is looked for at Chinese sentence ends too.
+"""
+
+import math
+import random
+
+import numpy as np
+
+from glm_jax.batch import DOCUMENT, SENTENCE, SPAN, Batch
+from glm_jax.config import DataConfig, ObjectiveConfig
+from glm_jax.corruption.corruptor import Corruptor
+from glm_jax.corruption.hiding import block_id
+from glm_jax.corruption.published import MicroBatch, build_micro_batch, text_row
+from glm_jax.corruption.published.examples import Fields, Rules
+from glm_jax.data.rows import check_split
+from glm_jax.data.store import Documents, TokenStore
+
+
+class PublishedRowBuilder:
+    """Builds rows of one split; in place of a `RowBuilder`.
+
+    Attributes:
+      num_rows: rows of one epoch.
+    """
+
+    def __init__(
+        self,
+        documents: Documents,
+        store: TokenStore,
+        data: DataConfig,
+        objective: ObjectiveConfig,
+        seed: int,
+    ):
+        """As `RowBuilder`; `seed` decides only which tokens are hidden.
+
+        Raises:
+          ValueError: the split is empty, or the vocabulary lacks an id that the objective needs.
+        """
+        check_split(documents)
+        self._documents, self._length, self._seed = documents, data.sequence_length, seed
+        self._offsets = np.asarray(documents.offsets)
+        special = store.special
+        self._rules = Rules(objective, special, block_id(objective, special), store.sentence_ends)
+        self._weights = {
+            SPAN: objective.span_weight,
+            SENTENCE: objective.sentence_weight,
+            DOCUMENT: objective.document_weight,
+        }
+        self.num_rows = math.ceil(documents.num_tokens / objective.published_length)
+
+    def build(self, epochs: np.ndarray, rows: np.ndarray) -> tuple[Batch, dict[str, int]]:
+        """Builds rows; arguments and result as `RowBuilder.build`."""
+        epochs, rows = np.asarray(epochs, np.int64), np.asarray(rows, np.int64)
+        numbers = epochs * self.num_rows + rows
+        shape, pad = (len(rows), self._length), self._rules.special.pad
+        fields = {name: np.zeros(shape, np.int32) for name in _FIELDS}
+        fields["loss_weights"] = fields["loss_weights"].astype(np.float32)
+        fields["tokens"][:] = fields["targets"][:] = pad
+        counted = dict.fromkeys((*Corruptor.statistics_names, "rows_dropped", "rows_cut"), 0)
+        counted["rows"] = len(rows)
+        per_batch = self._rules.config.published_rows
+        micro_batch, place = np.divmod(numbers, per_batch)
+        for number in np.unique(micro_batch[rows < self.num_rows]).tolist():
+            made = self._micro_batch(number)
+            for i in np.flatnonzero((micro_batch == number) & (rows < self.num_rows)).tolist():
+                examples = made.examples[place[i]]
+                counted["rows_dropped"] += not examples
+                counted["rows_cut"] += self._write(fields, i, examples)
+                for example in examples:
+                    self._count(example, made.objective, counted)
+        counted["places_used"] = int((fields["attend_end"] > 0).sum())
+        counted["targets"] = int((fields["objective"] > 0).sum())
+        return Batch(**fields), counted
+
+    def _micro_batch(self, number: int) -> MicroBatch:
+        config, special = self._rules.config, self._rules.special
+        texts = [
+            text_row(
+                number * config.published_rows + i,
+                self._documents.tokens,
+                self._offsets,
+                special=special,
+                sentence_ends=self._rules.sentence_ends,
+                length=config.published_length,
+            )
+            for i in range(config.published_rows)
+        ]
+        hide = random.Random(f"{self._seed}/{number}")
+        return build_micro_batch(texts, self._rules, random.Random(number), hide)
+
+    def _write(self, fields: dict[str, np.ndarray], row: int, examples: list[Fields]) -> bool:
+        """Writes examples one behind the other into a row; whether something had no room."""
+        place = 0
+        for example in examples:
+            part_a, size = int(example["attend_end"][0]), len(example["tokens"])
+            kept = min(size, self._length - place)
+            # Without part A, or with nothing behind it to predict, a text is of no use.
+            if kept < size and kept <= part_a:
+                return True
+            for name, value in example.items():
+                shift = place if name in ("attend_start", "attend_end") else 0
+                fields[name][row, place : place + kept] = value[:kept] + shift
+            weight = self._weights.get(int(example["objective"].max()), 0.0)
+            fields["loss_weights"][row, place : place + kept] *= weight
+            place += kept
+            if kept < size:
+                return True
+        return False
+
+    def _count(self, example: Fields, objective: int, counted: dict[str, int]) -> None:
+        special = self._rules.special
+        predicted = example["objective"] > 0
+        masked = int((predicted & (example["targets"] != special.end)).sum())
+        inserted = [special.cls, special.eos, *special.masks]
+        visible = ~np.isin(example["tokens"][: int(example["attend_end"][0])], inserted)
+        counted["masked_tokens"] += masked
+        counted["source_tokens"] += masked + int(visible.sum())
+        counted["sentence_rows_without_sentence"] += objective == SENTENCE and not masked
+
+
+_FIELDS = (
+    "tokens",
+    "targets",
+    "loss_weights",
+    "positions",
+    "block_positions",
+    "attend_start",
+    "attend_end",
+    "objective",
+)
