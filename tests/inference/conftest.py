@@ -1,4 +1,4 @@
-"""The model of the golden generation files, loaded as a user would."""
+"""The models of the golden generation files, loaded as a user would."""
 
 import json
 import shutil
@@ -27,3 +27,9 @@ def golden_directory(tmp_path_factory, cases):
 @pytest.fixture(scope="session")
 def lm(golden_directory):
     return glm_jax.load(golden_directory)
+
+
+@pytest.fixture(scope="session")
+def causal_lm():
+    """ChatGLM2's layers, of the golden files."""
+    return glm_jax.load(GENERATION.parents[1] / "chatglm" / "chatglm2")

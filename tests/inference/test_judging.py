@@ -1,16 +1,11 @@
 import json
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
-from glm_jax.config import MeshConfig, ModelConfig
 from glm_jax.errors import UserError
-from glm_jax.inference.language_model import LanguageModel
 from glm_jax.inference.windows import windows
-from glm_jax.models.params import create_params
-from glm_jax.sharding import make_mesh
 
 CASES = Path(__file__).parents[1] / "golden" / "glm" / "data" / "task_inputs.json"
 SPECIAL = {"mask_ids": [2, 7, 8], "start_id": 5}
@@ -74,37 +69,23 @@ def test_perplexity_is_that_of_its_windows(lm, both_ways):
     assert perplexity == pytest.approx(np.exp(-found.mean()), rel=1e-6)
 
 
-@pytest.fixture(scope="module")
-def causal():
-    config = ModelConfig(
-        vocab_size=32,
-        num_layers=1,
-        embed_dim=16,
-        num_heads=2,
-        position_encoding="rotary",
-        max_positions=24,
-        initializer_range=0.5,
-    )
-    params = create_params(config, make_mesh(MeshConfig(), jax.devices()[:1]), seed=0)
-    return LanguageModel(config, params)
-
-
-def test_a_causal_model_scores_what_follows(causal):
+def test_a_causal_model_scores_what_follows(causal_lm):
     text = [3, 9, 4, 20, 11]
-    (whole,) = causal.score([7], [text])
-    parts = [causal.score([7, *text[:i]], [[text[i]]])[0] for i in range(5)]
+    (whole,) = causal_lm.score([7], [text])
+    parts = [causal_lm.score([7, *text[:i]], [[text[i]]])[0] for i in range(5)]
     assert whole == pytest.approx(sum(parts), abs=1e-4)
-    found = causal.token_log_probabilities([7, *text])
+    found = causal_lm.token_log_probabilities([7, *text])
     assert found.sum() == pytest.approx(whole, abs=1e-4)
-    best = causal.generate([[7]], max_new_tokens=3, eos_ids=[])[0]
-    assert causal.predicts([[7]], [best]) == [True]
+    scores = causal_lm.score([7], [[id_] for id_ in range(16)])
+    assert causal_lm.predicts([[7]] * 16, [[id_] for id_ in range(16)]) == [False] * 16
+    assert np.exp(scores).sum() < 1
 
 
-def test_mistakes_are_named(lm, causal):
+def test_mistakes_are_named(lm, causal_lm):
     with pytest.raises(UserError, match="a causal model sees from left to right"):
-        causal.perplexity([1, 2, 3], bidirectional=True)
+        causal_lm.perplexity([1, 2, 3], bidirectional=True)
     with pytest.raises(UserError, match="the prompt is empty"):
-        causal.score([], [[3]])
+        causal_lm.score([], [[3]])
     with pytest.raises(UserError, match=r"no blank to score: none of the mask ids \[2, 7, 8\]"):
         lm.score([1, 30], [[3]], **SPECIAL)
     with pytest.raises(UserError, match="no answers to score"):
