@@ -25,25 +25,30 @@ def learning_rate_schedule(config: OptimizerConfig, num_steps: int) -> Schedule:
         constant     p
 
     where progress = (step - W) / (N - W), held at 1 from step N on. The published code lets the
-    linear schedule go on falling after N, below zero in the end; here it stays at the floor.
+    linear schedule go on falling after N, below zero in the end; so does "linear_published".
 
     Args:
       config: `decay_steps` None means `num_steps`.
       num_steps: steps of the run.
 
     Returns:
-      A function from the number of a step, 1 for the first, to a float32 scalar, never negative.
+      A function from the number of a step, 1 for the first, to a float32 scalar, not negative but
+      for "linear_published".
     """
     peak, floor, warmup = config.peak_learning_rate, config.final_ratio, config.warmup_steps
     decay_steps = num_steps if config.decay_steps is None else config.decay_steps
 
     def schedule(step: Any) -> jax.Array:
         step = jnp.asarray(step, jnp.float32)
-        progress = jnp.clip((step - warmup) / max(decay_steps - warmup, 1), 0.0, 1.0)
+        fall = max(decay_steps - warmup, 1)
+        progress = jnp.clip((step - warmup) / fall, 0.0, 1.0)
         if config.schedule == "cosine":
             factor = floor + (1 - floor) * (1 + jnp.cos(jnp.pi * progress)) / 2
         elif config.schedule == "linear":
             factor = 1 - (1 - floor) * progress
+        elif config.schedule == "linear_published":
+            # From step N, near which the factor is small and float32 would lose it.
+            factor = floor + (1 - floor) * (decay_steps - step) / fall
         else:
             factor = jnp.ones(())
         return peak * jnp.where(step < warmup, step / max(warmup, 1), factor)

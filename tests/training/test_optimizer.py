@@ -14,19 +14,22 @@ GOLDEN = Path(__file__).parent.parent / "golden" / "glm" / "data" / "lr_schedule
 SCHEDULES = json.loads(GOLDEN.read_text())
 
 
+@pytest.mark.parametrize("published", [False, True])
 @pytest.mark.parametrize("case", SCHEDULES, ids=lambda c: f"{c['style']}-{c['decay_ratio']}")
-def test_schedules_of_the_published_code(case):
-    """Exact wherever the published schedule is not below its floor, which ours never is."""
+def test_schedules_of_the_published_code(case, published):
+    """Exact but below the floor, where "linear" never is and "linear_published" goes as it did."""
     num_steps = case["lr_decay_iters"]
+    linear = case["style"] == "linear"
     config = OptimizerConfig(
         peak_learning_rate=case["peak_lr"],
-        schedule=case["style"],
+        schedule="linear_published" if published and linear else case["style"],
         warmup_steps=round(case["warmup_fraction"] * num_steps),
         final_ratio=case["decay_ratio"],
     )
     schedule = learning_rate_schedule(config, num_steps)
     expected = np.array(case["lr"])
-    if case["style"] == "linear":
+    assert (expected < 0).any() == linear
+    if linear and not published:
         beyond = np.array(case["steps"]) > num_steps
         assert (expected[beyond] < case["peak_lr"] * case["decay_ratio"]).all()
         expected[beyond] = case["peak_lr"] * case["decay_ratio"]
