@@ -13,7 +13,8 @@ class OptimizerConfig:
     Attributes:
       peak_learning_rate: reached after `warmup_steps`.
       schedule: "cosine", "linear" or "constant"; falls to `final_ratio` of the peak at
-        `decay_steps` and stays there.
+        `decay_steps` and stays there. "linear_published" falls on, below zero in the end, as the
+        published code does.
       warmup_steps: linear rise from 0.
       decay_steps: step at which the fall ends, warm-up included; None: train.num_steps.
       final_ratio: floor as a share of the peak.
@@ -38,7 +39,8 @@ class OptimizerConfig:
 
     def __post_init__(self):
         check_choice("optimizer.name", self.name, ["adamw", "adafactor"])
-        check_choice("optimizer.schedule", self.schedule, ["cosine", "linear", "constant"])
+        schedules = ["cosine", "linear", "linear_published", "constant"]
+        check_choice("optimizer.schedule", self.schedule, schedules)
         for name in ("peak_learning_rate", "warmup_steps", "weight_decay", "epsilon"):
             check(getattr(self, name) >= 0, f"optimizer.{name}", getattr(self, name), "at least 0")
         for name in ("beta1", "beta2", "final_ratio"):
