@@ -13,7 +13,17 @@ from pathlib import Path
 from glm_jax import cli
 from glm_jax.errors import UserError
 
-_OPTIONS = ("max_new_tokens", "temperature", "top_k", "top_p", "seed")
+_OPTIONS = (
+    "max_new_tokens",
+    "temperature",
+    "top_k",
+    "top_p",
+    "seed",
+    "num_beams",
+    "length_penalty",
+    "min_new_tokens",
+    "no_repeat_ngram",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -79,6 +89,29 @@ def _parser() -> argparse.ArgumentParser:
         "--top_p", type=float, default=1.0, help="draw from the best of this probability together"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the draws")
+    parser.add_argument(
+        "--num_beams",
+        type=int,
+        default=1,
+        help="follow this many answers at once and give the best; 1, the default: no search",
+    )
+    parser.add_argument(
+        "--length_penalty",
+        type=float,
+        default=1.0,
+        help="of a search: log-probability / length^this decides; 0 likes short answers "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--min_new_tokens", type=int, default=0, help="shortest answer (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--no_repeat_ngram",
+        type=int,
+        default=0,
+        metavar="N",
+        help="no N tokens in a row come twice in an answer; 0, the default: they may",
+    )
     return parser
 
 

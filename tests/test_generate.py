@@ -44,6 +44,8 @@ def loaded(monkeypatch):
 
 def test_the_command_passes_its_options_on(loaded, capsys):
     arguments = ["--checkpoint", "x", "the [MASK] is [MASK].", "--temperature", "0.7"]
+    arguments += ["--num_beams", "4", "--length_penalty", "0.6"]
+    arguments += ["--min_new_tokens", "2", "--no_repeat_ngram", "3"]
     assert main([*arguments, "--top_k", "5", "--top_p", "0.9", "--seed", "3"]) == 0
     assert capsys.readouterr().out == "the [light] is [very good].\n"
     ids, options = loaded.asked
@@ -54,6 +56,10 @@ def test_the_command_passes_its_options_on(loaded, capsys):
         "top_k": 5,
         "top_p": 0.9,
         "seed": 3,
+        "num_beams": 4,
+        "length_penalty": 0.6,
+        "min_new_tokens": 2,
+        "no_repeat_ngram": 3,
     }
 
 

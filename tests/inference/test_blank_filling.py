@@ -1,3 +1,4 @@
+from itertools import chain
 from pathlib import Path
 
 import jax
@@ -6,7 +7,7 @@ import pytest
 
 from glm_jax.errors import UserError
 from glm_jax.inference import blank_filling
-from glm_jax.inference.blank_filling import fill_rows
+from glm_jax.inference.blank_filling import fill_rows, split_answers
 from glm_jax.inference.cache import empty_cache, with_length
 from glm_jax.inference.sampling import Sampling
 from glm_jax.models.params import bind
@@ -115,23 +116,37 @@ def test_rows_at_once_are_rows_alone(lm, cases):
     options = {"mask_ids": MASKS, "start_id": START, "end_ids": ENDS, "max_new_tokens": 6}
     together = fill_rows(lm.config, lm.params, rows, sampling=Sampling(), **options)
     assert together == [fill(lm, row, max_new_tokens=6) for row in rows]
+    assert together == fill(lm, rows, max_new_tokens=6)
 
 
-def test_several_blanks_with_padding_inside_part_a(lm, cases):
-    """The published batched filling: 24 steps a row in all, ends included."""
+def test_the_published_filling_of_several_blanks(lm, cases):
+    """Padded inside part A; 24 steps a row in all, ends included; what is left stays empty."""
     case = cases["batched_multi_blank_greedy"]
-    for source, expected in zip(case["source_rows"], case["filled_rows"], strict=True):
-        padded = source + [0] * (case["padded_source_length"] - len(source))
-        answers = iter(fill(lm, padded, max_new_tokens=24, end_ids=[6]))
-        steps, filled = 24, []
-        for token in source:
-            if token in MASKS:
-                answer = next(answers)[:steps]
-                steps = max(0, steps - len(answer) - 1)
-                filled += answer
-            else:
-                filled.append(token)
-        assert filled == expected
+    sources, length = case["source_rows"], case["padded_source_length"]
+    rows = [row + [0] * (length - len(row)) for row in sources]
+    found = fill(lm, rows, max_new_tokens=24, max_total_tokens=24, end_ids=[6])
+    for source, answers, expected in zip(sources, found, case["filled_rows"], strict=True):
+        left = iter(answers)
+        filled = [next(left) if token in MASKS else [token] for token in source]
+        assert list(chain(*filled)) == expected
+    assert found[2][2] == []
+
+
+def test_bans_hold_in_each_answer(lm, cases):
+    rows = [case["context"] for case in cases["greedy"]]
+    answers = list(chain(*fill(lm, rows, max_new_tokens=8, min_new_tokens=3, no_repeat_ngram=1)))
+    assert {len(answer) for answer in answers} == {*map(len, answers)} - {0, 1, 2}
+    assert all(len(set(answer)) == len(answer) for answer in answers)
+    # Without the bans there are short answers and repeated ids.
+    plain = list(chain(*fill(lm, rows, max_new_tokens=8)))
+    assert any(len(answer) < 3 for answer in plain)
+    assert any(len(set(answer)) < len(answer) for answer in plain)
+
+
+def test_what_a_row_has_chosen_is_cut_into_answers():
+    assert split_answers([4, 5, 6, 7, 8, 9], 3, [6], 3) == [[4, 5], [7, 8, 9], []]
+    assert split_answers([6, 6], 2, [6], 3) == [[], []]
+    assert split_answers([4, 5], 1, [6], 2) == [[4, 5]]
 
 
 def test_draws_are_decided_by_their_seed(lm, cases):

@@ -1,0 +1,97 @@
+"""Small evaluation sets, made from the held-out documents of the bundled corpus.
+
+They are the same on every machine, hold no text that a run on the bundled corpus was trained on,
+and are made in a second. They compare models of this corpus; they are no public benchmark.
+"""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Iterator
+
+import numpy as np
+
+from glm_jax.config import DataConfig
+from glm_jax.data.documents import scan
+
+_SENTENCE = re.compile(r"[^.?!]+[.?!]")
+_WORD = re.compile(r"[A-Za-z]{4,}")
+_LEAST_CONTEXT = 30  # words in front of a last word
+_CHOICES = 4
+_SEED = 20220322
+
+
+@dataclasses.dataclass(frozen=True)
+class LastWord:
+    """A passage without its last word.
+
+    Attributes:
+      context: what stands before, without the blank at its end.
+      word: what follows.
+    """
+
+    context: str
+    word: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Cloze:
+    """A sentence with a word cut out.
+
+    Attributes:
+      before, after: the sentence around it, without the blanks beside it.
+      choices: the word and others of the same document, in alphabetic order.
+      answer: which of them it is.
+    """
+
+    before: str
+    after: str
+    choices: list[str]
+    answer: int
+
+
+@functools.lru_cache(maxsize=1)
+def held_out(language: str | None = None) -> tuple[str, ...]:
+    """The held-out documents: "en", "zh", or None for both in turn, as long as both last."""
+    corpus = scan(DataConfig(source="bundled"))
+    found: dict[str, list[str]] = {"en": [], "zh": []}
+    for index in corpus.indices("eval").tolist():
+        file = corpus.files[int(corpus.places[index, 0])]
+        found[file.name.split(".")[1]].append(corpus.read(index))
+    if language is not None:
+        return tuple(found[language])
+    return tuple(text for pair in zip(*found.values(), strict=False) for text in pair)
+
+
+def last_words() -> Iterator[LastWord]:
+    """Passages of whole sentences, each of 30 words and more before its last one."""
+    for document in held_out("en"):
+        passage = ""
+        for sentence in _SENTENCE.findall(document.replace("\n", " ")):
+            passage += sentence
+            words = passage.split()
+            match = _WORD.fullmatch(words[-1].rstrip(".?!"))
+            if len(words) <= _LEAST_CONTEXT:
+                continue
+            if match:
+                yield LastWord(" ".join(words[:-1]), match.group())
+            passage = ""
+
+
+def clozes() -> Iterator[Cloze]:
+    """One sentence in three of 8 to 30 words, a word of its middle cut out."""
+    random = np.random.default_rng(_SEED)
+    for document in held_out("en"):
+        everywhere = sorted({word for word in _WORD.findall(document) if word.islower()})
+        for sentence in _SENTENCE.findall(document.replace("\n", " "))[::3]:
+            inside = [m for m in _WORD.finditer(sentence) if m.group().islower()][1:-1]
+            if not 8 <= len(sentence.split()) <= 30 or not inside:
+                continue
+            word = inside[random.integers(len(inside))]
+            others = [other for other in everywhere if other != word.group()]
+            if len(others) < _CHOICES - 1:
+                continue
+            drawn = random.choice(len(others), _CHOICES - 1, replace=False)
+            choices = sorted([word.group(), *(others[i] for i in drawn)])
+            before, after = sentence[: word.start()].strip(), sentence[word.end() :]
+            yield Cloze(before, after, choices, choices.index(word.group()))
