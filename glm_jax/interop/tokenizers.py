@@ -17,6 +17,7 @@ import numpy as np
 import sentencepiece
 
 from glm_jax.errors import UserError
+from glm_jax.interop.published_tokenizers import PublishedTokenizer, collides, published_files
 from glm_jax.special_tokens import OPTIONAL, SPELLINGS, SpecialTokens
 
 # A token that contains one of these ends a sentence (the reference's rule, with its Chinese marks).
@@ -154,18 +155,24 @@ class Tokenizer:
         return self._whole if begins else self._behind
 
 
-def load_tokenizer(path: str | Path = "bundled") -> Tokenizer:
+def load_tokenizer(
+    path: str | Path = "bundled", colliding_ids: bool = False
+) -> Tokenizer | PublishedTokenizer:
     """Reads a tokenizer.
 
     Args:
       path: "bundled" (8192 pieces, English and Chinese), a sentencepiece model file, or a directory
-        with a `tokenizer.model`, such as a workdir of `glm_jax.train`.
+        with a `tokenizer.model`, such as a workdir of `glm_jax.train`; or the vocabulary of a GLM
+        of 2021 (`glm_jax.interop.published_tokenizers` lists its files), or a directory with one.
+      colliding_ids: [gMASK] has the id of <|endofpiece|>, as in GLM-10B-Chinese.
 
     Raises:
       ValueError: nothing there, not a sentencepiece model, or one that lacks a special token.
     """
     if str(path) == "bundled":
         return _bundled()
+    if not (Path(path) / FILE_NAME).is_file() and (files := published_files(Path(path))):
+        return PublishedTokenizer(files, str(path), colliding_ids or collides(Path(path)))
     file = tokenizer_file(path)
     return Tokenizer(file.read_bytes(), name=str(file))
 
