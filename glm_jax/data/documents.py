@@ -98,15 +98,22 @@ class Corpus:
         return np.flatnonzero(self.is_eval == (split == "eval"))
 
     def read(self, index: int) -> str:
-        """The text of a document."""
+        """The text of a document.
+
+        Raises:
+          UserError: its file can no longer be read.
+        """
         file, start, end, first, last = (int(value) for value in self.places[index])
         path = self.files[file]
         if path.suffix == ".xz":
             content = _unpacked(path)[start:end]
         else:
-            with path.open("rb") as stream:
-                stream.seek(start)
-                content = stream.read(end - start)
+            try:
+                with path.open("rb") as stream:
+                    stream.seek(start)
+                    content = stream.read(end - start)
+            except OSError as error:
+                raise UserError(f"cannot read {path}: {error.strerror}") from error
         kind = file_kind(path)
         if kind == "text":
             return _decode(content)[0]

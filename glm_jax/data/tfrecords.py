@@ -92,6 +92,8 @@ def _fields(data: bytes, number: int) -> Iterator[bytes]:
             place += 8 if kind == _FIXED64 else 4
         else:
             raise IndexError
+    if place > len(data):
+        raise IndexError
 
 
 def _varint(data: bytes, place: int) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from glm_jax.interop.tokenizers import Tokenizer
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Batch))
 
-_DTYPES = {name: tf.float32 if name == "loss_weights" else tf.int32 for name in FIELDS}
+DTYPES = {name: tf.float32 if name == "loss_weights" else tf.int32 for name in FIELDS}
 
 # Documents whose rows are built at once; only a row at the end of these is not filled.
 _BATCH = 64
@@ -25,7 +25,7 @@ _BATCH = 64
 def output_features(vocabulary: seqio.Vocabulary) -> dict[str, seqio.Feature]:
     """SeqIO's features: the fields of `Batch`, each of length T."""
     features: dict[str, seqio.Feature] = {}
-    for name, dtype in _DTYPES.items():
+    for name, dtype in DTYPES.items():
         if name in ("tokens", "targets"):
             features[name] = seqio.Feature(vocabulary, add_eos=False)
         else:
@@ -79,7 +79,7 @@ def corrupt_documents(
         fields = tf.numpy_function(
             build,
             [tokens.values, tokens.row_splits, seed],
-            list(_DTYPES.values()),
+            list(DTYPES.values()),
             stateful=False,
         )
         return {

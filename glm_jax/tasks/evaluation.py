@@ -1,0 +1,98 @@
+"""Evaluation of registered tasks by `seqio.Evaluator`, with any way to score rows."""
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import seqio
+import tensorflow as tf
+
+from glm_jax.batch import Batch
+from glm_jax.data.scores import SUMS
+from glm_jax.errors import UserError, did_you_mean
+from glm_jax.tasks.converter import GlmFeatureConverter
+from glm_jax.tasks.corrupt import FIELDS
+
+_SPLITS = ("eval", "validation", "test")
+
+# Rows [B, T] -> sums of each row by name (`glm_jax.data.scores.SUMS`), [B, 5] each.
+ScoreRows = Callable[[Batch], Mapping[str, np.ndarray]]
+
+
+def evaluate_task(
+    name: str,
+    score_rows: ScoreRows,
+    *,
+    length: int,
+    batch_size: int,
+    pad_id: int = 0,
+    split: str | None = None,
+    num_examples: int | None = None,
+    module: str | None = None,
+) -> dict[str, dict[str, float]]:
+    """Evaluates a task, or the tasks of a mixture, whose features are those of a Batch.
+
+    Args:
+      name: of the registered task or mixture.
+      score_rows: the model.
+      length: T.
+      batch_size: rows scored at once.
+      pad_id: of the vocabulary.
+      split: None: the first there is of "eval", "validation", "test".
+      num_examples: rows of each task; None: all.
+      module: imported first; it registers the task.
+
+    Returns:
+      The metrics of each task by its name: what its `metric_fns` give.
+
+    Raises:
+      UserError: no such module, task or split, or a task that has no metrics or other features.
+    """
+    tasks = _tasks(name, module)
+    split = split or next((one for one in _SPLITS if one in tasks[0].splits), _SPLITS[0])
+    for task in tasks:
+        if split not in task.splits:
+            raise UserError(f"{task.name!r} must have the split {split!r}; it has {[*task.splits]}")
+        if not task.metric_fns:
+            raise UserError(f"the task {task.name!r} has no metrics; give it metric_fns")
+        if set(task.output_features) != set(FIELDS):
+            raise UserError(
+                f"the task {task.name!r} must give the features {sorted(FIELDS)}; it gives "
+                f"{sorted(task.output_features)}"
+            )
+    evaluator = seqio.Evaluator(
+        name,
+        GlmFeatureConverter(pad_id=pad_id),
+        eval_split=split,
+        sequence_length=dict.fromkeys(FIELDS, length),
+        num_examples=num_examples,
+    )
+
+    def score(dataset: tf.data.Dataset) -> tuple[list[tuple[int, float]], dict[str, Any]]:
+        rows: list[tuple[int, float]] = []
+        sums: dict[str, list[np.ndarray]] = {key: [] for key in SUMS}
+        for indices, fields in dataset.batch(batch_size).as_numpy_iterator():
+            scored = score_rows(Batch(**fields))
+            likelihoods = -scored["losses"].sum(axis=1)
+            rows += zip(indices.tolist(), likelihoods.tolist(), strict=True)
+            for key in SUMS:
+                sums[key] += list(scored[key])
+        return rows, sums
+
+    metrics, _ = evaluator.evaluate(compute_metrics=True, score_fn=score)
+    found = {task: dict(values) for task, values in metrics.result().items()}
+    evaluator.close()
+    return found
+
+
+def _tasks(name: str, module: str | None) -> list[seqio.Task]:
+    if module is not None:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise UserError(f"cannot import {module!r}: {error}") from error
+    names = seqio.TaskRegistry.names() | seqio.MixtureRegistry.names()
+    if name not in names:
+        raise UserError(f"no SeqIO task {name!r} is registered{did_you_mean(name, names)}")
+    return seqio.get_subtasks(seqio.get_mixture_or_task(name))

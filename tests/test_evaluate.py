@@ -1,0 +1,138 @@
+"""`python -m glm_jax.evaluate`, in this process, on a model that has learned nothing."""
+
+import importlib.util
+import json
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from glm_jax import evaluate, pipeline
+from glm_jax.config import Config, DataConfig, MeshConfig, ModelConfig, ObjectiveConfig, to_json
+from glm_jax.data.store import StoreWriter
+from glm_jax.errors import UserError
+from glm_jax.inference import language_model
+from glm_jax.inference.language_model import LanguageModel
+from glm_jax.interop.tokenizers import load_tokenizer
+from glm_jax.models.params import create_params
+from glm_jax.sharding import make_mesh
+
+MODEL = ModelConfig(
+    vocab_size=8192, num_layers=1, embed_dim=8, num_heads=2, max_positions=64, dropout_rate=0.0
+)
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """A workdir without parameters, and the store of its corpus."""
+    workdir = tmp_path_factory.mktemp("run")
+    tokenizer = load_tokenizer("bundled")
+    with StoreWriter(
+        workdir / "store",
+        vocab_size=tokenizer.vocab_size,
+        special=tokenizer.special,
+        sentence_ends=tokenizer.sentence_ends(),
+        description={},
+    ) as writer:
+        draws = np.random.default_rng(0)
+        for split in pipeline.SPLITS:
+            writer.add(split, [draws.integers(300, 8000, 50) for _ in range(9)])
+    data = DataConfig(store=str(workdir / "store"), sequence_length=64, batch_size=4)
+    objective = ObjectiveConfig(span_rate=0.5, document_rate=0.5)
+    (workdir / "run.json").write_text(to_json(Config(MODEL, data, objective)))
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def lm():
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    return LanguageModel(MODEL, create_params(MODEL, mesh, 0), load_tokenizer("bundled"))
+
+
+@pytest.fixture(autouse=True)
+def loaded(monkeypatch, lm):
+    monkeypatch.setattr(language_model, "load", lambda path: lm)
+    monkeypatch.setitem(sys.modules, "tensorflow", None)  # importing it would raise
+
+
+def config_of(workdir):
+    return evaluate.from_dict(json.loads((workdir / "run.json").read_text()))
+
+
+def test_the_corpus_of_the_run(workdir, lm, tmp_path, capsys):
+    out = tmp_path / "result.json"
+    arguments = ["--checkpoint", str(workdir), "--output", str(out)]
+    evaluate.main([*arguments, "--num_batches", "2"])
+    result = json.loads(out.read_text())
+    assert (result["checkpoint"], result["task"]) == (str(workdir), "glm_pretrain")
+    metrics = result["metrics"]
+
+    stream = pipeline.batches(config_of(workdir), "eval")
+    batches = [next(stream) for _ in range(2)]
+    stream.close()
+    weights = [batch.loss_weights.sum() for batch in batches]
+    losses = [float(lm.loss(batch)) for batch in batches]
+    assert metrics["loss"] == pytest.approx(np.average(losses, weights=weights), rel=1e-5)
+    assert metrics["targets"] == sum((batch.loss_weights > 0).sum() for batch in batches)
+    assert metrics["perplexity/span"] == pytest.approx(np.exp(metrics["loss/span"]))
+    assert 0 <= metrics["accuracy/document"] < 0.1
+    assert "loss/sentence" not in metrics
+    lines = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    assert float(lines["loss"]) == pytest.approx(metrics["loss"], rel=1e-5)
+    assert list(lines) == list(metrics)
+
+
+def test_each_row_once_by_default(workdir, lm):
+    config = config_of(workdir)
+    metrics = evaluate.TASKS["glm_pretrain"](lm, evaluate.Request(config))
+    builder = pipeline.rows(config, "eval")
+    count = np.arange(builder.num_rows)
+    whole, _ = builder.build(np.zeros_like(count), count)
+    assert metrics["targets"] == (whole.loss_weights > 0).sum()
+    assert metrics["loss"] == pytest.approx(float(lm.loss(whole)), rel=1e-5)
+
+
+def test_the_config_can_be_changed(workdir, capsys):
+    changes = ["--set", "objective.span_rate=0", "--set", "objective.document_rate=1"]
+    evaluate.main(
+        ["--checkpoint", str(workdir), "--split", "train", "--num_batches", "1", *changes]
+    )
+    lines = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    assert "loss/document" in lines
+    assert "loss/span" not in lines
+
+
+def test_a_task_of_answers_is_called_with_model_tokenizer_and_number(workdir, lm, monkeypatch):
+    asked = []
+
+    def cloze(*arguments):
+        asked.append(arguments)
+        return {"accuracy": 0.5}
+
+    monkeypatch.setattr(evaluate, "_tasks_of_answers", lambda: {"cloze": cloze})
+    request = evaluate.Request(config_of(workdir), num_examples=7)
+    assert evaluate.find_task("cloze")(lm, request) == {"accuracy": 0.5}
+    assert asked == [(lm, lm.tokenizer, 7)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--task", "glm_pretrian"], r"unknown task 'glm_pretrian' \(did you mean 'glm_pretrain'"),
+        (["--num_batches", "0"], "--num_batches must be at least 1; got 0"),
+        (["--num_examples", "-1"], "--num_examples must be at least 1; got -1"),
+        (["--output", "/nowhere/at/all.json"], "--output: no directory '/nowhere/at'"),
+        (["--split", "test"], r"split must be one of \['train', 'eval'\]; got 'test'"),
+        (["--set", "data.sorce=x"], "unknown config name 'data.sorce'"),
+    ],
+)
+def test_mistakes(workdir, monkeypatch, arguments, message):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=message):
+        evaluate.main(["--checkpoint", str(workdir), *arguments])
+
+
+def test_no_checkpoint(tmp_path):
+    with pytest.raises(UserError, match="no directory"):
+        evaluate.main(["--checkpoint", str(tmp_path / "none")])
