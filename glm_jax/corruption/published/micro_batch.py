@@ -47,13 +47,12 @@ def build_micro_batch(
             sentence_ends=rules.sentence_ends,
             length=config.published_length,
         )
-    if rng.random() < config.single_span_rate:
-        return MicroBatch(SPAN, _all(texts, lambda text: rules.spans(text, rng, hide, single=True)))
-    which = rng.random()
-    if which < config.span_rate:
-        return MicroBatch(
-            SPAN, _all(texts, lambda text: rules.spans(text, rng, hide, single=False))
-        )
+    # In the original single spans come first, and the rates of the others share what is left.
+    single_rate = config.span_rate * config.single_span_rate
+    single = rng.random() < single_rate
+    which = 0.0 if single else single_rate + rng.random() * (1 - single_rate)
+    if single or which < config.span_rate:
+        return MicroBatch(SPAN, _all(texts, lambda text: rules.spans(text, rng, hide, single)))
     if which < config.span_rate + config.sentence_rate:
         return MicroBatch(SENTENCE, _all(texts, lambda text: rules.sentences(text, rng)))
     sizes = [len(text.tokens) for row in texts for text in row]

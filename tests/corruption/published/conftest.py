@@ -24,13 +24,15 @@ def toy_rules():
     """`Rules` of the golden files: their options (defaults as the original's) and ids."""
 
     def make(options, length, eos=0):
-        spans = options.get("bert_prob", 0.5)
-        sentences = options.get("gap_sentence_prob", 0.0)
+        single = options.get("single_span_prob", 0.0)
+        # The original's rates are those of what single spans leave.
+        spans = single + (1 - single) * options.get("bert_prob", 0.5)
+        sentences = (1 - single) * options.get("gap_sentence_prob", 0.0)
         config = ObjectiveConfig(
             span_rate=spans,
             sentence_rate=sentences,
             document_rate=1.0 - spans - sentences,
-            single_span_rate=options.get("single_span_prob", 0.0),
+            single_span_rate=single and single / spans,
             short_sequence_rate=options.get("short_seq_prob", 0.0),
             document_min_ratio=options.get("gpt_min_ratio", 0.5),
             document_prefix_rate=options.get("gpt_infill_prob", 0.5),
