@@ -116,13 +116,23 @@ def over_mesh(
     bounds = P(batch, sequence)
     mask = rows and (P(None, batch, tensor), P(sequence))
 
-    def part(*arrays):
-        return run(*arrays[:5], rows and MaskRows(*arrays[5]))
+    head_dim = q.shape[-1]
 
-    return jax.shard_map(
+    def part(q, k, v, attend_start, attend_end, rows):
+        q, k, v = (x.reshape(*x.shape[:2], -1, head_dim) for x in (q, k, v))
+        out, lse = run(q, k, v, attend_start, attend_end, rows and MaskRows(*rows))
+        return _flat(out), lse
+
+    out, lse = jax.shard_map(
         part,
         in_specs=(queries, keys, keys, bounds, bounds, mask),
         out_specs=(queries, queries),
         axis_names=set(split.axes),
         check_vma=False,
-    )(q, k, v, attend_start, attend_end, rows and tuple(rows))
+    )(*map(_flat, (q, k, v)), attend_start, attend_end, rows and tuple(rows))
+    return out.reshape(q.shape), lse
+
+
+def _flat(x: jax.Array) -> jax.Array:
+    """[B, T, N, H] -> [B, T, N H]."""
+    return x.reshape(*x.shape[:2], -1)

@@ -142,30 +142,34 @@ class Embedding(nnx.Module):
         return constrain_rows(constrain(rows, "data", "sequence", "fsdp"))
 
     def scorer(self) -> Callable[[jax.Array], jax.Array]:
-        """Scores of every id, [..., D] -> float32 [..., V]; the table is cast and gathered once."""
-        table = self.table[...].astype(self.compute_dtype)
-        table = whole_over("fsdp", table, param_spec("output/table", table.shape))
+        """Scores of every id, [..., D] -> float32 [..., V]; the table is cast and gathered once.
 
-        return lambda hidden: scores(hidden, table)
+        It is gathered as [D, V]: parts of D then come one behind the other, where in [V, D] they
+        would have to be put between each other, a copy of V x D numbers.
+        """
+        table = self.table[...].astype(self.compute_dtype)
+        matrix = whole_over("fsdp", table.T, param_spec("output/table", table.shape)[::-1])
+
+        return lambda hidden: scores(hidden, matrix)
 
 
 @jax.custom_vjp
-def scores(hidden: jax.Array, table: jax.Array) -> jax.Array:
-    """hidden [..., D] times table [V, D]: float32 [..., V].
+def scores(hidden: jax.Array, matrix: jax.Array) -> jax.Array:
+    """hidden [..., D] times a matrix [D, V]: float32 [..., V].
 
     The gradient that comes back is rounded to the dtype of `hidden` before it is multiplied: left
-    to itself JAX computes both products in float32, and the one for the table is V x D numbers.
+    to itself JAX computes both products in float32, and the one for the matrix is V x D numbers.
     """
-    return jnp.matmul(hidden, table.T, preferred_element_type=jnp.float32)
+    return jnp.matmul(hidden, matrix, preferred_element_type=jnp.float32)
 
 
 def _scores_backward(saved: tuple, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
-    hidden, table = saved
+    hidden, matrix = saved
     gradient = gradient.astype(hidden.dtype)
-    return gradient @ table, jnp.einsum("...v,...d->vd", gradient, hidden)
+    return gradient @ matrix.T, jnp.einsum("...d,...v->dv", hidden, gradient)
 
 
-scores.defvjp(lambda hidden, table: (scores(hidden, table), (hidden, table)), _scores_backward)
+scores.defvjp(lambda hidden, matrix: (scores(hidden, matrix), (hidden, matrix)), _scores_backward)
 
 
 class GeluMlp(nnx.Module):
