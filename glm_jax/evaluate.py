@@ -6,7 +6,6 @@ come with the package. Any other name is looked for in SeqIO's registry.
 
 import argparse
 import dataclasses
-import importlib
 import importlib.util
 import json
 from collections.abc import Callable, Sequence
@@ -107,10 +106,9 @@ def find_task(name: str, module: str | None = None) -> Task:
 
 def _tasks_of_answers() -> dict[str, Callable]:
     """Tasks with texts to be answered or judged, (model, tokenizer, examples) -> numbers."""
-    name = "glm_jax.inference.evaluation_tasks"
-    if importlib.util.find_spec(name) is None:
-        return {}
-    return importlib.import_module(name).TASKS
+    from glm_jax.inference import evaluation_tasks
+
+    return evaluation_tasks.TASKS
 
 
 def _evaluate_seqio(name: str, lm: "LanguageModel", request: Request) -> dict[str, float]:
@@ -174,7 +172,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m glm_jax.evaluate",
         description="Evaluates a checkpoint and prints what it finds, a number a line.",
         epilog="glm_pretrain: loss, perplexity and accuracy of each objective on the held-out rows "
-        "of the run's own corpus. Other names: see glm_jax.evaluate and glm_jax.tasks.",
+        "of the run's own corpus. cloze, last_word, perplexity, perplexity_bidirectional: on "
+        "examples made of held-out bundled text. Any other name: a registered SeqIO task or "
+        "mixture whose features are those of a Batch.",
     )
     parser.add_argument(
         "--checkpoint",
