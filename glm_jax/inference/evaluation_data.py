@@ -14,8 +14,9 @@ import numpy as np
 from glm_jax.config import DataConfig
 from glm_jax.data.documents import scan
 
-_SENTENCE = re.compile(r"[^.?!]+[.?!]")
+_SENTENCE = re.compile(r"[^.?!]+[.?!]+")
 _WORD = re.compile(r"[A-Za-z]{4,}")
+_INNER = re.compile(r"(?<= )[A-Za-z]{4,}")  # a word with a blank in front
 _LEAST_CONTEXT = 30  # words in front of a last word
 _CHOICES = 4
 _SEED = 20220322
@@ -50,17 +51,22 @@ class Cloze:
     answer: int
 
 
-@functools.lru_cache(maxsize=1)
-def held_out(language: str | None = None) -> tuple[str, ...]:
+def held_out(language: str | None = None) -> list[str]:
     """The held-out documents: "en", "zh", or None for both in turn, as long as both last."""
+    found = _documents()
+    if language is not None:
+        return found[language]
+    return [text for pair in zip(found["en"], found["zh"], strict=False) for text in pair]
+
+
+@functools.lru_cache(maxsize=1)
+def _documents() -> dict[str, list[str]]:
     corpus = scan(DataConfig(source="bundled"))
     found: dict[str, list[str]] = {"en": [], "zh": []}
     for index in corpus.indices("eval").tolist():
         file = corpus.files[int(corpus.places[index, 0])]
         found[file.name.split(".")[1]].append(corpus.read(index))
-    if language is not None:
-        return tuple(found[language])
-    return tuple(text for pair in zip(*found.values(), strict=False) for text in pair)
+    return found
 
 
 def last_words() -> Iterator[LastWord]:
@@ -84,7 +90,7 @@ def clozes() -> Iterator[Cloze]:
     for document in held_out("en"):
         everywhere = sorted({word for word in _WORD.findall(document) if word.islower()})
         for sentence in _SENTENCE.findall(document.replace("\n", " "))[::3]:
-            inside = [m for m in _WORD.finditer(sentence) if m.group().islower()][1:-1]
+            inside = [m for m in _INNER.finditer(sentence) if m.group().islower()][1:-1]
             if not 8 <= len(sentence.split()) <= 30 or not inside:
                 continue
             word = inside[random.integers(len(inside))]
