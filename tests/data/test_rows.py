@@ -304,6 +304,42 @@ def test_rows_stay_what_they_are():
     assert checksum.hexdigest()[:16] == "79c252975fc438ef"
 
 
+def masked_tokens(batch, row=slice(None)):
+    """Indices of the stored tokens that rows predict."""
+    targets = batch.targets[row][batch.loss_weights[row] > 0]
+    return targets[targets >= FIRST] - FIRST
+
+
+def test_a_text_is_masked_anew_in_each_epoch():
+    # One text that fills no row: the window is the same in all epochs, what is cut out is not.
+    batch, _ = builder_of(store_of([60]), SPANS, 128).build(np.arange(10), np.zeros(10, np.int64))
+    assert len({tuple(sorted(masked_tokens(batch, row))) for row in range(10)}) == 10
+    # A corpus: whether a token is masked in one epoch says nothing of the next.
+    total = 100_000
+    builder = builder_of(store_of(geometric(500, total)), SPANS, 512)
+    rows = np.arange(builder.num_rows)
+    masked = np.zeros((2, total), bool)
+    for epoch in range(2):
+        here = masked_tokens(builder.build(np.full_like(rows, epoch), rows)[0])
+        masked[epoch, here[here < total]] = True
+    assert (abs(masked.mean(axis=1) - 0.15) < 0.02).all()
+    # A span decides on about four tokens at once.
+    assert abs(np.corrcoef(masked)[0, 1]) < 5 * np.sqrt(4 / total)
+
+
+def test_short_texts_and_masked_lm_fill_their_rows():
+    for options in ({"short_sequence_rate": 1.0}, {"masked_lm": True}):
+        store = store_of(geometric(3000, 60_000))
+        builder = builder_of(store, ObjectiveConfig(**options), 512)
+        rows = np.arange(builder.num_rows)
+        batch, counted = builder.build(np.zeros_like(rows), rows)
+        assert counted["places_used"] >= 0.97 * len(rows) * 512
+        text = np.concatenate([x[x >= FIRST] for x in (batch.tokens, batch.targets)]) - FIRST
+        total = store.splits["train"].num_tokens
+        assert len(np.unique(text)) > 0.97 * total
+        assert counted["source_tokens"] < 1.12 * total
+
+
 def test_a_corpus_smaller_than_a_row():
     store = store_of([5])
     builder = builder_of(store, SPANS, 128)
