@@ -4,7 +4,7 @@ python -m glm_jax.preview --config configs/tiny_cpu.py [--num_examples 3]
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from glm_jax import cli, pipeline
 from glm_jax.batch import OBJECTIVES, Batch
@@ -74,11 +74,12 @@ def describe(objective: str, row: Batch, tokenizer: Tokenizer, places: int) -> s
     """A row as text, as a table and as a picture."""
     used, length = places_used(row), len(row.tokens)
     beside = used <= _WIDE
+    decode = _decoder(tokenizer)
     parts = [
         f"== {objective}: {used} of {length} places used, texts: {len(segments(row))}, "
         f"targets: {int((row.loss_weights > 0).sum())}",
-        spell(row, tokenizer.decode),
-        show(row, lambda id_: tokenizer.decode([id_]), mask=beside, places=places),
+        spell(row, decode),
+        show(row, lambda id_: decode([id_]), mask=beside, places=places),
     ]
     if not beside:
         side = -(-used // _WIDE)
@@ -87,6 +88,21 @@ def describe(objective: str, row: Batch, tokenizer: Tokenizer, places: int) -> s
             draw_mask(row.attend_start[:used], row.attend_end[:used], _WIDE),
         ]
     return "\n\n".join(parts)
+
+
+def _decoder(tokenizer: Tokenizer) -> Callable[[Sequence[int]], str]:
+    """Spells ids; those beyond the vocabulary (`objective.block_mask_id`) as numbers, <8192>."""
+
+    def decode(ids: Sequence[int]) -> str:
+        text, run = "", []
+        for id_ in map(int, ids):
+            if id_ < tokenizer.vocab_size:
+                run.append(id_)
+            else:
+                text, run = f"{text}{tokenizer.decode(run)}<{id_}>", []
+        return text + tokenizer.decode(run)
+
+    return decode
 
 
 def summary(statistics: dict[str, int], length: int) -> str:

@@ -79,3 +79,19 @@ def test_only_the_objectives_of_the_config(run):
 def test_numbers_that_make_no_sense(run, flag, value):
     with pytest.raises(UserError, match=f"{flag} must be at least"):
         run(flag, value)
+
+
+def test_hidden_tokens_are_shown_by_their_number(run):
+    ids = ["objective.block_mask_id=8192", "model.vocab_size=8320"]
+    out = run(*(part for x in (*ids, "objective.block_mask_rate=1") for part in ("--set", x)))
+    assert "<8192>" in out
+
+
+def test_published_rows(run):
+    options = ["objective.published=true", "objective.published_length=40"]
+    out = run(*(part for option in options for part in ("--set", option)))
+    assert {line.split()[1] for line in out.split("\n") if line.startswith("==")} == {
+        "span:",
+        "sentence:",
+        "document:",
+    }

@@ -61,12 +61,12 @@ class Corruptor:
           seed: of all draws.
 
         Raises:
-          UserError: something is to be hidden and no id stands for it.
+          UserError: something is to be hidden and no id stands for it, or an id of text does.
         """
         self._config, self._special = config, special
         self._sentence_ends, self._length, self._seed = sentence_ends, length, seed
         self._lengths = SpanLengths.poisson(config.mean_span_length, config.max_span_length)
-        self._block_id = block_id(config, special)
+        self._block_id = block_id(config, special, len(sentence_ends))
 
     def build(
         self, pieces: Pieces, stored: np.ndarray, epochs: np.ndarray, rows: np.ndarray

@@ -17,12 +17,25 @@ from glm_jax.special_tokens import SpecialTokens
 REACH = 3
 
 
-def block_id(config: ObjectiveConfig, special: SpecialTokens) -> int:
+def block_id(config: ObjectiveConfig, special: SpecialTokens, vocab_size: int) -> int:
     """The id of [dBLOCK]; -1 where nothing is hidden.
 
+    Args:
+      config: may give the id.
+      special: may have it.
+      vocab_size: of the tokenizer; ids from there on are in no text.
+
     Raises:
-      UserError: something is to be hidden, and neither config nor vocabulary has an id for it.
+      UserError: something is to be hidden and neither config nor vocabulary has an id for it, or
+        an id that the config gives stands for a piece of text.
     """
+    for name in ("block_mask_id", "sentinel_id"):
+        given = getattr(config, name)
+        if given is not None and given < vocab_size and given != special.block:
+            raise UserError(
+                f"objective.{name} must be an id that text does not have, {vocab_size} (the "
+                f"tokenizer's size) or more; got {given}"
+            )
     name = "block_mask_rate" if config.block_mask_rate else "context_mask_ratio"
     if not getattr(config, name):
         return -1

@@ -53,7 +53,8 @@ class PublishedRowBuilder:
         self._documents, self._length, self._seed = documents, data.sequence_length, seed
         self._offsets = np.asarray(documents.offsets)
         special = store.special
-        self._rules = Rules(objective, special, block_id(objective, special), store.sentence_ends)
+        hidden_id = block_id(objective, special, store.vocab_size)
+        self._rules = Rules(objective, special, hidden_id, store.sentence_ends)
         self._weights = {
             SPAN: objective.span_weight,
             SENTENCE: objective.sentence_weight,

@@ -87,9 +87,13 @@ def test_context_does_not_reach_into_the_next_text():
 def test_the_id_of_dblock():
     off, on = ObjectiveConfig(), ObjectiveConfig(block_mask_rate=0.1)
     own = dataclasses.replace(SPECIAL, block=10)
-    assert block_id(off, own) == -1
-    assert block_id(on, own) == 10
-    assert block_id(dataclasses.replace(on, block_mask_id=11), own) == 11
-    assert block_id(ObjectiveConfig(context_mask_ratio=0.1, block_mask_id=11), SPECIAL) == 11
+    assert block_id(off, own, 50) == -1
+    assert block_id(on, own, 50) == 10
+    assert block_id(dataclasses.replace(on, block_mask_id=10), own, 50) == 10
+    assert block_id(dataclasses.replace(on, block_mask_id=50), own, 50) == 50
+    assert block_id(ObjectiveConfig(context_mask_ratio=0.1, block_mask_id=51), SPECIAL, 50) == 51
     with pytest.raises(UserError, match=r"objective\.block_mask_rate=0\.1 needs .*dBLOCK.*lacks"):
-        block_id(on, SPECIAL)
+        block_id(on, SPECIAL, 50)
+    for name in ("block_mask_id", "sentinel_id"):
+        with pytest.raises(UserError, match=rf"objective\.{name} must be an id that text does not"):
+            block_id(dataclasses.replace(on, **{name: 49}), own, 50)

@@ -27,9 +27,9 @@ EVERY_OPTION = {
     "short_sequence_rate": 0.5,
     "block_mask_rate": 0.2,
     "context_mask_ratio": 0.1,
-    "block_mask_id": 10,
+    "block_mask_id": 500,
     "random_position": True,
-    "sentinel_id": 400,
+    "sentinel_id": 510,
 }
 
 
@@ -126,7 +126,7 @@ def test_equal_to_one_text_at_a_time(kind, mean, length):
 
 
 @pytest.mark.parametrize("kind", [SPAN, SENTENCE, DOCUMENT])
-@pytest.mark.parametrize("options", [{"task_masks": False}, {"sentinel_id": 400}])
+@pytest.mark.parametrize("options", [{"task_masks": False}, {"sentinel_id": 500}])
 def test_masks_and_start_tokens(kind, options):
     config = dataclasses.replace(CONFIG, document_prefix_rate=0.0, **options)
     rng = np.random.default_rng(8)
