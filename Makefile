@@ -12,15 +12,16 @@ READY := $(VENV)/.ready
 # Slices that the configs of real runs are planned for.
 PLANS = glm_large_v5e:v5e:4x4 glm_10b_v5p:v5p:4x4x8 chatglm2_6b_v5e:v5e:8x8
 
-.PHONY: demo test nightly lint types format benchmarks plan-all clean help
+.PHONY: demo test faults nightly lint types format benchmarks plan-all clean help
 
 help:
 	@echo "make demo        train a small GLM on the bundled text and fill blanks (minutes, CPU)"
 	@echo "make test        all tests"
-	@echo "make nightly     the tests that take too long for every change"
+	@echo "make faults      kill training at 20 random moments; it must end bit-equal"
+	@echo "make nightly     the tests that take too long for every change, 100 kills among them"
 	@echo "make lint types  ruff and mypy, as CI runs them"
 	@echo "make format      rewrite the code in the house's format"
-	@echo "make benchmarks  throughput of corruption, training step and import, one JSON line each"
+	@echo "make benchmarks  throughput of corruption, data pipeline, training step and import, one JSON line each"
 	@echo "make plan-all    compile the configs of real runs for their TPUs (minutes each, no TPU needed)"
 
 $(READY): setup.cfg pyproject.toml constraints.txt
@@ -38,6 +39,9 @@ demo: $(READY)
 test: $(READY)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
+faults: $(READY)
+	@GLM_JAX_KILLS=20 $(BIN)/python -m pytest -s tests/test_faults.py -k random_moments
+
 nightly: $(READY)
 	@$(BIN)/python -m pytest -n 2 -m nightly
 
@@ -53,7 +57,7 @@ format: $(READY)
 	@$(BIN)/ruff format .
 
 benchmarks: $(READY)
-	@for name in import_time corruption train_step; do $(BIN)/python benchmarks/$$name.py; done
+	@for name in import_time corruption pipeline train_step; do $(BIN)/python benchmarks/$$name.py; done
 
 plan-all: $(READY)
 	@for plan in $(PLANS); do \

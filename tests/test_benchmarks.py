@@ -120,3 +120,16 @@ def test_the_median_leaves_out_the_first_call(load, monkeypatch):
     clock = iter([0, 100, 0, 1, 0, 5, 0, 3])
     monkeypatch.setattr(accelerator.time, "perf_counter", lambda: next(clock))
     assert accelerator.median_seconds(lambda: None, 3) == 3
+
+
+def test_the_pipeline_counts_the_tokens_of_its_text(load, capsys):
+    shape = arguments(megabytes=0.05, length=64, batch_size=4, rounds=1)
+    load("pipeline", *shape).main()
+    said = last_line(capsys)
+    # The text is cut at the end of a document.
+    assert 50_000 <= said["bytes"] < 200_000
+    # A piece of this vocabulary is 3 to 4 bytes long.
+    assert 2 < said["bytes"] / said["tokens"] < 6
+    assert said["shape"] == [4, 64]
+    slower = min(said["store_tokens_per_second"], said["stream_tokens_per_second"])
+    assert 0 < said["tokens_per_second"] < slower

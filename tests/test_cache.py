@@ -40,6 +40,19 @@ def test_describe(tmp_path):
     )
 
 
+def test_the_stores_of_a_mixture(tmp_path, monkeypatch, capsys):
+    (tmp_path / "config.py").write_text(CONFIG)
+    (tmp_path / "a.txt").write_text("\n\n".join(f"text {n}" for n in range(40)))
+    write_store(tmp_path / "stores" / "there")
+    mixture = f"data.mixture=there=bundled@1, new={tmp_path}/a.txt@1"
+    overrides = ["--set", mixture, "--set", f"data.store={tmp_path}/stores"]
+    monkeypatch.setattr(sys, "argv", ["cache", "--config", str(tmp_path / "config.py"), *overrides])
+    cache.main()
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"there: there already: {tmp_path}/stores/there, train 2 documents")
+    assert second.startswith(f"new: built: {tmp_path}/stores/new, train ")
+
+
 @pytest.mark.processes
 def test_says_that_a_store_is_there(tmp_path):
     write_store(tmp_path / "store")

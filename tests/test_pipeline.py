@@ -1,5 +1,7 @@
 """Tests of glm_jax.pipeline."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -61,8 +63,8 @@ def test_a_store_of_another_tokenizer_is_refused(tmp_path):
         pipeline.open_stores(apply_overrides(Config(), overrides))
 
 
-@pytest.mark.tensorflow
-def test_a_missing_store_is_built(tmp_path, monkeypatch):
+def test_a_missing_store_is_built_without_tensorflow(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)  # importing it would raise
     monkeypatch.setenv("GLM_JAX_CACHE", str(tmp_path / "cache"))
     (tmp_path / "text.txt").write_text("A line of text, and another.\n\n" * 40, encoding="utf-8")
     config = apply_overrides(Config(), [f"data.source={tmp_path}/*.txt", *SIZE])
@@ -75,3 +77,43 @@ def test_a_missing_corpus_is_one_sentence(tmp_path):
     config = apply_overrides(Config(), [f"data.source={tmp_path}/none/*.txt"])
     with pytest.raises(ValueError, match=r"no file matches data.source='.*none/\*.txt'"):
         pipeline.batches(config)
+
+
+def test_a_mixture_of_files(tmp_path, monkeypatch):
+    monkeypatch.setenv("GLM_JAX_CACHE", str(tmp_path / "cache"))
+    for name, line in (("wiki", "The light was good."), ("books", "天地玄黄，宇宙洪荒。")):
+        (tmp_path / f"{name}.txt").write_text("\n\n".join(f"{line} {n}" for n in range(60)))
+    files = {name: tmp_path / f"{name}.txt" for name in ("wiki", "books")}
+    mixture = f"data.mixture=wiki={files['wiki']}@3, books={files['books']}@1"
+    config = apply_overrides(Config(), [mixture, *SIZE])
+    stream = pipeline.batches(config)
+    whole = [next(stream) for _ in range(4)]
+    stream.close()
+    counted = stream.statistics
+    assert (counted["rows/wiki"], counted["rows/books"], counted["rows"]) == (12, 4, 16)
+    assert len(list((tmp_path / "cache" / "stores").iterdir())) == 2
+    # Each source's rows are its own: Chinese characters only in those of the books.
+    tokenizer = load_tokenizer("bundled")
+    chinese = ["天" in tokenizer.decode(row) for batch in whole for row in batch.tokens.tolist()]
+    assert sum(chinese) == 4
+    hosts = [pipeline.batches(config, shard_index=host, num_shards=2) for host in range(2)]
+    joined = np.concatenate([next(host).tokens for host in hosts])
+    np.testing.assert_array_equal(joined, whole[0].tokens)
+    for host in hosts:
+        host.close()
+
+
+def test_the_rows_of_a_source_do_not_depend_on_the_other(tmp_path):
+    for name in ("a", "b"):
+        make_store(tmp_path / name)
+    base = ["data.store=" + str(tmp_path), *SIZE]
+    (tmp_path / "x.txt").write_text("x")
+    two = f"data.mixture=a={tmp_path}/x.txt@1, b={tmp_path}/x.txt@1"
+    alone = pipeline.rows(apply_overrides(Config(), [two.partition(",")[0], *base]))
+    mixed = pipeline.rows(apply_overrides(Config(), [two, *base]))
+    epochs, rows = np.zeros(4, int), np.arange(4)
+    first, second = (builder.build(epochs, rows)[0] for builder in mixed.builders)
+    same = alone.builders[0].build(epochs, rows)[0]
+    np.testing.assert_array_equal(first.tokens, same.tokens)
+    # Both stores hold the same text; their draws differ.
+    assert (first.tokens != second.tokens).any()
