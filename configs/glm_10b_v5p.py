@@ -4,7 +4,7 @@
         --set 'data.source=text/*.jsonl' --set data.tokenizer=tokenizer.model
 
 Rates, learning rate, decay and schedule of THUDM/GLM's `config/ds_block_10B.sh`, in rows of 1024
-places; its block masking and cropped rows are not there yet.
+places; `configs/published/glm_10b.py` has its hidden tokens and short texts too.
 
     python -m glm_jax.plan --config configs/glm_10b_v5p.py --topology v5p:4x4x8
 

@@ -1,4 +1,7 @@
-"""The objective of each row, drawn at its rate."""
+"""The objective of each row, drawn at its rate; rows against the laws of the published ones."""
+
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,8 +11,10 @@ from glm_jax.batch import CAUSAL, DOCUMENT, SENTENCE, SPAN
 from glm_jax.config import ObjectiveConfig
 from glm_jax.corruption.corruptor import Corruptor
 from glm_jax.corruption.draws import Draws
+from glm_jax.corruption.plan import Pieces
 from glm_jax.special_tokens import SpecialTokens
 
+STATS = Path(__file__).parents[1] / "golden" / "glm" / "stats"
 SPECIAL = SpecialTokens(mask=3, gmask=4, smask=5, start=6, end=7, cls=8, eos=9, pad=1)
 
 
@@ -47,3 +52,45 @@ def test_causal_rows_take_their_share():
 )
 def test_one_objective_only(rates, kind):
     assert set(kinds(**rates).tolist()) == {kind}
+
+
+def test_laws_that_published_rows_have_too():
+    """Length of spans, order in part B, hidden inputs: texts of 512 tokens, one a row."""
+    rows, size = 3000, 510
+    config = ObjectiveConfig(block_mask_rate=0.1, block_mask_id=100)
+    ends = np.ones(rows, bool)
+    pieces = Pieces(np.ones(rows, np.int64), np.zeros(rows, np.int64), size * ends, ends, ends)
+    corruptor = Corruptor(config, SPECIAL, np.zeros(100, bool), 640, 0)
+    stored = np.arange(size) % 80 + 20
+    fields, _ = corruptor.build(pieces, stored, np.zeros(rows, np.int64), np.arange(rows))
+    first = fields["block_positions"] == 1
+    row, place = np.nonzero(first)
+    inside = fields["loss_weights"] > 0
+    # A span's places reach up to the next one's, and to the end of part B in each row.
+    same_row = np.append(row[1:] == row[:-1], False)
+    used = (fields["attend_end"] > 0).sum(axis=1)
+    length = np.where(same_row, np.append(place[1:], 0), used[row]) - place - 1
+
+    golden = json.loads((STATS / "span_full.json").read_text())["modes"]["bert"]
+    theirs = golden["span_length"]["histogram"]
+    table = np.zeros((2, 40))
+    for value, count in theirs.items():
+        table[0, int(value)] = count
+    table[1] = np.bincount(length, minlength=40)
+    common = table[1] >= 5
+    table = np.column_stack([table[:, common], table[:, ~common].sum(axis=1)])
+    assert stats.chi2_contingency(table).pvalue > 1e-4
+
+    mask = fields["positions"][row, place]
+    spans = np.bincount(row)
+    begin = np.append(0, np.cumsum(spans)[:-1])
+    leftmost = mask[begin] == np.minimum.reduceat(mask, begin)
+    expected = (1 / spans).mean()
+    assert abs(leftmost.mean() - expected) < 5 * np.sqrt(expected / rows)
+    assert abs(expected - golden["expected_leftmost_first_if_uniform"]) < 0.002
+
+    inputs = inside & (fields["block_positions"] > 1)
+    hidden = (fields["tokens"][inputs] == 100).mean()
+    mixture = json.loads((STATS / "mixture_10B.json").read_text())["modes"]["bert"]
+    error = np.sqrt(0.09 / inputs.sum())
+    assert abs(hidden - mixture["dblock_fraction_of_masked_tokens"]) < 5 * 1.2 * error

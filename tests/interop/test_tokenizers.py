@@ -145,4 +145,12 @@ def test_model_without_control_symbols(tmp_path):
     with pytest.raises(UserError, match=r"control symbols \[MASK\], .*user-defined"):
         Tokenizer(small_model(user_defined_symbols=names, pad_id=3))
     special = Tokenizer(small_model(control_symbols=names, pad_id=3)).special
-    assert (special.eos, special.pad) == (2, 3)
+    assert (special.eos, special.pad, special.block) == (2, 3, None)
+
+
+def test_a_model_may_have_dblock():
+    names = [SPELLINGS[role] for role in ("cls", "mask", "gmask", "smask", "start", "end", "block")]
+    tokenizer = Tokenizer(small_model(control_symbols=names, pad_id=3))
+    block = tokenizer.special.block
+    assert tokenizer.encode("[dBLOCK]", allow_special=True) == [block]
+    assert tokenizer.decode([block]) == "[dBLOCK]"
