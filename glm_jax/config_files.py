@@ -24,6 +24,9 @@ from typing import Any
 from glm_jax.config import Config, field_types
 from glm_jax.errors import UserError, did_you_mean
 
+# What a slip in a config file raises: a name or an argument that is not there, a missing bracket.
+_MISTAKES = (SyntaxError, NameError, ImportError, AttributeError, TypeError)
+
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     """Runs a config file and applies overrides.
@@ -36,17 +39,20 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
       The validated Config.
 
     Raises:
-      ValueError: no such file, no `get_config` in it, an unknown name (with the nearest one), a
-        value of the wrong type or outside what is allowed.
+      ValueError: no such file, no `get_config` in it, a slip in it, an unknown name (with the
+        nearest one), a value of the wrong type or outside what is allowed.
     """
     path = Path(path)
     if not path.is_file():
         near = sorted(str(p) for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
         raise UserError(f"no config file {str(path)!r}{did_you_mean(str(path), near)}")
-    get_config = runpy.run_path(str(path)).get("get_config")
-    if get_config is None:
-        raise UserError(f"{path} defines no get_config()")
-    config = get_config()
+    try:
+        get_config = runpy.run_path(str(path)).get("get_config")
+        if get_config is None:
+            raise UserError(f"{path} defines no get_config()")
+        config = get_config()
+    except _MISTAKES as error:
+        raise UserError(f"{path} cannot be used: {type(error).__name__}: {error}") from error
     if not isinstance(config, Config):
         raise UserError(
             f"get_config() of {path} must return a glm_jax.config.Config; "

@@ -87,6 +87,14 @@ class TrainConfig:
         sample come at the end all the same).
       eval_batches: batches of the split "eval" in one evaluation.
       keep_checkpoints: how many of the newest checkpoints stay.
+      keep_best: how many of the best by `best_metric` stay beside them.
+      best_metric: a name in metrics.jsonl, the lower the better; only checkpoints of a step that
+        has it are compared, so that "eval/loss" wants an evaluation where a checkpoint is.
+      verify_checkpoints: compare a checkpoint's files with their checksums before it is read, and
+        read them twice for that.
+      tensorboard: write the rows of metrics.jsonl to WORKDIR/tensorboard too.
+      wandb: a project of Weights & Biases that gets them too; WANDB_MODE=offline keeps them in
+        WORKDIR/wandb. None: nothing is sent.
     """
 
     num_steps: int = 1000
@@ -102,12 +110,32 @@ class TrainConfig:
     checkpoint_every: int = 200
     keep_checkpoints: int = 2
     sample_every: int = 0
+    keep_best: int = 0
+    best_metric: str = "eval/loss"
+    verify_checkpoints: bool = True
+    tensorboard: bool = False
+    wandb: str | None = None
 
     def __post_init__(self):
         for name in ("num_steps", "accumulation_steps", "eval_batches", "keep_checkpoints"):
             check(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "at least 1")
-        for name in ("seed", "log_every", "eval_every", "checkpoint_every", "sample_every"):
+        counts = (
+            "seed",
+            "log_every",
+            "eval_every",
+            "checkpoint_every",
+            "sample_every",
+            "keep_best",
+        )
+        for name in counts:
             check(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "at least 0")
+        check(
+            self.best_metric.startswith(("loss", "eval/")),
+            "train.best_metric",
+            self.best_metric,
+            "'loss', 'eval/loss' or one of these by objective, such as 'eval/loss/span'",
+        )
+        check(self.wandb != "", "train.wandb", self.wandb, "the name of a project, or None")
         check_choice("train.loss_reduction", self.loss_reduction, ["token_mean", "objective_mean"])
         check_choice("train.cross_entropy", self.cross_entropy, CROSS_ENTROPIES)
         check(

@@ -5,11 +5,13 @@ import os
 from pathlib import Path
 
 from glm_jax import cli
+from glm_jax.errors import UserError
 
 _STATUS = """exit status:
   0    done, or there was nothing left to do
   1    the loss is no longer finite (the last good checkpoint stays), or a bug (with a traceback)
   2    a mistake in the config or the workdir; nothing is written
+  3    the disk is full, read-only or broken; the last good checkpoint stays
   143  stopped by SIGTERM, 130 by SIGINT, with a checkpoint saved; a second signal ends at once
 
 The same command goes on where a stopped or killed run left off, to the same result."""
@@ -30,7 +32,28 @@ def main() -> int:
         metavar="DIR",
         help="where checkpoints, metrics.jsonl, loss.png and samples.txt go; made if missing",
     )
+    parser.add_argument(
+        "--resume_step",
+        type=int,
+        metavar="N",
+        help="go on from the checkpoint of step N; those after it are moved to DIR/rewound "
+        "(give it once: the same command would go back again)",
+    )
+    parser.add_argument(
+        "--skip_batches",
+        type=int,
+        default=0,
+        metavar="COUNT",
+        help="with --resume_step: leave out the next COUNT batches, recorded for later resumes",
+    )
+    parser.add_argument(
+        "--profile",
+        metavar="FIRST:COUNT",
+        help="trace COUNT steps from step FIRST into DIR/profile",
+    )
     args = parser.parse_args()
+    if args.skip_batches and args.resume_step is None:
+        raise UserError("--skip_batches goes with --resume_step, the checkpoint before the batches")
     config = cli.config_from(args)
 
     import jax
@@ -39,8 +62,12 @@ def main() -> int:
     from glm_jax.interop.tokenizers import load_tokenizer
     from glm_jax.sharding import make_mesh
     from glm_jax.training.loop import train
+    from glm_jax.training.profiling import ProfiledSteps
+    from glm_jax.training.rewind import Rewind
     from glm_jax.training.start import starting_point
 
+    profile = ProfiledSteps.parse(args.profile) if args.profile else None
+    rewind = None if args.resume_step is None else Rewind(args.resume_step, args.skip_batches)
     if jax.default_backend() != "cpu":
         keep_compilations()
     tokenizer = load_tokenizer(config.data.tokenizer)
@@ -49,7 +76,7 @@ def main() -> int:
     def batches(split: str, shard_index: int, num_shards: int) -> pipeline.RowStream:
         return pipeline.batches(config, split, shard_index, num_shards)
 
-    return train(config, args.workdir, batches, tokenizer, params)
+    return train(config, args.workdir, batches, tokenizer, params, rewind, profile)
 
 
 def keep_compilations() -> None:

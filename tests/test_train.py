@@ -124,7 +124,8 @@ def wait_for_step(process, workdir, step, limit=120):
 
 
 def same(row):
-    return {name: value for name, value in row.items() if name != "tokens_per_second"}
+    times = ("tokens_per_second", "time/")
+    return {name: value for name, value in row.items() if not name.startswith(times)}
 
 
 def assert_ended_alike(workdir, whole):

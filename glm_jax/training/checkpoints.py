@@ -4,27 +4,40 @@
                            /optimizer    moments and counters
                            /data         step and position of the row stream
                            /_CHECKPOINT_METADATA   with the config, so that a step can be moved
+                           /manifest.json          checksums, written last
 
-A step directory appears under its name only when it is complete; what a killed process leaves
-behind has another name and is removed by the next run.
+A step counts when it is complete. What a killed process leaves behind has another name, or no
+manifest, and is not taken; a step whose files are not what was saved gives way to the one before.
 """
 
-import dataclasses
 import logging
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 from orbax.checkpoint import v1 as ocp
 
 from glm_jax.config import Config, MeshConfig, ModelConfig, from_dict, to_dict, to_json
 from glm_jax.errors import UserError
 from glm_jax.interop.directories import replaced_directory
-from glm_jax.models.params import abstract_params, is_stacked, stack_layers, unstack_layers
+from glm_jax.models.params import abstract_params, is_stacked
 from glm_jax.models.transformer import uses_scan
 from glm_jax.sharding import make_mesh
+from glm_jax.training.checksums import damage, size_of, write_manifest
+from glm_jax.training.disk import DiskTrouble, disk_trouble, probe
+from glm_jax.training.layouts import convert_layers, own_copy, with_layout
+from glm_jax.training.retention import (
+    remove_left_overs,
+    remove_others,
+    saved_steps,
+    set_aside,
+    unfinished_steps,
+)
 from glm_jax.training.state import (
     TrainState,
     abstract_state,
@@ -33,6 +46,8 @@ from glm_jax.training.state import (
 )
 
 _LOG = logging.getLogger(__name__)
+# Checking that many bytes takes seconds: said before it begins.
+_WORTH_SAYING = 1 << 30
 
 
 class Checkpoints:
@@ -49,69 +64,122 @@ class Checkpoints:
         self._directory = Path(directory).absolute()
         self._config = config
         self._mesh = mesh
-        self._opened: Any = None
-
-    def _open(self) -> Any:
-        if self._opened is None:
-            training = ocp.training
-            keep = self._config.train.keep_checkpoints
-            self._opened = training.Checkpointer(
-                self._directory,
-                save_decision_policy=training.save_decision_policies.FixedIntervalPolicy(1),
-                preservation_policy=training.preservation_policies.LatestN(keep),
-                cleanup_tmp_directories=True,
-            )
-        return self._opened
+        self._writes = jax.process_index() == 0
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._saving: tuple[int, Future[None]] | None = None
 
     def steps(self) -> list[int]:
         """Complete steps, ascending."""
         return saved_steps(self._directory)
 
-    def save(self, state: TrainState, stream_state: bytes) -> None:
+    def save(
+        self, state: TrainState, stream_state: bytes, metrics: Mapping[str, float] | None = None
+    ) -> None:
         """Starts to save a state and returns before it is written; `state` may be donated at once.
 
         Args:
           state: saved under its own step.
           stream_state: `RowStream.get_state()` after the step's batch.
+          metrics: of the step, for `train.keep_best`.
+
+        Raises:
+          DiskTrouble: this save, or the one before, cannot be written; older steps stay.
         """
+        self.wait()
         step = int(state.step)
+        try:
+            if self._writes:
+                probe(self._directory)
+        except OSError as error:
+            raise self._not_written(step, error) from error
         items = own_copy({"params": state.params, "optimizer": opt_state_to_dict(state.opt_state)})
         items["data"] = {"step": step, "stream": stream_state.hex()}
-        about = {"config": to_dict(self._config), "stacked": uses_scan(self._config.model)}
-        self._open().save_checkpointables_async(step, items, force=True, custom_metadata=about)
+        about = {
+            "config": to_dict(self._config),
+            "stacked": uses_scan(self._config.model),
+            "manifest": True,
+        }
+        response = ocp.save_checkpointables_async(
+            self._directory / str(step), items, custom_metadata=about
+        )
+        self._saving = step, self._pool.submit(self._finish, response, step, metrics or {})
 
-    def restore(self) -> tuple[TrainState, bytes] | None:
-        """Restores the newest step that can be read, on the mesh.
+    def _finish(self, response: Any, step: int, metrics: Mapping[str, float]) -> None:
+        response.result()
+        if self._writes:
+            write_manifest(self._directory / str(step), metrics)
+            remove_others(self._directory, self._config.train)
 
-        Steps that cannot be read are left under the name damaged-STEP if an older one can.
+    def restore(self, step: int | None = None) -> tuple[TrainState, bytes] | None:
+        """Restores the newest step that can be read, or one of them, on the mesh.
+
+        Steps that cannot be read are left under the name damaged-STEP if an older one can, those
+        that were not finished under unfinished-STEP.
+
+        Args:
+          step: one of `steps()`; None: the newest that is whole.
 
         Returns:
           The state and the row stream's state; None where nothing was saved yet.
 
         Raises:
-          ValueError: there are checkpoints, but none can be read.
+          ValueError: there are checkpoints, but none can be read, or not that one.
         """
+        if self._writes:
+            self._clear()
         damaged: list[int] = []
-        for step in reversed(self.steps()):
-            try:
-                restored = self._restore(step)
-            except Exception as error:
-                _LOG.warning("checkpoint %d cannot be read: %s", step, _first_line(error))
-                damaged.append(step)
+        for candidate in reversed(self.steps()) if step is None else [step]:
+            restored, trouble = None, self._damage(candidate)
+            if trouble is None:
+                try:
+                    restored = self._restore(candidate)
+                except Exception as error:
+                    trouble = _first_line(error)
+            if restored is None:
+                _LOG.warning("checkpoint %d cannot be read: %s", candidate, trouble)
+                damaged.append(candidate)
                 continue
-            self._set_aside(damaged)
+            if self._writes:
+                for one in damaged:
+                    set_aside(self._directory, one, "damaged")
             return restored
         if damaged:
-            raise UserError(f"none of the checkpoints {damaged} in {self._directory} can be read")
+            raise UserError(
+                f"none of the checkpoints {damaged} in {str(self._directory)!r} can be read"
+            )
         return None
 
+    def _clear(self) -> None:
+        remove_left_overs(self._directory)
+        for step in unfinished_steps(self._directory):
+            aside = set_aside(self._directory, step, "unfinished")
+            _LOG.warning("checkpoint %d was not finished; it is now %s", step, aside.name)
+
+    def _damage(self, step: int) -> str | None:
+        """What is wrong with a step, by its checksums; all hosts get the first one's answer."""
+        trouble = None
+        if self._writes and self._config.train.verify_checkpoints:
+            size = size_of(self._directory / str(step))
+            if size > _WORTH_SAYING:
+                print(
+                    f"checking {size / 2**30:.1f} GiB of checkpoint {step} "
+                    "(train.verify_checkpoints=False reads them once only) ...",
+                    flush=True,
+                )
+            trouble = damage(self._directory / str(step))
+        if jax.process_count() > 1:
+            from jax.experimental import multihost_utils
+
+            if multihost_utils.broadcast_one_to_all(np.bool_(trouble is not None)):
+                return trouble or "its files are not what was saved"
+        return trouble
+
     def _restore(self, step: int) -> tuple[TrainState, bytes]:
-        checkpointer = self._open()
-        about = checkpointer.checkpointables_metadata(step).custom_metadata
-        saved = _with_layout(self._config, about["stacked"])
-        like = abstract_state(saved, self._mesh)
-        items = checkpointer.load_checkpointables(
-            step,
+        directory = self._directory / str(step)
+        about = ocp.checkpointables_metadata(directory).custom_metadata
+        like = abstract_state(with_layout(self._config, about["stacked"]), self._mesh)
+        items = ocp.load_checkpointables(
+            directory,
             {"params": like.params, "optimizer": opt_state_to_dict(like.opt_state), "data": None},
         )
         state = TrainState(
@@ -122,35 +190,44 @@ class Checkpoints:
         if about["stacked"] != uses_scan(self._config.model):
             wanted = abstract_state(self._config, self._mesh)
             structure = jax.tree.structure(state.params)
-            state = _convert(state, wanted, structure, not about["stacked"])
+            state = convert_layers(state, wanted, structure, not about["stacked"])
         return state, bytes.fromhex(items["data"]["stream"])
 
-    def _set_aside(self, damaged: list[int]) -> None:
-        if not damaged:
-            return
-        # Orbax must not count them among the newest that stay.
-        self.close()
-        if jax.process_index() == 0:
-            for step in damaged:
-                (self._directory / str(step)).rename(self._directory / f"damaged-{step}")
-
     def wait(self) -> None:
-        """Returns when all that was asked for is on disk; raises what went wrong."""
-        if self._opened is not None:
-            self._opened.wait()
+        """Returns when all that was asked for is on disk.
+
+        Raises:
+          DiskTrouble: it could not be written; what is left of it is removed.
+        """
+        if self._saving is None:
+            return
+        step, saving = self._saving
+        self._saving = None
+        try:
+            saving.result()
+        except Exception as error:
+            if disk_trouble(error) is None:
+                raise
+            raise self._not_written(step, error) from error
+
+    def poll(self) -> None:
+        """Raises what `wait` would, if it is known by now."""
+        if self._saving is not None and self._saving[1].done():
+            self.wait()
 
     def close(self) -> None:
-        """Waits, then lets go of the directory."""
-        if self._opened is not None:
-            self._opened.close()
-            self._opened = None
+        """Waits, and ends the thread; a save that failed is only logged."""
+        try:
+            self.wait()
+        except DiskTrouble as error:
+            _LOG.warning("%s", error)
+        self._pool.shutdown()
 
-
-def saved_steps(directory: Path) -> list[int]:
-    """Complete steps in a directory of checkpoints, ascending."""
-    if not directory.is_dir():
-        return []
-    return sorted(int(path.name) for path in directory.iterdir() if path.name.isdecimal())
+    def _not_written(self, step: int, error: Exception) -> DiskTrouble:
+        if self._writes:
+            # Its part of a full disk is free again.
+            remove_left_overs(self._directory)
+        return DiskTrouble(f"checkpoint {step} could not be written: {disk_trouble(error)}")
 
 
 def load_params(
@@ -159,7 +236,7 @@ def load_params(
     mesh: Mesh | None = None,
     step: int | None = None,
 ) -> tuple[Config, Any]:
-    """Loads the parameters alone.
+    """Loads the parameters alone; nothing of the optimizer is read.
 
     Args:
       path: a workdir, or a step directory in its `checkpoints`.
@@ -172,17 +249,20 @@ def load_params(
       The config and the nested dict of parameters.
 
     Raises:
-      ValueError: no checkpoint there, or not of that step.
+      ValueError: no checkpoint there, or not of that step, or its parameters are not what was
+        saved (`train.verify_checkpoints` of the config: whether that is looked at).
     """
     step_directory = _find_step(Path(path).absolute(), step)
     about = ocp.checkpointables_metadata(step_directory).custom_metadata
     config = config or from_dict(about["config"])
+    if config.train.verify_checkpoints and (trouble := damage(step_directory, "params")):
+        raise UserError(f"checkpoint {step_directory.name} cannot be read: {trouble}")
     mesh = mesh or make_mesh(MeshConfig(), jax.devices()[:1])
-    like = abstract_params(_with_layout(config, about["stacked"]).model, mesh)
+    like = abstract_params(with_layout(config, about["stacked"]).model, mesh)
     params = ocp.load_checkpointables(step_directory, {"params": like})["params"]
     if about["stacked"] != uses_scan(config.model):
         wanted = abstract_params(config.model, mesh)
-        params = _convert(params, wanted, jax.tree.structure(params), not about["stacked"])
+        params = convert_layers(params, wanted, jax.tree.structure(params), not about["stacked"])
     return config, params
 
 
@@ -204,9 +284,9 @@ def save_params(path: str | Path, config: ModelConfig, params: Any, tokenizer: A
         (directory / "run.json").write_text(to_json(run), encoding="utf-8")
         if tokenizer is not None:
             tokenizer.save(directory)
-        ocp.save_checkpointables(
-            directory / "checkpoints" / "0", {"params": params}, custom_metadata=about
-        )
+        step = directory / "checkpoints" / "0"
+        ocp.save_checkpointables(step, {"params": params}, custom_metadata=about)
+        write_manifest(step, {})
 
 
 def _holds_only_params(path: Path) -> bool:
@@ -231,45 +311,6 @@ def _find_step(path: Path, step: int | None) -> Path:
     if step is not None and step not in steps:
         raise UserError(f"no checkpoint of step {step} in {str(path)!r}; there are {steps}")
     return directory / str(steps[-1] if step is None else step)
-
-
-def own_copy(tree: Any) -> Any:
-    """A copy that shares no memory with `tree`, where saving would share it.
-
-    On CPU an array's "transfer" to the host is the array's own memory: the writer would read what
-    the next step, to which the state is donated, writes there.
-    """
-    if jax.default_backend() != "cpu":
-        return tree
-    return jax.tree.map(jnp.copy, tree)
-
-
-def _with_layout(config: Config, stacked: bool) -> Config:
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, scan_layers=stacked))
-
-
-def _convert(tree: Any, like: Any, params_structure: Any, stack: bool) -> Any:
-    """Stacks or lists the layers wherever `tree` holds a tree shaped as the parameters.
-
-    Args:
-      tree: parameters, or a state with parameters and moments.
-      like: abstract arrays in the wanted layout, for their shardings.
-      params_structure: tree structure of the parameters in the present layout.
-      stack: whether to stack or to list.
-    """
-
-    def is_params(node: Any) -> bool:
-        return jax.tree.structure(node) == params_structure
-
-    change = stack_layers if stack else unstack_layers
-
-    def convert(tree: Any) -> Any:
-        return jax.tree.map(
-            lambda node: change(node) if is_params(node) else node, tree, is_leaf=is_params
-        )
-
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
-    return jax.jit(convert, out_shardings=shardings)(tree)
 
 
 def _first_line(error: Exception) -> str:

@@ -6,9 +6,10 @@ import threading
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import NamedSharding
 
-from glm_jax.batch import Batch
+from glm_jax.batch import NUM_OBJECTIVES, OBJECTIVES, Batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,7 +19,8 @@ class Fed:
     Attributes:
       batch: [B, T] over all hosts, on the devices.
       stream_state: of the stream after this batch, for a checkpoint after its step.
-      statistics: what the stream counted in this batch alone (this host's rows).
+      statistics: what the stream counted in this batch alone (this host's rows), and
+        `targets/NAME`, how many tokens of them each objective predicts.
     """
 
     batch: Batch
@@ -29,6 +31,13 @@ class Fed:
 def to_devices(batch: Batch, sharding: NamedSharding) -> Batch:
     """The global Batch of which `batch` is this host's share of rows."""
     return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), batch)
+
+
+def count_targets(batch: Batch) -> dict[str, int]:
+    """How many tokens each objective predicts: {"targets/span": 31, "targets/sentence": 0, ..}."""
+    predicted = batch.objective[batch.loss_weights > 0]
+    counts = np.bincount(predicted, minlength=NUM_OBJECTIVES)
+    return {f"targets/{name}": int(counts[group]) for name, group in OBJECTIVES.items()}
 
 
 class Feed:
@@ -53,11 +62,12 @@ class Feed:
         counted: dict[str, int] = dict(self._stream.statistics)
         try:
             while not self._closed.is_set():
-                batch = to_devices(next(self._stream), self._sharding)
+                rows = next(self._stream)
+                batch = to_devices(rows, self._sharding)
                 total = dict(self._stream.statistics)
                 new = {name: total[name] - counted.get(name, 0) for name in total}
                 counted = total
-                self._put(Fed(batch, self._stream.get_state(), new))
+                self._put(Fed(batch, self._stream.get_state(), new | count_targets(rows)))
         except Exception as error:
             self._put(error)
 

@@ -1,15 +1,16 @@
 """The training loop: `train(config, workdir, ...)`.
 
-Order on resuming: 1. the newest checkpoint that can be read (parameters, optimizer, step);
-2. the row stream is set to where it stood after that step; 3. rows of metrics.jsonl after that step
-are removed; 4. dropout needs nothing, its keys are a function of seed and step. So N steps, and k
-steps and a kill and N - k steps, give the same losses and parameters to the last bit.
+Order on resuming: 1. the newest checkpoint that is whole (parameters, optimizer, step), or the one
+of `Rewind`; 2. the row stream is set to where it stood after that step; 3. rows of metrics.jsonl
+after that step are removed; 4. dropout needs nothing, its keys are a function of seed and step. So
+N steps, and k steps and a kill and N - k steps, give the same losses and parameters to the last
+bit.
 """
 
 import math
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +20,33 @@ from tqdm import tqdm
 
 from glm_jax.batch import Batch
 from glm_jax.config import Config
+from glm_jax.errors import UserError
 from glm_jax.sharding import batch_sharding, make_mesh
 from glm_jax.training.checkpoints import Checkpoints
 from glm_jax.training.compiling import compile_train_step
+from glm_jax.training.disk import DiskTrouble, disk_trouble
 from glm_jax.training.evaluation import Evaluator, evaluation_line
 from glm_jax.training.feed import Fed, Feed, to_devices
 from glm_jax.training.interrupts import Interrupts
-from glm_jax.training.metrics import MetricsLog, Throughput, data_shares
+from glm_jax.training.metrics import MetricsLog, data_shares
 from glm_jax.training.optimizer import learning_rate_schedule
+from glm_jax.training.pace import Pace
 from glm_jax.training.plot import plot_losses
+from glm_jax.training.profiling import ProfiledSteps, Profiler
+from glm_jax.training.rewind import (
+    Rewind,
+    SkippingStream,
+    check_rewind,
+    merged,
+    move_later,
+    read_skips,
+    write_skips,
+)
 from glm_jax.training.samples import Sampler, choose_texts
 from glm_jax.training.state import create_state
 from glm_jax.training.step import Metrics
 from glm_jax.training.summary import summary
+from glm_jax.training.tracking import check_trackers, open_trackers
 from glm_jax.training.unigram import target_counts
 from glm_jax.training.workdir import check_config, check_workdir, record_run
 
@@ -43,8 +58,17 @@ class TrainingDiverged(RuntimeError):
     """A loss or a gradient is no longer finite."""
 
 
+DISK_STATUS = 3
+
+
 def train(
-    config: Config, workdir: str | Path, batches: Batches, tokenizer: Any, params: Any = None
+    config: Config,
+    workdir: str | Path,
+    batches: Batches,
+    tokenizer: Any,
+    params: Any = None,
+    rewind: Rewind | None = None,
+    profile: ProfiledSteps | None = None,
 ) -> int:
     """Trains, or goes on with the run in `workdir`.
 
@@ -54,10 +78,12 @@ def train(
       batches: opens the row stream of a split for one host of several.
       tokenizer: of the data; kept in the workdir, and decodes the samples.
       params: what a new run starts from, see `starting_point`; None: drawn.
+      rewind: None to go on from the newest checkpoint.
+      profile: steps to be traced into `workdir/profile`.
 
     Returns:
-      The exit status: 0 done, 1 the loss diverged, 143 or 130 stopped by SIGTERM or SIGINT with a
-      checkpoint saved.
+      The exit status: 0 done, 1 the loss diverged, 3 the disk is full or cannot be written, 143 or
+      130 stopped by SIGTERM or SIGINT with a checkpoint saved.
 
     Raises:
       ValueError: a config that cannot run here, or a workdir of another config; nothing is
@@ -66,24 +92,39 @@ def train(
     workdir = Path(workdir)
     mesh = make_mesh(config.mesh)
     check_config(config, mesh, tokenizer.vocab_size, jax.process_count())
+    check_trackers(config)
     check_workdir(workdir, config)
+    check_rewind(workdir, rewind)
     checkpoints = Checkpoints(workdir / "checkpoints", config, mesh)
-    if checkpoints.steps() and checkpoints.steps()[-1] >= config.train.num_steps:
-        _say(f"{workdir} is finished: it has a checkpoint of step {checkpoints.steps()[-1]}")
+    newest = max(checkpoints.steps(), default=0) if rewind is None else rewind.step
+    if newest >= config.train.num_steps:
+        _say(f"{workdir} is finished: it has a checkpoint of step {newest}")
         return 0
     with ExitStack() as stack:
         stack.callback(checkpoints.close)
-        run = _Run(config, workdir, batches, tokenizer, checkpoints, mesh, stack, params)
+        run = _Run(config, workdir, checkpoints, mesh, stack)
         try:
-            return run.train()
+            run.prepare(batches, tokenizer, params, rewind)
+            return run.train(profile)
         except TrainingDiverged as error:
-            checkpoints.wait()
-            steps = checkpoints.steps()
-            kept = (
-                f"the newest checkpoint is that of step {steps[-1]}" if steps else "none is saved"
-            )
-            print(f"error: {error}; {kept}", file=sys.stderr)
-            return 1
+            with suppress(DiskTrouble):
+                checkpoints.wait()
+            return _ended(str(error), checkpoints, 1)
+        except DiskTrouble as error:
+            return _ended(str(error), checkpoints, DISK_STATUS)
+        except OSError as error:
+            reason = disk_trouble(error)
+            if reason is None:
+                raise
+            where = str(error.filename or workdir)
+            return _ended(f"{where!r} cannot be used: {reason}", checkpoints, DISK_STATUS)
+
+
+def _ended(why: str, checkpoints: Checkpoints, status: int) -> int:
+    steps = checkpoints.steps()
+    kept = f"the newest checkpoint is that of step {steps[-1]}" if steps else "none is saved"
+    print(f"error: {why}; {kept}", file=sys.stderr)
+    return status
 
 
 class _Run:
@@ -96,64 +137,101 @@ class _Run:
         self,
         config: Config,
         workdir: Path,
-        batches: Batches,
-        tokenizer: Any,
         checkpoints: Checkpoints,
         mesh: Mesh,
         stack: ExitStack,
-        params: Any,
     ):
         self.config, self.workdir, self.checkpoints = config, workdir, checkpoints
-        self.mesh = mesh
+        self.mesh, self.stack = mesh, stack
         self.writes = jax.process_index() == 0
+        # The metrics of the step that was logged last, which its checkpoint is compared by.
+        self.measured: tuple[int, dict[str, float]] = (0, {})
+
+    def prepare(self, batches: Batches, tokenizer: Any, params: Any, rewind: Rewind | None) -> None:
+        """Everything before the first step."""
+        config, workdir = self.config, self.workdir
         share = (jax.process_index(), jax.process_count())
-        stream = batches("train", *share)
+        stream = SkippingStream(batches("train", *share), read_skips(workdir))
         held_out = _take(batches("eval", *share), config.train.eval_batches)
         if self.writes:
-            record_run(workdir, config, tokenizer)
-        restored = checkpoints.restore()
-        if restored is None:
-            self.state, start = create_state(config, mesh, params), f"a new run in {workdir}"
-            if params is not None:
-                start += f", with the parameters of {config.train.init_from}"
-        else:
-            self.state, position = restored
-            stream.set_state(position)
-            start = f"goes on after step {int(self.state.step)} of {workdir}"
+            try:
+                record_run(workdir, config, tokenizer)
+            except OSError as error:
+                raise UserError(
+                    f"the workdir {str(workdir)!r} cannot be written: {error.strerror or error}"
+                ) from error
+        stream, start = self._start(stream, params, rewind)
         self.first_step = int(self.state.step)
-        _say(summary(config, mesh, stream.builder.num_rows, start))
-        sharding = batch_sharding(mesh)
+        _say(summary(config, self.mesh, stream.builder.num_rows, start))
+        sharding = batch_sharding(self.mesh)
         self.evaluator = Evaluator(
             config,
-            mesh,
+            self.mesh,
             [to_devices(batch, sharding) for batch in held_out],
             target_counts(workdir / "unigram.npz", lambda: batches("train", 0, 1), config),
         )
         texts = choose_texts(held_out[0], tokenizer.special.end)
         self.sampler = Sampler(config, tokenizer, texts, workdir / "samples.txt", self.first_step)
         self.log = MetricsLog(workdir / "metrics.jsonl", self.first_step, self.writes)
-        stack.callback(self.log.close)
+        self.stack.callback(self.log.close)
+        self.trackers = open_trackers(config, workdir, self.first_step) if self.writes else []
+        for tracker in self.trackers:
+            self.stack.callback(tracker.close)
         self.feed = Feed(stream, sharding)
-        stack.callback(self.feed.close)
-        self.throughput = Throughput()
+        self.stack.callback(self.feed.close)
+        self.pace = Pace(config.data.batch_size * config.data.sequence_length)
 
-    def train(self) -> int:
+    def _start(
+        self, stream: SkippingStream, params: Any, rewind: Rewind | None
+    ) -> tuple[SkippingStream, str]:
+        """Sets the state and the stream; returns the stream and a sentence on where they stand."""
+        restored = self.checkpoints.restore(rewind.step if rewind else None)
+        if restored is None:
+            self.state = create_state(self.config, self.mesh, params)
+            start = f"a new run in {self.workdir}"
+            if params is not None:
+                start += f", with the parameters of {self.config.train.init_from}"
+            return stream, start
+        self.state, position = restored
+        stream.set_state(position)
+        start = f"goes on after step {int(self.state.step)} of {self.workdir}"
+        if rewind is None:
+            return stream, start
+        if rewind.skip_batches:
+            first = int(position)
+            span = (first, first + rewind.skip_batches)
+            spans = merged([*read_skips(self.workdir), span])
+            stream = stream.without(spans)
+            start += f", without batches {span[0]} to {span[1] - 1}"
+            if self.writes:
+                write_skips(self.workdir, spans)
+        moved = move_later(self.workdir, rewind.step) if self.writes else None
+        return stream, start if moved is None else f"{start}; what came after is in {moved}"
+
+    def train(self, profile: ProfiledSteps | None) -> int:
         """Runs the steps that are left; returns the exit status."""
         last = self.config.train.num_steps
         fed = next(self.feed)
         _say("compiling ...")
         train_step = compile_train_step(self.config, self.mesh)
-        self.throughput.restart()
+        profiler = Profiler(profile if self.writes else None, self.workdir / "profile")
+        self.stack.callback(profiler.close)
+        self.pace.restart()
         with Interrupts() as interrupts, self._progress_bar() as bar:
             # A step's metrics are fetched when the next one is under way.
             waiting: tuple[int, Metrics, Fed] | None = None
             for step in range(self.first_step + 1, last + 1):
                 if step > self.first_step + 1:
-                    fed = next(self.feed)
+                    with self.pace.waiting():
+                        fed = next(self.feed)
+                profiler.before(step)
                 self.state, metrics = train_step(self.state, fed.batch)
                 if waiting is not None:
                     self._report(*waiting, bar)
                 waiting = (step, metrics, fed)
+                if traced := profiler.after(step, metrics):
+                    _say(traced)
+                self.checkpoints.poll()
                 stopping = step < last and interrupts.stop_after(step)
                 due = self._due(step, stopping)
                 if due:
@@ -201,20 +279,28 @@ class _Run:
                 f"loss {values['loss']:g}, gradient norm {values['grad_norm']:g} at step {step}, "
                 f"learning rate {values['learning_rate']:g}"
             )
-        data = self.config.data
-        self.throughput.add(data.batch_size * data.sequence_length)
+        self.pace.step_done()
+        self.measured = step, values
         bar.update()
         settings = self.config.train
         if _every(settings.log_every, step) or step == settings.num_steps:
-            values["tokens_per_second"] = rate = self.throughput.take()
+            pace = self.pace.take()
+            rate = pace["tokens_per_second"]
             bar.set_postfix_str(f"loss {values['loss']:.3f}, {rate:,.0f} tokens/s")
-            self.log.write(step, values | data_shares(fed.statistics, data.sequence_length))
+            shares = data_shares(fed.statistics, self.config.data.sequence_length)
+            self._log(step, values | pace | shares)
+
+    def _log(self, step: int, values: dict[str, float]) -> None:
+        self.log.write(step, values)
+        for tracker in self.trackers:
+            tracker.write(step, values)
 
     def _pause_for(self, due: list[str], step: int, fed: Fed) -> None:
-        self.throughput.pause()
+        self.pace.pause()
         if "evaluate" in due:
             values = self.evaluator(self.state.params)
-            self.log.write(step, values)
+            self._log(step, values)
+            self.measured = step, self.measured[1] | values
             _say(evaluation_line(step, values))
             if self.writes:
                 plot_losses(self.workdir / "metrics.jsonl", self.workdir / "loss.png")
@@ -222,7 +308,7 @@ class _Run:
             _say(self.sampler(step, self.state.params))
         if "save" in due:
             self._save(step, fed)
-        self.throughput.resume()
+        self.pace.resume()
 
     def _save(self, step: int, fed: Fed) -> None:
         # The step's metrics are of the parameters before it; those after it must be good too.
@@ -232,7 +318,8 @@ class _Run:
                 learning_rate_schedule(self.config.optimizer, self.config.train.num_steps)(step)
             )
             raise TrainingDiverged(f"loss {loss:g} after step {step}, learning rate {rate:g}")
-        self.checkpoints.save(self.state, fed.stream_state)
+        metrics = {k: v for k, v in self.measured[1].items() if math.isfinite(v)}
+        self.checkpoints.save(self.state, fed.stream_state, metrics)
 
 
 def _take(stream: Any, count: int) -> list[Batch]:

@@ -1,9 +1,9 @@
 """`metrics.jsonl`: one JSON object a line, and none that a resumed run would write again."""
 
+import contextlib
 import json
 import math
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +45,10 @@ class MetricsLog:
         self._file.flush()
 
     def close(self) -> None:
-        """Closes the file."""
+        """Closes the file; each row was written at once, so that nothing is lost here."""
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):
+                self._file.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -64,49 +65,21 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def data_shares(statistics: Mapping[str, int], sequence_length: int) -> dict[str, float]:
-    """What the row stream counted, as shares.
+    """What was counted in some rows, as shares; targets by objective, rows by source of a mixture.
 
-        {"rows": 4, "places_used": 250, "rows_fewer_spans": 1, ..}, 64
-        -> {"data/places_used": 0.977, "data/rows_fewer_spans": 0.25}
+        {"rows": 4, "places_used": 250, "rows_fewer_spans": 1, "targets/span": 31, ..}, 64
+        -> {"data/places_used": 0.977, "data/padding": 0.023, "data/rows_fewer_spans": 0.25,
+            "data/targets/span": 31, ..}
 
     Args:
-      statistics: of `RowStream`, over some rows.
+      statistics: of `Fed`, over some rows.
       sequence_length: T.
     """
     rows = max(statistics["rows"], 1)
+    used = statistics["places_used"] / (rows * sequence_length)
+    targets = {n: v for n, v in statistics.items() if n.startswith(("targets/", "rows/"))}
     return {
-        "data/places_used": statistics["places_used"] / (rows * sequence_length),
+        "data/places_used": used,
+        "data/padding": 1.0 - used,
         "data/rows_fewer_spans": statistics["rows_fewer_spans"] / rows,
-    }
-
-
-class Throughput:
-    """Tokens per second, without the time that evaluations and checkpoints take."""
-
-    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
-        self._clock = clock
-        self.restart()
-
-    def restart(self) -> None:
-        """Forgets what was counted."""
-        self._tokens = 0
-        self._since = self._paused_at = self._clock()
-
-    def add(self, tokens: int) -> None:
-        """Counts the places of a step that is done."""
-        self._tokens += tokens
-
-    def pause(self) -> None:
-        """Stops the clock."""
-        self._paused_at = self._clock()
-
-    def resume(self) -> None:
-        """Starts the clock again after `pause`."""
-        self._since += self._clock() - self._paused_at
-
-    def take(self) -> float:
-        """The rate since it was taken last."""
-        now = self._clock()
-        rate = self._tokens / max(now - self._since, 1e-9)
-        self._tokens, self._since = 0, now
-        return rate
+    } | {f"data/{name}": float(count) for name, count in targets.items() if count}

@@ -21,7 +21,7 @@ from glm_jax.interop.checkpoint import open_directory
 from glm_jax.interop.tokenizers import load_tokenizer
 from glm_jax.models.params import Params, abstract_params, stack_layers, unstack_layers
 from glm_jax.models.transformer import uses_scan
-from glm_jax.training.checkpoints import saved_steps
+from glm_jax.training.retention import saved_steps
 
 # How a model is computed and regularised, not what it is.
 KEPT = (

@@ -20,7 +20,7 @@ from glm_jax.config import Config, differences, from_dict, to_json
 from glm_jax.errors import UserError
 from glm_jax.models.positions import table_rows
 from glm_jax.sharding import place_groups, row_groups
-from glm_jax.training.checkpoints import saved_steps
+from glm_jax.training.retention import saved_steps
 
 # What may differ when a run goes on: how often things happen and where the arrays lie, but nothing
 # that changes what is computed.
@@ -33,14 +33,19 @@ MAY_CHANGE = {
     "model.attention_backend",
     "model.remat",
     "model.scan_layers",
+    "train.best_metric",
     "train.checkpoint_every",
     "train.cross_entropy",
     "train.eval_batches",
     "train.eval_every",
+    "train.keep_best",
     "train.keep_checkpoints",
     "train.loss_chunk",
     "train.log_every",
     "train.sample_every",
+    "train.tensorboard",
+    "train.verify_checkpoints",
+    "train.wandb",
 }
 
 
@@ -70,10 +75,11 @@ def check_config(config: Config, mesh: Mesh, vocab_size: int, num_hosts: int = 1
             f"got {model.vocab_size}"
         )
     table = table_rows(model)
-    if data.sequence_length > table:
+    needed = config.objective.positions_needed(data.sequence_length)
+    if needed > table:
         raise UserError(
             f"data.sequence_length={data.sequence_length} needs model.max_positions="
-            f"{data.sequence_length} for its positions; got {model.max_positions}, "
+            f"{needed} for its positions; got {model.max_positions}, "
             f"a table of {table} rows"
         )
     shards = row_groups(mesh)

@@ -113,6 +113,12 @@ def tiny_config():
     )
 
 
+def change_fields(config, **sections):
+    """change_fields(config, train={"num_steps": 3}) -> a copy with these fields changed."""
+    new = {k: dataclasses.replace(getattr(config, k), **v) for k, v in sections.items()}
+    return dataclasses.replace(config, **new)
+
+
 @pytest.fixture
 def config():
     return tiny_config()
@@ -124,8 +130,7 @@ def change():
 
     def changed(config, name, value):
         section, key = name.split(".")
-        new = dataclasses.replace(getattr(config, section), **{key: value})
-        return dataclasses.replace(config, **{section: new})
+        return change_fields(config, **{section: {key: value}})
 
     return changed
 

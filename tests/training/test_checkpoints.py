@@ -1,5 +1,9 @@
 import dataclasses
+import errno
 import logging
+import os
+import shutil
+import subprocess
 
 import jax
 import jax.numpy as jnp
@@ -9,13 +13,11 @@ import pytest
 from glm_jax.config import to_dict
 from glm_jax.errors import UserError
 from glm_jax.sharding import make_mesh
-from glm_jax.training.checkpoints import (
-    Checkpoints,
-    load_params,
-    own_copy,
-    save_params,
-    saved_steps,
-)
+from glm_jax.training import checkpoints as checkpoints_module
+from glm_jax.training.checkpoints import Checkpoints, load_params, save_params
+from glm_jax.training.disk import DiskTrouble
+from glm_jax.training.layouts import own_copy
+from glm_jax.training.retention import saved_steps
 from glm_jax.training.state import create_state
 
 
@@ -173,3 +175,123 @@ def test_load_params_where_there_are_none(tmp_path, config, mesh, state, step):
         save(tmp_path / "checkpoints", config, mesh, [at(state, 1)])
     with pytest.raises(UserError, match="step 7" if step else "no checkpoint"):
         load_params(tmp_path, step=step)
+
+
+def flip_a_byte(step):
+    """Changes one bit of the parameters' largest file: the formats below do not notice."""
+    file = max((step / "params").rglob("d/*"), key=lambda path: path.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    return file
+
+
+def test_a_flipped_byte_is_refused(tmp_path, config, mesh, state, caplog):
+    save(tmp_path / "checkpoints", config, mesh, [at(state, 1), at(state, 2)])
+    file = flip_a_byte(tmp_path / "checkpoints" / "2")
+    with pytest.raises(UserError, match=rf"checkpoint 2 cannot be read: {file} is not what was"):
+        load_params(tmp_path)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", config, mesh)
+    with caplog.at_level(logging.WARNING):
+        restored, stream = checkpoints.restore()
+    assert (int(restored.step), stream) == (1, b"stream 1")
+    assert str(file) in caplog.text
+    assert checkpoints.steps() == [1]
+    assert (tmp_path / "checkpoints" / "damaged-2").is_dir()
+
+
+def test_checksums_need_not_be_looked_at(tmp_path, config, change, mesh, state):
+    save(tmp_path / "checkpoints", config, mesh, [at(state, 1)])
+    manifest = tmp_path / "checkpoints" / "1" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"sha256": "', '"sha256": "x'))
+    with pytest.raises(UserError, match="checksum differs"):
+        load_params(tmp_path)
+    _, params = load_params(tmp_path, change(config, "train.verify_checkpoints", False))
+    jax.tree.map(np.testing.assert_array_equal, params, state.params)
+
+
+def test_one_step_that_is_asked_for(tmp_path, config, mesh, state):
+    save(tmp_path / "c", config, mesh, [at(state, 1), at(state, 2)])
+    restored, stream = Checkpoints(tmp_path / "c", config, mesh).restore(1)
+    assert (int(restored.step), stream) == (1, b"stream 1")
+    assert saved_steps(tmp_path / "c") == [1, 2]
+    flip_a_byte(tmp_path / "c" / "1")
+    with pytest.raises(UserError, match=r"none of the checkpoints \[1\]"):
+        Checkpoints(tmp_path / "c", config, mesh).restore(1)
+
+
+def test_a_step_whose_manifest_was_not_written_is_not_taken(tmp_path, config, mesh, state, caplog):
+    """A kill between the last file and the manifest; the next complete step removes it."""
+    save(tmp_path / "c", config, mesh, [at(state, 1), at(state, 2)])
+    (tmp_path / "c" / "2" / "manifest.json").unlink()
+    checkpoints = Checkpoints(tmp_path / "c", config, mesh)
+    assert checkpoints.steps() == [1]
+    restored, _ = checkpoints.restore()
+    assert int(restored.step) == 1
+    assert "checkpoint 2 was not finished" in caplog.text
+    assert (tmp_path / "c" / "unfinished-2").is_dir()
+    checkpoints.save(at(state, 2), b"")
+    checkpoints.close()
+    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["1", "2"]
+
+
+def test_parameters_alone_need_no_optimizer(tmp_path, config, mesh, state):
+    save(tmp_path / "checkpoints", config, mesh, [at(state, 1)])
+    shutil.rmtree(tmp_path / "checkpoints" / "1" / "optimizer")
+    _, params = load_params(tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, params, state.params)
+
+
+def test_the_best_stay_beside_the_newest(tmp_path, config, change, mesh, state):
+    config = change(change(config, "train.keep_best", 1), "train.keep_checkpoints", 1)
+    checkpoints = Checkpoints(tmp_path / "c", config, mesh)
+    for step, loss in ((1, 4.0), (2, 3.0), (3, 3.5), (4, None)):
+        checkpoints.save(at(state, step), b"", {} if loss is None else {"eval/loss": loss})
+    checkpoints.close()
+    assert saved_steps(tmp_path / "c") == [2, 4]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_save_that_fails_leaves_the_older_step(
+    tmp_path, config, mesh, state, monkeypatch, number
+):
+    save(tmp_path / "c", config, mesh, [at(state, 1)])
+
+    def fail(directory, metrics):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(checkpoints_module, "write_manifest", fail)
+    checkpoints = Checkpoints(tmp_path / "c", config, mesh)
+    checkpoints.save(at(state, 2), b"")
+    with pytest.raises(DiskTrouble, match=f"checkpoint 2 .*: {os.strerror(number)}"):
+        checkpoints.wait()
+    checkpoints.close()
+    restored, _ = Checkpoints(tmp_path / "c", config, mesh).restore()
+    assert int(restored.step) == 1
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 512 KiB, where this process may mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    options = ["-t", "tmpfs", "-o", "size=512k", "tmpfs", str(disk)]
+    if subprocess.run(["mount", *options], capture_output=True).returncode:
+        pytest.skip("needs the right to mount a disk")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_disk_that_is_full_and_one_that_is_read_only(small_disk, config, change, mesh, state):
+    save(small_disk / "c", config, mesh, [at(state, 1)])
+    (small_disk / "filler").write_bytes(bytes(shutil.disk_usage(small_disk).free - 48 * 1024))
+    checkpoints = Checkpoints(small_disk / "c", config, mesh)
+    with pytest.raises(DiskTrouble, match=r"checkpoint 2 .*: No space left on device"):  # noqa: PT012
+        checkpoints.save(at(state, 2), b"")
+        checkpoints.wait()
+    assert shutil.disk_usage(small_disk).free >= 48 * 1024  # what was begun is gone
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(DiskTrouble, match=r"checkpoint 2 .*: Read-only file system"):
+        checkpoints.save(at(state, 2), b"")
+    restored, _ = Checkpoints(small_disk / "c", config, mesh).restore()
+    assert int(restored.step) == 1

@@ -19,6 +19,8 @@ def test_each_batch_comes_with_the_state_after_it(stream, sharding):
         jax.tree.map(np.testing.assert_array_equal, fed.batch, batch)
         assert fed.stream_state == plain.get_state()
         assert fed.statistics["rows"] == 4
+        # Five targets a row, of spans and of documents in turn.
+        assert fed.statistics["targets/span"] == fed.statistics["targets/document"] == 10
     resumed = stream()
     resumed.set_state(fed.stream_state)
     again = Feed(resumed, sharding)

@@ -1,14 +1,19 @@
 """The loop in this process; tests/test_train.py kills it."""
 
+import errno
 import json
+from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from glm_jax.errors import UserError
-from glm_jax.training import loop
-from glm_jax.training.checkpoints import saved_steps
+from glm_jax.training import checkpoints, loop
 from glm_jax.training.loop import train
+from glm_jax.training.metrics import MetricsLog
+from glm_jax.training.retention import saved_steps
+from glm_jax.training.rewind import Rewind
 
 
 def rows_of(workdir):
@@ -87,3 +92,100 @@ def test_nothing_is_written_where_data_refuses(short, tokenizer, tmp_path):
     with pytest.raises(UserError, match="no such corpus"):
         train(short, tmp_path / "run", batches, tokenizer)
     assert not (tmp_path / "run").exists()
+
+
+def without_times(rows):
+    return [
+        {k: v for k, v in row.items() if k != "tokens_per_second" and not k.startswith("time/")}
+        for row in rows
+    ]
+
+
+def test_what_a_row_says_of_the_data_and_of_time(short, open_batches, tokenizer, tmp_path):
+    train(short, tmp_path, open_batches, tokenizer)
+    row = rows_of(tmp_path)[1]
+    assert row["data/targets/span"] == row["data/targets/document"] == 10
+    assert row["data/padding"] == pytest.approx(1 - row["data/places_used"])
+    assert 0 < row["time/step_ms_p50"] <= row["time/step_ms_p90"] <= row["time/step_ms_p99"]
+    assert 0 <= row["time/data_stall"] <= 1
+
+
+def test_back_to_an_older_step_and_past_a_span_of_the_data(
+    config, change, open_batches, tokenizer, tmp_path, capsys
+):
+    """Batches 2 and 3 are left out, by going back to step 2 and by the record from the start."""
+    config = change(change(config, "train.keep_checkpoints", 9), "optimizer.schedule", "constant")
+    a, b = tmp_path / "a", tmp_path / "b"
+    assert train(config, a, open_batches, tokenizer) == 0
+    before = rows_of(a)
+    # To step 2 again: the same rows again, and what came after is kept.
+    assert train(config, a, open_batches, tokenizer, rewind=Rewind(2)) == 0
+    assert "goes on after step 2" in capsys.readouterr().out
+    assert without_times(rows_of(a)) == without_times(before)
+    assert saved_steps(a / "rewound" / "1" / "checkpoints") == [4, 6]
+    assert rows_of(a / "rewound" / "1") == before
+    # And without two batches, by a run that stops in between and goes on.
+    part = change(config, "train.num_steps", 4)
+    assert train(part, a, open_batches, tokenizer, rewind=Rewind(2, skip_batches=2)) == 0
+    assert "without batches 2 to 3" in capsys.readouterr().out
+    assert train(config, a, open_batches, tokenizer) == 0
+    b.mkdir()
+    (b / "skipped.json").write_text("[[2, 4]]")
+    assert train(config, b, open_batches, tokenizer) == 0
+    training = [[row for row in without_times(rows_of(x)) if "loss" in row] for x in (a, b)]
+    assert training[0] == training[1]
+    assert training[0][:2] == [row for row in without_times(before) if "loss" in row][:2]
+    assert training[0][2] != [row for row in without_times(before) if "loss" in row][2]
+
+
+def test_a_step_that_is_not_there_is_not_gone_back_to(short, open_batches, tokenizer, tmp_path):
+    with pytest.raises(UserError, match="no checkpoint of step 3"):
+        train(short, tmp_path / "run", open_batches, tokenizer, rewind=Rewind(3))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("what", ["checkpoint", "metrics"])
+def test_a_disk_that_fills_up(
+    short, change, open_batches, tokenizer, tmp_path, capsys, monkeypatch, what
+):
+    """Status 3, one sentence, and the checkpoint of step 2 as it was."""
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def fail_from(step, function):
+        def wrapped(first, second, *others):
+            at = int(first.name) if isinstance(first, Path) else second
+            return (full if at >= step else function)(first, second, *others)
+
+        return wrapped
+
+    if what == "checkpoint":
+        monkeypatch.setattr(checkpoints, "write_manifest", fail_from(3, checkpoints.write_manifest))
+    else:
+        monkeypatch.setattr(MetricsLog, "write", fail_from(3, MetricsLog.write))
+    config = change(short, "train.checkpoint_every", 1)
+    assert train(config, tmp_path, open_batches, tokenizer) == 3
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith("error: ")
+    assert message.endswith("No space left on device; the newest checkpoint is that of step 2")
+    assert saved_steps(tmp_path / "checkpoints") == [1, 2]
+    monkeypatch.undo()
+    assert train(config, tmp_path, open_batches, tokenizer) == 0
+    assert [row["step"] for row in rows_of(tmp_path) if "loss" in row] == [1, 2, 3, 4]
+
+
+def test_rows_reach_the_trackers(short, open_batches, tokenizer, tmp_path, monkeypatch):
+    class Tracker:
+        rows: ClassVar[list] = []
+
+        def write(self, step, values):
+            self.rows.append((step, values["loss"] if "loss" in values else values["eval/loss"]))
+
+        def close(self):
+            self.rows.append("closed")
+
+    monkeypatch.setattr(loop, "open_trackers", lambda *_: [Tracker()])
+    train(short, tmp_path, open_batches, tokenizer)
+    expected = [(row["step"], row.get("loss", row.get("eval/loss"))) for row in rows_of(tmp_path)]
+    assert Tracker.rows == [*expected, "closed"]

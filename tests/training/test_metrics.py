@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from glm_jax.training.metrics import MetricsLog, Throughput, data_shares, read_metrics
+from glm_jax.training.metrics import MetricsLog, data_shares, read_metrics
 
 
 def rows_of(path):
@@ -59,20 +59,11 @@ def test_lines_that_are_not_whole_are_skipped(tmp_path):
     assert read_metrics(tmp_path / "m") == [{"step": 1}]
 
 
-def test_throughput_leaves_pauses_out():
-    times = iter([0.0, 2.0, 10.0, 12.0, 13.0])
-    throughput = Throughput(lambda: next(times))
-    throughput.add(400)
-    throughput.pause()  # 2 s
-    throughput.resume()  # 10 s
-    assert throughput.take() == 400 / 4.0  # 12 s, of which 8 paused
-    throughput.add(50)
-    assert throughput.take() == 50.0
-
-
 def test_data_shares_of_the_docstring():
-    shares = data_shares({"rows": 4, "places_used": 250, "rows_fewer_spans": 1}, 64)
-    assert shares == {
+    counted = {"rows": 4, "places_used": 250, "rows_fewer_spans": 1, "targets/span": 31}
+    assert data_shares(counted | {"targets/sentence": 0}, 64) == {
         "data/places_used": pytest.approx(0.9765625),
+        "data/padding": pytest.approx(0.0234375),
         "data/rows_fewer_spans": 0.25,
+        "data/targets/span": 31.0,
     }

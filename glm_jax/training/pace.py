@@ -1,0 +1,73 @@
+"""How fast a run goes: tokens a second, step times, and the time it waits for data."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+
+class Pace:
+    """Measures steps, without the time that evaluations, samples and checkpoints take.
+
+        step 1    step 2         evaluation   step 3
+        |wait|run |wait|  run   |            |wait| run |
+             1.0 s       1.4 s                    1.1 s     -> p50 1100 ms
+
+    A step's time is that from the end of the step before to its own; the loop's wait for its batch
+    is within.
+    """
+
+    def __init__(self, tokens: int, clock: Callable[[], float] = time.perf_counter) -> None:
+        """Args:
+        tokens: places of a step, over all hosts.
+        clock: seconds.
+        """
+        self._tokens, self._clock = tokens, clock
+        self.restart()
+
+    def restart(self) -> None:
+        """Forgets what was measured."""
+        self._seconds: list[float] = []
+        self._waited = 0.0
+        self._since = self._paused_at = self._clock()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Around the wait for a batch."""
+        since = self._clock()
+        yield
+        self._waited += self._clock() - since
+
+    def step_done(self) -> None:
+        """Ends a step, and begins the next."""
+        now = self._clock()
+        self._seconds.append(now - self._since)
+        self._since = now
+
+    def pause(self) -> None:
+        """Stops the clock."""
+        self._paused_at = self._clock()
+
+    def resume(self) -> None:
+        """Starts the clock again after `pause`."""
+        self._since += self._clock() - self._paused_at
+
+    def take(self) -> dict[str, float]:
+        """Of the steps since it was taken last.
+
+        Returns:
+          `tokens_per_second`; `time/step_ms_p50`, `_p90` and `_p99`, milliseconds;
+          `time/data_stall`, the share of the time in which the loop waited for a batch.
+        """
+        total = max(sum(self._seconds), 1e-9)
+        p50, p90, p99 = np.percentile(np.multiply(self._seconds, 1e3), [50, 90, 99])
+        values = {
+            "tokens_per_second": self._tokens * len(self._seconds) / total,
+            "time/step_ms_p50": float(p50),
+            "time/step_ms_p90": float(p90),
+            "time/step_ms_p99": float(p99),
+            "time/data_stall": min(self._waited / total, 1.0),
+        }
+        self._seconds, self._waited = [], 0.0
+        return values

@@ -1,0 +1,91 @@
+"""Which checkpoints stay: the newest, and the best by a metric. The others go.
+
+keep_checkpoints=2, keep_best=1, best_metric="eval/loss"
+
+step        100   200   300   400   500
+eval/loss   3.9   3.2   3.4    -    3.5
+stays              x           x     x
+"""
+
+import math
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from glm_jax.config import TrainConfig
+from glm_jax.training.checksums import is_complete, read_manifest
+
+# Names of what is not a step: saves that were killed, steps whose removal was.
+_LEFT_OVERS = ("*.orbax-checkpoint-tmp*", "*.removed")
+
+
+def saved_steps(directory: Path) -> list[int]:
+    """Complete steps in a directory of checkpoints, ascending."""
+    return [step for step in _numbers(directory) if is_complete(directory / str(step))]
+
+
+def unfinished_steps(directory: Path) -> list[int]:
+    """Steps whose manifest was not written before their process ended, ascending."""
+    return [step for step in _numbers(directory) if not is_complete(directory / str(step))]
+
+
+def steps_to_keep(
+    metrics: Mapping[int, Mapping[str, float]], newest: int, best: int, metric: str
+) -> set[int]:
+    """Chooses; see the module's picture.
+
+    Args:
+      metrics: of each step; those without the metric, or with one that is not finite, are never
+        among the best.
+      newest, best: how many stay.
+      metric: the lower the better; of equals the newer.
+    """
+    measured = [step for step in metrics if math.isfinite(metrics[step].get(metric, math.nan))]
+    ranked = sorted(measured, key=lambda step: (metrics[step][metric], -step))
+    return {*sorted(metrics)[-newest:], *ranked[:best]}
+
+
+def remove_others(directory: Path, settings: TrainConfig) -> None:
+    """Removes the steps that need not stay, and what earlier processes left half done.
+
+    A step loses its name first, so that a kill never leaves half of one.
+    """
+    metrics = {
+        step: (read_manifest(directory / str(step)) or {}).get("metrics", {})
+        for step in saved_steps(directory)
+    }
+    keep = steps_to_keep(
+        metrics, settings.keep_checkpoints, settings.keep_best, settings.best_metric
+    )
+    for step in set(metrics) - keep:
+        removed = directory / f"{step}.removed"
+        (directory / str(step)).rename(removed)
+        shutil.rmtree(removed, ignore_errors=True)
+    for left in directory.glob("unfinished-*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def remove_left_overs(directory: Path) -> None:
+    """Removes saves and removals that did not come to their end."""
+    for pattern in _LEFT_OVERS:
+        for left in directory.glob(pattern):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def set_aside(directory: Path, step: int, as_what: str) -> Path:
+    """Renames a step, so that it is no longer one: `damaged-400`, `damaged-400.1`, ..
+
+    Returns:
+      Its new path.
+    """
+    target, number = directory / f"{as_what}-{step}", 0
+    while target.exists():
+        number += 1
+        target = directory / f"{as_what}-{step}.{number}"
+    return (directory / str(step)).rename(target)
+
+
+def _numbers(directory: Path) -> list[int]:
+    if not directory.is_dir():
+        return []
+    return sorted(int(path.name) for path in directory.iterdir() if path.name.isdecimal())

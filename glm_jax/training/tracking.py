@@ -1,0 +1,107 @@
+"""The rows of metrics.jsonl, sent to TensorBoard and Weights & Biases too where that is asked for.
+
+    WORKDIR/tensorboard/    event files; a run that goes on purges what it will write again
+           /wandb.json      {"project": "glm", "id": "8f3a11c2"}: the run that a resume continues
+           /wandb/          what W&B keeps itself
+
+Neither package is needed otherwise; neither wants TensorFlow.
+"""
+
+import importlib
+import json
+import math
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from glm_jax.config import Config, to_dict
+from glm_jax.errors import UserError
+from glm_jax.training.workdir import write_whole
+
+
+class Tracker(Protocol):
+    """Somewhere rows go."""
+
+    def write(self, step: int, values: Mapping[str, float]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def check_trackers(config: Config) -> None:
+    """Refuses trackers whose package is not installed.
+
+    Raises:
+      ValueError: names the setting and the package.
+    """
+    for name, wanted, package in (
+        ("tensorboard", config.train.tensorboard, "tensorboardX"),
+        ("wandb", config.train.wandb is not None, "wandb"),
+    ):
+        if not wanted:
+            continue
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            raise UserError(
+                f"train.{name}={getattr(config.train, name)!r} needs the package {package}, which "
+                "is not installed: pip install 'glm_jax[tracking]'"
+            ) from error
+
+
+def open_trackers(config: Config, workdir: Path, last_step: int) -> list[Tracker]:
+    """Opens what the config asks for.
+
+    Args:
+      config: of the run.
+      workdir: of the run.
+      last_step: after which it goes on; 0 for a new run.
+    """
+    trackers: list[Tracker] = []
+    if config.train.tensorboard:
+        trackers.append(_TensorBoard(workdir / "tensorboard", last_step))
+    if config.train.wandb is not None:
+        trackers.append(_Wandb(config, workdir))
+    return trackers
+
+
+class _TensorBoard:
+    def __init__(self, directory: Path, last_step: int):
+        from tensorboardX import SummaryWriter
+
+        purge = last_step + 1 if last_step else None
+        self._writer = SummaryWriter(str(directory), purge_step=purge)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in _finite(values).items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _Wandb:
+    def __init__(self, config: Config, workdir: Path):
+        import wandb
+
+        record = workdir / "wandb.json"
+        known = json.loads(record.read_text()) if record.exists() else {}
+        if known.get("project") != config.train.wandb:
+            known = {"project": config.train.wandb, "id": secrets.token_hex(4)}
+            # Before W&B hears of it: a kill in between must not make a second run.
+            write_whole(record, json.dumps(known).encode())
+        self._run: Any = wandb.init(
+            **known, name=workdir.name, dir=str(workdir), config=to_dict(config), resume="allow"
+        )
+        # W&B drops rows of a step before its last; a run that goes on repeats some.
+        self._run.define_metric("*", step_metric="step")
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        self._run.log({"step": step, **_finite(values)})
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+def _finite(values: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(value) for name, value in values.items() if math.isfinite(value)}

@@ -1,0 +1,36 @@
+import errno
+
+import pytest
+
+from glm_jax.training.disk import disk_trouble, probe
+
+# As tensorstore says it.
+TENSORSTORE = ValueError(
+    'RESOURCE_EXHAUSTED: Failed writing: "/d/params/d/ab": Failed to write 2657133 bytes to file '
+    "17: No space left on device [os_error_code='28']"
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "x"), "No space left on device"),
+        (OSError(errno.EROFS, "x"), "Read-only file system"),
+        (TENSORSTORE, "No space left on device"),
+        (FileNotFoundError(errno.ENOENT, "x"), None),
+        (ValueError("shapes differ"), None),
+    ],
+)
+def test_trouble_and_bugs_are_told_apart(error, said):
+    assert disk_trouble(error) == said
+    wrapped = RuntimeError("while saving")
+    wrapped.__cause__ = error
+    assert disk_trouble(wrapped) == said
+
+
+def test_a_probe_leaves_nothing(tmp_path):
+    probe(tmp_path / "a" / "b")
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileExistsError):
+        probe(tmp_path / "file")
