@@ -1,0 +1,190 @@
+"""What a user can get wrong: each ends a command with one sentence and status 2, nothing lost.
+
+In this process, through the same `cli.run` as `python -m glm_jax.NAME`.
+"""
+
+import importlib
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from glm_jax import cli
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+CHATGLM = Path(__file__).parent / "golden" / "chatglm"
+TINY = ["--config", str(CONFIGS / "tiny_cpu.py")]
+RUN = ["--workdir", "run"]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A directory of a user: files good and bad, a workdir of an older run, an empty cache."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GLM_JAX_CACHE", str(tmp_path / "cache"))
+    files = {
+        "text.txt": "A text.\n\nAnother one.\n",
+        "empty.txt": "",
+        "text.csv": "a,b\n",
+        "no_text.jsonl": '{"body": "a"}\n',
+        "syntax.py": "def get_config(:\n",
+        "no_function.py": "x = 1\n",
+        "field.py": "from glm_jax.config import *\ndef get_config():\n"
+        "    return Config(train=TrainConfig(num_step=3))\n",
+        "other.py": "def get_config():\n    return 7\n",
+        "not_a_model.model": "x",
+        "old/run.json": '{"model": {"num_layers": 3}}',
+        "old/metrics.jsonl": '{"step": 1, "loss": 2.0}\n',
+        "torn/run.json": '{"model": ',
+        "unrecorded/checkpoints/4/params/a": "",
+        "full/letter.txt": "dear",
+        "store/store.json": "{",
+        "hf_empty/config.json": "{}",
+        "hf_list/config.json": "[",
+    }
+    for name, content in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    (tmp_path / "hf_cut").mkdir()
+    for file in (CHATGLM / "chatglm2").iterdir():
+        if file.is_file():
+            shutil.copyfile(file, tmp_path / "hf_cut" / file.name)
+    weights = tmp_path / "hf_cut" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    return tmp_path
+
+
+def everything(directory):
+    """Each file under a directory, with its content."""
+    return {p: p.read_bytes() if p.is_file() else None for p in sorted(directory.rglob("*"))}
+
+
+def train(*arguments):
+    return "train", [*TINY, *RUN, *arguments]
+
+
+def override(*settings):
+    return train(*(word for setting in settings for word in ("--set", setting)))
+
+
+CHATGLM2 = str(CHATGLM / "chatglm2")
+BAD = [
+    # Config files.
+    (("train", ["--config", "none.py", *RUN]), "no config file 'none.py'"),
+    (("train", ["--config", str(CONFIGS / "tiny_cup.py"), *RUN]), "did you mean"),
+    (("train", ["--config", "no_function.py", *RUN]), "defines no get_config()"),
+    (("train", ["--config", "other.py", *RUN]), "must return a glm_jax.config.Config; got int"),
+    (("train", ["--config", "syntax.py", *RUN]), "syntax.py cannot be used: SyntaxError"),
+    (("train", ["--config", "field.py", *RUN]), "unexpected keyword argument 'num_step'"),
+    # Overrides: names and types.
+    (override("train.num_steps"), "an override is NAME=VALUE; got 'train.num_steps'"),
+    (override("train.num_step=3"), "did you mean 'num_steps'?"),
+    (override("trian.num_steps=3"), "unknown config name 'trian.num_steps'"),
+    (override("num_steps=3"), "unknown config name 'num_steps'"),
+    (override("train.num_steps=many"), "train.num_steps takes int; got 'many'"),
+    (override("train.num_steps=1.5"), "train.num_steps takes int; got '1.5'"),
+    (override("model.tied_embeddings=perhaps"), "model.tied_embeddings takes bool"),
+    (override("optimizer.clip_norm=big"), "optimizer.clip_norm takes float or None"),
+    # Values.
+    (override("train.num_steps=0"), "train.num_steps must be at least 1; got 0"),
+    (override("train.seed=-1"), "train.seed must be at least 0; got -1"),
+    (override("train.keep_best=-1"), "train.keep_best must be at least 0; got -1"),
+    (override("train.best_metric=accuracy"), "train.best_metric must be 'loss', 'eval/loss'"),
+    (override("train.loss_reduction=mean"), "train.loss_reduction must be one of"),
+    (override("optimizer.schedule=cosin"), "did you mean 'cosine'?"),
+    (override("optimizer.name=sgd"), "optimizer.name must be one of"),
+    (override("optimizer.beta2=1.5"), "optimizer.beta2 must be between 0 and 1; got 1.5"),
+    (override("data.sequence_length=8"), "data.sequence_length must be >= 16; got 8"),
+    (override("data.batch_size=0"), "data.batch_size must be at least 1; got 0"),
+    (override("data.eval_fraction=1.0"), "data.eval_fraction must be above 0 and below 1"),
+    (override("objective.span_rate=0.9"), "must sum to 1; got 1.4"),
+    (override("objective.mask_ratio=0"), "objective.mask_ratio must be above 0 and below 1"),
+    (override("model.num_heads=3"), "num_heads"),
+    (override("model.attention_backend=fast"), "model.attention_backend must be one of"),
+    (override("mesh.data=-1", "mesh.fsdp=-1"), "at most one axis of mesh may be -1"),
+    # What does not fit together.
+    (override("train.accumulation_steps=3"), "a multiple of train.accumulation_steps; got 8 and 3"),
+    (override("data.sequence_length=512"), "needs model.max_positions=512"),
+    (override("model.vocab_size=100"), "model.vocab_size must be at least the tokenizer's 8192"),
+    (override("mesh.data=64"), "64"),
+    (override("model.position_encoding=rotary"), "has no block positions"),
+    # Data.
+    (override("data.source=none/*.txt"), "no file matches data.source='none/*.txt'"),
+    (override("data.source=text.csv"), "'text.csv'"),
+    (override("data.source=empty.txt"), "empty.txt"),
+    (override("data.source=no_text.jsonl"), "no_text.jsonl"),
+    (override("data.tokenizer=none"), "none"),
+    (override("data.tokenizer=not_a_model.model"), "not_a_model.model"),
+    (override("data.store=store"), "the token store 'store' is damaged"),
+    (override("train.init_from=no_model"), "no_model"),
+    # Workdirs.
+    (("train", [*TINY, "--workdir", "text.txt"]), "the workdir 'text.txt' is a file"),
+    (
+        ("train", [*TINY, "--workdir", "old"]),
+        "was made with another config: model.num_layers was 3",
+    ),
+    (("train", [*TINY, "--workdir", "torn"]), "torn/run.json is not the record of a run"),
+    (("train", [*TINY, "--workdir", "unrecorded"]), "holds checkpoints but no run.json"),
+    # Options of train.
+    (train("--resume_step", "400"), "no checkpoint of step 400 in 'run'; there is none at all"),
+    (train("--skip_batches", "5"), "--skip_batches goes with --resume_step"),
+    (train("--profile", "twenty"), "--profile takes FIRST:COUNT"),
+    # The other commands.
+    (("generate", ["--checkpoint", "none", "a [MASK]"]), "none"),
+    (("generate", ["--checkpoint", "full", "a [MASK]"]), "full"),
+    (("generate", ["--checkpoint", "old", "a [MASK]"]), "no checkpoint in"),
+    (("generate", ["--checkpoint", "hf_empty", "a"]), "hf_empty"),
+    (("generate", ["--checkpoint", "hf_list", "a"]), "hf_list"),
+    (("generate", ["--checkpoint", "hf_cut", "a"]), "hf_cut"),
+    (("generate", ["--checkpoint", "old"]), "give one of: a prompt"),
+    (("convert", ["none", "out"]), "none"),
+    (("convert", ["full", "out"]), "full"),
+    (("convert", [CHATGLM2, "full"]), "'full' is not empty and holds more than a model"),
+    (("convert", [CHATGLM2, "text.txt"]), "'text.txt' is a file"),
+    (("convert", [CHATGLM2, "out", "--to", "orbax", "--names", "native"]), "--names is for"),
+    (("convert", ["hf_cut", "out"]), "hf_cut"),
+    (("plan", [*TINY, "--topology", "v9:2x2"]), "v9"),
+    (("plan", [*TINY, "--topology", "v5e"]), "v5e"),
+    (("plan", [*TINY, "--tune_layers", "2"]), "--tune_layers goes with --tune"),
+    (("preview", [*TINY, "--num_examples", "0"]), "--num_examples must be at least 1; got 0"),
+    (("preview", [*TINY, "--set", "data.source=none.txt"]), "no file matches"),
+    (("cache", [*TINY, "--set", "data.source=none.txt"]), "no file matches"),
+    (("cache", [*TINY, "--set", "data.store=full", "--force"]), "'full' is not a token store"),
+]
+
+
+def label(case):
+    (name, arguments), _ = case
+    shown = [word for word in arguments if word not in (*TINY, *RUN, "--set")]
+    return f"{name} {' '.join(map(str, shown))}".replace(str(CONFIGS), "").replace(CHATGLM2, "M")
+
+
+def run(name, arguments, monkeypatch):
+    """The exit status of `python -m glm_jax.NAME ARGUMENTS`."""
+    module = importlib.import_module(f"glm_jax.{name}")
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.run(module.main)
+    return ended.value.code
+
+
+@pytest.mark.parametrize("case", BAD, ids=label)
+def test_one_sentence_and_nothing_lost(case, here, monkeypatch, capfd):
+    (name, arguments), said = case
+    before = everything(here)
+    status = run(name, arguments, monkeypatch)
+    output, errors = capfd.readouterr()
+    assert status == 2, errors
+    assert errors.startswith("error: ")
+    assert errors.count("\n") == 1, errors
+    assert said in errors
+    assert not output
+    assert everything(here) == before
+
+
+def test_the_table_is_long_enough():
+    assert len(BAD) >= 60
+    assert len({json.dumps(command) for command, _ in BAD}) == len(BAD)
