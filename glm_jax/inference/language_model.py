@@ -28,6 +28,7 @@ from glm_jax.inference.sampling import Sampling
 from glm_jax.inference.tiles import Tiles, make_tiles
 from glm_jax.interop.checkpoint import CONFIG, Origin
 from glm_jax.interop.huggingface import Progress, load_directory, save_directory, silent
+from glm_jax.interop.published_tokenizers import has_published
 from glm_jax.interop.tokenizers import FILE_NAME as TOKENIZER
 from glm_jax.interop.tokenizers import Tokenizer, load_tokenizer
 from glm_jax.models.params import Params, bind, unstack_layers
@@ -376,7 +377,7 @@ def _tokenizer_of(directory: Path) -> Tokenizer | None:
 
     Published checkpoints have tokenizers of other kinds; their models work on ids all the same.
     """
-    if not (directory / TOKENIZER).is_file():
+    if not (directory / TOKENIZER).is_file() and not has_published(directory):
         return None
     try:
         return load_tokenizer(directory)

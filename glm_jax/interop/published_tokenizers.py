@@ -188,10 +188,7 @@ def published_files(path: Path) -> dict[str, bytes] | None:
       None where there is none.
     """
     if path.is_dir():
-        for names in (("vocab.txt",), ("vocab.json", "merges.txt"), (CHINESE_MODEL,)):
-            if all((path / name).is_file() for name in names):
-                return {name: (path / name).read_bytes() for name in names}
-        return None
+        return {name: (path / name).read_bytes() for name in _names_in(path)} or None
     if not path.is_file():
         return None
     if path.name.endswith("vocab.txt"):
@@ -201,6 +198,18 @@ def published_files(path: Path) -> dict[str, bytes] | None:
         if merges.is_file():
             return {"vocab.json": path.read_bytes(), "merges.txt": merges.read_bytes()}
     return {CHINESE_MODEL: path.read_bytes()} if path.name == CHINESE_MODEL else None
+
+
+def has_published(path: Path) -> bool:
+    """Whether a directory holds the files of one of the four."""
+    return bool(_names_in(path))
+
+
+def _names_in(directory: Path) -> tuple[str, ...]:
+    for names in (("vocab.txt",), ("vocab.json", "merges.txt"), (CHINESE_MODEL,)):
+        if all((directory / name).is_file() for name in names):
+            return names
+    return ()
 
 
 def collides(path: Path) -> bool:

@@ -12,6 +12,7 @@ import importlib.resources
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import sentencepiece
@@ -155,9 +156,7 @@ class Tokenizer:
         return self._whole if begins else self._behind
 
 
-def load_tokenizer(
-    path: str | Path = "bundled", colliding_ids: bool = False
-) -> Tokenizer | PublishedTokenizer:
+def load_tokenizer(path: str | Path = "bundled", colliding_ids: bool = False) -> Tokenizer:
     """Reads a tokenizer.
 
     Args:
@@ -172,7 +171,9 @@ def load_tokenizer(
     if str(path) == "bundled":
         return _bundled()
     if not (Path(path) / FILE_NAME).is_file() and (files := published_files(Path(path))):
-        return PublishedTokenizer(files, str(path), colliding_ids or collides(Path(path)))
+        colliding = colliding_ids or collides(Path(path))
+        # Another class, with the same surface.
+        return cast(Tokenizer, PublishedTokenizer(files, str(path), colliding))
     file = tokenizer_file(path)
     return Tokenizer(file.read_bytes(), name=str(file))
 
