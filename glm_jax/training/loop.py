@@ -107,8 +107,6 @@ def train(
             run.prepare(batches, tokenizer, params, rewind)
             return run.train(profile)
         except TrainingDiverged as error:
-            with suppress(DiskTrouble):
-                checkpoints.wait()
             return _ended(str(error), checkpoints, 1)
         except DiskTrouble as error:
             return _ended(str(error), checkpoints, DISK_STATUS)
@@ -121,6 +119,8 @@ def train(
 
 
 def _ended(why: str, checkpoints: Checkpoints, status: int) -> int:
+    with suppress(DiskTrouble):
+        checkpoints.wait()
     steps = checkpoints.steps()
     kept = f"the newest checkpoint is that of step {steps[-1]}" if steps else "none is saved"
     print(f"error: {why}; {kept}", file=sys.stderr)
