@@ -70,7 +70,9 @@ class _TensorBoard:
         from tensorboardX import SummaryWriter
 
         purge = last_step + 1 if last_step else None
-        self._writer = SummaryWriter(str(directory), purge_step=purge)
+        # Files are named by the second: another start must not write over this one's.
+        suffix = f".after-{last_step}"
+        self._writer = SummaryWriter(str(directory), purge_step=purge, filename_suffix=suffix)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in _finite(values).items():

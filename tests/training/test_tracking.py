@@ -80,7 +80,7 @@ def test_tensorboard_purges_what_a_resumed_run_writes_again(config, change, monk
     calls = []
 
     class SummaryWriter:
-        def __init__(self, directory, purge_step):
+        def __init__(self, directory, purge_step, filename_suffix):
             calls.append((directory, purge_step))
 
         def add_scalar(self, *row):
