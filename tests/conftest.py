@@ -1,12 +1,33 @@
-"""Order of the files: those that start processes are the longest and come first.
+"""What all tests share: the order of the files, and programs that are compiled once.
 
-`make test` gives each file to one of two workers (`--dist loadfile`), so that what a file compiles is
-compiled once; a long file that came last would run alone.
+`make test` gives each file to one of two workers (`--dist loadfile`), and a long file that came last
+would run alone, so those that start processes come first. Half of the time goes into compiling:
+what one worker or one process of a test has compiled, the others read.
 """
 
+import os
+import shutil
+import tempfile
+
 import pytest
+
+CACHE = "JAX_COMPILATION_CACHE_DIR"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if CACHE not in os.environ:  # the workers have what the first process sets
+        config.stash[_MADE] = os.environ[CACHE] = tempfile.mkdtemp(prefix="glm_jax-compiled-")
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if made := config.stash.get(_MADE, None):
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     slow = {item.path for item in items if item.get_closest_marker("processes")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+_MADE = pytest.StashKey[str]()

@@ -129,7 +129,7 @@ def over_mesh(
         out_specs=(queries, queries),
         axis_names=set(split.axes),
         check_vma=False,
-    )(*map(_flat, (q, k, v)), attend_start, attend_end, rows and tuple(rows))
+    )(_flat(q), _flat(k), _flat(v), attend_start, attend_end, rows and tuple(rows))
     return out.reshape(q.shape), lse
 
 
