@@ -7,9 +7,8 @@ The recipe of THUDM/GLM's `config/ds_block_large.sh`: spans only, 200,000 steps,
 
     python -m glm_jax.plan --config configs/glm_large_v5e.py --topology v5e:4x4
 
-says of 16 chips (an estimate of the compiler, nothing ran): peak 8.30 of 15.75 GiB, 1448 ms a step
-of 524,288 tokens, 22,626 tokens/s a chip, 100 B tokens in 1,228 chip-hours. 233 ms of it pad heads
-of 64 to the kernel's 128.
+says of 16 chips (an estimate of the compiler, nothing ran): peak 7.36 of 15.75 GiB, 1020 ms a step
+of 524,288 tokens, 32,136 tokens/s a chip, 100 B tokens in 864 chip-hours.
 """
 
 import dataclasses

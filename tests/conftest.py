@@ -1,8 +1,8 @@
 """What all tests share: the order of the files, and programs that are compiled once.
 
-`make test` gives each file to one of two workers (`--dist loadfile`), and a long file that came last
-would run alone, so those that start processes come first. Half of the time goes into compiling:
-what one worker or one process of a test has compiled, the others read.
+`make test` gives each file to one of two workers (`--dist loadfile`), and a long file that came
+last would run alone, so those that start processes come first. Half of the time goes into
+compiling: what one worker or one process of a test has compiled, the others read.
 """
 
 import os

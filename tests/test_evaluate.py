@@ -12,6 +12,7 @@ from glm_jax import evaluate, pipeline
 from glm_jax.config import Config, DataConfig, MeshConfig, ModelConfig, ObjectiveConfig, to_json
 from glm_jax.data.store import StoreWriter
 from glm_jax.errors import UserError
+from glm_jax.evaluations import Request, pretrain
 from glm_jax.inference import language_model
 from glm_jax.inference.language_model import LanguageModel
 from glm_jax.interop.tokenizers import load_tokenizer
@@ -85,7 +86,7 @@ def test_the_corpus_of_the_run(workdir, lm, tmp_path, capsys):
 
 def test_each_row_once_by_default(workdir, lm):
     config = config_of(workdir)
-    metrics = evaluate.TASKS["glm_pretrain"](lm, evaluate.Request(config))
+    metrics = pretrain(lm, Request(config))
     builder = pipeline.rows(config, "eval")
     count = np.arange(builder.num_rows)
     whole, _ = builder.build(np.zeros_like(count), count)
@@ -103,19 +104,6 @@ def test_the_config_can_be_changed(workdir, capsys):
     assert "loss/span" not in lines
 
 
-def test_a_task_of_answers_is_called_with_model_tokenizer_and_number(workdir, lm, monkeypatch):
-    asked = []
-
-    def cloze(*arguments):
-        asked.append(arguments)
-        return {"accuracy": 0.5}
-
-    monkeypatch.setattr(evaluate, "_tasks_of_answers", lambda: {"cloze": cloze})
-    request = evaluate.Request(config_of(workdir), num_examples=7)
-    assert evaluate.find_task("cloze")(lm, request) == {"accuracy": 0.5}
-    assert asked == [(lm, lm.tokenizer, 7)]
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -124,6 +112,7 @@ def test_a_task_of_answers_is_called_with_model_tokenizer_and_number(workdir, lm
         (["--num_examples", "-1"], "--num_examples must be at least 1; got -1"),
         (["--output", "/nowhere/at/all.json"], "--output: no directory '/nowhere/at'"),
         (["--split", "test"], r"split must be one of \['train', 'eval'\]; got 'test'"),
+        (["--task_module", "not_there"], "--task_module: no module 'not_there'"),
         (["--set", "data.sorce=x"], "unknown config name 'data.sorce'"),
     ],
 )

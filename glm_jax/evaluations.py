@@ -1,0 +1,145 @@
+"""What `python -m glm_jax.evaluate` can run: names, and functions from a model to numbers.
+
+A module given by --task_module may add its own, beside the SeqIO tasks that it registers:
+
+    from glm_jax.evaluations import TASKS
+
+    TASKS["mine"] = lambda lm, request: {"accuracy": ...}
+"""
+
+import dataclasses
+import importlib
+import importlib.util
+from collections.abc import Callable
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from glm_jax.config import Config
+from glm_jax.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from glm_jax.inference.language_model import LanguageModel
+
+# Held-out examples that a task takes where --num_examples does not say.
+EXAMPLES = 200
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What to evaluate on.
+
+    Attributes:
+      config: of the run, with the user's changes; its `data` and `objective` count.
+      split: of the corpus, "eval" or "train"; of a SeqIO task, any that it has. None: held-out.
+      num_batches: batches of `glm_pretrain`, the same as those of an evaluation in training; None:
+        each row of one epoch.
+      num_examples: of tasks that take examples; None: a number of their own.
+      task_module: registers SeqIO tasks when it is imported.
+    """
+
+    config: Config
+    split: str | None = None
+    num_batches: int | None = None
+    num_examples: int | None = None
+    task_module: str | None = None
+
+
+Task = Callable[["LanguageModel", Request], dict[str, float]]
+
+
+def pretrain(lm: "LanguageModel", request: Request) -> dict[str, float]:
+    """Loss, perplexity and accuracy of each objective on rows of the run's corpus.
+
+    Needs no TensorFlow where the corpus is files or its token store is there.
+    """
+    from glm_jax import pipeline
+    from glm_jax.data.scores import mean_metrics
+    from glm_jax.data.stream import RowStream
+    from glm_jax.inference.row_scores import total_sums
+
+    config, count = request.config, request.num_batches
+    stream = RowStream(
+        pipeline.rows(config, request.split or "eval"),
+        config.data.batch_size,
+        config.train.seed,
+        shuffle=False,
+        repeat=count is not None,
+    )
+    try:
+        return mean_metrics(total_sums(lm, islice(stream, count)))
+    finally:
+        stream.close()
+
+
+TASKS: dict[str, Task] = {"glm_pretrain": pretrain}
+
+
+def find_task(name: str, module: str | None = None) -> Task:
+    """The task of a name: of `TASKS`, of `glm_jax.inference.evaluation_tasks`, or of SeqIO.
+
+    Args:
+      name: of a task.
+      module: imported first.
+
+    Raises:
+      UserError: no such module; or SeqIO is needed and not installed. Whether it knows the name is
+        seen when the task is run.
+    """
+    if module is not None:
+        _import(module)
+    if name in TASKS:
+        return TASKS[name]
+    answers = _tasks_of_answers()
+    if name in answers:
+
+        def of_answers(lm: "LanguageModel", request: Request) -> dict[str, float]:
+            return answers[name](lm, lm.tokenizer, request.num_examples or EXAMPLES)
+
+        return of_answers
+    if importlib.util.find_spec("seqio") is None:
+        known = sorted({*TASKS, *answers})
+        raise UserError(
+            f"unknown task {name!r}{did_you_mean(name, known)}; known: {known}, and the tasks of "
+            "SeqIO, which is not installed (glm_jax[tasks])"
+        )
+
+    def of_seqio(lm: "LanguageModel", request: Request) -> dict[str, float]:
+        return _evaluate_seqio(name, lm, request)
+
+    return of_seqio
+
+
+def _tasks_of_answers() -> dict[str, Callable]:
+    """Tasks with texts to be answered or judged, (model, tokenizer, examples) -> numbers."""
+    from glm_jax.inference import evaluation_tasks
+
+    return evaluation_tasks.TASKS
+
+
+def _evaluate_seqio(name: str, lm: "LanguageModel", request: Request) -> dict[str, float]:
+    from glm_jax.inference.row_scores import row_sums
+    from glm_jax.tasks.evaluation import evaluate_task
+
+    data = request.config.data
+    found = evaluate_task(
+        name,
+        lambda batch: row_sums(lm, batch),
+        length=data.sequence_length,
+        batch_size=data.batch_size,
+        pad_id=lm.special.pad if lm.special else 0,
+        split=request.split,
+        num_examples=request.num_examples,
+        module=request.task_module,
+    )
+    if len(found) == 1:
+        return next(iter(found.values()))
+    return {f"{task}/{key}": value for task, of in found.items() for key, value in of.items()}
+
+
+def _import(module: str) -> None:
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module.startswith(error.name):
+            raise
+        raise UserError(f"--task_module: no module {module!r} on the path of Python") from error

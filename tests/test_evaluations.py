@@ -1,0 +1,53 @@
+import importlib.util
+import sys
+
+import pytest
+
+from glm_jax import evaluations
+from glm_jax.config import Config
+from glm_jax.errors import UserError
+from glm_jax.evaluations import Request, find_task
+
+
+class Model:
+    tokenizer = "its tokenizer"
+
+
+def test_a_task_of_answers_is_called_with_model_tokenizer_and_number(monkeypatch):
+    asked = []
+
+    def cloze(*arguments):
+        asked.append(arguments)
+        return {"accuracy": 0.5}
+
+    monkeypatch.setattr(evaluations, "_tasks_of_answers", lambda: {"cloze": cloze})
+    lm = Model()
+    assert find_task("cloze")(lm, Request(Config(), num_examples=7)) == {"accuracy": 0.5}
+    find_task("cloze")(lm, Request(Config()))
+    assert asked == [(lm, "its tokenizer", 7), (lm, "its tokenizer", 200)]
+
+
+def test_a_module_may_add_a_task(tmp_path, monkeypatch):
+    (tmp_path / "my_evaluations.py").write_text(
+        "from glm_jax.evaluations import TASKS\n"
+        "TASKS['mine'] = lambda lm, request: {'examples': request.num_examples}\n"
+    )
+    monkeypatch.setattr(evaluations, "TASKS", dict(evaluations.TASKS))
+    monkeypatch.syspath_prepend(tmp_path)
+    assert find_task("mine", "my_evaluations")(Model(), Request(Config(), num_examples=3)) == {
+        "examples": 3
+    }
+    del sys.modules["my_evaluations"]
+
+
+def test_names_that_nobody_knows(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"unknown task 'clozes' \(did you mean 'cloze'"):
+        find_task("clozes")
+    with pytest.raises(UserError, match="--task_module: no module 'not_there'"):
+        find_task("cloze", "not_there")
+    # What such a module lacks itself is no mistake of the command's user.
+    (tmp_path / "needs_another.py").write_text("import nothing_of_that_name\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="nothing_of_that_name"):
+        find_task("cloze", "needs_another")
