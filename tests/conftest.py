@@ -1,8 +1,11 @@
 """What all tests share: the order of the files, and programs that are compiled once.
 
 `make test` gives each file to one of two workers (`--dist loadfile`), and a long file that came
-last would run alone, so those that start processes come first. Half of the time goes into
-compiling: what one worker or one process of a test has compiled, the others read.
+last would run alone, so those that start processes come first. Most of the time goes into
+compiling: what one worker or one process of a test has compiled, the others read, and LLVM is not
+asked to optimise (what it does with a program is XLA's business, and takes twice as long). Commands
+that tests start with flags of their own, as test_train.py does, are compiled as users have them; so
+is everything under `XLA_FLAGS=--xla_backend_optimization_level=3 make test`.
 """
 
 import os
@@ -12,12 +15,16 @@ import tempfile
 import pytest
 
 CACHE = "JAX_COMPILATION_CACHE_DIR"
+LEVEL = "--xla_backend_optimization_level"
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if CACHE not in os.environ:  # the workers have what the first process sets
         config.stash[_MADE] = os.environ[CACHE] = tempfile.mkdtemp(prefix="glm_jax-compiled-")
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+    flags = os.environ.get("XLA_FLAGS", "")
+    if LEVEL not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {LEVEL}=0".strip()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -22,6 +22,8 @@ from glm_jax.training.checkpoints import load_params
 pytestmark = pytest.mark.processes
 
 NUM_STEPS = 8
+# As users have them: nothing of the flags that tests run with.
+FLAGS = "--xla_force_host_platform_device_count={devices}"
 CONFIG = """
     from glm_jax.config import *
 
@@ -83,7 +85,7 @@ def start(home):
         for override in overrides:
             command += ["--set", override]
         environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(home / "bare")}
-        environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+        environment["XLA_FLAGS"] = FLAGS.format(devices=devices)
         process = subprocess.Popen(
             command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
@@ -102,6 +104,7 @@ def whole_run(home, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("whole") / "run"
     command = [sys.executable, "-m", "glm_jax.train", "--config", str(home / "config.py")]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(home / "bare")}
+    environment["XLA_FLAGS"] = FLAGS.format(devices=1)
     done = subprocess.run(
         [*command, "--workdir", str(workdir)], env=environment, capture_output=True, text=True
     )
