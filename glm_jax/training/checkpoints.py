@@ -32,6 +32,7 @@ from glm_jax.training.checksums import damage, size_of, write_manifest
 from glm_jax.training.disk import DiskTrouble, disk_trouble, probe
 from glm_jax.training.layouts import convert_layers, own_copy, with_layout
 from glm_jax.training.retention import (
+    remove_failed_save,
     remove_left_overs,
     remove_others,
     saved_steps,
@@ -226,7 +227,7 @@ class Checkpoints:
     def _not_written(self, step: int, error: Exception) -> DiskTrouble:
         if self._writes:
             # Its part of a full disk is free again.
-            remove_left_overs(self._directory)
+            remove_failed_save(self._directory)
         return DiskTrouble(f"checkpoint {step} could not be written: {disk_trouble(error)}")
 
 

@@ -9,6 +9,7 @@ stays              x           x     x
 
 import math
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -65,11 +66,28 @@ def remove_others(directory: Path, settings: TrainConfig) -> None:
         shutil.rmtree(left, ignore_errors=True)
 
 
-def remove_left_overs(directory: Path) -> None:
-    """Removes saves and removals that did not come to their end."""
-    for pattern in _LEFT_OVERS:
-        for left in directory.glob(pattern):
-            shutil.rmtree(left, ignore_errors=True)
+def remove_left_overs(directory: Path) -> bool:
+    """Removes saves and removals that did not come to their end; whether there were any."""
+    found = [left for pattern in _LEFT_OVERS for left in directory.glob(pattern)]
+    for left in found:
+        shutil.rmtree(left, ignore_errors=True)
+    return bool(found)
+
+
+def remove_failed_save(directory: Path, seconds: float = 5.0) -> None:
+    """Removes what a save that failed just now wrote.
+
+    The threads of its other arrays may still write, and make the directory anew: it must stay away
+    for three looks in a row.
+
+    Args:
+      directory: of the checkpoints.
+      seconds: after which what is left stays for the next start to remove.
+    """
+    deadline, gone = time.monotonic() + seconds, 0
+    while gone < 3 and time.monotonic() < deadline:
+        gone = 0 if remove_left_overs(directory) else gone + 1
+        time.sleep(0.1)
 
 
 def set_aside(directory: Path, step: int, as_what: str) -> Path:

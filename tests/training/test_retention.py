@@ -1,8 +1,12 @@
+import threading
+import time
+
 import pytest
 
 from glm_jax.config import TrainConfig
 from glm_jax.training.checksums import write_manifest
 from glm_jax.training.retention import (
+    remove_failed_save,
     remove_left_overs,
     remove_others,
     saved_steps,
@@ -49,3 +53,20 @@ def test_what_is_set_aside_keeps_what_was_set_aside_before(tmp_path):
         (tmp_path / "7").mkdir()
         assert set_aside(tmp_path, 7, "damaged").name == expected
     assert saved_steps(tmp_path) == []
+
+
+def test_a_failed_save_is_removed_though_its_threads_still_write(tmp_path):
+    left = tmp_path / "2.orbax-checkpoint-tmp"
+
+    def write():
+        for _ in range(3):
+            (left / "params").mkdir(parents=True, exist_ok=True)
+            time.sleep(0.12)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    remove_failed_save(tmp_path)
+    thread.join()
+    assert not left.exists()
+    # A disk that lets nothing be removed does not hold the run up for good.
+    remove_failed_save(tmp_path / "none", seconds=0.0)
