@@ -8,8 +8,8 @@ Without `train.init_from` the parameters are drawn. On another slice give its ro
 
     python -m glm_jax.plan --config configs/chatglm2_6b_v5e.py --topology v5e:8x8
 
-says of 64 chips (an estimate of the compiler, nothing ran): peak 5.25 of 15.75 GiB, 2682 ms a step
-of 524,288 tokens, 3,054 tokens/s a chip, 100 B tokens in 9,095 chip-hours.
+says of 64 chips (an estimate of the compiler, nothing ran): peak 5.40 of 15.75 GiB, 2665 ms a step
+of 524,288 tokens, 3,074 tokens/s a chip, 100 B tokens in 9,037 chip-hours.
 """
 
 import dataclasses
