@@ -3,7 +3,10 @@ import errno
 import logging
 import os
 import shutil
+import socket
 import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -295,3 +298,23 @@ def test_a_disk_that_is_full_and_one_that_is_read_only(small_disk, config, chang
         checkpoints.save(at(state, 2), b"")
     restored, _ = Checkpoints(small_disk / "c", config, mesh).restore()
     assert int(restored.step) == 1
+
+
+@pytest.mark.processes
+def test_two_hosts_save_and_one_goes_on(tmp_path, config, mesh):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    script = Path(__file__).with_name("checkpoint_of_two_hosts.py")
+    command = [sys.executable, str(script), str(tmp_path / "c"), str(port)]
+    hosts = [
+        subprocess.Popen([*command, str(rank)], text=True, stderr=subprocess.PIPE)
+        for rank in range(2)
+    ]
+    for host in hosts:
+        _, said = host.communicate(timeout=300)
+        assert host.returncode == 0, said
+    assert (tmp_path / "c" / "damaged-1").is_dir()
+    restored, stream = Checkpoints(tmp_path / "c", config, mesh).restore()
+    assert stream == b"12"
+    jax.tree.map(np.testing.assert_array_equal, restored, create_state(config, mesh))
