@@ -128,7 +128,7 @@ class LanguageModel(Judging):
           UserError: no mask in `ids`, an id that is neither given nor known, positions outside the
             tables, options that exclude each other.
         """
-        several = len(ids) > 0 and not isinstance(ids[0], int | np.integer)
+        several = len(ids) > 0 and np.ndim(ids[0]) > 0
         rows = [[int(id_) for id_ in row] for row in (ids if several else [ids])]  # type: ignore
         special = self.special
         known: dict[str, Any] = {
