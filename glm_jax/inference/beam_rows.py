@@ -17,7 +17,7 @@ from glm_jax.errors import UserError
 from glm_jax.inference import beam
 from glm_jax.inference.bans import Bans, check_bans
 from glm_jax.inference.blank_filling import blanks_of, check_blanks, prefill
-from glm_jax.inference.cache import LayerCache, bucket, with_length
+from glm_jax.inference.cache import LayerCache, bucket, power_of_two, with_length
 from glm_jax.inference.decoding import fill_up, stack
 from glm_jax.inference.generation import CHUNK, check_prompts
 from glm_jax.inference.generation import prefill as prefill_text
@@ -110,7 +110,7 @@ def search_blanks(
     room = bucket(max_new_tokens)
     tokens, length = stack(rows, bucket(max(map(len, rows))))
     # There are num_beams rows for each: no need to fill up the batch.
-    batch_size = 1 << (len(rows) - 1).bit_length()
+    batch_size = power_of_two(len(rows))
     tokens, length = tokens[:batch_size], length[:batch_size]
     caches, length, _ = prefill(
         params, tokens, length, None, config=config, size=bucket(needed + room)
@@ -158,7 +158,7 @@ def search_texts(
     check_beams(search, config, end_ids)
     longest = max(map(len, rows))
     tokens, length = stack(rows, bucket(longest + max_new_tokens))
-    batch_size = 1 << (len(rows) - 1).bit_length()
+    batch_size = power_of_two(len(rows))
     found = _search_text(
         params,
         tiles(),

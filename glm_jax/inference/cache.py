@@ -78,6 +78,15 @@ def bucket(length: int) -> int:
     return size if length <= size else -(-length // 512) * 512
 
 
+def power_of_two(number: int) -> int:
+    """The next power of two, for batches: compiled shapes stay few.
+
+    >>> [power_of_two(n) for n in (1, 3, 8, 9)]
+    [1, 4, 8, 16]
+    """
+    return 1 << (number - 1).bit_length()
+
+
 def _write(whole: jax.Array, new: jax.Array, at: jax.Array) -> jax.Array:
     """Writes new [B, T, K, H] into whole [B, K, S, H], each row from its own place on."""
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from glm_jax.config import ModelConfig
 from glm_jax.errors import UserError
-from glm_jax.inference.cache import bucket
+from glm_jax.inference.cache import bucket, power_of_two
 from glm_jax.inference.decoding import check_row
 from glm_jax.models.params import Params, bind
 from glm_jax.models.positions import table_rows
@@ -118,10 +118,10 @@ def _check(row: JudgedRow, config: ModelConfig) -> None:
 
 
 def _judge_some(config: ModelConfig, params: Params, rows: Sequence[JudgedRow]) -> list[Judgement]:
-    batch_size = _power_of_two(len(rows))
+    batch_size = power_of_two(len(rows))
     length = bucket(max(len(row.tokens) for row in rows))
     # Never below 8: a few more scores cost less than another program for every length.
-    judged = max(8, _power_of_two(max(len(row.answer) for row in rows)))
+    judged = max(8, power_of_two(max(len(row.answer) for row in rows)))
     places = np.zeros((3, batch_size, length), np.int32)
     answers = np.zeros((batch_size, judged), np.int32)
     sizes = np.zeros((3, batch_size), np.int32)
@@ -167,7 +167,3 @@ def _run(
 
     # One row after another: the scores of all at once would be the largest array of all.
     return jax.lax.map(row, (hidden, answers))
-
-
-def _power_of_two(number: int) -> int:
-    return 1 << (number - 1).bit_length()

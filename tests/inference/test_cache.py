@@ -4,7 +4,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from glm_jax.config import ModelConfig
-from glm_jax.inference.cache import LayerCache, bucket, empty_cache, with_length
+from glm_jax.inference.cache import (
+    LayerCache,
+    bucket,
+    empty_cache,
+    power_of_two,
+    with_length,
+)
 
 
 def test_rows_are_written_behind_their_own_length():
@@ -36,3 +42,7 @@ def test_buckets_are_few_and_never_too_small():
     sizes = [bucket(length) for length in range(1, 4097)]
     assert all(size >= length for length, size in enumerate(sizes, 1))
     assert sorted(set(sizes)) == [64, 128, 256, *range(512, 4097, 512)]
+
+
+def test_batches_are_powers_of_two():
+    assert [power_of_two(number) for number in (1, 2, 3, 8, 9)] == [1, 2, 4, 8, 16]
