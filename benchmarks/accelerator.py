@@ -7,7 +7,7 @@ A preset is a set of defaults; what else stands on the command line goes before 
 process on the first device that jax finds, beside nothing. The last line is a JSON object, with
 `mfu`, the model's FLOPs (`glm_jax.planning.flops`; what is computed again does not count) over the
 device's peak, or `bandwidth_share_batch_N`, the bytes that a step of decoding must read over what
-the memory can give; both are null on a device that `PEAKS` and `planning.topologies` do not know.
+the memory can give; both are null on a device that `planning.chips` does not know.
 """
 
 import argparse
@@ -42,13 +42,6 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     },
     # Prompt and answer, and prompt and half the answer, need caches of one size.
     "decode": {"h100": {**_CHATGLM2_1B5, "prompt": 1024, "new_tokens": 512}},
-}
-
-# Operations a second in bfloat16, dense, and bytes a second of memory, by what jax calls the
-# device. NVIDIA's data sheets of the H100 (SXM; 1979 TFLOPS are with sparsity) and of the H200.
-PEAKS = {
-    "NVIDIA H100 80GB HBM3": (989e12, 3.35e12),
-    "NVIDIA H200": (989e12, 4.8e12),
 }
 
 
@@ -92,12 +85,10 @@ def model_config(args: argparse.Namespace, max_positions: int, **fields: Any) ->
 
 def peaks(device: Any) -> tuple[float | None, float | None]:
     """Operations and bytes a second of a device, None where they are not known."""
-    from glm_jax.planning.topologies import chip_of
+    from glm_jax.planning.chips import chip_of
 
     chip = chip_of(device)
-    if chip is not None:
-        return chip.peak_flops, chip.hbm_bandwidth
-    return PEAKS.get(device.device_kind, (None, None))
+    return (None, None) if chip is None else (chip.peak_flops, chip.hbm_bandwidth)
 
 
 def share(used_per_second: float, peak: float | None) -> float | None:

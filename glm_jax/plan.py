@@ -13,6 +13,8 @@ _EXAMPLES = """examples:
       parameters, FLOPs and memory on the devices there are
   python -m glm_jax.plan --config FILE --topology v5e:16x16 --topology v5p:4x4x4
       and the time of a step, on TPUs that need not be there
+  python -m glm_jax.plan --config FILE --topology h100:8
+      the same for a host of GPUs
   python -m glm_jax.plan --config FILE --topology v5e:16x16 --tune
       the same for remat policies, rows a chip and meshes, the best first
 
@@ -33,7 +35,8 @@ def main() -> int:
         action="append",
         default=[],
         metavar="CHIP:SHAPE",
-        help="TPUs to plan for, for example v5e:4x4; may be repeated; needs glm_jax[tpu]",
+        help="devices to plan for: v5e:4x4 (needs glm_jax[tpu]), h100:8 (needs glm_jax[cuda]); may "
+        "be repeated",
     )
     parser.add_argument(
         "--sequences_per_chip",

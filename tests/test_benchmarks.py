@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from glm_jax.planning.topologies import CHIPS
+from glm_jax.planning.chips import CHIPS
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 TINY = {"layers": 2, "width": 64, "heads": 2, "kv_heads": 1, "mlp_width": 96, "vocab_size": 128}

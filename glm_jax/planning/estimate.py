@@ -2,19 +2,22 @@
 
     step = compute + kernels + collectives that nothing hides
 
-* compute: libtpu's cycles over the chip's clock, loop trips included. Read.
-* kernels: attention in Pallas has no cycles. Its FLOPs (`KERNEL_PRODUCTS`, over the pairs of query
-  and key that are seen) over half the chip's peak. Assumed: `KERNEL_SHARE_OF_PEAK`.
+* compute: libtpu's cycles over the chip's clock, or the microseconds of XLA's model of a GPU (its
+  matrix products interpolated from measured ones), loop trips included. Read. Products that XLA's
+  table lacks run at the share of the peak that large ones have in it. Assumed:
+  `PRODUCT_SHARE_OF_PEAK`.
+* kernels: attention in Pallas has no estimate. Its FLOPs (`KERNEL_PRODUCTS`, over the pairs of
+  query and key that are seen) over half the chip's peak. Assumed: `KERNEL_SHARE_OF_PEAK`.
 * collectives: bytes that pass a link, over the links the compiler's strategy uses (its `colors`;
   where it does not say: all links of the slice for a group of all devices, those of one axis for a
   smaller one) at their published bandwidth. A chip at the edge of a slice that does not wrap around
-  has one link along an axis, not two.
+  has one link along an axis, not two. GPUs have one link each, into a switch.
 * overlap: collectives that the compiler starts and waits for elsewhere run beside compute and
   kernels, up to their time; the others add up.
 
 Left out: the input pipeline, the host, the network between slices, latency of small collectives,
 contention, clocks below their maximum, and all that an estimate of cycles gets wrong. It ranks; it
-has not been held against a TPU.
+has not been held against a TPU or a GPU.
 """
 
 import dataclasses
@@ -24,12 +27,15 @@ from collections.abc import Iterable, Sequence
 from jax.sharding import Mesh
 
 from glm_jax.config import Config
+from glm_jax.planning.chips import Chip, Tpu
 from glm_jax.planning.flops import attention_density, predicted_share
 from glm_jax.planning.hlo import Collective, HloCost, Kernel
-from glm_jax.planning.topologies import Chip, wraps_around
+from glm_jax.planning.tpu_topologies import wraps_around
 from glm_jax.sharding import row_groups
 
 KERNEL_SHARE_OF_PEAK = 0.5
+# [8192, 2048] x [2048, 8192] in bfloat16 stands at 374 us for an H100: 0.74.
+PRODUCT_SHARE_OF_PEAK = 0.74
 
 # Products of [T, H] by [H, T] size that a kernel makes of a head, by the end of its name: forwards
 # scores and output; backwards the scores again, the gradient of the weights, and one product for
@@ -39,7 +45,7 @@ KERNEL_PRODUCTS = {"forward": 2, "query_gradient": 3, "key_gradient": 4}
 
 ASSUMPTIONS = {
     "step_ms": "compute_ms + kernel_ms + exposed_ms",
-    "compute_ms": "libtpu's estimated cycles, loop trips included, over the clock",
+    "compute_ms": "the compiler's estimates (libtpu: cycles over the clock), loop trips included",
     "kernel_ms": f"FLOPs of attention kernels at {KERNEL_SHARE_OF_PEAK:.0%} of the chip's peak",
     "exposed_ms": "waited_ms, and of overlapped_ms what is beyond compute_ms + kernel_ms",
     "waited_ms, overlapped_ms": "bytes through the links used, at their published bandwidth",
@@ -82,7 +88,7 @@ def step_time(
       cost: of the compiled step.
       config, mesh: what it was compiled from.
       chip: what it runs on.
-      sides: of the slice, in chips.
+      sides: of the slice, in chips; of a TPU only.
     """
     flops, unknown = kernel_flops(cost.kernels, config, mesh)
 
@@ -90,7 +96,8 @@ def step_time(
         return 1e3 * sum(collective_seconds(one, chip, sides, mesh.size) for one in which)
 
     return StepTime(
-        compute_ms=1e3 * cost.cycles / chip.clock_hz,
+        compute_ms=1e3
+        * (cost.seconds + cost.product_flops / (chip.peak_flops * PRODUCT_SHARE_OF_PEAK)),
         kernel_ms=1e3 * flops / (chip.peak_flops * KERNEL_SHARE_OF_PEAK),
         waited_ms=milliseconds(one for one in cost.collectives if not one.overlapped),
         overlapped_ms=milliseconds(one for one in cost.collectives if one.overlapped),
@@ -147,7 +154,10 @@ def links_used(one: Collective, chip: Chip, sides: Sequence[int], devices: int) 
     """Links of a chip that a collective sends over at once.
 
     v5e 4x4, all 16, no colors -> 2      v5e 16x16, all 256, 4 colors -> 4      one axis -> 1, 2
+    h100: 1
     """
+    if not isinstance(chip, Tpu):
+        return 1
     along = [
         2 if wraps else 1
         for side, wraps in zip(sides, wraps_around(chip, tuple(sides)), strict=False)

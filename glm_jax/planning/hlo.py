@@ -1,13 +1,14 @@
-"""What a compiled TPU program costs, read from its text: cycles, kernels, collectives, loops.
+"""What a compiled program costs, read from its text: seconds, kernels, collectives, loops.
 
-`compiled.as_text()` is the optimised HLO. libtpu writes the cycles it expects beside every fusion:
+`compiled.as_text()` is the optimised HLO. libtpu writes the cycles it expects beside every fusion,
+XLA's compiler for GPUs, where it is asked to, microseconds:
 
     %fusion.3 = bf16[512,256]{1,0} fusion(%x), calls=%f, .. {"estimated_cycles":"5212"}
     %while.1 = (s32[], ..) while(%t), condition=%less_than_28, body=%layer
 
 and what stands in a loop's body counts as often as the loop turns (`compiled.cost_analysis()`
 counts it once, so it is of no use for a model whose layers are scanned). Kernels and collectives
-have no cycles; they are listed, for `estimate.py`.
+are listed apart, for `estimate.py`.
 """
 
 import collections
@@ -22,11 +23,14 @@ from glm_jax.planning.hlo_text import (
     group_size,
     sizes_in_bytes,
     trip_count,
+    widening_product_flops,
 )
 
-# Now and then an estimate is broken and stands at 1e17; no fusion takes 2 hours.
-_ABSURD = 10**13
+# Now and then an estimate is broken and stands at 1e17 cycles; no fusion takes an hour.
+_ABSURD = 3600.0
 _KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+# What a kernel of Pallas is called with.
+_KERNEL_TARGETS = ("tpu_custom_call", "__gpu$xla.gpu.triton", "mosaic_gpu", "mosaic_gpu_v2")
 # XLA's name for an all-reduce of which every device keeps its part: one reduce-scatter.
 _FUSED_SCATTER = "all-reduce-scatter"
 
@@ -80,19 +84,23 @@ class HloCost:
     """What `hlo_cost` finds.
 
     Attributes:
-      cycles: of all fusions, loop trips included; kernels and collectives are not among them.
+      seconds: of all fusions, loop trips included; kernels and collectives are not among them.
+      product_flops: of matrix products that have no estimate to go by, and are not in `seconds`:
+        XLA's table for GPUs lacks those of 16-bit numbers into float32, and takes them for ten
+        times as slow as they are.
       broken_estimates: fusions whose estimate was absurd and left out.
       kernels, collectives: largest first.
       loops: every loop once, in the order of the text.
-      top: the costliest operations, `(cycles, count, name)`.
+      top: the costliest operations, `(seconds, count, name)`.
     """
 
-    cycles: int
+    seconds: float
+    product_flops: float
     broken_estimates: int
     kernels: tuple[Kernel, ...]
     collectives: tuple[Collective, ...]
     loops: tuple[Loop, ...]
-    top: tuple[tuple[int, int, str], ...]
+    top: tuple[tuple[float, int, str], ...]
 
     @property
     def unknown_loops(self) -> int:
@@ -105,25 +113,29 @@ class HloCost:
         return sum("windowed" in loop.name for loop in self.loops)
 
 
-def hlo_cost(text: str, num_devices: int, unknown_trips: int = 1, num_top: int = 12) -> HloCost:
+def hlo_cost(
+    text: str, num_devices: int, clock_hz: float, unknown_trips: int = 1, num_top: int = 12
+) -> HloCost:
     """Adds up an optimised HLO text.
 
     Args:
       text: of `compiled.as_text()`.
       num_devices: of the mesh, the group of a collective that names none.
+      clock_hz: of the cycles in it.
       unknown_trips: how often a loop is counted whose bound is not a constant.
       num_top: length of `HloCost.top`.
     """
-    walk = _Walk(computations_of(text), num_devices, unknown_trips)
+    walk = _Walk(computations_of(text), num_devices, clock_hz, unknown_trips)
     walk.visit(walk.computations[""], 1, False)
     kernels = [Kernel(name, *totals) for name, totals in walk.kernels.items()]
     moved = [
         dataclasses.replace(sort, count=count, num_bytes=num_bytes)
         for sort, (count, num_bytes) in walk.collectives.items()
     ]
-    top = sorted(((cycles, n, name) for name, (n, cycles) in walk.costs.items()), reverse=True)
+    top = sorted(((seconds, n, name) for name, (n, seconds) in walk.costs.items()), reverse=True)
     return HloCost(
-        cycles=sum(cycles for _, cycles in walk.costs.values()),
+        seconds=sum(seconds for _, seconds in walk.costs.values()),
+        product_flops=walk.product_flops,
         broken_estimates=walk.broken,
         kernels=tuple(sorted(kernels, key=lambda kernel: -kernel.flops)),
         collectives=tuple(sorted(moved, key=lambda one: -one.num_bytes)),
@@ -136,14 +148,19 @@ class _Walk:
     """The sums, each a pair that grows: how often, and how much."""
 
     def __init__(
-        self, computations: dict[str, Computation], num_devices: int, unknown_trips: int
+        self,
+        computations: dict[str, Computation],
+        num_devices: int,
+        clock_hz: float,
+        unknown_trips: int,
     ) -> None:
-        self.computations = computations
+        self.computations, self.clock_hz = computations, clock_hz
         self.num_devices, self.unknown_trips = num_devices, unknown_trips
         self.broken = 0
+        self.product_flops = 0.0
         self.loops: dict[str, Loop] = {}
         self.kernels: dict[str, list[int]] = collections.defaultdict(lambda: [0, 0])
-        self.costs: dict[str, list[int]] = collections.defaultdict(lambda: [0, 0])
+        self.costs: dict[str, list] = collections.defaultdict(lambda: [0, 0.0])
         self.collectives: dict[Collective, list[int]] = collections.defaultdict(lambda: [0, 0])
         # An overlapped collective stands in the fusion that starts it, in those that run beside it
         # and in the one that waits for it, each time with its channel.
@@ -171,21 +188,25 @@ class _Walk:
             elif one.opcode == "fusion":
                 for inner in self._called(one):
                     self._add_fused_collectives(one, inner, times)
-            elif one.target == "tpu_custom_call":
-                _add(self.kernels[one.bare_name], times, one.stated_flops)
-            else:
-                self._add_collective(one, one, times, overlapped)
-            self._add_cycles(one, times)
+            elif one.target in _KERNEL_TARGETS:
+                _add(self.kernels[one.kernel_name], times, one.stated_flops)
+                continue
+            elif self._add_collective(one, one, times, overlapped):
+                continue
+            elif flops := widening_product_flops(one, computation.shapes):
+                self.product_flops += times * flops
+                continue
+            self._add_seconds(one, times)
 
     def _called(self, one: Instruction) -> Iterator[Computation]:
         return (self.computations[name] for name in one.called if name in self.computations)
 
-    def _add_cycles(self, one: Instruction, times: int) -> None:
-        cycles = one.estimated_cycles
-        if cycles is not None and cycles >= _ABSURD:
+    def _add_seconds(self, one: Instruction, times: int) -> None:
+        seconds = one.seconds(self.clock_hz)
+        if seconds is not None and seconds >= _ABSURD:
             self.broken += times
-        elif cycles is not None:
-            _add(self.costs[one.operation], times, cycles)
+        elif seconds is not None:
+            _add(self.costs[one.operation], times, seconds)
 
     def _add_fused_collectives(self, fusion: Instruction, inner: Computation, times: int) -> None:
         for one in inner.instructions:
@@ -200,15 +221,15 @@ class _Walk:
         times: int,
         overlapped: bool,
         scatter: bool = False,
-    ) -> None:
+    ) -> bool:
         """Counts `one` where it is a collective; `planned` has what the compiler says of it."""
         kind = one.opcode.removesuffix("-start")
         if kind not in _KINDS:
-            return
+            return False
         begun = one.opcode != kind
         shape = re.sub(r"u32\[\]", "", one.shape) if begun else one.shape
         sizes = sizes_in_bytes(shape)
-        if begun and kind in ("all-gather", "collective-permute"):
+        if begun and kind in ("all-gather", "reduce-scatter", "collective-permute"):
             # What starts one gives its inputs, its outputs, and counters, u32[].
             sizes = sizes[len(sizes) // 2 :]
         size = 2 if kind == "collective-permute" else group_size(one.rest, self.num_devices)
@@ -217,11 +238,12 @@ class _Walk:
             "reduce-scatter" if scatter else kind,
             size,
             int(colors[1]) if colors else None,
-            overlapped or begun,
+            overlapped or (begun and not one.is_sync),
         )
         _add(self.collectives[sort], times, sum(sizes) // size if scatter else sum(sizes))
+        return True
 
 
-def _add(totals: list[int], times: int, amount: int) -> None:
+def _add(totals: list, times: int, amount: float) -> None:
     totals[0] += times
     totals[1] += times * amount

@@ -18,6 +18,7 @@ _BYTES: dict[str, float] = {
 }  # fmt: skip
 _HEADER = re.compile(r"(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"\s+(ROOT )?%?([\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.*)$")
+_ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
 _CALLED = re.compile(r"(?:calls|to_apply|true_computation|false_computation)=%?([\w.\-]+)")
 
 
@@ -64,6 +65,17 @@ class Instruction:
         return re.sub(r"(\.(\d+|clone|remat\d*))+$", "", self.name)
 
     @property
+    def kernel_name(self) -> str:
+        """Of a Pallas call: its own where it has one, else the scope that jax called it in."""
+        found = re.search(r'op_name="[^"]*?([^"/]+)/pallas_call"', self.rest)
+        return found[1] if found and self.bare_name == "pallas_call" else self.bare_name
+
+    @property
+    def is_sync(self) -> bool:
+        """Whether what starts a collective waits for its end too, as XLA for GPUs says it."""
+        return '"is_sync":true' in self.rest
+
+    @property
     def operation(self) -> str:
         """The end of jax's name for it, `layers/mlp/dot_general`; its own where it has none."""
         found = re.search(r'op_name="([^"]+)"', self.rest)
@@ -81,11 +93,19 @@ class Instruction:
         found = re.search(r"\bchannel_id=(\d+)", self.rest)
         return int(found[1]) if found else None
 
-    @property
-    def estimated_cycles(self) -> int | None:
-        """What libtpu expects it to take."""
-        found = re.search(r'"estimated_cycles":"(\d+)"', self.rest)
-        return int(found[1]) if found else None
+    def seconds(self, clock_hz: float) -> float | None:
+        """What the compiler expects it to take; None where it does not say.
+
+        Args:
+          clock_hz: of libtpu's cycles. XLA for GPUs says microseconds, by one model or several; its
+            "sol" (speed of light) knows measured matrix products and comes last.
+        """
+        cycles = re.search(r'"estimated_cycles":"(\d+)"', self.rest)
+        if cycles:
+            return int(cycles[1]) / clock_hz
+        costs = re.search(r'"reification_cost":\[([^\]]*)\]', self.rest)
+        spent = re.findall(r'"exec_time_us":([\d.e+-]+)', costs[1]) if costs else ()
+        return float(spent[-1]) / 1e6 if spent else None
 
     @property
     def stated_flops(self) -> int:
@@ -100,6 +120,11 @@ class Computation:
 
     name: str
     instructions: tuple[Instruction, ...]
+
+    @functools.cached_property
+    def shapes(self) -> dict[str, str]:
+        """Of its instructions' results, by name."""
+        return {one.name: one.shape for one in self.instructions}
 
     @functools.cached_property
     def starts_collective(self) -> bool:
@@ -131,10 +156,35 @@ def computations_of(text: str) -> dict[str, Computation]:
 def sizes_in_bytes(shape: str) -> list[int]:
     """Bytes of every array in a shape: `(bf16[2,3]{1,0}, s32[])` -> [12, 4]."""
     return [
-        math.ceil(_BYTES[dtype] * math.prod(map(int, dims.split(",") if dims else ())))
-        for dtype, dims in re.findall(r"\b([a-z]\w*)\[([\d,]*)\]", shape)
+        math.ceil(_BYTES[dtype] * math.prod(_dimensions(dims)))
+        for dtype, dims in _ARRAY.findall(shape)
         if dtype in _BYTES
     ]
+
+
+def _dimensions(text: str) -> list[int]:
+    """`"4,6"` -> [4, 6]."""
+    return [int(size) for size in text.split(",") if size]
+
+
+def widening_product_flops(one: Instruction, shapes: dict[str, str]) -> int:
+    """FLOPs of a cuBLAS call that makes float32 of two narrower matrices; 0 for anything else.
+
+    f32[4,6] custom-call(%a, %b), %a = bf16[4,5] .., "lhs_contracting_dimensions":["1"]
+                                                                    -> 2 * 4 * 6 * 5 = 240
+    """
+    if not (one.target or "").startswith("__cublas"):
+        return 0
+    result = _ARRAY.search(one.shape)
+    narrow = _ARRAY.search(shapes.get(one.operands[0], "") if one.operands else "")
+    contracted = re.search(r'"lhs_contracting_dimensions":\[([^\]]*)\]', one.rest)
+    if result is None or narrow is None or contracted is None:
+        return 0
+    if result[1] != "f32" or narrow[1] not in ("bf16", "f16"):
+        return 0
+    sizes = _dimensions(narrow[2])
+    inner = math.prod(sizes[int(axis)] for axis in re.findall(r"\d+", contracted[1]))
+    return 2 * inner * math.prod(_dimensions(result[2]))
 
 
 def group_size(rest: str, num_devices: int) -> int:

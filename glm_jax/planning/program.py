@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from glm_jax.config import Config
 from glm_jax.sharding import make_mesh
-from glm_jax.training.compiling import compile_train_step, compiler_options
+from glm_jax.training.compiling import Options, compile_train_step, compiler_options
 from glm_jax.training.defaults import for_devices
 from glm_jax.training.state import TrainState, abstract_state
 from glm_jax.training.workdir import check_config
@@ -49,7 +49,7 @@ class Program:
     peak_bytes: int
     temporary_bytes: int | None
     seconds: float
-    options: dict[str, str]
+    options: Options
 
 
 def prepare(
@@ -87,10 +87,11 @@ def compile_program(config: Config, mesh: Mesh) -> Program:
       UserError: a parameter that the mesh cannot split.
     """
     state = abstract_state(config, mesh)
+    options = planning_options(mesh)
     begin = time.monotonic()
     compiled, temporary = None, None
     try:
-        compiled = compile_train_step(config, mesh)
+        compiled = compile_train_step(config, mesh, options)
     except jax.errors.JaxRuntimeError as error:
         needed = needed_bytes(str(error))
         if needed is None:
@@ -99,8 +100,23 @@ def compile_program(config: Config, mesh: Mesh) -> Program:
     else:
         peak, temporary = _memory_of(compiled, on_tpu=mesh.devices.flat[0].platform == "tpu")
     seconds = time.monotonic() - begin
-    options = compiler_options(mesh)
     return Program(config, mesh, state, compiled, peak, temporary, seconds, options)
+
+
+def planning_options(mesh: Mesh) -> Options:
+    """Options of a run's compilation, and those without which XLA says nothing about a GPU's time.
+
+    Nothing is tried out on a GPU, which need not be there; and matrix products are cuBLAS's, whose
+    times XLA knows, not Triton's, of which it would have to try many.
+    """
+    options = compiler_options(mesh)
+    if mesh.devices.flat[0].platform in ("gpu", "cuda"):
+        options |= {
+            "xla_gpu_collect_cost_model_stats": True,
+            "xla_gpu_autotune_level": 0,
+            "xla_gpu_enable_triton_gemm": False,
+        }
+    return options
 
 
 def _memory_of(compiled: jax.stages.Compiled, on_tpu: bool) -> tuple[int, int]:

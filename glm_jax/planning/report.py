@@ -1,23 +1,24 @@
 """What `plan` says of one set of devices: a dict for machines, and the same as text.
 
-Keys that only a TPU's compiler gives are None for other devices, and those that a program gives are
-None where it does not fit.
+Keys that only the compilers of known TPUs and GPUs give are None for other devices, and those that
+a program gives are None where it does not fit.
 """
 
 import dataclasses
 import importlib.metadata
+import os
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
 from glm_jax.config import Config
+from glm_jax.planning.chips import Chip, Gpu, Tpu, chip_of
 from glm_jax.planning.estimate import ASSUMPTIONS, expected_turns, step_time
 from glm_jax.planning.flops import attention_density, flops_per_token, parameter_groups
 from glm_jax.planning.hlo import hlo_cost
 from glm_jax.planning.memory import GIB, held_bytes
 from glm_jax.planning.program import Program, program_text
-from glm_jax.planning.topologies import Chip, chip_of
 from glm_jax.training.state import TrainState
 
 Report = dict[str, Any]
@@ -75,10 +76,17 @@ def run_facts(config: Config, mesh: Mesh, state: TrainState) -> Report:
 def memory_limit(device: jax.Device) -> float | None:
     """GiB that a program may use on a device; None where nothing says it, as on CPU."""
     chip = chip_of(device)
+    if isinstance(chip, Gpu):
+        return chip.hbm_gib * _gpu_share()
     if chip is not None:
         return chip.hbm_gib
     statistics = device.memory_stats()
     return statistics["bytes_limit"] / GIB if statistics and "bytes_limit" in statistics else None
+
+
+def _gpu_share() -> float:
+    """What jax takes of a GPU's memory when it starts."""
+    return float(os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION", 0.75))
 
 
 def state_traffic_ms(held: dict[str, int], chip: Chip) -> float:
@@ -90,15 +98,16 @@ def state_traffic_ms(held: dict[str, int], chip: Chip) -> float:
 def _times(program: Program, chip: Chip | None, flops: float, places: float) -> Report:
     """What a step takes; None where there is no chip or no program."""
     ideal = 1e3 * flops / chip.peak_flops if chip else None
-    if program.compiled is None or chip is None or ideal is None:
+    if program.compiled is None or chip is None:
         return {"ideal_ms": ideal, **dict.fromkeys(_TIMES + _COSTS)}
     text = program_text(program.compiled)
     if text is None:
         return {"ideal_ms": ideal, **dict.fromkeys(_TIMES + _COSTS)}
     devices = program.mesh.devices.ravel()
-    sides = [1 + max(device.coords[axis] for device in devices) for axis in range(chip.dimensions)]
+    axes = range(chip.dimensions if isinstance(chip, Tpu) else 0)
+    sides = [1 + max(device.coords[axis] for device in devices) for axis in axes]
     turns = expected_turns(program.config, program.mesh)
-    cost = hlo_cost(text, devices.size, turns)
+    cost = hlo_cost(text, devices.size, chip.clock_hz, turns)
     time = step_time(cost, program.config, program.mesh, chip, sides)
     return {
         "ideal_ms": ideal,
@@ -116,8 +125,7 @@ def _times(program: Program, chip: Chip | None, flops: float, places: float) -> 
         },
         "broken_estimates": cost.broken_estimates,
         "top": [
-            {"name": name, "count": count, "ms": 1e3 * cycles / chip.clock_hz}
-            for cycles, count, name in cost.top
+            {"name": name, "count": count, "ms": 1e3 * seconds} for seconds, count, name in cost.top
         ],
     }
 
@@ -162,7 +170,7 @@ _COSTS = (
 
 def _versions() -> dict[str, str]:
     found = {}
-    for name in ("glm_jax", "jax", "jaxlib", "libtpu"):
+    for name in ("glm_jax", "jax", "jaxlib", "libtpu", "jax-cuda13-plugin"):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -36,7 +36,10 @@ def describe(report: Report) -> str:
             "the one for Python 3.12 is newer"
         )
     elif report["fits"]:
-        lines.append("times       only TPU compilers estimate them; add --topology v5e:4x4")
+        lines.append(
+            "times       only compilers for TPUs and NVIDIA GPUs estimate them; add "
+            "--topology v5e:4x4 or h100:8"
+        )
     return "\n".join(lines)
 
 
@@ -86,7 +89,7 @@ def advice(report: Report) -> str:
 def _time_lines(report: Report) -> list[str]:
     return [
         f"time        {report['step_ms']:.1f} ms a step = {report['compute_ms']:.1f} compute "
-        f"(cycles) + {report['kernel_ms']:.1f} attention kernels (at "
+        f"(compiler) + {report['kernel_ms']:.1f} attention kernels (at "
         f"{KERNEL_SHARE_OF_PEAK:.0%} of the peak) + {report['exposed_ms']:.1f} collectives that "
         "nothing hides",
         f"speed       {report['tokens_per_second_per_device']:,.0f} tokens/s a chip, "

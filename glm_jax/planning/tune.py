@@ -1,7 +1,7 @@
 """Searches what a run may choose freely: mesh, remat policy, rows a chip; most tokens a second win.
 
-    rows 1, 2, 4, 8 on the config's mesh:   the two remat policies that save most and fit
-    the best of them on other meshes:       (fsdp 16), (fsdp 8, tensor 2), (data 2, fsdp 8) ..
+    rows 1, 2, 4, 8, 16 on the config's mesh:   the two remat policies that save most and fit
+    the best of them on other meshes:           (fsdp 16), (fsdp 8, tensor 2), (data 2, fsdp 8) ..
 
 So it climbs along one axis after the other and may miss a combination. What cannot fit by
 arithmetic is not compiled, nor is what did not fit with fewer rows; that a program is too large the
@@ -18,13 +18,14 @@ import jax
 from glm_jax.config import Config, MeshConfig
 from glm_jax.errors import UserError
 from glm_jax.models.remat import POLICIES
+from glm_jax.planning.chips import chip_of
 from glm_jax.planning.extrapolate import extrapolated
 from glm_jax.planning.memory import GIB, held_bytes
 from glm_jax.planning.program import compile_program, prepare
 from glm_jax.planning.report import Report, memory_limit, report
 from glm_jax.training.state import abstract_state
 
-ROWS = (1, 2, 4, 8)
+ROWS = (1, 2, 4, 8, 16)
 # From most memory to least, which is about from the fastest to the slowest.
 REMATS = ("none", *reversed(POLICIES))
 Say = Callable[[str], None]
@@ -42,9 +43,9 @@ def tune(
 
     Args:
       config: of the run; its mesh is tried first.
-      devices: TPUs, there or not.
+      devices: TPUs or GPUs, there or not.
       topology: their name.
-      sequences_per_chip: rows to keep to; None: 1, 2, 4 and 8 are tried.
+      sequences_per_chip: rows to keep to; None: `ROWS` are tried.
       num_layers: of the shorter of the two models that are compiled in place of the whole one.
       say: called with a line for each combination.
 
@@ -52,8 +53,11 @@ def tune(
       UserError: devices without an estimate of time, a mesh or batch that does not work out, or
         num_layers below 2 or beyond half the model.
     """
-    if devices[0].platform != "tpu" or memory_limit(devices[0]) is None:
-        raise UserError("--tune needs the time of a step, which only a TPU --topology has")
+    if chip_of(devices[0]) is None:
+        raise UserError(
+            "--tune needs the time of a step, which only compilers for TPUs and NVIDIA GPUs "
+            "estimate; add --topology v5e:4x4 or h100:8"
+        )
     # A loop of one turn the compiler takes apart: no line leads from it.
     if num_layers is not None and not 2 <= num_layers <= config.model.num_layers // 2:
         raise UserError(

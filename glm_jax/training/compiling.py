@@ -24,8 +24,10 @@ _SCOPED_VMEM = {
     "TPU v6e": 65536,
 }
 
+Options = dict[str, str | bool | int]
 
-def compiler_options(mesh: Mesh) -> dict[str, str]:
+
+def compiler_options(mesh: Mesh) -> Options:
     """Options of XLA for a mesh's devices, empty where there are none to give.
 
     On TPU products with gathered weights stay whole: cut into steps that overlap with the gathering
@@ -34,7 +36,7 @@ def compiler_options(mesh: Mesh) -> dict[str, str]:
     kind = mesh.devices.flat[0].device_kind
     if not kind.startswith("TPU"):
         return {}
-    options = {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}
+    options: Options = {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}
     if kind in _SCOPED_VMEM:
         options["xla_tpu_scoped_vmem_limit_kib"] = str(_SCOPED_VMEM[kind])
     return options
@@ -51,10 +53,19 @@ def abstract_batch(config: Config, mesh: Mesh) -> Batch:
     return Batch(**{f.name: field(f.name) for f in dataclasses.fields(Batch)})
 
 
-def compile_train_step(config: Config, mesh: Mesh) -> jax.stages.Compiled:
-    """`make_train_step`, compiled: nothing runs, nothing is held."""
+def compile_train_step(
+    config: Config, mesh: Mesh, options: Options | None = None
+) -> jax.stages.Compiled:
+    """`make_train_step`, compiled: nothing runs, nothing is held.
+
+    Args:
+      config: of the run.
+      mesh: its devices, there or not.
+      options: of XLA; None: `compiler_options(mesh)`.
+    """
     config = for_devices(config, mesh)
     lowered = make_train_step(config, mesh).lower(
         abstract_state(config, mesh), abstract_batch(config, mesh)
     )
-    return lowered.compile(compiler_options=compiler_options(mesh))
+    options = compiler_options(mesh) if options is None else options
+    return lowered.compile(compiler_options=options)

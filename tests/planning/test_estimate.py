@@ -2,6 +2,7 @@ import pytest
 from jax.sharding import AbstractMesh, AxisType
 
 from glm_jax.config import Config, DataConfig, ModelConfig, ObjectiveConfig, TrainConfig
+from glm_jax.planning.chips import CHIPS
 from glm_jax.planning.estimate import (
     StepTime,
     collective_seconds,
@@ -11,7 +12,6 @@ from glm_jax.planning.estimate import (
     step_time,
 )
 from glm_jax.planning.hlo import Collective, HloCost, Kernel
-from glm_jax.planning.topologies import CHIPS
 from glm_jax.sharding import AXES
 
 V5E = CHIPS["v5e"]
@@ -27,8 +27,8 @@ def mesh(data=1, fsdp=1, tensor=1, sequence=1):
     return AbstractMesh(sizes, AXES, axis_types=(AxisType.Auto,) * 4)
 
 
-def cost(cycles=0, kernels=(), collectives=()):
-    return HloCost(cycles, 0, tuple(kernels), tuple(collectives), (), ())
+def cost(seconds=0.0, kernels=(), collectives=(), product_flops=0.0):
+    return HloCost(seconds, product_flops, 0, tuple(kernels), tuple(collectives), (), ())
 
 
 @pytest.mark.parametrize(
@@ -63,6 +63,7 @@ def test_a_permute_passes_everything_once():
         ("v5p", (4, 4, 4), 64, None, 6),
         ("v5p", (2, 2, 1), 4, None, 2),
         ("v5e", (1, 1), 1, None, 1),
+        ("h100", (8,), 8, None, 1),
     ],
 )
 def test_links_that_there_are(chip, sides, group, colors, links):
@@ -93,7 +94,7 @@ def test_a_step_is_the_sum_of_its_parts():
         Collective("all-gather", 4, 1, True, 1, 4 * 50_000_000),
         Collective("all-reduce", 4, 1, False, 1, 4 * 50_000_000),
     ]
-    found = step_time(cost(1_500_000, (), collectives), CONFIG, mesh(fsdp=4), V5E, (2, 2))
+    found = step_time(cost(1e-3, (), collectives), CONFIG, mesh(fsdp=4), V5E, (2, 2))
     assert found.compute_ms == pytest.approx(1.0)
     assert (found.overlapped_ms, found.waited_ms) == (pytest.approx(3.0), pytest.approx(6.0))
     # Two of the three milliseconds find nothing to hide behind.
@@ -105,9 +106,20 @@ def test_collectives_hide_behind_compute_and_kernels():
     assert StepTime(2.0, 3.0, 1.0, 4.0).step_ms == 6.0
 
 
+def test_products_without_an_estimate_run_at_three_quarters_of_the_peak():
+    found = step_time(cost(1e-3, product_flops=0.74 * 989e9), CONFIG, mesh(), CHIPS["h100"], ())
+    assert found.compute_ms == pytest.approx(2.0)
+
+
+def test_a_gpu_passes_everything_through_one_port():
+    gathered = Collective("all-gather", 8, None, True, 1, 8 * 450_000_000)
+    found = step_time(cost(0.0, (), [gathered]), CONFIG, mesh(fsdp=8), CHIPS["h100"], ())
+    assert found.overlapped_ms == pytest.approx(7.0)
+
+
 def test_kernels_run_at_half_the_peak():
     kernels = [Kernel("interval_attention_forward", 1, 0)]
-    found = step_time(cost(0, kernels), CONFIG, mesh(fsdp=4), V5E, (2, 2))
+    found = step_time(cost(0.0, kernels), CONFIG, mesh(fsdp=4), V5E, (2, 2))
     flops = 8 * 2 * 2 * 128 * 128 * 0.5 * 256
     assert found.step_ms == pytest.approx(1e3 * flops / (0.5 * 197e12))
 

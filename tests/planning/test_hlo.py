@@ -89,15 +89,15 @@ backend_config={"window_config":{"estimated_cycles":"20"}}
 
 
 def test_cycles_count_as_often_as_their_loop_turns():
-    cost = hlo_cost(PROGRAM, num_devices=8)
-    assert cost.cycles == 3 * 1000 + 1 * 7 + 20
+    cost = hlo_cost(PROGRAM, num_devices=8, clock_hz=2.0)
+    assert cost.seconds == (3 * 1000 + 1 * 7 + 20) / 2
     assert cost.broken_estimates == 3
-    assert cost.top[:2] == ((3000, 3, "a/b/dot"), (20, 1, "jit(f)/end"))
+    assert cost.top[:2] == ((1500, 3, "a/b/dot"), (10, 1, "jit(f)/end"))
 
 
 def test_a_loop_without_a_constant_bound_is_counted_as_asked_and_named():
-    cost = hlo_cost(PROGRAM, num_devices=8, unknown_trips=4)
-    assert cost.cycles == 3 * 1000 + 4 * 7 + 20
+    cost = hlo_cost(PROGRAM, num_devices=8, clock_hz=1.0, unknown_trips=4)
+    assert cost.seconds == 3 * 1000 + 4 * 7 + 20
     assert [(loop.name, loop.trips) for loop in cost.loops] == [
         ("body", 3),
         ("windowed_dot_general_body", None),
@@ -106,17 +106,84 @@ def test_a_loop_without_a_constant_bound_is_counted_as_asked_and_named():
 
 
 def test_kernels_are_counted_by_name_with_the_flops_they_state():
-    assert hlo_cost(PROGRAM, 8).kernels == (Kernel("forward", 3, 150),)
+    assert hlo_cost(PROGRAM, 8, 1e9).kernels == (Kernel("forward", 3, 150),)
 
 
 def test_collectives_by_kind_group_and_overlap_each_once():
     # bf16[16,8], f32[8] and f32[12] gathered, f32[4,8] of the scatter, f32[8] and f32[2] reduced,
     # f32[8] permuted.
-    assert set(hlo_cost(PROGRAM, 8).collectives) == {
+    assert set(hlo_cost(PROGRAM, 8, 1e9).collectives) == {
         Collective("reduce-scatter", 4, 1, False, 3, 3 * 128),
         Collective("all-reduce", 8, 4, False, 1, 40),
         Collective("collective-permute", 2, None, True, 1, 32),
         Collective("all-gather", 4, None, True, 4, 3 * 256 + 80),
+    }
+
+
+# As XLA writes it for GPUs: microseconds by more than one model, what starts a collective and what
+# waits for it, cuBLAS, a kernel of Pallas. The loop's turns are known.
+GPU_PROGRAM = """HloModule jit_step
+
+%less (p: (s32[], f32[8])) -> pred[] {
+  %p = (s32[], f32[8]) parameter(0)
+  ROOT %fused = pred[] fusion(%p), kind=kLoop, calls=%add, backend_config={"reification_cost":\
+[{"end_to_end_cycles":2,"exec_time_us":9,"name":""}]}
+}
+
+%body (b: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %b = (s32[], f32[8]) parameter(0)
+  %x = bf16[16,5]{1,0} get-tuple-element(%b), index=1
+  %all-gather-start = (bf16[4,8]{1,0}, bf16[32,8]{1,0}) all-gather-start(%x), channel_id=1, \
+replica_groups=mesh['axis_0'=8] {'axis_0'}, dimensions={0}, backend_config={\
+"collective_backend_config":{"is_sync":false},"reification_cost":[{"exec_time_us":99,"name":"sol"}]}
+  %all-gather-done = bf16[32,8]{1,0} all-gather-done(%all-gather-start)
+  %reduce-scatter-start = ((bf16[16,8]{1,0}), bf16[2,8]{1,0}) reduce-scatter-start(%x), \
+channel_id=2, replica_groups=[1,8]<=[8], backend_config={"collective_backend_config":\
+{"is_sync":true},"reification_cost":[]}
+  %wide = (f32[16,6]{1,0}, s8[64]{0}) custom-call(%x, %b), custom_call_target=\
+"__cublas$lt$matmul", backend_config={"gemm_backend_config":{"dot_dimension_numbers":{\
+"lhs_contracting_dimensions":["1"]}},"reification_cost":[{"exec_time_us":1e6,"name":"sol"}]}
+  %same = (bf16[16,6]{1,0}, s8[64]{0}) custom-call(%x, %b), custom_call_target=\
+"__cublas$lt$matmul", metadata={op_name="jit(f)/a/dot"}, backend_config={\
+"gemm_backend_config":{"dot_dimension_numbers":{"lhs_contracting_dimensions":["1"]}},\
+"reification_cost":[{"exec_time_us":40.5,"name":"sol"}]}
+  %pallas_call.1 = bf16[8]{0} custom-call(%x), custom_call_target="__gpu$xla.gpu.triton", \
+metadata={op_name="jit(f)/jvp()/shard_map/gpu_forward/pallas_call"}, backend_config={\
+"reification_cost":[{"exec_time_us":1,"name":"sol"}]}
+  ROOT %fusion = (s32[], f32[8]) fusion(%b), kind=kLoop, calls=%add, metadata={op_name="end"}, \
+backend_config={"reification_cost":[{"end_to_end_cycles":7.5,"exec_time_us":3,"name":""},\
+{"end_to_end_cycles":0,"exec_time_us":2.5,"name":"sol"}]}
+}
+
+ENTRY %main (x: f32[8]) -> f32[8] {
+  %x.1 = f32[8] parameter(0)
+  %loop = (s32[], f32[8]) while(%x.1), condition=%less, body=%body, \
+backend_config={"known_trip_count":{"n":"10"}}
+  ROOT %out = f32[8] get-tuple-element(%loop), index=1
+}
+"""
+
+
+def test_a_gpus_program_has_microseconds_of_the_last_model():
+    cost = hlo_cost(GPU_PROGRAM, num_devices=8, clock_hz=1.98e9)
+    assert cost.seconds == pytest.approx(10 * (40.5 + 2.5) / 1e6)
+    assert cost.top[0] == (pytest.approx(405e-6), 10, "jit(f)/a/dot")
+    assert cost.unknown_loops == 0
+
+
+def test_a_gpus_products_into_float32_are_counted_in_flops():
+    # Ten times [16, 5] by [5, 6]; what XLA says of them, a second each, is left out.
+    assert hlo_cost(GPU_PROGRAM, 8, 1e9).product_flops == 10 * 2 * 16 * 5 * 6
+
+
+def test_a_gpus_kernels_have_the_name_of_their_scope():
+    assert hlo_cost(GPU_PROGRAM, 8, 1e9).kernels == (Kernel("gpu_forward", 10, 0),)
+
+
+def test_a_gpus_collectives_are_waited_for_where_they_are_said_to_be():
+    assert set(hlo_cost(GPU_PROGRAM, 8, 1e9).collectives) == {
+        Collective("all-gather", 8, None, True, 10, 10 * 32 * 8 * 2),
+        Collective("reduce-scatter", 8, None, False, 10, 10 * 2 * 8 * 2),
     }
 
 
@@ -137,9 +204,9 @@ def f(x, w, b):
     y, _ = jax.lax.scan(lambda x, w: (x @ w, None), x, w)
     return y, jax.lax.with_sharding_constraint(b, NamedSharding(mesh, P()))
 
-cost = hlo_cost(jax.jit(f).lower(x, w, b).compile().as_text(), 4)
+cost = hlo_cost(jax.jit(f).lower(x, w, b).compile().as_text(), 4, 1.5e9)
 print(*(loop.trips for loop in cost.loops))
-print(7 * 2 * 1024 * 2048 * 2048 / 197e12 / (cost.cycles / 1.5e9))
+print(7 * 2 * 1024 * 2048 * 2048 / 197e12 / cost.seconds)
 print(*((c.kind, c.group_size, c.count, c.num_bytes) for c in cost.collectives))
 """
 

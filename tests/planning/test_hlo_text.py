@@ -119,4 +119,6 @@ def test_names_lose_what_the_compiler_appends():
         12,
     )
     assert one.operation == "dq"
-    assert one.estimated_cycles is None
+    assert one.kernel_name == "dq"
+    assert one.seconds(1e9) is None
+    assert not one.is_sync

@@ -4,9 +4,9 @@ import jax
 import pytest
 
 from glm_jax.config import Config, DataConfig, MeshConfig, ModelConfig
+from glm_jax.planning.chips import CHIPS
 from glm_jax.planning.program import compile_program, prepare
 from glm_jax.planning.report import rates, report, state_traffic_ms
-from glm_jax.planning.topologies import CHIPS
 
 
 @pytest.fixture(scope="module")

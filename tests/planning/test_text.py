@@ -78,7 +78,7 @@ def test_a_report_says_how_the_step_adds_up():
     text = describe(REPORT)
     assert "3,000 parameters: embedding 1,000, mlp 2,000" in text
     assert "peak 9.00 of 15.75 GiB a device: fits; parameters 2.0 GiB, optimizer 4.0 GiB" in text
-    assert "750.0 ms a step = 600.0 compute (cycles) + 50.0 attention kernels" in text
+    assert "750.0 ms a step = 600.0 compute (compiler) + 50.0 attention kernels" in text
     assert "(at 50% of the peak) + 100.0 collectives" in text
     # 2048 places in 0.75 s; 10^11 of them are 36.6 million seconds.
     assert "2,731 tokens/s a chip, 53.3% of the peak" in text

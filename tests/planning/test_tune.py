@@ -136,6 +136,8 @@ def test_of_each_number_of_rows_the_two_that_save_most_and_fit_are_compiled(comp
         ("qkv", 8),
         ("attention", 8),
         ("full", 8),
+        ("attention", 16),
+        ("full", 16),
     ]
     assert len(set(compiled)) == len(compiled)
 
@@ -169,7 +171,7 @@ def test_depths_beyond_the_model_and_devices_without_times_are_refused(compiled)
     for layers in (1, 5):
         with pytest.raises(UserError, match=f"at most half of model.num_layers=8; got {layers}"):
             tuning.tune(CONFIG, DEVICES, num_layers=layers)
-    with pytest.raises(UserError, match="only a TPU --topology has"):
+    with pytest.raises(UserError, match="add --topology v5e:4x4 or h100:8"):
         tuning.tune(CONFIG, [Device(0, "cpu", "cpu")])
 
 
