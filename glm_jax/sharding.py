@@ -193,6 +193,12 @@ def on_mesh() -> bool:
     return set(AXES) <= set(jax.sharding.get_abstract_mesh().axis_names)
 
 
+def places_are_split() -> bool:
+    """Whether the mesh that is set splits the places of a row, and no `jax.shard_map` has yet."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return on_mesh() and mesh.shape["sequence"] > 1 and "sequence" not in _manual_axes()
+
+
 def constrain(x: jax.Array, *axes: str | tuple[str, ...] | None) -> jax.Array:
     """Asks for x split over `axes`, one entry a dimension, where a mesh is set.
 

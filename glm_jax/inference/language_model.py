@@ -4,17 +4,19 @@ lm = glm_jax.load("runs/demo")
 lm.fill_blanks(lm.tokenizer.encode("[CLS]the [MASK] is good", allow_special=True))
 """
 
+import contextlib
 import dataclasses
 import functools
 import logging
 import operator
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import AbstractMesh, Mesh, NamedSharding
 
 from glm_jax.batch import Batch
 from glm_jax.config import MeshConfig, ModelConfig
@@ -79,11 +81,13 @@ class LanguageModel(Judging):
         Raises:
           UserError: positions outside the tables, or ids outside the vocabulary.
         """
-        return _logits(self.params, self._placed(batch), config=self.config)
+        batch, mesh = self._placed(batch)
+        return _logits(self.params, batch, config=self.config, mesh=mesh)
 
     def loss(self, batch: Batch | Mapping[str, Any]) -> jax.Array:
         """sum(loss_weights * cross entropy) / sum(loss_weights) over the whole batch, in nats."""
-        return _loss(self.params, self._placed(batch), config=self.config)
+        batch, mesh = self._placed(batch)
+        return _loss(self.params, batch, config=self.config, mesh=mesh)
 
     def fill_blanks(
         self,
@@ -272,8 +276,8 @@ class LanguageModel(Judging):
             self._tiled = (leaves, make_tiles(self.config, self.params))
         return self._tiled[1]
 
-    def _placed(self, batch: Batch | Mapping[str, Any]) -> Batch:
-        """The batch, checked, its rows spread over the mesh where they can be."""
+    def _placed(self, batch: Batch | Mapping[str, Any]) -> tuple[Batch, AbstractMesh | None]:
+        """The batch, checked, its rows spread over the mesh where they can be, and that mesh."""
         if not isinstance(batch, Batch):
             batch = Batch.from_dict(batch)
         check_positions(batch, self.config)
@@ -287,29 +291,41 @@ class LanguageModel(Judging):
         sharding = jax.tree.leaves(self.params)[0].sharding
         mesh = sharding.mesh if isinstance(sharding, NamedSharding) else None
         if not isinstance(mesh, Mesh):
-            return batch
+            return batch, None
         rows, length = batch.shape
-        even = rows % row_groups(mesh) == 0 and length % place_groups(mesh) == 0
-        return jax.device_put(batch, batch_sharding(mesh)) if even else batch
+        if rows % row_groups(mesh) or length % place_groups(mesh):
+            return batch, None
+        return jax.device_put(batch, batch_sharding(mesh)), mesh.abstract_mesh
 
 
-@functools.partial(jax.jit, static_argnames="config")
-def _logits(params: Params, batch: Batch, *, config: ModelConfig) -> jax.Array:
-    model = bind(config, params)
-    hidden = model(
-        batch.tokens,
-        batch.positions,
-        batch.block_positions,
-        batch.attend_start,
-        batch.attend_end,
-    )
-    return model.logits(hidden)
+@functools.partial(jax.jit, static_argnames=("config", "mesh"))
+def _logits(
+    params: Params, batch: Batch, *, config: ModelConfig, mesh: AbstractMesh | None
+) -> jax.Array:
+    with _on(mesh):
+        model = bind(config, params)
+        hidden = model(
+            batch.tokens,
+            batch.positions,
+            batch.block_positions,
+            batch.attend_start,
+            batch.attend_end,
+        )
+        return model.logits(hidden)
 
 
-@functools.partial(jax.jit, static_argnames="config")
-def _loss(params: Params, batch: Batch, *, config: ModelConfig) -> jax.Array:
-    losses = token_losses(bind(config, params), batch)
-    return summarize(objective_sums(losses, batch), "token_mean")["loss"]
+@functools.partial(jax.jit, static_argnames=("config", "mesh"))
+def _loss(
+    params: Params, batch: Batch, *, config: ModelConfig, mesh: AbstractMesh | None
+) -> jax.Array:
+    with _on(mesh):
+        losses = token_losses(bind(config, params), batch)
+        return summarize(objective_sums(losses, batch), "token_mean")["loss"]
+
+
+def _on(mesh: AbstractMesh | None) -> AbstractContextManager:
+    """Sets the mesh, without which attention's kernels do not know how to split a call."""
+    return contextlib.nullcontext() if mesh is None else jax.sharding.use_abstract_mesh(mesh)
 
 
 def load(

@@ -4,7 +4,7 @@ Kernels cannot be split by XLA, and chunks of a split row should not be. So they
 `jax.shard_map` with the specs that stand here, once for every backend:
 
     q          [B, T, N, H]    P((data, fsdp), sequence, tensor)
-    k, v       [B, S, K, H]    P((data, fsdp), None, tensor)         gathered over sequence
+    k, v       [B, S, K, H]    as q; gathered over sequence, their gradients scattered
     bounds     [B, T]          P((data, fsdp), sequence)             still indices into S
     out        [B, T, N, H]    as q
 
@@ -112,13 +112,18 @@ def over_mesh(
     if split.kv_copies > 1:
         k, v = (jnp.repeat(x, split.kv_copies, axis=2) for x in (k, v))
     batch, sequence, tensor = split.batch or None, split.sequence, split.tensor
-    queries, keys = P(batch, sequence, tensor), P(batch, None, tensor)
+    # Keys of a cache need not be as many as queries, nor be divisible as they are.
+    gathered = sequence if k.shape[1] % split.parts[1] == 0 else None
+    queries, keys = P(batch, sequence, tensor), P(batch, gathered, tensor)
     bounds = P(batch, sequence)
     mask = rows and (P(None, batch, tensor), P(sequence))
 
     head_dim = q.shape[-1]
 
     def part(q, k, v, attend_start, attend_end, rows):
+        if gathered:
+            # By hand: left to XLA, every device sums whole gradients of k and v, not its own part.
+            k, v = (jax.lax.all_gather(x, gathered, axis=1, tiled=True) for x in (k, v))
         q, k, v = (x.reshape(*x.shape[:2], -1, head_dim) for x in (q, k, v))
         out, lse = run(q, k, v, attend_start, attend_end, rows and MaskRows(*rows))
         return _flat(out), lse

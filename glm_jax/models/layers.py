@@ -14,7 +14,13 @@ import numpy as np
 from flax import nnx
 
 from glm_jax.config import ModelConfig
-from glm_jax.sharding import constrain, constrain_rows, param_spec, whole_over
+from glm_jax.sharding import (
+    constrain,
+    constrain_rows,
+    param_spec,
+    places_are_split,
+    whole_over,
+)
 
 
 def fold_name(key: jax.Array, name: str) -> jax.Array:
@@ -44,11 +50,13 @@ def linear(
     """Contracts the last `num_inputs` axes of x with the first of the kernel, in the dtype of x.
 
     As a product of two matrices: contractions over more axes are slower on CPU, backwards above
-    all. Axes that are split over devices come first among those merged, so they stay split.
+    all. Axes that are split over devices come first among those merged, so they stay split. Where
+    places are split too, [B, T] cannot become one axis: every device would compute all of T.
     """
     lead, outputs = x.shape[: x.ndim - num_inputs], kernel.shape[num_inputs:]
     matrix = kernel.astype(x.dtype).reshape(math.prod(kernel.shape[:num_inputs]), -1)
-    y = x.reshape(-1, matrix.shape[0]) @ matrix
+    rows = lead if places_are_split() else (-1,)
+    y = x.reshape(*rows, matrix.shape[0]) @ matrix
     if bias is not None:
         y = y + bias.astype(x.dtype).reshape(-1)
     return y.reshape(*lead, *outputs)

@@ -137,7 +137,7 @@ def _cost_lines(report: Report) -> list[str]:
 def table(reports: Sequence[Report]) -> str:
     """One line a report: enough to choose by."""
     head = (
-        f"{'topology':14}{'mesh d,f,t,s':>15}{'remat':>12}{'rows':>6}{'peak GiB':>10}{'of':>8}"
+        f"{'topology':14}{'mesh d,f,t,s':>15}{'remat':>14}{'rows':>6}{'peak GiB':>10}{'of':>8}"
         f"{'compute':>9}{'kernel':>8}{'coll.':>8}{'step ms':>9}{'tok/s/chip':>12}{'MFU':>7}"
     )
     return "\n".join([head, *map(_row, reports)])
@@ -150,7 +150,7 @@ def _row(report: Report) -> str:
 
     mesh = ",".join(map(str, report["mesh"].values()))
     return (
-        f"{name_of(report):14}{mesh:>15}{report['remat']:>12}"
+        f"{name_of(report):14}{mesh:>15}{report['remat']:>14}"
         f"{number('sequences_per_chip', 'g', 6)}{number('peak_hbm_gib', '.2f', 10)}"
         f"{number('hbm_gib', '.2f', 8)}{number('compute_ms', '.1f', 9)}"
         f"{number('kernel_ms', '.1f', 8)}{number('exposed_ms', '.1f', 8)}"
