@@ -3,16 +3,20 @@ PYTHON ?= python3
 VENV ?= .venv
 EXTRAS ?= tasks,test,tpu
 WORKDIR ?= runs/demo
+SIZE ?= 3.7 GB
 # .venv holds libtpu, which would look for a TPU; JAX_PLATFORMS=tpu or cuda chooses another device.
 export JAX_PLATFORMS ?= cpu
 
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-# Slices that the configs of real runs are planned for.
-PLANS = glm_large_v5e:v5e:4x4 glm_10b_v5p:v5p:4x4x8 chatglm2_6b_v5e:v5e:8x8
+# Slices that the configs of real runs are planned for, and boards of GPUs.
+TPU_PLANS = glm_large_v5e:v5e:4x4 glm_10b_v5p:v5p:4x4x8 chatglm2_6b_v5e:v5e:8x8
+GPU_PLANS = chatglm2_6b_h100:h100:8
 
-.PHONY: demo test faults nightly lint types format benchmarks plan-all clean help
+PLAN = $(BIN)/python -m glm_jax.plan --config configs/$${plan%%:*}.py --topology $${plan\#*:} || exit 1
+
+.PHONY: demo test faults nightly lint types format benchmarks plan-all plan-tpu plan-gpu clean help
 
 help:
 	@echo "make demo        train a small GLM on the bundled text and fill blanks (minutes, CPU)"
@@ -22,12 +26,13 @@ help:
 	@echo "make lint types  ruff and mypy, as CI runs them"
 	@echo "make format      rewrite the code in the house's format"
 	@echo "make benchmarks  throughput of corruption, data pipeline, training step and import, one JSON line each"
-	@echo "make plan-all    compile the configs of real runs for their TPUs (minutes each, no TPU needed)"
+	@echo "make plan-all    compile the configs of real runs for their devices, which need not be there: plan-tpu"
+	@echo "                 (minutes each) and plan-gpu (which first installs CUDA in .venv-cuda, 4.5 GB)"
 
 $(READY): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 13) else \
 	  "glm_jax needs Python 3.11 or 3.12; $(PYTHON) is %d.%d (choose one: make PYTHON=python3.11)" % v)'
-	@echo "Setting up $(VENV) (3.7 GB; some minutes) ..."
+	@echo "Setting up $(VENV) ($(SIZE); some minutes) ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  --constraint constraints.txt --editable '.[$(EXTRAS)]'
@@ -59,10 +64,15 @@ format: $(READY)
 benchmarks: $(READY)
 	@for name in import_time corruption pipeline train_step; do $(BIN)/python benchmarks/$$name.py; done
 
-plan-all: $(READY)
-	@for plan in $(PLANS); do \
-	  $(BIN)/python -m glm_jax.plan --config configs/$${plan%%:*}.py --topology $${plan#*:} || exit 1; \
-	done
+plan-all: plan-tpu plan-gpu
+
+plan-tpu: $(READY)
+	@for plan in $(TPU_PLANS); do $(PLAN); done
+
+# XLA's compiler for CUDA comes with all of CUDA, which nothing else here needs.
+plan-gpu:
+	@$(MAKE) --no-print-directory VENV=.venv-cuda EXTRAS=cuda SIZE="4.5 GB" .venv-cuda/.ready
+	@for plan in $(GPU_PLANS); do $(subst $(BIN),.venv-cuda/bin,$(PLAN)); done
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) .venv-cuda runs

@@ -7,22 +7,18 @@ the empty interval gives exactly 0 and passes no gradient.
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from glm_jax.models.attention_gpu import (
-    declines_gpu,
-    refuses_gpu,
-    refuses_tokamax,
-    run_gpu,
-    run_tokamax,
-)
-from glm_jax.models.attention_pallas import declines_tpu, refuses_tpu, run_tpu
+from glm_jax.models.attention_call import Attend, Call, make_call
+from glm_jax.models.attention_gpu import refuses_gpu, refuses_tokamax, run_gpu, run_tokamax
+from glm_jax.models.attention_pallas import declines_few, refuses_tpu, run_tpu
 from glm_jax.models.attention_xla import chunked, dense
 
 
-def _never(*arguments, **options) -> str | None:
+def _never(call: Call) -> str | None:
     """Serves every call."""
     return None
 
@@ -32,16 +28,15 @@ class Backend:
     """One way to compute attention.
 
     Attributes:
-      run: called with the arguments of `attention`, scale resolved, without `backend` and `prefix`;
-        returns the output and the log-sum-exp of the scores, float32 [B, T, N].
-      refuses: with the same arguments, the reason why it cannot compute this call here, or None.
-      declines: the same, why "auto" goes on to the next although it could.
+      run: gives the output and the log-sum-exp of the scores, float32 [B, T, N].
+      refuses: the reason why it cannot compute this call here, or None.
+      declines: why "auto" goes on to the next although it could.
       merges: the log-sum-exp passes its gradient on, so that a prefix can be merged in.
     """
 
-    run: Callable[..., tuple[jax.Array, jax.Array]]
-    refuses: Callable[..., str | None]
-    declines: Callable[..., str | None] = _never
+    run: Attend
+    refuses: Callable[[Call], str | None]
+    declines: Callable[[Call], str | None] = _never
     merges: bool = True
 
 
@@ -91,32 +86,34 @@ def attention(
         raise ValueError(
             f"query heads must be a multiple of key heads; got {num_heads} and {num_kv_heads}"
         )
-    arguments = (q, k, v, attend_start, attend_end)
-    options = {
-        "scale": q.shape[-1] ** -0.5 if scale is None else scale,
-        "dropout_rate": dropout_rate,
-        "dropout_key": dropout_key,
-    }
-    run = _choose(backend, arguments, options, merging=prefix is not None).run
-    first = run(*arguments, **options)
-    return first[0] if prefix is None else _merge_prefix(run, q, first, prefix, options)
+    options: dict[str, Any] = {"scale": scale, "dropout_rate": dropout_rate}
+    call = make_call(q, k, v, attend_start, attend_end, dropout_key=dropout_key, **options)
+    run = _choose(backend, call, merging=prefix is not None).run
+    first = run(call)
+    if prefix is None:
+        return first[0]
+    k, v = (jnp.broadcast_to(x, (q.shape[0], *x.shape[-3:])).astype(q.dtype) for x in prefix)
+    start = jnp.zeros(q.shape[:2], jnp.int32)
+    key = None if dropout_key is None else jax.random.fold_in(dropout_key, 1)
+    seen_by_all = make_call(q, k, v, start, start + k.shape[1], dropout_key=key, **options)
+    return _merge(first, run(seen_by_all))
 
 
-def _choose(backend: str, arguments: tuple, options: dict, merging: bool) -> Backend:
+def _choose(backend: str, call: Call, merging: bool) -> Backend:
     """The backend of that name, or the first that neither refuses nor declines."""
     for name in BACKENDS if backend == "auto" else [backend]:
         chosen = BACKENDS.get(name)
-        if chosen is None or _refusal(chosen, arguments, options, merging) is not None:
+        if chosen is None or _refusal(chosen, call, merging) is not None:
             continue
-        if backend == name or chosen.declines(*arguments, **options) is None:
+        if backend == name or chosen.declines(call) is None:
             return chosen
-    said = {name: _refusal(b, arguments, options, merging) for name, b in BACKENDS.items()}
+    said = {name: _refusal(b, call, merging) for name, b in BACKENDS.items()}
     raise ValueError(f"no attention backend for {backend!r}: {_reasons(said)}")
 
 
-def _refusal(backend: Backend, arguments: tuple, options: dict, merging: bool) -> str | None:
+def _refusal(backend: Backend, call: Call, merging: bool) -> str | None:
     """Why a backend cannot compute a call, with a prefix (`merging`) or without."""
-    reason = backend.refuses(*arguments, **options)
+    reason = backend.refuses(call)
     return "takes no prefix" if reason is None and merging and not backend.merges else reason
 
 
@@ -127,25 +124,21 @@ def _reasons(said: dict[str, str | None]) -> str:
     )
 
 
-def _merge_prefix(run, q, first, prefix, options) -> jax.Array:
-    """Adds keys that every query sees to an attention over intervals that was computed apart.
+def _merge(first: tuple[jax.Array, jax.Array], prefix: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """One attention over the keys of two that were computed apart.
 
         y = w y_interval + (1 - w) y_prefix      w = exp(lse_interval) / sum of both exp(lse)
 
     A query with the empty interval has w = 0. Each half has its own dropout mask.
     """
-    k, v = (jnp.broadcast_to(x, (q.shape[0], *x.shape[-3:])).astype(q.dtype) for x in prefix)
-    start = jnp.zeros(q.shape[:2], jnp.int32)
-    if options["dropout_key"] is not None:
-        options = options | {"dropout_key": jax.random.fold_in(options["dropout_key"], 1)}
-    (y, lse), (prefix_y, prefix_lse) = first, run(q, k, v, start, start + k.shape[1], **options)
+    (y, lse), (prefix_y, prefix_lse) = first, prefix
     weight = jax.nn.sigmoid(lse - prefix_lse)[..., None]
     return (weight * y + (1.0 - weight) * prefix_y).astype(y.dtype)
 
 
-def _declines_short(q: jax.Array, k: jax.Array, *arguments, **options) -> str | None:
+def _declines_short(call: Call) -> str | None:
     """Chunks cost a loop, so short rows are better off without."""
-    pairs = q.shape[1] * k.shape[1]
+    pairs = call.q.shape[1] * call.k.shape[1]
     return None if pairs > DENSE_PAIRS else f"{pairs} pairs a row are few"
 
 
@@ -154,9 +147,9 @@ DENSE_PAIRS = 2048 * 2048
 
 # Tried in this order by "auto".
 BACKENDS: dict[str, Backend] = {
-    "pallas_tpu": Backend(run_tpu, refuses_tpu, declines_tpu),
-    "tokamax": Backend(run_tokamax, refuses_tokamax, declines_gpu, merges=False),
-    "pallas_gpu": Backend(run_gpu, refuses_gpu, declines_gpu),
+    "pallas_tpu": Backend(run_tpu, refuses_tpu, declines_few),
+    "tokamax": Backend(run_tokamax, refuses_tokamax, declines_few, merges=False),
+    "pallas_gpu": Backend(run_gpu, refuses_gpu, declines_few),
     "xla_chunked": Backend(chunked, _never, _declines_short),
     "xla": Backend(dense, _never),
 }

@@ -19,10 +19,10 @@ import importlib.metadata
 import jax
 import jax.numpy as jnp
 
-from glm_jax.models.attention_pallas import FEWEST_QUERIES, target_platform
+from glm_jax.models.attention_call import Call
+from glm_jax.models.attention_pallas import refuses_many_devices, target_platform
 from glm_jax.models.attention_sharded import over_mesh
 from glm_jax.models.attention_xla import HIDDEN
-from glm_jax.models.dropout import MaskRows
 
 TOKAMAX_VERSIONS = ("0.0.17",)
 HOPPER, AMPERE = 9.0, 8.0
@@ -42,25 +42,10 @@ def _refuses_place() -> str | None:
     platform = target_platform()
     if platform not in ("gpu", "cuda"):
         return f"needs an NVIDIA GPU; this is for {platform}"
-    if jax.sharding.get_abstract_mesh().empty and jax.device_count() > 1:
-        return (
-            f"there are {jax.device_count()} devices and no mesh is set that says how to split "
-            "(jax.sharding.use_abstract_mesh)"
-        )
-    return None
+    return refuses_many_devices()
 
 
-def refuses_gpu(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    attend_start: jax.Array,
-    attend_end: jax.Array,
-    *,
-    scale: float,
-    dropout_rate: float,
-    dropout_key: jax.Array | None,
-) -> str | None:
+def refuses_gpu(call: Call) -> str | None:
     """Why our own kernel cannot compute this call here, or None."""
     if (reason := _refuses_place()) is not None:
         return reason
@@ -70,60 +55,29 @@ def refuses_gpu(
         return f"needs compute capability {AMPERE} (Ampere); this GPU has {capability}"
     from glm_jax.kernels.gpu_interval_attention import refusal
 
-    return refusal(q, k, dropout_rate if dropout_key is not None else 0.0)
+    return refusal(call.q, call.k, call.dropout_rate)
 
 
-def declines_gpu(q: jax.Array, *arguments, **options) -> str | None:
-    """Why "auto" looks further although a kernel could serve."""
-    if q.shape[1] < FEWEST_QUERIES:
-        return f"{q.shape[1]} queries a row are few; a block has 128"
-    return None
-
-
-def run_gpu(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    attend_start: jax.Array,
-    attend_end: jax.Array,
-    *,
-    scale: float,
-    dropout_rate: float,
-    dropout_key: jax.Array | None,
-    interpret: bool = False,
-) -> tuple[jax.Array, jax.Array]:
+def run_gpu(call: Call, *, interpret: bool = False) -> tuple[jax.Array, jax.Array]:
     """Our own kernel, on each device of the mesh that is set; returns what `dense` does."""
-    run = functools.partial(_run, scale=scale, interpret=interpret)
-    return over_mesh(run, q, k, v, attend_start, attend_end, None)
+    return over_mesh(functools.partial(_run, interpret=interpret), call)
 
 
-def _run(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    attend_start: jax.Array,
-    attend_end: jax.Array,
-    rows: MaskRows | None,
-    *,
-    scale: float,
-    interpret: bool,
-) -> tuple[jax.Array, jax.Array]:
+def _run(call: Call, *, interpret: bool) -> tuple[jax.Array, jax.Array]:
     from glm_jax.kernels.gpu_interval_attention import interval_attention
 
-    return interval_attention(q, k, v, attend_start, attend_end, scale=scale, interpret=interpret)
+    return interval_attention(
+        call.q,
+        call.k,
+        call.v,
+        call.attend_start,
+        call.attend_end,
+        scale=call.scale,
+        interpret=interpret,
+    )
 
 
-def refuses_tokamax(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    attend_start: jax.Array,
-    attend_end: jax.Array,
-    *,
-    scale: float,
-    dropout_rate: float,
-    dropout_key: jax.Array | None,
-) -> str | None:
+def refuses_tokamax(call: Call) -> str | None:
     """Why tokamax's kernel cannot compute this call here, or None."""
     if (reason := _refuses_place()) is not None:
         return reason
@@ -135,51 +89,37 @@ def refuses_tokamax(
         return "the package tokamax is not installed"
     if version not in TOKAMAX_VERSIONS:
         return f"knows tokamax {', '.join(TOKAMAX_VERSIONS)}; installed is {version}"
-    if {x.dtype for x in (q, k, v)} != {jnp.dtype(jnp.bfloat16)}:
-        return f"queries, keys and values must be bfloat16; got {q.dtype}, {k.dtype}, {v.dtype}"
-    if dropout_key is not None and dropout_rate > 0.0:
-        return f"has no dropout on the probabilities; got rate {dropout_rate}"
+    dtypes = [x.dtype for x in (call.q, call.k, call.v)]
+    if set(dtypes) != {jnp.dtype(jnp.bfloat16)}:
+        return f"queries, keys and values must be bfloat16; got {', '.join(map(str, dtypes))}"
+    if call.mask_rows is not None:
+        return f"has no dropout on the probabilities; got rate {call.dropout_rate}"
     return None
 
 
-def run_tokamax(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    attend_start: jax.Array,
-    attend_end: jax.Array,
-    *,
-    scale: float,
-    dropout_rate: float,
-    dropout_key: jax.Array | None,
-) -> tuple[jax.Array, jax.Array]:
+def run_tokamax(call: Call) -> tuple[jax.Array, jax.Array]:
     """tokamax's kernel, on each device of the mesh that is set; returns what `dense` does.
 
     The log-sum-exp passes no gradient, so this serves no prefix (`Backend.merges`), and under
     `jax.checkpoint` the kernel is run again whatever the policy.
     """
-    run = functools.partial(_run_tokamax, scale=scale)
-    return over_mesh(run, q, k, v, attend_start, attend_end, None)
+    return over_mesh(_run_tokamax, call)
 
 
-def _run_tokamax(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    attend_start: jax.Array,
-    attend_end: jax.Array,
-    rows: MaskRows | None,
-    *,
-    scale: float,
-) -> tuple[jax.Array, jax.Array]:
+def _run_tokamax(call: Call) -> tuple[jax.Array, jax.Array]:
     from tokamax._src.ops.attention.base import Mask
     from tokamax._src.ops.attention.pallas_mosaic_gpu import PallasMosaicGpuFlashAttention
 
     # An empty interval far to the right would make its block of queries go through all keys.
-    sees = attend_start < attend_end
-    start, end = (jnp.where(sees, x, 0)[:, None] for x in (attend_start, attend_end))
+    bounds = call.attend_start, call.attend_end
+    start, end = (jnp.where(bounds[0] < bounds[1], x, 0)[:, None] for x in bounds)
     out, (largest, total) = PallasMosaicGpuFlashAttention()(
-        q, k, v, logits_scale=scale, mask=Mask(k_start=start, k_end=end), return_residuals=True
+        call.q,
+        call.k,
+        call.v,
+        logits_scale=call.scale,
+        mask=Mask(k_start=start, k_end=end),
+        return_residuals=True,
     )
     share = jnp.where(total > 0.0, total, 1.0)
     lse = jnp.where(total > 0.0, largest + jnp.log(share), HIDDEN)

@@ -20,13 +20,13 @@ An axis that does not divide its dimension is left out: its devices all compute 
 
 import dataclasses
 import math
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
+from glm_jax.models.attention_call import Attend, Call
 from glm_jax.models.dropout import MaskRows
 from glm_jax.sharding import BATCH_AXES
 
@@ -90,33 +90,23 @@ def split_for(q_shape: tuple[int, ...], num_kv_heads: int) -> Split:
     )
 
 
-def over_mesh(
-    run: Callable[..., tuple[jax.Array, jax.Array]],
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    attend_start: jax.Array,
-    attend_end: jax.Array,
-    rows: MaskRows | None,
-) -> tuple[jax.Array, jax.Array]:
-    """Calls run(q, k, v, attend_start, attend_end, rows) on each device's part.
+def over_mesh(run: Attend, call: Call) -> tuple[jax.Array, jax.Array]:
+    """Runs a call in parts, on each device its own.
 
-    Args:
-      run: returns out [B, T, N, H] and the log-sum-exp [B, T, N].
-      rows: of the dropout mask; they count places of the whole row, so the mask is the same on
-        every mesh.
+    Rows of a dropout mask count places of the whole row, so the mask is the same on every mesh.
     """
+    q, k, v, rows = call.q, call.k, call.v, call.mask_rows
     split = split_for(q.shape, k.shape[2])
     if not split.axes:
-        return run(q, k, v, attend_start, attend_end, rows)
+        return run(call)
     if split.kv_copies > 1:
         k, v = (jnp.repeat(x, split.kv_copies, axis=2) for x in (k, v))
     batch, sequence, tensor = split.batch or None, split.sequence, split.tensor
     # Keys of a cache need not be as many as queries, nor be divisible as they are.
-    gathered = sequence if k.shape[1] % split.parts[1] == 0 else None
+    gathered = sequence if split.parts[1] > 1 and k.shape[1] % split.parts[1] == 0 else None
     queries, keys = P(batch, sequence, tensor), P(batch, gathered, tensor)
     bounds = P(batch, sequence)
-    mask = rows and (P(None, batch, tensor), P(sequence))
+    mask = rows and MaskRows._make((P(None, batch, tensor), P(sequence)))
 
     head_dim = q.shape[-1]
 
@@ -125,7 +115,7 @@ def over_mesh(
             # By hand: left to XLA, every device sums whole gradients of k and v, not its own part.
             k, v = (jax.lax.all_gather(x, gathered, axis=1, tiled=True) for x in (k, v))
         q, k, v = (x.reshape(*x.shape[:2], -1, head_dim) for x in (q, k, v))
-        out, lse = run(q, k, v, attend_start, attend_end, rows and MaskRows(*rows))
+        out, lse = run(Call(q, k, v, attend_start, attend_end, call.scale, call.dropout_rate, rows))
         return _flat(out), lse
 
     out, lse = jax.shard_map(
@@ -134,7 +124,7 @@ def over_mesh(
         out_specs=(queries, queries),
         axis_names=set(split.axes),
         check_vma=False,
-    )(_flat(q), _flat(k), _flat(v), attend_start, attend_end, rows and tuple(rows))
+    )(_flat(q), _flat(k), _flat(v), call.attend_start, call.attend_end, rows)
     return out.reshape(q.shape), lse
 
 

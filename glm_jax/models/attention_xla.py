@@ -15,13 +15,13 @@ are merged. With a prefix of two, T = 8 and chunks of 4:
 """
 
 import functools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
+from glm_jax.models.attention_call import Call
 from glm_jax.models.attention_sharded import over_mesh
-from glm_jax.models.dropout import MaskRows, dropout, keeps, mask_rows
+from glm_jax.models.dropout import MaskRows, keeps
 
 # Scores of hidden keys, and a floor for the maximum above them: their difference is far below what
 # exp can show, so a query without keys sums to exactly 0. Its log-sum-exp is HIDDEN.
@@ -33,48 +33,22 @@ LARGEST_CHUNK = 512
 CHUNK_SCORES = 1 << 27
 
 
-def dense(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    attend_start: jax.Array,
-    attend_end: jax.Array,
-    *,
-    scale: float,
-    dropout_rate: float,
-    dropout_key: jax.Array | None,
-) -> tuple[jax.Array, jax.Array]:
-    """The reference: scores of all pairs. Arguments as of `attention`.
+def dense(call: Call) -> tuple[jax.Array, jax.Array]:
+    """The reference: scores of all pairs.
 
     Returns:
       [B, T, N, H] in the dtype of v, 0 for the empty interval, and the log of the sum of the
       exponentials of the scores, float32 [B, T, N], HIDDEN there.
     """
-    drop = functools.partial(dropout, rate=dropout_rate, key=dropout_key)
-    return _all_pairs(q, k, v, attend_start, attend_end, scale, drop)
+    return _all_pairs(call)
 
 
-def chunked(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    attend_start: jax.Array,
-    attend_end: jax.Array,
-    *,
-    scale: float,
-    dropout_rate: float,
-    dropout_key: jax.Array | None,
-    chunk: int | None = None,
-) -> tuple[jax.Array, jax.Array]:
+def chunked(call: Call, *, chunk: int | None = None) -> tuple[jax.Array, jax.Array]:
     """As `dense`, `chunk` queries at a time (None: `chunk_size`).
 
     The backward pass computes their scores again.
     """
-    rows = None
-    if dropout_key is not None and dropout_rate > 0.0:
-        rows = mask_rows(dropout_key, (q.shape[0], q.shape[2], q.shape[1], k.shape[1]))
-    run = functools.partial(_by_chunks, scale=scale, rate=dropout_rate, chunk=chunk)
-    return over_mesh(run, q, k, v, attend_start, attend_end, rows)
+    return over_mesh(functools.partial(_by_chunks, chunk=chunk), call)
 
 
 def chunk_size(batch: int, num_heads: int, num_keys: int) -> int:
@@ -86,20 +60,10 @@ def chunk_size(batch: int, num_heads: int, num_keys: int) -> int:
     return max(8, min(LARGEST_CHUNK, CHUNK_SCORES // (batch * num_heads * num_keys)))
 
 
-def _by_chunks(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    attend_start: jax.Array,
-    attend_end: jax.Array,
-    rows: MaskRows | None,
-    *,
-    scale: float,
-    rate: float,
-    chunk: int | None,
-) -> tuple[jax.Array, jax.Array]:
-    batch, length = attend_start.shape
-    chunk = chunk or chunk_size(batch, q.shape[2], k.shape[1])
+def _by_chunks(call: Call, *, chunk: int | None) -> tuple[jax.Array, jax.Array]:
+    q, rows = call.q, call.mask_rows
+    batch, length = call.attend_start.shape
+    chunk = chunk or chunk_size(batch, q.shape[2], call.k.shape[1])
     count = -(-length // chunk)
     size = -(-length // count)
 
@@ -114,49 +78,40 @@ def _by_chunks(
 
     def run(parts: tuple) -> tuple[jax.Array, jax.Array]:
         q, start, end, places = parts
-
-        def drop(weights: jax.Array) -> jax.Array:
-            return _drop_rows(weights, rate, MaskRows(rows.seeds, places)) if rows else weights
-
-        return _all_pairs(q, k, v, start, end, scale, drop)
+        part = call._replace(q=q, attend_start=start, attend_end=end)
+        return _all_pairs(part._replace(mask_rows=rows and MaskRows(rows.seeds, places)))
 
     places = cut(rows.places, 0) if rows else None
-    parts = (cut(q, 1), cut(attend_start, 1), cut(attend_end, 1), places)
+    parts = (cut(q, 1), cut(call.attend_start, 1), cut(call.attend_end, 1), places)
     # A loop needs no barrier against computing the chunks' scores once for both passes.
     y, lse = jax.lax.map(jax.checkpoint(run, prevent_cse=False), parts)
     return join(y), join(lse)
 
 
-def _all_pairs(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    attend_start: jax.Array,
-    attend_end: jax.Array,
-    scale: float,
-    drop: Callable[[jax.Array], jax.Array],
-) -> tuple[jax.Array, jax.Array]:
-    """Output and log-sum-exp; `drop` gets the weights [B, K, N / K, T, S].
+def _all_pairs(call: Call) -> tuple[jax.Array, jax.Array]:
+    """Output and log-sum-exp.
 
     Explicit transposes and two-dimensional products are 1.5 times faster on CPU than an einsum over
     five axes.
     """
+    q, k, v = call.q, call.k, call.v
     batch, length, num_heads, head_dim = q.shape
     size, num_kv_heads = k.shape[1:3]
     by_query = (batch, num_kv_heads, num_heads // num_kv_heads, length)
     flat = (batch, num_kv_heads, num_heads // num_kv_heads * length)
     # Heads that share keys lie one after the other: [B, K, (N / K) T, H] against [B, K, S, H].
-    q = jnp.moveaxis(q * scale, 1, 2).reshape(*flat, head_dim)
+    q = jnp.moveaxis(q * call.scale, 1, 2).reshape(*flat, head_dim)
     k, v = jnp.moveaxis(k, 1, 2), jnp.moveaxis(v, 1, 2)
     scores = jnp.matmul(q, jnp.swapaxes(k, 2, 3), preferred_element_type=jnp.float32)
     scores = scores.reshape(*by_query, size)
-    keys = jnp.arange(size, dtype=attend_start.dtype)
-    seen = (attend_start[..., None] <= keys) & (keys < attend_end[..., None])
+    keys = jnp.arange(size, dtype=call.attend_start.dtype)
+    seen = (call.attend_start[..., None] <= keys) & (keys < call.attend_end[..., None])
     scores = jnp.where(seen[:, None, None], scores, HIDDEN)
     largest = jax.lax.stop_gradient(jnp.maximum(jnp.max(scores, axis=-1, keepdims=True), FLOOR))
     weights = jnp.exp(scores - largest)
     total = jnp.sum(weights, axis=-1, keepdims=True)
-    weights = drop(weights).reshape(*flat, size).astype(v.dtype)
+    weights = _drop(weights, call.dropout_rate, call.mask_rows).reshape(*flat, size)
+    weights = weights.astype(v.dtype)
     summed = jnp.matmul(weights, v, preferred_element_type=jnp.float32)
     share = jnp.where(total == 0.0, 1.0, total)
     # Dividing after the product touches T x H numbers instead of T x S.
@@ -166,8 +121,10 @@ def _all_pairs(
     return jnp.moveaxis(y, 1, 2).astype(v.dtype), jnp.moveaxis(lse, 1, 2)
 
 
-def _drop_rows(weights: jax.Array, rate: float, rows: MaskRows) -> jax.Array:
+def _drop(weights: jax.Array, rate: float, rows: MaskRows | None) -> jax.Array:
     """Dropout on weights [B, K, N / K, T, S] by the rows of their mask."""
+    if rows is None:
+        return weights
     start, stride = rows.seeds.reshape(2, *weights.shape[:3], 1, 1)
     keys = jnp.arange(weights.shape[-1], dtype=jnp.uint32)
     keep = keeps(start + (rows.places[:, None] + keys) * stride, rate)

@@ -11,6 +11,7 @@ from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
 from glm_jax.batch import prefix_bounds
 from glm_jax.kernels.gpu_interval_attention import interval_attention, refusal, tilings
+from glm_jax.models.attention_call import make_call
 from glm_jax.models.attention_xla import HIDDEN, dense
 
 NAMES = [f"interval_attention_gpu_{x}" for x in ("forward", "query_gradient", "key_gradient")]
@@ -41,7 +42,9 @@ def both(q, k, v, start, end, *, interpret=True):
     # The lse of a query without keys is a constant.
     cotangents = d_out.astype(q.dtype), d_lse * (start < end)[..., None]
     kernel = functools.partial(interval_attention, scale=scale, interpret=interpret)
-    reference = functools.partial(dense, scale=scale, dropout_rate=0.0, dropout_key=None)
+
+    def reference(*arguments):
+        return dense(make_call(*arguments, scale=scale))
 
     @functools.partial(jax.jit, static_argnums=0)
     def results(run, q, k, v, start, end, cotangents):

@@ -10,6 +10,7 @@ import pytest
 
 from glm_jax.batch import prefix_bounds
 from glm_jax.kernels.interval_attention import block_sizes, interval_attention, refusal
+from glm_jax.models.attention_call import make_call
 from glm_jax.models.attention_xla import HIDDEN, dense
 from glm_jax.models.dropout import mask_rows
 
@@ -48,7 +49,7 @@ def both(q, k, v, start, end, *, rate=0.0, blocks=(128, 128)):
 
     def reference(q, k, v, start, end):
         options = {"dropout_rate": rate, "dropout_key": key if rate else None}
-        return dense(q, k, v, start, end, scale=scale, **options)
+        return dense(make_call(q, k, v, start, end, scale=scale, **options))
 
     @functools.partial(jax.jit, static_argnums=0)
     def results(run, q, k, v, start, end, cotangents):

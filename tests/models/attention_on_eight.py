@@ -18,6 +18,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from glm_jax.config import MeshConfig
+from glm_jax.models.attention_call import make_call
 from glm_jax.models.attention_pallas import run_tpu
 from glm_jax.models.attention_xla import chunked, dense
 from glm_jax.sharding import make_mesh, row_groups
@@ -37,7 +38,7 @@ def inputs():
 
 def results(run, q, k, v, d_out, d_lse, start, end):
     options = {"scale": 0.25, "dropout_rate": 0.2, "dropout_key": jax.random.key(0)}
-    outputs, gradient = jax.vjp(lambda *qkv: run(*qkv, start, end, **options), q, k, v)
+    outputs, gradient = jax.vjp(lambda *qkv: run(make_call(*qkv, start, end, **options)), q, k, v)
     return (*outputs, *gradient((d_out, d_lse)))
 
 

@@ -137,7 +137,7 @@ def test_dropout_is_decided_by_its_key_and_keeps_the_mean():
 
 def test_an_unknown_backend_is_told_what_there_is(monkeypatch):
     q, k, v = draw((1, 6, 2, 4), (1, 8, 2, 4), (1, 8, 2, 4))
-    refusing = Backend(run=None, refuses=lambda *arguments, **options: "needs a TPU")
+    refusing = Backend(run=None, refuses=lambda call: "needs a TPU")
     monkeypatch.setitem(BACKENDS, "pallas", refusing)
     with pytest.raises(ValueError, match=r"'flash'.*xla: works here; pallas: needs a TPU"):
         attention(q, k, v, START, END, backend="flash")
@@ -149,7 +149,7 @@ def test_auto_takes_the_first_that_does_not_refuse(monkeypatch):
     q, k, v = draw((1, 6, 2, 4), (1, 8, 2, 4), (1, 8, 2, 4))
     xla = BACKENDS["xla"]
     monkeypatch.delitem(BACKENDS, "xla")
-    monkeypatch.setitem(BACKENDS, "pallas", Backend(run=None, refuses=lambda *a, **o: "no"))
+    monkeypatch.setitem(BACKENDS, "pallas", Backend(run=None, refuses=lambda call: "no"))
     with pytest.raises(ValueError, match="pallas: no"):
         attention(q, k, v, START, END)
     monkeypatch.setitem(BACKENDS, "xla", xla)
@@ -160,11 +160,11 @@ def test_auto_passes_by_what_declines_but_a_name_is_obeyed(monkeypatch):
     q, k, v = draw((1, 6, 2, 4), (1, 8, 2, 4), (1, 8, 2, 4))
     seen = []
 
-    def run(*arguments, **options):
+    def run(call):
         seen.append("mine")
-        return BACKENDS["xla"].run(*arguments, **options)
+        return BACKENDS["xla"].run(call)
 
-    never, always = (lambda *a, **o: None), (lambda *a, **o: "rather not")
+    never, always = (lambda call: None), (lambda call: "rather not")
     monkeypatch.setitem(BACKENDS, "xla_chunked", Backend(run, never, always))
     attention(q, k, v, START, END)
     assert not seen
@@ -177,9 +177,9 @@ def chosen(monkeypatch, length, size):
     names = []
     for name, backend in list(BACKENDS.items()):
 
-        def run(q, *arguments, name=name, **options):
+        def run(call, name=name):
             names.append(name)
-            return q, jnp.zeros(q.shape[:3])
+            return call.q, jnp.zeros(call.q.shape[:3])
 
         monkeypatch.setitem(BACKENDS, name, dataclasses.replace(backend, run=run))
     q, k = jnp.zeros((1, length, 1, 1)), jnp.zeros((1, size, 1, 1))

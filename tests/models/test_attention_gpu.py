@@ -10,19 +10,19 @@ from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
 from glm_jax.models import attention_gpu
 from glm_jax.models.attention import BACKENDS, attention
+from glm_jax.models.attention_call import make_call
 from glm_jax.models.attention_gpu import (
     compute_capability,
-    declines_gpu,
     refuses_gpu,
     refuses_tokamax,
     run_gpu,
     run_tokamax,
 )
+from glm_jax.models.attention_pallas import declines_few
 from glm_jax.models.attention_xla import HIDDEN, dense
 
 GPU = AbstractDevice(device_kind="NVIDIA H100 80GB HBM3", num_cores=132, platform="gpu")
-OPTIONS = {"scale": 1.0, "dropout_rate": 0.0, "dropout_key": None}
-DROPPING = {"scale": 1.0, "dropout_rate": 0.1, "dropout_key": jax.random.key(0)}
+DROPPING = {"dropout_rate": 0.1, "dropout_key": jax.random.key(0)}
 
 
 def on_gpu(size=1):
@@ -35,6 +35,11 @@ def shapes(length=512, head_dim=128, dtype=jnp.bfloat16):
     q = jax.ShapeDtypeStruct((2, length, 4, head_dim), dtype)
     bounds = jax.ShapeDtypeStruct((2, length), jnp.int32)
     return q, q, q, bounds, bounds
+
+
+def call(*shape, dropout_rate=0.0, dropout_key=None, **kind):
+    dropout = {"dropout_rate": dropout_rate, "dropout_key": dropout_key}
+    return make_call(*shapes(*shape, **kind), **dropout)
 
 
 def draw(length=150, head_dim=32):
@@ -56,7 +61,7 @@ def hopper(monkeypatch):
 @pytest.mark.skipif(jax.default_backend() == "gpu", reason="says what it says elsewhere")
 def test_without_a_gpu_both_say_so():
     for refuses in (refuses_gpu, refuses_tokamax):
-        assert "needs an NVIDIA GPU; this is for" in refuses(*shapes(), **OPTIONS)
+        assert "needs an NVIDIA GPU; this is for" in refuses(call())
     assert compute_capability() is None
     with pytest.raises(ValueError, match=r"pallas_gpu: needs an NVIDIA GPU; .* xla: works here"):
         attention(*[jnp.zeros(x.shape, x.dtype) for x in shapes(8)], backend="pallas_gpu")
@@ -73,31 +78,31 @@ def test_the_capability_is_that_of_nvidia(monkeypatch, said, expected):
 
 def test_on_a_gpu_it_serves_or_says_why_not(monkeypatch):
     with on_gpu():
-        assert refuses_gpu(*shapes(), **OPTIONS) is None
-        assert "head_dim" in refuses_gpu(*shapes(head_dim=80), **OPTIONS)
-        assert "float16" in refuses_gpu(*shapes(dtype=jnp.float16), **OPTIONS)
-        assert "rate 0.1" in refuses_gpu(*shapes(), **DROPPING)
-        assert refuses_gpu(*shapes(), **DROPPING | {"dropout_key": None}) is None
+        assert refuses_gpu(call()) is None
+        assert "head_dim" in refuses_gpu(call(head_dim=80))
+        assert "float16" in refuses_gpu(call(dtype=jnp.float16))
+        assert "rate 0.1" in refuses_gpu(call(**DROPPING))
+        assert refuses_gpu(call(dropout_rate=0.1)) is None
         monkeypatch.setattr(attention_gpu, "compute_capability", lambda: 7.5)
-        assert "this GPU has 7.5" in refuses_gpu(*shapes(), **OPTIONS)
+        assert "this GPU has 7.5" in refuses_gpu(call())
 
 
 def test_several_devices_without_a_mesh_are_refused(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(jax, "device_count", lambda: 4)
-    assert "4 devices and no mesh" in refuses_gpu(*shapes(), **OPTIONS)
+    assert "4 devices and no mesh" in refuses_gpu(call())
 
 
 def test_tokamax_serves_what_was_read_of_it(monkeypatch, hopper):
     with on_gpu():
-        assert refuses_tokamax(*shapes(), **OPTIONS) is None
-        assert "bfloat16; got float32" in refuses_tokamax(*shapes(dtype=jnp.float32), **OPTIONS)
-        assert "rate 0.1" in refuses_tokamax(*shapes(), **DROPPING)
+        assert refuses_tokamax(call()) is None
+        assert "bfloat16; got float32" in refuses_tokamax(call(dtype=jnp.float32))
+        assert "rate 0.1" in refuses_tokamax(call(**DROPPING))
         monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.0.18")
-        reason = refuses_tokamax(*shapes(), **OPTIONS)
+        reason = refuses_tokamax(call())
         assert reason == "knows tokamax 0.0.17; installed is 0.0.18"
         monkeypatch.setattr(attention_gpu, "compute_capability", lambda: 8.0)
-        assert "(Hopper); got 8.0" in refuses_tokamax(*shapes(), **OPTIONS)
+        assert "(Hopper); got 8.0" in refuses_tokamax(call())
 
 
 def test_tokamax_that_is_missing_is_said(monkeypatch):
@@ -107,12 +112,12 @@ def test_tokamax_that_is_missing_is_said(monkeypatch):
     monkeypatch.setattr(attention_gpu, "compute_capability", lambda: 9.0)
     monkeypatch.setattr(importlib.metadata, "version", missing)
     with on_gpu():
-        assert refuses_tokamax(*shapes(), **OPTIONS) == "the package tokamax is not installed"
+        assert refuses_tokamax(call()) == "the package tokamax is not installed"
 
 
 def test_decoding_is_left_to_others():
-    assert "few" in declines_gpu(*shapes(1), **OPTIONS)
-    assert declines_gpu(*shapes(64), **OPTIONS) is None
+    assert "few" in declines_few(call(1))
+    assert declines_few(call(64)) is None
 
 
 def first_choice(monkeypatch, *arguments, **options):
@@ -120,9 +125,9 @@ def first_choice(monkeypatch, *arguments, **options):
     chosen = []
     for name, backend in list(BACKENDS.items()):
 
-        def run(q, k, v, start, end, name=name, **options):
+        def run(call, name=name):
             chosen.append(name)
-            return q, jnp.zeros(q.shape[:3])
+            return call.q, jnp.zeros(call.q.shape[:3])
 
         fields = (run, backend.refuses, backend.declines, backend.merges)
         monkeypatch.setitem(BACKENDS, name, type(backend)(*fields))
@@ -148,9 +153,9 @@ def test_auto_goes_from_tokamax_to_our_kernel_to_xla(monkeypatch, hopper):
 
 
 def test_our_kernel_computes_what_the_reference_does():
-    arguments, options = draw(), OPTIONS | {"scale": 0.3}
-    ours = run_gpu(*arguments, **options, interpret=True)
-    for one, other in zip(ours, dense(*arguments, **options), strict=True):
+    arguments, options = draw(), {"scale": 0.3}
+    ours = run_gpu(make_call(*arguments, **options), interpret=True)
+    for one, other in zip(ours, dense(make_call(*arguments, **options)), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-6)
 
 
@@ -170,8 +175,7 @@ class Operator:
         bounds = mask.k_start[:, 0], mask.k_end[:, 0]
         # No block may be sent to keys by a query that sees none.
         assert (bounds[0] <= bounds[1]).all()
-        options = {"dropout_rate": 0.0, "dropout_key": None}
-        out, lse = dense(q, k, v, *bounds, scale=logits_scale, **options)
+        out, lse = dense(make_call(q, k, v, *bounds, scale=logits_scale))
         lse = jnp.moveaxis(lse, 1, 2)
         empty = lse == HIDDEN
         largest = jnp.where(empty, -jnp.inf, lse - 1.0)
@@ -189,9 +193,9 @@ def test_tokamax_is_asked_for_intervals_and_its_residuals_are_read(monkeypatch):
         monkeypatch.setitem(sys.modules, name, module)
     for name in ("tokamax", "tokamax._src", "tokamax._src.ops", root):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
-    arguments, options = [jnp.asarray(x) for x in draw()], OPTIONS | {"scale": 0.3}
-    ours = run_tokamax(*arguments, **options)
-    expected = dense(*arguments, **options)
+    arguments, options = [jnp.asarray(x) for x in draw()], {"scale": 0.3}
+    ours = run_tokamax(make_call(*arguments, **options))
+    expected = dense(make_call(*arguments, **options))
     for one, other in zip(ours, expected, strict=True):
         assert one.dtype == other.dtype
         np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-6)

@@ -11,11 +11,11 @@ import pytest
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
 from glm_jax.models.attention import attention
-from glm_jax.models.attention_pallas import declines_tpu, refuses_tpu, run_tpu, target_platform
+from glm_jax.models.attention_call import make_call
+from glm_jax.models.attention_pallas import declines_few, refuses_tpu, run_tpu, target_platform
 from glm_jax.models.attention_xla import dense
 
 TPU = AbstractDevice(device_kind="TPU v5 lite", num_cores=1, platform="tpu")
-OPTIONS = {"scale": 1.0, "dropout_rate": 0.0, "dropout_key": None}
 
 
 def tpu_mesh(size=1):
@@ -28,6 +28,11 @@ def shapes(length=512, head_dim=128, dtype=jnp.bfloat16, batch=2):
     return q, q, q, bounds, bounds
 
 
+def call(*shape, dropout_rate=0.0, dropout_key=None, **kind):
+    dropout = {"dropout_rate": dropout_rate, "dropout_key": dropout_key}
+    return make_call(*shapes(*shape, **kind), **dropout)
+
+
 def test_the_platform_is_that_of_the_mesh_that_is_set():
     assert target_platform() == jax.default_backend()
     with jax.sharding.use_abstract_mesh(tpu_mesh()):
@@ -36,35 +41,35 @@ def test_the_platform_is_that_of_the_mesh_that_is_set():
 
 @pytest.mark.skipif(jax.default_backend() == "tpu", reason="says what it says elsewhere")
 def test_without_a_tpu_it_says_so():
-    assert "needs a TPU" in refuses_tpu(*shapes(), **OPTIONS)
+    assert "needs a TPU" in refuses_tpu(call())
     with pytest.raises(ValueError, match=r"pallas_tpu: needs a TPU; .* xla: works here"):
         attention(*[jnp.zeros(x.shape, x.dtype) for x in shapes(8)], backend="pallas_tpu")
 
 
 def test_on_a_tpu_it_serves_or_says_why_not():
     with jax.sharding.use_abstract_mesh(tpu_mesh()):
-        assert refuses_tpu(*shapes(), **OPTIONS) is None
-        assert "float16" in refuses_tpu(*shapes(dtype=jnp.float16), **OPTIONS)
-        assert "head_dim" in refuses_tpu(*shapes(head_dim=512), **OPTIONS)
-        every = OPTIONS | {"dropout_rate": 1.0}
-        assert refuses_tpu(*shapes(), **every) is None
-        assert "dropout" in refuses_tpu(*shapes(), **every | {"dropout_key": jax.random.key(0)})
+        assert refuses_tpu(call()) is None
+        assert "float16" in refuses_tpu(call(dtype=jnp.float16))
+        assert "head_dim" in refuses_tpu(call(head_dim=512))
+        every = {"dropout_rate": 1.0}
+        assert refuses_tpu(call(**every)) is None
+        assert "dropout" in refuses_tpu(call(**every, dropout_key=jax.random.key(0)))
         # The list of steps counts a device's rows.
-        assert "scalar memory" in refuses_tpu(*shapes(16384, batch=512), **OPTIONS)
+        assert "scalar memory" in refuses_tpu(call(16384, batch=512))
     with jax.sharding.use_abstract_mesh(tpu_mesh(8)):
-        assert refuses_tpu(*shapes(16384, batch=512), **OPTIONS) is None
+        assert refuses_tpu(call(16384, batch=512)) is None
 
 
 def test_several_devices_without_a_mesh_are_refused(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
-    assert refuses_tpu(*shapes(), **OPTIONS) is None
+    assert refuses_tpu(call()) is None
     monkeypatch.setattr(jax, "device_count", lambda: 4)
-    assert "4 devices and no mesh" in refuses_tpu(*shapes(), **OPTIONS)
+    assert "4 devices and no mesh" in refuses_tpu(call())
 
 
 def test_decoding_is_left_to_others():
-    assert "few" in declines_tpu(*shapes(1), **OPTIONS)
-    assert declines_tpu(*shapes(64), **OPTIONS) is None
+    assert "few" in declines_few(call(1))
+    assert declines_few(call(64)) is None
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.25])
@@ -73,8 +78,8 @@ def test_it_computes_what_the_reference_does(rate):
     q, k, v = (rng.normal(size=(2, 150, n, 8)).astype(np.float32) for n in (4, 2, 2))
     end = np.minimum(np.arange(150, dtype=np.int32) + 5, 120)[None].repeat(2, 0)
     options = {"scale": 0.3, "dropout_rate": rate, "dropout_key": jax.random.key(0)}
-    ours = run_tpu(q, k, v, end // 2, end, **options, interpret=True)
-    for one, other in zip(ours, dense(q, k, v, end // 2, end, **options), strict=True):
+    ours = run_tpu(make_call(q, k, v, end // 2, end, **options), interpret=True)
+    for one, other in zip(ours, dense(make_call(q, k, v, end // 2, end, **options)), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-6)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractMesh, AxisType
 
+from glm_jax.models.attention_call import Call
 from glm_jax.models.attention_sharded import Split, over_mesh, split_for
 from glm_jax.sharding import AXES
 
@@ -60,13 +61,13 @@ def test_what_is_split_by_hand_further_out_is_left_alone():
 
 def test_on_one_device_the_function_is_called_as_it_is():
     q, bounds = jnp.ones((1, 2, 3, 4)), jnp.zeros((1, 2), jnp.int32)
-    given = (q, q, q, bounds, bounds, None)
+    given = Call(q, q, q, bounds, bounds, 1.0)
 
-    def run(*arguments):
-        assert all(one is other for one, other in zip(arguments, given, strict=True))
+    def run(call):
+        assert call is given
         return q, q[..., 0]
 
-    np.testing.assert_array_equal(over_mesh(run, *given)[0], q)
+    np.testing.assert_array_equal(over_mesh(run, given)[0], q)
 
 
 @pytest.mark.processes

@@ -1,8 +1,11 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from glm_jax.models.attention_call import make_call
 from glm_jax.models.attention_xla import HIDDEN, chunk_size, chunked, dense
 
 
@@ -27,7 +30,9 @@ def results(run, q, k, v, start, end, **options):
 
     @jax.jit
     def both(q, k, v):
-        outputs, gradient = jax.vjp(lambda *qkv: run(*qkv, start, end, **options), q, k, v)
+        outputs, gradient = jax.vjp(
+            lambda *qkv: run(make_call(*qkv, start, end, **options)), q, k, v
+        )
         return (*outputs, *gradient((d_out, d_lse)))
 
     return both(q, k, v)
@@ -51,12 +56,10 @@ def test_the_gradient_of_the_log_sum_exp_is_the_softmax():
     q, k, v, start, end = inputs()
 
     def lse(q):
-        options = {"scale": 1.0, "dropout_rate": 0.0, "dropout_key": None}
-        return jnp.sum(dense(q, k, v, start, end, **options)[1])
+        return jnp.sum(dense(make_call(q, k, v, start, end, scale=1.0))[1])
 
     def mean_key(q):
-        options = {"scale": 1.0, "dropout_rate": 0.0, "dropout_key": None}
-        return dense(q, k, k, start, end, **options)[0]
+        return dense(make_call(q, k, k, start, end, scale=1.0))[0]
 
     np.testing.assert_allclose(jax.grad(lse)(q), mean_key(q), atol=2e-6)
 
@@ -66,7 +69,7 @@ def test_the_gradient_of_the_log_sum_exp_is_the_softmax():
 def test_chunks_are_the_dense_attention_dropout_included(chunk, rate):
     arguments = inputs()
     options = {"dropout_rate": rate, "dropout_key": jax.random.key(2)}
-    ours = results(chunked, *arguments, chunk=chunk, **options)
+    ours = results(functools.partial(chunked, chunk=chunk), *arguments, **options)
     expected = results(dense, *arguments, **options)
     for one, other in zip(ours, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6, atol=2e-6)
@@ -78,8 +81,7 @@ def test_chunks_never_hold_all_scores():
 
     def loss(run):
         def total(q, k, v, start, end):
-            options = {"scale": 1.0, "dropout_rate": 0.0, "dropout_key": None}
-            return jnp.sum(run(q, k, v, start, end, **options)[0])
+            return jnp.sum(run(make_call(q, k, v, start, end, scale=1.0))[0])
 
         return jax.jit(jax.grad(total, argnums=(0, 1, 2)))
 
