@@ -83,6 +83,8 @@ def advice(report: Report) -> str:
     if report["mesh"]["data"] > 1:
         choices.append("mesh.fsdp in place of mesh.data")
     choices.append("mesh.sequence or mesh.tensor, or more chips")
+    if report["device_kind"].startswith("NVIDIA"):
+        choices.append("XLA_PYTHON_CLIENT_MEM_FRACTION=0.92, for more of the GPU than jax takes")
     return f"try {'; '.join(choices)}"
 
 

@@ -1,4 +1,5 @@
 import json
+import types
 
 import jax
 import pytest
@@ -6,7 +7,7 @@ import pytest
 from glm_jax.config import Config, DataConfig, MeshConfig, ModelConfig
 from glm_jax.planning.chips import CHIPS
 from glm_jax.planning.program import compile_program, prepare
-from glm_jax.planning.report import rates, report, state_traffic_ms
+from glm_jax.planning.report import memory_limit, rates, report, state_traffic_ms
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +34,15 @@ def test_other_devices_than_tpus_have_no_times_but_the_same_keys(made):
     assert made["hbm_gib"] is None
     for name in ("compute_ms", "step_ms", "tokens_per_second_per_device", "collective_gb", "top"):
         assert made[name] is None, name
+
+
+def test_of_a_gpus_memory_jax_takes_a_share(monkeypatch):
+    h100 = types.SimpleNamespace(device_kind="NVIDIA H100 80GB HBM3")
+    monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
+    assert memory_limit(h100) == pytest.approx(0.75 * 79.11)
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.92")
+    assert memory_limit(h100) == pytest.approx(0.92 * 79.11)
+    assert memory_limit(types.SimpleNamespace(device_kind="TPU v5e")) == 15.75
 
 
 def test_the_state_passes_memory_twice():

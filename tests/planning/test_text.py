@@ -108,6 +108,9 @@ def test_advice_depends_on_what_is_left_to_change():
     state = {**TOO_LARGE["bytes_per_device"], "optimizer": 20 * GIB}
     alone = advice({**TOO_LARGE, "bytes_per_device": state})
     assert alone.startswith("parameters, optimizer and gradients alone take 23.00 GiB")
+    gpu = {**TOO_LARGE, "device_kind": "NVIDIA H200"}
+    assert "XLA_PYTHON_CLIENT_MEM_FRACTION=0.92" in advice(gpu)
+    assert "XLA_PYTHON" not in advice(TOO_LARGE)
 
 
 def test_a_table_has_a_line_for_each():
