@@ -27,7 +27,7 @@ help:
 	@echo "make format      rewrite the code in the house's format"
 	@echo "make benchmarks  throughput of corruption, data pipeline, training step and import, one JSON line each"
 	@echo "make plan-all    compile the configs of real runs for their devices, which need not be there: plan-tpu"
-	@echo "                 (minutes each) and plan-gpu (which first installs CUDA in .venv-cuda, 4.5 GB)"
+	@echo "                 (minutes each) and plan-gpu (which first installs CUDA in .venv-cuda, 4.7 GB)"
 
 $(READY): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 13) else \
@@ -71,7 +71,7 @@ plan-tpu: $(READY)
 
 # XLA's compiler for CUDA comes with all of CUDA, which nothing else here needs.
 plan-gpu:
-	@$(MAKE) --no-print-directory VENV=.venv-cuda EXTRAS=cuda SIZE="4.5 GB" .venv-cuda/.ready
+	@$(MAKE) --no-print-directory VENV=.venv-cuda EXTRAS=cuda SIZE="4.7 GB" .venv-cuda/.ready
 	@for plan in $(GPU_PLANS); do $(subst $(BIN),.venv-cuda/bin,$(PLAN)); done
 
 clean:

@@ -8,9 +8,8 @@ places; `configs/published/glm_10b.py` has its hidden tokens and short texts too
 
     python -m glm_jax.plan --config configs/glm_10b_v5p.py --topology v5p:4x4x8
 
-says of 128 chips (an estimate of the compiler, nothing ran; times need Python 3.12): peak 24.27 of
-95.73 GiB, 2130 ms a step of 1,048,576 tokens, 3,846 tokens/s a chip, 100 B tokens in 7,223
-chip-hours.
+says of 128 chips (an estimate of the compiler, nothing ran): peak 24.27 of 95.73 GiB, 2043 ms a
+step of 1,048,576 tokens, 4,009 tokens/s a chip, 100 B tokens in 6,929 chip-hours.
 """
 
 import dataclasses

@@ -7,8 +7,8 @@ The recipe of THUDM/GLM's `config/ds_block_large.sh`: spans only, 200,000 steps,
 
     python -m glm_jax.plan --config configs/glm_large_v5e.py --topology v5e:4x4
 
-says of 16 chips (an estimate of the compiler, nothing ran): peak 7.36 of 15.75 GiB, 1020 ms a step
-of 524,288 tokens, 32,136 tokens/s a chip, 100 B tokens in 864 chip-hours.
+says of 16 chips (an estimate of the compiler, nothing ran): peak 7.30 of 15.75 GiB, 968 ms a step
+of 524,288 tokens, 33,860 tokens/s a chip, 100 B tokens in 820 chip-hours.
 """
 
 import dataclasses

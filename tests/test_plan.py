@@ -72,7 +72,7 @@ def test_without_a_topology_the_devices_at_hand_are_planned_for(config):
     assert made["fits"]
     # Float32 parameters and two moments, whole on the one device.
     assert made["peak_hbm_gib"] > 3 * 4 * made["parameters"] / 2**30
-    assert "only compilers for TPUs and NVIDIA GPUs estimate them" in plan(config).stdout
+    assert "only compilers for TPUs and Hopper GPUs estimate them" in plan(config).stdout
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_without_a_topology_the_devices_at_hand_are_planned_for(config):
     [
         (["--topology", "v5e:4x5"], "no topology 'v5e:4x5' (did you mean 'v5e:4x8'?)"),
         (["--tune_layers", "2"], "--tune_layers goes with --tune"),
-        (["--tune"], "only compilers for TPUs and NVIDIA GPUs estimate"),
+        (["--tune"], "only compilers for TPUs and Hopper GPUs estimate"),
     ],
 )
 def test_mistakes_are_one_sentence(config, arguments, message):

@@ -32,6 +32,11 @@ class Chip:
     shapes: tuple[str, ...]
     clock_hz: float
 
+    @property
+    def is_timed(self) -> bool:
+        """Whether its compiler says how long an operation takes."""
+        return True
+
 
 @dataclasses.dataclass(frozen=True)
 class Tpu(Chip):
@@ -78,6 +83,11 @@ class Gpu(Chip):
     fpus: int
     l2_bytes: int
     shared_bytes: int
+
+    @property
+    def is_timed(self) -> bool:
+        """XLA's table of measured matrix products begins with Hopper; before, it stops."""
+        return self.capability >= (9, 0)
 
 
 _FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")

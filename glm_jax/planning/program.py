@@ -12,6 +12,7 @@ import jax
 from jax.sharding import Mesh
 
 from glm_jax.config import Config
+from glm_jax.planning.chips import chip_of
 from glm_jax.sharding import make_mesh
 from glm_jax.training.compiling import Options, compile_train_step, compiler_options
 from glm_jax.training.defaults import for_devices
@@ -109,10 +110,11 @@ def planning_options(mesh: Mesh) -> Options:
     Nothing is tried out on a GPU, which need not be there; and matrix products are cuBLAS's, whose
     times XLA knows, not Triton's, of which it would have to try many.
     """
-    options = compiler_options(mesh)
-    if mesh.devices.flat[0].platform in ("gpu", "cuda"):
+    options, device = compiler_options(mesh), mesh.devices.flat[0]
+    if device.platform in ("gpu", "cuda"):
+        chip = chip_of(device)
         options |= {
-            "xla_gpu_collect_cost_model_stats": True,
+            "xla_gpu_collect_cost_model_stats": chip is not None and chip.is_timed,
             "xla_gpu_autotune_level": 0,
             "xla_gpu_enable_triton_gemm": False,
         }

@@ -47,7 +47,7 @@ def report(program: Program, topology: str | None = None) -> Report:
         "fits": program.compiled is not None and (not limit or program.peak_bytes <= limit * GIB),
         "memory_ms": state_traffic_ms(facts["bytes_per_device"], chip) if chip else None,
         **_times(program, chip, facts["flops_per_token"] * places, places),
-        "assumptions": ASSUMPTIONS if chip else None,
+        "assumptions": ASSUMPTIONS if chip and chip.is_timed else None,
         "compile_seconds": program.seconds,
         "compiler_options": program.options,
         "versions": _versions(),
@@ -98,7 +98,7 @@ def state_traffic_ms(held: dict[str, int], chip: Chip) -> float:
 def _times(program: Program, chip: Chip | None, flops: float, places: float) -> Report:
     """What a step takes; None where there is no chip or no program."""
     ideal = 1e3 * flops / chip.peak_flops if chip else None
-    if program.compiled is None or chip is None:
+    if program.compiled is None or chip is None or not chip.is_timed:
         return {"ideal_ms": ideal, **dict.fromkeys(_TIMES + _COSTS)}
     text = program_text(program.compiled)
     if text is None:

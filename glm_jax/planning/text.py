@@ -30,6 +30,8 @@ def describe(report: Report) -> str:
         if not report["extrapolated"]:
             lines += [*_collective_lines(report), *_cost_lines(report)]
         lines.append(_LEFT_OUT)
+    elif report["device_kind"].startswith("NVIDIA"):
+        lines.append("times       left out: XLA estimates them for GPUs from Hopper on")
     elif report["fits"] and report["topology"]:
         lines.append(
             "times       left out: this jaxlib cannot read the program that libtpu compiled; "
@@ -37,7 +39,7 @@ def describe(report: Report) -> str:
         )
     elif report["fits"]:
         lines.append(
-            "times       only compilers for TPUs and NVIDIA GPUs estimate them; add "
+            "times       only compilers for TPUs and Hopper GPUs estimate them; add "
             "--topology v5e:4x4 or h100:8"
         )
     return "\n".join(lines)

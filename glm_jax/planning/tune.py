@@ -53,9 +53,10 @@ def tune(
       UserError: devices without an estimate of time, a mesh or batch that does not work out, or
         num_layers below 2 or beyond half the model.
     """
-    if chip_of(devices[0]) is None:
+    chip = chip_of(devices[0])
+    if chip is None or not chip.is_timed:
         raise UserError(
-            "--tune needs the time of a step, which only compilers for TPUs and NVIDIA GPUs "
+            "--tune needs the time of a step, which only compilers for TPUs and Hopper GPUs "
             "estimate; add --topology v5e:4x4 or h100:8"
         )
     # A loop of one turn the compiler takes apart: no line leads from it.

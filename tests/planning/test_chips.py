@@ -39,5 +39,10 @@ def test_a_device_is_known_by_its_kind(kind, name):
     assert chip_of(Device(kind)).name == name
 
 
+def test_gpus_before_hopper_have_no_times():
+    timed = {name for name, chip in CHIPS.items() if chip.is_timed}
+    assert timed == {"v4", "v5e", "v5p", "v6e", "h100", "h200"}
+
+
 def test_of_another_device_nothing_is_known():
     assert chip_of(Device("cpu")) is None

@@ -127,5 +127,7 @@ def test_a_table_has_a_line_for_each():
 def test_times_that_cannot_be_read_are_left_out_with_the_reason():
     lines = describe({**REPORT, "step_ms": None}).splitlines()
     assert any(line.startswith("times       left out: this jaxlib cannot read") for line in lines)
+    a100 = describe({**REPORT, "step_ms": None, "device_kind": "NVIDIA A100-SXM4-80GB"})
+    assert "XLA estimates them for GPUs from Hopper on" in a100
     at_hand = {**REPORT, "step_ms": None, "topology": None}
     assert "add --topology v5e:4x4" in describe(at_hand)
