@@ -9,8 +9,8 @@ Without `train.init_from` the parameters are drawn. On another slice give its ro
     python -m glm_jax.plan --config configs/chatglm2_6b_v5e.py --topology v5e:8x8
 
 says of 64 chips (an estimate of the compiler, nothing ran): peak 5.40 of 15.75 GiB, 2665 ms a step
-of 524,288 tokens, 3,074 tokens/s a chip, 100 B tokens in 9,037 chip-hours. Where larger batches are
-welcome, `--set data.batch_size=1024` gives 3,314 (13.88 GiB), 512 with `--set model.remat=qkv` 3,251.
+of 524,288 tokens, 3,074 tokens/s a chip, 100 B tokens in 9,037 chip-hours. Larger batches share the
+gathering of the matrices: `--set data.batch_size=1024` gives 3,314 tokens/s a chip (13.88 GiB).
 """
 
 import dataclasses
