@@ -1,0 +1,110 @@
+"""What the tests of both kernels share: inputs, and results of a kernel beside the reference's."""
+
+import collections
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from glm_jax.batch import prefix_bounds
+
+
+def draw(*shapes, dtype=np.float32):
+    rng = np.random.default_rng(0)
+    return [jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes]
+
+
+def packed_rows(length):
+    """Two rows: three texts and padding behind them; one text, all of it a prefix but the end."""
+    start, end = np.zeros((2, length), np.int32), np.zeros((2, length), np.int32)
+    at = 0
+    for size, prefix in ((length // 3, length // 5), (length // 4, 0), (length // 8, length // 8)):
+        first, last = prefix_bounds(prefix, size)
+        start[0, at : at + size], end[0, at : at + size] = first + at, last + at
+        at += size
+    start[1], end[1] = prefix_bounds(length * 3 // 4, length)
+    return start, end
+
+
+def any_intervals(length, size):
+    """Two rows of intervals of any kind among `size` keys: all of them, none, between."""
+    rng = np.random.default_rng(1)
+    start, end = np.sort(rng.integers(0, size + 1, (2, 2, length)), axis=0).astype(np.int32)
+    start[:, ::3], end[:, ::3] = 0, size
+    end[:, 1::5] = start[:, 1::5]
+    return start, end
+
+
+def results(run: Callable, q, k, v, start, end):
+    """(out, lse, dq, dk, dv) of run(q, k, v, start, end), for random cotangents."""
+    d_out, d_lse = draw(q.shape, q.shape[:3])
+    # The lse of a query without keys is a constant.
+    cotangents = d_out.astype(q.dtype), d_lse * (start < end)[..., None]
+
+    @jax.jit
+    def both(q, k, v, start, end, cotangents):
+        outputs, gradient = jax.vjp(lambda *qkv: run(*qkv, start, end), q, k, v)
+        return (*outputs, *gradient(cotangents))
+
+    return both(q, k, v, start, end, cotangents)
+
+
+def check(ours, expected):
+    for name, one, other in zip(("out", "lse"), ours[:2], expected[:2], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-6, err_msg=name)
+    for name, one, other in zip(("dq", "dk", "dv"), ours[2:], expected[2:], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+def check_rounded(ours, expected):
+    """Of bfloat16: no further apart than its rounding, and much nearer in the mean."""
+    assert [x.dtype for x in ours] == [x.dtype for x in expected]
+    for one, other in zip(ours, expected, strict=True):
+        one, other = np.asarray(one, np.float32), np.asarray(other, np.float32)
+        np.testing.assert_allclose(one, other, atol=0.02 * np.abs(other).max())
+        assert np.abs(one - other).mean() < 2e-3 * np.abs(other).max()
+
+
+def check_blocks_unseen(run: Callable, q, k, v, d_out):
+    """Keys from 128 on are seen by nobody; a product with not-a-number would show under a mask."""
+    start, end = np.zeros((1, q.shape[1]), np.int32), np.full((1, q.shape[1]), 128, np.int32)
+    k, v = (x.at[:, 128:].set(jnp.nan) for x in (k, v))
+
+    @jax.jit
+    def both(q, k, v, d_out):
+        out, gradient = jax.vjp(lambda *qkv: run(*qkv, start, end)[0], q, k, v)
+        return out, *gradient(d_out)
+
+    out, dq, dk, dv = map(np.asarray, both(q, k, v, d_out))
+    assert np.isfinite(out).all()
+    assert np.isfinite(dq).all()
+    for x in (dk, dv):
+        assert np.isfinite(x).all()
+        assert (x[:, 128:] == 0).all()
+
+
+def kernels_of_a_layer(run: Callable, x, saved) -> collections.Counter:
+    """How often each kernel stands in a layer's gradient where what `saved` names is kept."""
+    start, end = np.zeros(x.shape[:2], np.int32), np.full(x.shape[:2], x.shape[1], np.int32)
+
+    def layer(x):
+        return run(jnp.sin(x), jnp.cos(x), x, start, end)[0]
+
+    layer = jax.checkpoint(layer, policy=jax.checkpoint_policies.save_only_these_names(*saved))
+    return _kernels(jax.make_jaxpr(jax.value_and_grad(lambda x: jnp.sum(layer(x) ** 2)))(x).jaxpr)
+
+
+def _kernels(jaxpr) -> collections.Counter:
+    counts = collections.Counter()
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "pallas_call":
+            counts[str(equation.params["name"])] += 1
+        else:
+            for value in jax.tree.leaves(
+                list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")
+            ):
+                inner = getattr(value, "jaxpr", value)
+                if hasattr(inner, "eqns"):
+                    counts += _kernels(inner)
+    return counts
