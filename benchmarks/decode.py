@@ -21,14 +21,12 @@ import json
 import os
 import platform
 import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
 import accelerator
 import numpy as np
+import rivals
 
 BATCH_SIZES = (1, 8)
 
@@ -176,25 +174,7 @@ def serve(args: argparse.Namespace) -> None:
     generate, facts = SIDES[args.serve](args)
     for batch_size in BATCH_SIZES:
         generate(batch_size)
-    print(json.dumps(facts), flush=True)
-    for line in sys.stdin:
-        wall, cpu = time.perf_counter(), time.process_time()
-        generate(int(line))
-        took = [time.perf_counter() - wall, time.process_time() - cpu]
-        print(json.dumps(took), flush=True)
-
-
-def start(side: str, threads: int) -> subprocess.Popen:
-    """A process that serves one side on `threads` cores."""
-    cores = sorted(os.sched_getaffinity(0))[:threads]
-    return subprocess.Popen(
-        [sys.executable, __file__, *sys.argv[1:], "--serve", side],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-        preexec_fn=lambda: os.sched_setaffinity(0, cores),
-    )
+    rivals.answer(lambda line: generate(int(line)), facts)
 
 
 def main() -> None:
@@ -209,30 +189,27 @@ def main() -> None:
 
     found = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
     sides = ["jax", "transformers"] if found and not args.no_transformers else ["jax"]
-    servers = {side: start(side, args.threads) for side in sides}
+    servers = {side: rivals.Server(side, args.threads) for side in sides}
     result: dict[str, Any] = {"benchmark": "decode"}
     for server in servers.values():
-        result |= json.loads(read(server))
+        result |= server.facts
     for batch_size in BATCH_SIZES:
         result |= compare(servers, batch_size, args)
     for server in servers.values():
-        server.communicate()
+        server.close()
     result |= {name: getattr(args, name) for name in (*names, "threads", "rounds")}
     result["python"] = platform.python_version()
     print(json.dumps(result))
 
 
 def compare(
-    servers: dict[str, subprocess.Popen], batch_size: int, args: argparse.Namespace
+    servers: dict[str, rivals.Server], batch_size: int, args: argparse.Namespace
 ) -> dict[str, float]:
     """All rounds of one batch size: speeds, and how many times that of transformers."""
     took: dict[str, list[list[float]]] = {side: [] for side in servers}
     for number in range(args.rounds):
         for side, server in servers.items():
-            assert server.stdin is not None
-            server.stdin.write(f"{batch_size}\n")
-            server.stdin.flush()
-            took[side].append(json.loads(read(server)))
+            took[side].append(server.ask(str(batch_size)))
         shown = {side: round(times[-1][0], 3) for side, times in took.items()}
         print(f"batch {batch_size}, round {number + 1}: {shown} s", flush=True)
     result, tokens = {}, batch_size * args.new_tokens
@@ -247,14 +224,6 @@ def compare(
             ratio = statistics.median(theirs[index] / ours[index] for ours, theirs in pairs)
             result[f"{name}_batch_{batch_size}"] = round(ratio, 3)
     return result
-
-
-def read(server: subprocess.Popen) -> str:
-    assert server.stdout is not None
-    line = server.stdout.readline()
-    if not line:
-        raise RuntimeError("a side of the benchmark ended; its message is above")
-    return line
 
 
 def _parser() -> argparse.ArgumentParser:

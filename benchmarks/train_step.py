@@ -18,14 +18,13 @@ import json
 import os
 import platform
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import accelerator
 import numpy as np
+import rivals
 
 
 def make_fields(args: argparse.Namespace) -> dict[str, np.ndarray]:
@@ -233,26 +232,7 @@ def serve(args: argparse.Namespace) -> None:
     """Runs one step for every line on standard input."""
     os.environ["JAX_PLATFORMS"] = "cpu"
     step, version = SIDES[args.serve](args)
-    losses = [step(), step()]
-    print(json.dumps({"version": version, "first_losses": losses}), flush=True)
-    for _ in sys.stdin:
-        wall, cpu = time.perf_counter(), time.process_time()
-        step()
-        took = [time.perf_counter() - wall, time.process_time() - cpu]
-        print(json.dumps(took), flush=True)
-
-
-def start(side: str, threads: int) -> subprocess.Popen:
-    """A process that serves one side on `threads` cores."""
-    cores = sorted(os.sched_getaffinity(0))[:threads]
-    return subprocess.Popen(
-        [sys.executable, __file__, *sys.argv[1:], "--serve", side],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-        preexec_fn=lambda: os.sched_setaffinity(0, cores),
-    )
+    rivals.answer(lambda line: step(), {"first_losses": [step(), step()], "version": version})
 
 
 def main() -> None:
@@ -285,18 +265,17 @@ def main() -> None:
         return print(json.dumps({"benchmark": "train_step", **accelerator_result(args), **shape}))
 
     with_torch = not args.no_torch and importlib.util.find_spec("torch") is not None
-    servers = {side: start(side, args.threads) for side in ["jax", "torch"][: 1 + with_torch]}
-    said = {side: json.loads(read(server)) for side, server in servers.items()}
+    sides = ["jax", "torch"][: 1 + with_torch]
+    servers = {side: rivals.Server(side, args.threads) for side in sides}
+    # All are warm before the first step is measured.
+    versions = {side: server.facts["version"] for side, server in servers.items()}
     took: dict[str, list[list[float]]] = {side: [] for side in servers}
     for number in range(args.steps):
         for side, server in servers.items():
-            assert server.stdin is not None
-            server.stdin.write("step\n")
-            server.stdin.flush()
-            took[side].append(json.loads(read(server)))
+            took[side].append(server.ask("step"))
         print(f"step {number + 1}: { ({s: round(t[-1][0], 3) for s, t in took.items()}) } s")
     for server in servers.values():
-        server.communicate()
+        server.close()
 
     tokens = args.batch_size * args.length
     result: dict[str, Any] = {"benchmark": "train_step"}
@@ -306,21 +285,13 @@ def main() -> None:
         result[f"{prefix}tokens_per_second"] = round(tokens / wall, 1)
         result[f"{prefix}seconds"] = round(wall, 4)
         result[f"{prefix}cpu_seconds"] = round(cpu, 4)
-        result[f"{side}_version"] = said[side]["version"]
+        result[f"{side}_version"] = versions[side]
     if with_torch:
         ratios = [t[0] / j[0] for j, t in zip(took["jax"], took["torch"], strict=True)]
         result["times_torch"] = round(statistics.median(ratios), 3)
     result |= {name: getattr(args, name) for name in (*names, "threads", "steps")}
     result["python"] = platform.python_version()
     print(json.dumps(result))
-
-
-def read(server: subprocess.Popen) -> str:
-    assert server.stdout is not None
-    line = server.stdout.readline()
-    if not line:
-        raise RuntimeError("a side of the benchmark ended; its message is above")
-    return line
 
 
 if __name__ == "__main__":
