@@ -14,9 +14,7 @@ READY := $(VENV)/.ready
 TPU_PLANS = glm_large_v5e:v5e:4x4 glm_10b_v5p:v5p:4x4x8 chatglm2_6b_v5e:v5e:8x8
 GPU_PLANS = chatglm2_6b_h100:h100:8
 
-PLAN = $(BIN)/python -m glm_jax.plan --config configs/$${plan%%:*}.py --topology $${plan\#*:} || exit 1
-
-.PHONY: demo test faults nightly lint types format benchmarks plan-all plan-tpu plan-gpu clean help
+.PHONY: demo test faults nightly lint types format benchmarks plan-all plan-tpu plan-gpu plans clean help
 
 help:
 	@echo "make demo        train a small GLM on the bundled text and fill blanks (minutes, CPU)"
@@ -66,13 +64,17 @@ benchmarks: $(READY)
 
 plan-all: plan-tpu plan-gpu
 
-plan-tpu: $(READY)
-	@for plan in $(TPU_PLANS); do $(PLAN); done
+plan-tpu:
+	@$(MAKE) --no-print-directory plans PLANS="$(TPU_PLANS)"
 
 # XLA's compiler for CUDA comes with all of CUDA, which nothing else here needs.
 plan-gpu:
-	@$(MAKE) --no-print-directory VENV=.venv-cuda EXTRAS=cuda SIZE="4.7 GB" .venv-cuda/.ready
-	@for plan in $(GPU_PLANS); do $(subst $(BIN),.venv-cuda/bin,$(PLAN)); done
+	@$(MAKE) --no-print-directory plans PLANS="$(GPU_PLANS)" VENV=.venv-cuda EXTRAS=cuda SIZE="4.7 GB"
+
+plans: $(READY)
+	@for plan in $(PLANS); do \
+	  $(BIN)/python -m glm_jax.plan --config configs/$${plan%%:*}.py --topology $${plan#*:} || exit 1; \
+	done
 
 clean:
 	rm -rf $(VENV) .venv-cuda runs

@@ -10,7 +10,6 @@ import functools
 import logging
 import operator
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -323,7 +322,7 @@ def _loss(
         return summarize(objective_sums(losses, batch), "token_mean")["loss"]
 
 
-def _on(mesh: AbstractMesh | None) -> AbstractContextManager:
+def _on(mesh: AbstractMesh | None) -> contextlib.AbstractContextManager:
     """Sets the mesh, without which attention's kernels do not know how to split a call."""
     return contextlib.nullcontext() if mesh is None else jax.sharding.use_abstract_mesh(mesh)
 

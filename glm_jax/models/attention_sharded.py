@@ -115,7 +115,8 @@ def over_mesh(run: Attend, call: Call) -> tuple[jax.Array, jax.Array]:
             # By hand: left to XLA, every device sums whole gradients of k and v, not its own part.
             k, v = (jax.lax.all_gather(x, gathered, axis=1, tiled=True) for x in (k, v))
         q, k, v = (x.reshape(*x.shape[:2], -1, head_dim) for x in (q, k, v))
-        out, lse = run(Call(q, k, v, attend_start, attend_end, call.scale, call.dropout_rate, rows))
+        bounds = {"attend_start": attend_start, "attend_end": attend_end}
+        out, lse = run(call._replace(q=q, k=k, v=v, **bounds, mask_rows=rows))
         return _flat(out), lse
 
     out, lse = jax.shard_map(

@@ -36,11 +36,38 @@ CHUNK_SCORES = 1 << 27
 def dense(call: Call) -> tuple[jax.Array, jax.Array]:
     """The reference: scores of all pairs.
 
+    Explicit transposes and two-dimensional products are 1.5 times faster on CPU than an einsum over
+    five axes.
+
     Returns:
       [B, T, N, H] in the dtype of v, 0 for the empty interval, and the log of the sum of the
       exponentials of the scores, float32 [B, T, N], HIDDEN there.
     """
-    return _all_pairs(call)
+    q, k, v = call.q, call.k, call.v
+    batch, length, num_heads, head_dim = q.shape
+    size, num_kv_heads = k.shape[1:3]
+    by_query = (batch, num_kv_heads, num_heads // num_kv_heads, length)
+    flat = (batch, num_kv_heads, num_heads // num_kv_heads * length)
+    # Heads that share keys lie one after the other: [B, K, (N / K) T, H] against [B, K, S, H].
+    q = jnp.moveaxis(q * call.scale, 1, 2).reshape(*flat, head_dim)
+    k, v = jnp.moveaxis(k, 1, 2), jnp.moveaxis(v, 1, 2)
+    scores = jnp.matmul(q, jnp.swapaxes(k, 2, 3), preferred_element_type=jnp.float32)
+    scores = scores.reshape(*by_query, size)
+    keys = jnp.arange(size, dtype=call.attend_start.dtype)
+    seen = (call.attend_start[..., None] <= keys) & (keys < call.attend_end[..., None])
+    scores = jnp.where(seen[:, None, None], scores, HIDDEN)
+    largest = jax.lax.stop_gradient(jnp.maximum(jnp.max(scores, axis=-1, keepdims=True), FLOOR))
+    weights = jnp.exp(scores - largest)
+    total = jnp.sum(weights, axis=-1, keepdims=True)
+    weights = _drop(weights, call.dropout_rate, call.mask_rows).reshape(*flat, size)
+    weights = weights.astype(v.dtype)
+    summed = jnp.matmul(weights, v, preferred_element_type=jnp.float32)
+    share = jnp.where(total == 0.0, 1.0, total)
+    # Dividing after the product touches T x H numbers instead of T x S.
+    y = (summed / share.reshape(*flat, 1)).reshape(batch, num_heads, length, head_dim)
+    lse = jnp.where(total == 0.0, HIDDEN, largest + jnp.log(share))
+    lse = lse.reshape(batch, num_heads, length)
+    return jnp.moveaxis(y, 1, 2).astype(v.dtype), jnp.moveaxis(lse, 1, 2)
 
 
 def chunked(call: Call, *, chunk: int | None = None) -> tuple[jax.Array, jax.Array]:
@@ -79,46 +106,13 @@ def _by_chunks(call: Call, *, chunk: int | None) -> tuple[jax.Array, jax.Array]:
     def run(parts: tuple) -> tuple[jax.Array, jax.Array]:
         q, start, end, places = parts
         part = call._replace(q=q, attend_start=start, attend_end=end)
-        return _all_pairs(part._replace(mask_rows=rows and MaskRows(rows.seeds, places)))
+        return dense(part._replace(mask_rows=rows and MaskRows(rows.seeds, places)))
 
     places = cut(rows.places, 0) if rows else None
     parts = (cut(q, 1), cut(call.attend_start, 1), cut(call.attend_end, 1), places)
     # A loop needs no barrier against computing the chunks' scores once for both passes.
     y, lse = jax.lax.map(jax.checkpoint(run, prevent_cse=False), parts)
     return join(y), join(lse)
-
-
-def _all_pairs(call: Call) -> tuple[jax.Array, jax.Array]:
-    """Output and log-sum-exp.
-
-    Explicit transposes and two-dimensional products are 1.5 times faster on CPU than an einsum over
-    five axes.
-    """
-    q, k, v = call.q, call.k, call.v
-    batch, length, num_heads, head_dim = q.shape
-    size, num_kv_heads = k.shape[1:3]
-    by_query = (batch, num_kv_heads, num_heads // num_kv_heads, length)
-    flat = (batch, num_kv_heads, num_heads // num_kv_heads * length)
-    # Heads that share keys lie one after the other: [B, K, (N / K) T, H] against [B, K, S, H].
-    q = jnp.moveaxis(q * call.scale, 1, 2).reshape(*flat, head_dim)
-    k, v = jnp.moveaxis(k, 1, 2), jnp.moveaxis(v, 1, 2)
-    scores = jnp.matmul(q, jnp.swapaxes(k, 2, 3), preferred_element_type=jnp.float32)
-    scores = scores.reshape(*by_query, size)
-    keys = jnp.arange(size, dtype=call.attend_start.dtype)
-    seen = (call.attend_start[..., None] <= keys) & (keys < call.attend_end[..., None])
-    scores = jnp.where(seen[:, None, None], scores, HIDDEN)
-    largest = jax.lax.stop_gradient(jnp.maximum(jnp.max(scores, axis=-1, keepdims=True), FLOOR))
-    weights = jnp.exp(scores - largest)
-    total = jnp.sum(weights, axis=-1, keepdims=True)
-    weights = _drop(weights, call.dropout_rate, call.mask_rows).reshape(*flat, size)
-    weights = weights.astype(v.dtype)
-    summed = jnp.matmul(weights, v, preferred_element_type=jnp.float32)
-    share = jnp.where(total == 0.0, 1.0, total)
-    # Dividing after the product touches T x H numbers instead of T x S.
-    y = (summed / share.reshape(*flat, 1)).reshape(batch, num_heads, length, head_dim)
-    lse = jnp.where(total == 0.0, HIDDEN, largest + jnp.log(share))
-    lse = lse.reshape(batch, num_heads, length)
-    return jnp.moveaxis(y, 1, 2).astype(v.dtype), jnp.moveaxis(lse, 1, 2)
 
 
 def _drop(weights: jax.Array, rate: float, rows: MaskRows | None) -> jax.Array:
