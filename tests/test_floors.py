@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "glm_jax"
 # First part of a module's name below glm_jax -> floor; commands (all the rest) are floor 4.
 FLOORS = {
     **dict.fromkeys(
-        ["errors", "special_tokens", "batch", "config", "config_checks", "config_data"], 0
+        ["errors", "files", "special_tokens", "batch", "config", "config_checks", "config_data"], 0
     ),
     **dict.fromkeys(["config_mixture", "config_model", "config_objective"], 0),
     **dict.fromkeys(["config_training", "config_files"], 0),

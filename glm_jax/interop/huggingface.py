@@ -17,9 +17,9 @@ import numpy as np
 from jax.sharding import Mesh, Sharding
 
 from glm_jax.config import ModelConfig
+from glm_jax.files import replaced_directory
 from glm_jax.interop.architectures.rows import Row
 from glm_jax.interop.checkpoint import CONFIG, Origin, check_repeated, open_directory
-from glm_jax.interop.directories import replaced_directory
 from glm_jax.interop.save_plan import MAX_SHARD_BYTES, SavePlan, is_model, plan_save
 from glm_jax.interop.tokenizers import Tokenizer
 from glm_jax.interop.weights import INDEX, TensorToWrite, copy_out, write_safetensors

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from glm_jax.config import ModelConfig
+from glm_jax.files import check_replaceable
 from glm_jax.interop.architectures.architecture import Architecture
 from glm_jax.interop.architectures.rows import Row
 from glm_jax.interop.checkpoint import CONFIG, Origin
-from glm_jax.interop.directories import check_replaceable
 from glm_jax.interop.key_tables import for_saving
 from glm_jax.interop.weights import INDEX, WEIGHTS
 

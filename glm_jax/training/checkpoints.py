@@ -24,7 +24,7 @@ from orbax.checkpoint import v1 as ocp
 
 from glm_jax.config import Config, MeshConfig, ModelConfig, from_dict, to_dict, to_json
 from glm_jax.errors import UserError
-from glm_jax.interop.directories import replaced_directory
+from glm_jax.files import replaced_directory
 from glm_jax.models.params import abstract_params, is_stacked
 from glm_jax.models.transformer import uses_scan
 from glm_jax.sharding import make_mesh

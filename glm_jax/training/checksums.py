@@ -17,6 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from glm_jax.files import write_whole
+
 MANIFEST = "manifest.json"
 # Read at a time by each thread; hashing releases the interpreter's lock.
 _CHUNK = 1 << 22
@@ -41,12 +43,7 @@ def write_manifest(directory: Path, metrics: Mapping[str, float]) -> None:
         for name, digest in zip(names, digests, strict=True)
     }
     content = {"step": int(directory.name), "metrics": dict(metrics), "files": files}
-    temporary = directory / f"{MANIFEST}.tmp"
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(directory / MANIFEST)
+    write_whole(directory / MANIFEST, json.dumps(content, indent=1))
 
 
 def read_manifest(directory: Path) -> dict[str, Any] | None:
@@ -112,7 +109,8 @@ def _file_damage(directory: Path, name: str, files: Mapping[str, Any]) -> str | 
 def _files(directory: Path) -> list[str]:
     paths = sorted(path for path in directory.rglob("*") if path.is_file())
     names = [path.relative_to(directory).as_posix() for path in paths]
-    return [name for name in names if not name.startswith(MANIFEST)]
+    # A killed writer may have left a temporary manifest.
+    return [name for name in names if not name.removeprefix(".").startswith("manifest.")]
 
 
 def _sha256(path: Path) -> str:

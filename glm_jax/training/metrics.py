@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from glm_jax.training.workdir import write_whole
+from glm_jax.files import write_whole
 
 
 class MetricsLog:

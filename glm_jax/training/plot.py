@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from glm_jax.batch import OBJECTIVES
+from glm_jax.files import written
 from glm_jax.training.metrics import read_metrics
 
 _COLOURS = dict(zip(["", *OBJECTIVES], ["black", "C0", "C1", "C2", "C3"], strict=True))
@@ -36,9 +37,8 @@ def plot_losses(metrics: Path, image: Path) -> None:
     axes.grid(alpha=0.3)
     if axes.lines:
         axes.legend(fontsize="small")
-    temporary = image.with_name(f"tmp.{image.name}")
-    figure.savefig(temporary, dpi=120)
-    temporary.replace(image)
+    with written(image) as temporary:
+        figure.savefig(temporary, dpi=120)
 
 
 def _series(rows: list[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:

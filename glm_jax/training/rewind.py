@@ -20,8 +20,8 @@ from typing import Any
 
 from glm_jax.batch import Batch
 from glm_jax.errors import UserError
+from glm_jax.files import write_whole
 from glm_jax.training.retention import saved_steps
-from glm_jax.training.workdir import write_whole
 
 SKIPPED = "skipped.json"
 

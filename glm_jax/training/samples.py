@@ -10,11 +10,11 @@ import numpy as np
 
 from glm_jax.batch import Batch
 from glm_jax.config import Config
+from glm_jax.files import write_whole
 from glm_jax.inference.blank_filling import fill_rows
 from glm_jax.inference.generation import generate_rows
 from glm_jax.inference.sampling import Sampling
 from glm_jax.models.params import unstack_layers
-from glm_jax.training.workdir import write_whole
 
 _CONTEXT = 12  # tokens shown on either side of a blank
 _LONGEST_ANSWER = 32

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from glm_jax.config import Config, to_dict
 from glm_jax.errors import UserError
-from glm_jax.training.workdir import write_whole
+from glm_jax.files import write_whole
 
 
 class Tracker(Protocol):

@@ -14,7 +14,7 @@ import numpy as np
 
 from glm_jax.batch import NUM_OBJECTIVES
 from glm_jax.config import Config
-from glm_jax.training.workdir import write_whole
+from glm_jax.files import write_whole
 
 ENOUGH_TARGETS = 1_000_000
 

@@ -10,7 +10,6 @@ WORKDIR/run.json        the whole config
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from jax.sharding import Mesh
 
 from glm_jax.config import Config, differences, from_dict, to_json
 from glm_jax.errors import UserError
+from glm_jax.files import write_whole
 from glm_jax.models.positions import table_rows
 from glm_jax.sharding import place_groups, row_groups
 from glm_jax.training.retention import saved_steps
@@ -144,13 +144,3 @@ def record_run(workdir: Path, config: Config, tokenizer: Any = None) -> None:
     write_whole(workdir / "run.json", to_json(config).encode())
     if tokenizer is not None and not (workdir / "tokenizer.model").exists():
         tokenizer.save(workdir)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file so that no reader, and no kill, ever sees half of it."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

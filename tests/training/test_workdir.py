@@ -6,7 +6,7 @@ import pytest
 from glm_jax.config import ObjectiveConfig, to_dict
 from glm_jax.errors import UserError
 from glm_jax.sharding import make_mesh
-from glm_jax.training.workdir import check_config, check_workdir, record_run, write_whole
+from glm_jax.training.workdir import check_config, check_workdir, record_run
 
 VOCAB = 32
 
@@ -118,10 +118,3 @@ def test_the_tokenizer_is_kept_once(tmp_path, config, tokenizer):
     (tmp_path / "tokenizer.model").write_text("older")
     record_run(tmp_path, config, tokenizer)
     assert (tmp_path / "tokenizer.model").read_text() == "older"
-
-
-def test_write_whole_leaves_no_other_file(tmp_path):
-    write_whole(tmp_path / "a", b"1")
-    write_whole(tmp_path / "a", b"2")
-    assert (tmp_path / "a").read_bytes() == b"2"
-    assert [path.name for path in tmp_path.iterdir()] == ["a"]

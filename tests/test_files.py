@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from glm_jax.errors import UserError
-from glm_jax.interop.directories import replaced_directory
+from glm_jax.files import replaced_directory, write_whole, written
 
 DEAD = 2**22 + 1  # above the largest process id of Linux
 
@@ -31,6 +31,45 @@ def left_over(path, kind, pid=DEAD, host=None):
     sibling.mkdir()
     (sibling / "file").write_text(kind)
     return sibling
+
+
+def test_a_file_appears_whole(tmp_path):
+    write_whole(tmp_path / "a", b"1")
+    with written(tmp_path / "a") as temporary:
+        temporary.write_text("2")
+        assert (tmp_path / "a").read_text() == "1"
+    assert (tmp_path / "a").read_text() == "2"
+    assert names(tmp_path) == ["a"]
+
+
+def test_a_file_that_cannot_be_written_stays(tmp_path):
+    write_whole(tmp_path / "a.npz", "1")
+
+    def write_half():
+        with written(tmp_path / "a.npz") as temporary:
+            assert temporary.suffix == ".npz"
+            temporary.write_text("2")
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        write_half()
+    assert (tmp_path / "a.npz").read_text() == "1"
+    assert names(tmp_path) == ["a.npz"]
+
+
+def test_a_link_stays_a_link(tmp_path):
+    (tmp_path / "disk").mkdir()
+    write(tmp_path / "disk" / "b", "old")
+    write_whole(tmp_path / "disk" / "a", "old")
+    for name in "ab":
+        (tmp_path / name).symlink_to(tmp_path / "disk" / name)
+    write_whole(tmp_path / "a", "new")
+    write(tmp_path / "b", "new")
+    assert (tmp_path / "a").is_symlink()
+    assert (tmp_path / "b").is_symlink()
+    assert (tmp_path / "disk" / "a").read_text() == "new"
+    assert (tmp_path / "disk" / "b" / "file").read_text() == "new"
+    assert names(tmp_path / "disk") == ["a", "b"]
 
 
 def test_a_directory_appears_whole(tmp_path):
@@ -101,7 +140,7 @@ def test_what_a_kill_between_two_renames_hid_comes_back(tmp_path):
 def test_a_kill_leaves_nothing_under_the_name(tmp_path):
     code = (
         "import os, pathlib\n"
-        "from glm_jax.interop.directories import replaced_directory\n"
+        "from glm_jax.files import replaced_directory\n"
         f"with replaced_directory(pathlib.Path({str(tmp_path / 'b')!r}), bool) as directory:\n"
         "    (directory / 'file').write_text('x')\n"
         "    os.kill(os.getpid(), 9)\n"

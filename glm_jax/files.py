@@ -1,6 +1,10 @@
-"""Directories that are written whole or not at all, even where the process is killed."""
+"""Files and directories that are written whole or not at all, even where the process is killed.
+
+A link is followed: what it points to is replaced, and the link stays.
+"""
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -9,6 +13,53 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from glm_jax.errors import UserError
+
+
+def write_whole(path: str | Path, content: bytes | str) -> None:
+    """Writes a file; text as UTF-8. See `written`."""
+    with written(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def written(path: str | Path) -> Iterator[Path]:
+    """A temporary sibling of a file that takes its name when the block ends without an exception.
+
+        with written("loss.png") as temporary:
+            figure.savefig(temporary)
+
+    Its content is on the disk before the name changes, so that no reader, no kill and no power cut
+    ever leaves half of it. Its suffix is that of `path`, since writers tell formats by it.
+
+    Args:
+      path: of the file; its directory must exist.
+
+    Raises:
+      OSError: the disk is full or cannot be written; what was there before stays.
+    """
+    path = Path(os.path.realpath(path))
+    temporary = path.with_name(f".{path.stem}.tmp-{os.getpid()}{path.suffix}")
+    try:
+        yield temporary
+        sync(temporary)
+        os.replace(temporary, path)
+        sync(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def sync(path: Path) -> None:
+    """Waits until a file, or the names in a directory, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network disks cannot do this for a directory.
+        if not path.is_dir() or error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def check_replaceable(path: Path, may_replace: Callable[[Path], bool]) -> None:
@@ -39,6 +90,7 @@ def replaced_directory(path: Path, may_replace: Callable[[Path], bool]) -> Itera
     Raises:
       UserError: as `check_replaceable`.
     """
+    path = Path(os.path.realpath(path))
     check_replaceable(path, may_replace)
     path.parent.mkdir(parents=True, exist_ok=True)
     _clear_left_overs(path)
