@@ -53,6 +53,10 @@ class Config:
         self.objective.check_lengths(self.data.sequence_length, self.model.vocab_size)
 
 
+# What `run.json` holds beside the sections of the config.
+RECORDED = frozenset({"row_format"})
+
+
 def field_types(section: Any) -> dict[str, Any]:
     """The annotated type of each field of a section, by name."""
     return typing.get_type_hints(type(section))
@@ -64,7 +68,7 @@ def to_dict(config: Config) -> dict[str, dict[str, Any]]:
 
 
 def from_dict(values: Mapping[str, Mapping[str, Any]]) -> Config:
-    """The inverse of `to_dict`.
+    """The inverse of `to_dict`; what else the record of a run holds (`RECORDED`) is left out.
 
     Raises:
       ValueError: a section or a name that this version does not know.
@@ -78,7 +82,7 @@ def from_dict(values: Mapping[str, Mapping[str, Any]]) -> Config:
         if unknown:
             raise UserError(f"unknown config names {[f'{name}.{key}' for key in unknown]}")
         sections[name] = type(section)(**given)
-    unknown = sorted(set(values) - set(sections))
+    unknown = sorted(set(values) - set(sections) - RECORDED)
     if unknown:
         raise UserError(f"unknown config sections {unknown}; known: {sorted(sections)}")
     return Config(**sections)

@@ -23,6 +23,12 @@ from glm_jax.corruption.short import expected_parts
 from glm_jax.data.store import Documents, TokenStore
 from glm_jax.errors import UserError
 
+# Which rows a store, a config and a seed make; raised with every change of them, so that a run of
+# older rows does not go on with others (`glm_jax.training.workdir.check_workdir`).
+#   1  the length that passed a text's budget stood last
+#   2  the lengths of a text's spans are shuffled
+ROW_FORMAT = 2
+
 # Distance of windows as a share of a row's places.
 _FILL = 0.97
 # Places along the stream are counted in fractions of this.

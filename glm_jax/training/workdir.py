@@ -1,6 +1,6 @@
 """What a workdir is checked for before anything is written, and the record of its run.
 
-WORKDIR/run.json        the whole config
+WORKDIR/run.json        the whole config, and the format of the rows (`row_format`)
         tokenizer.model
         metrics.jsonl   one JSON object a line
         loss.png
@@ -15,7 +15,8 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from glm_jax.config import Config, differences, from_dict, to_json
+from glm_jax.config import Config, differences, from_dict, to_dict
+from glm_jax.data.rows import ROW_FORMAT
 from glm_jax.errors import UserError
 from glm_jax.files import write_whole
 from glm_jax.models.positions import table_rows
@@ -120,7 +121,8 @@ def check_workdir(workdir: Path, config: Config) -> None:
             raise UserError(f"{str(workdir)!r} holds checkpoints but no run.json")
         return
     try:
-        old = from_dict(json.loads(record.read_text(encoding="utf-8")))
+        recorded = json.loads(record.read_text(encoding="utf-8"))
+        old = from_dict(recorded)
     except (ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{record} is not the record of a run: {error}") from error
     allowed = set(MAY_CHANGE)
@@ -136,11 +138,28 @@ def check_workdir(workdir: Path, config: Config) -> None:
             f"the workdir {str(workdir)!r} was made with another config: {listed}{hint}; "
             "use another workdir"
         )
+    row_format = recorded.get("row_format", 1)
+    if row_format != ROW_FORMAT and saved_steps(workdir / "checkpoints") and _draws_spans(config):
+        raise UserError(
+            f"the run in {str(workdir)!r} was trained on rows of format {row_format!r}, this "
+            f"version makes format {ROW_FORMAT}, with spans cut elsewhere; finish it with the "
+            "version that began it, or go on from its weights in another workdir "
+            f"(train.init_from={workdir})"
+        )
+
+
+def _draws_spans(config: Config) -> bool:
+    """Whether rows differ between formats 1 and 2: texts with several spans of drawn lengths."""
+    objective = config.objective
+    return not objective.published and (
+        (objective.span_rate > 0 and objective.single_span_rate < 1) or objective.sentence_rate > 0
+    )
 
 
 def record_run(workdir: Path, config: Config, tokenizer: Any = None) -> None:
     """Writes `run.json` and the tokenizer, where they are not there already."""
     workdir.mkdir(parents=True, exist_ok=True)
-    write_whole(workdir / "run.json", to_json(config).encode())
+    record = {"row_format": ROW_FORMAT, **to_dict(config)}
+    write_whole(workdir / "run.json", (json.dumps(record, indent=2) + "\n").encode())
     if tokenizer is not None and not (workdir / "tokenizer.model").exists():
         tokenizer.save(workdir)

@@ -9,6 +9,7 @@ from glm_jax.corruption.documents import plan_documents
 from glm_jax.corruption.draws import Draws
 from glm_jax.corruption.plan import Pieces
 from glm_jax.corruption.ragged import starts
+from tests.corruption.laws import ERRORS, assert_both_ends_alike, masked_slots
 
 
 def plan(size, rows, length=4096, **options):
@@ -48,6 +49,18 @@ def test_middle_form_lies_anywhere():
     made = plan(98, 5000, document_prefix_rate=0.0, document_min_ratio=0.5, document_max_ratio=0.5)
     assert (made.length == 50).all()
     assert stats.chisquare(np.bincount(made.start, minlength=49)).pvalue > 1e-4
+
+
+def test_middle_form_masks_start_and_end_alike():
+    """Token t is masked in min(t + 1, g, ...) of the 98 - g + 1 places of a stretch of g."""
+    made = plan(98, 20_000, document_prefix_rate=0.0, document_min_ratio=0.2)
+    masked = masked_slots(made)
+    assert_both_ends_alike(masked)
+    for slot in (0, 10, 48):
+        ways = np.minimum(np.minimum(slot + 1, made.length), 99 - made.length)
+        predicted = (ways / (99 - made.length)).mean()
+        error = masked[:, slot].std() / np.sqrt(len(masked))
+        assert abs(masked[:, slot].mean() - predicted) < ERRORS * error
 
 
 @pytest.mark.parametrize("rate", [0.0, 1.0])

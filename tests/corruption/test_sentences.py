@@ -10,6 +10,7 @@ from glm_jax.corruption.draws import Draws, SpanLengths
 from glm_jax.corruption.plan import Pieces
 from glm_jax.corruption.ragged import group_of, starts, sums
 from glm_jax.corruption.sentences import find_sentences, plan_sentences
+from tests.corruption.laws import assert_both_ends_alike, assert_lengths_alike, masked_slots
 
 STOP = 1
 ENDS = np.array([False, True, False])
@@ -99,6 +100,28 @@ def test_sentences_are_taken_until_they_reach_the_share():
     piece = group_of(made.num_spans)
     touching = (made.start[1:] == (made.start + made.length)[:-1]) & (piece[1:] == piece[:-1])
     assert touching.any()
+
+
+def test_sentences_are_masked_alike_wherever_they_stand():
+    """The one that passes the share tends to be long too, but stays where the text has it."""
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(2, 20, (6000, 12))
+    made = plan(["".join("x" * n + "." for n in row) for row in sizes])
+    assert (made.objective == SENTENCE).all()
+    first = np.cumsum(sizes + 1, axis=1) - sizes - 1
+    piece = group_of(made.num_spans)
+    number = (first[piece] == made.start[:, None]).argmax(axis=1)
+    assert stats.chisquare(np.bincount(number, minlength=12)).pvalue > 1e-4
+    of_number = [made.length[number == i] for i in range(12)]
+    assert stats.f_oneway(*of_number).pvalue > 1e-4
+    assert_lengths_alike(made.num_spans, made.length)
+
+
+def test_spans_of_texts_without_a_sentence_are_alike():
+    made = plan(["x" * 80 + "."] * 8000)
+    assert (made.objective == SPAN).all()
+    assert_lengths_alike(made.num_spans, made.length)
+    assert_both_ends_alike(masked_slots(made))
 
 
 def test_a_text_that_is_one_sentence_gets_spans():

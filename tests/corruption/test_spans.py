@@ -1,5 +1,7 @@
 """The laws of the span objective: lengths, masked share, placement, order."""
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -10,6 +12,14 @@ from glm_jax.corruption.draws import Draws, Purpose, SpanLengths, below
 from glm_jax.corruption.plan import SHORTEST_BEGINNING, Pieces
 from glm_jax.corruption.ragged import group_of, starts, sums, within_groups
 from glm_jax.corruption.spans import SpanCandidates, place, plan_spans
+from tests.corruption.laws import (
+    ERRORS,
+    assert_both_ends_alike,
+    assert_lengths_alike,
+    assert_shares_alike,
+    first_of,
+    masked_slots,
+)
 
 LENGTHS = SpanLengths.poisson(3.0, 39)
 
@@ -63,6 +73,106 @@ def test_masked_share(size, ratio):
     assert abs(masked.mean() - ratio * size) < 4 * error + (0.15 if ratio * size < 12 else 0)
 
 
+@pytest.mark.parametrize("options", [{}, {"masked_lm": True}, {"mask_ratio": 0.6}])
+@pytest.mark.parametrize("size", [60, 150, 500])
+def test_first_middle_and_last_span_are_alike(size, options):
+    """The length that passes the budget tends to be long; it may not stand last."""
+    made = plan([size] * (600_000 // size), **options)
+    assert_lengths_alike(made.num_spans, made.length)
+
+
+def test_spans_are_alike_where_many_draws_fall_on_one_place():
+    made = plan([20] * 20_000, mask_ratio=0.7)
+    assert_lengths_alike(made.num_spans, made.length)
+
+
+def test_spans_are_alike_in_texts_that_a_row_cuts_off():
+    sizes = np.tile([70, 90], 4000)  # 110 places: the second text is cut
+    pieces = Pieces(np.full(4000, 2), starts(sizes), sizes, sizes > 0, sizes > 0)
+    made = plan_spans(pieces, draws_of(4000), 110, LENGTHS, ObjectiveConfig())
+    cut = made.size < 70
+    assert cut.sum() > 3000
+    of_cut = cut[group_of(made.num_spans)]
+    assert_lengths_alike(made.num_spans[cut], made.length[of_cut])
+
+
+@pytest.mark.parametrize("masked_lm", [False, True])
+@pytest.mark.parametrize("size", [60, 150, 500])
+def test_a_text_is_masked_alike_at_its_start_and_its_end(size, masked_lm):
+    made = plan([size] * (1_500_000 // size), masked_lm=masked_lm)
+    masked = masked_slots(made)
+    assert_both_ends_alike(masked)
+    inner = np.linspace(10, size - 10, 5).astype(int)
+    assert_shares_alike(masked, [slice(a, b) for a, b in itertools.pairwise(inner)])
+
+
+@pytest.mark.parametrize("size", [60, 500])
+def test_the_edge_that_the_published_placing_leaves(size):
+    """A span must begin at the first token for that to be masked: one of k draws of 0..m is 0."""
+    made = plan([size] * 30_000)
+    masked, k = masked_slots(made), made.num_spans
+    places = size - sums(made.length, k) - k + 2  # m + 1
+    expected = (1 - (1 - 1 / places) ** k).mean()
+    for slot in (0, size - 1):
+        error = masked[:, slot].std() / np.sqrt(len(masked))
+        assert abs(masked[:, slot].mean() - expected) < ERRORS * error
+    assert expected < 0.5 * 0.15
+    # From the fifth token on it is over; what the edges lack, a sixth of a token each, the middle
+    # has (docs/decisions/016-span-lengths.md).
+    fifth, middle = (masked[:, 4].mean(), masked[:, -5].mean()), masked[:, 10:-10].mean()
+    np.testing.assert_allclose(fifth, middle, atol=0.003 + ERRORS * 0.36 / np.sqrt(30_000))
+    for edge in (masked[:, :4], masked[:, -4:]):
+        assert 0.12 < 4 * middle - edge.sum(axis=1).mean() < 0.22
+    assert 0.24 < size * middle - masked.sum(axis=1).mean() < 0.44
+
+
+def until_reached(budget: int, law: SpanLengths):
+    """For k = 1, 2, ...: [S] the chance that k lengths are taken and sum to S."""
+    budget = max(budget, 1)  # the first length is always taken
+    probabilities = np.append(0.0, law.probabilities)
+    below = np.eye(1, budget)[0]
+    while below.sum() > 1e-12:
+        sums_ = np.convolve(below, probabilities)
+        below = sums_[:budget].copy()
+        yield np.where(np.arange(len(sums_)) < budget, 0.0, sums_)
+
+
+def expected(size: int, law: SpanLengths, ratio: float = 0.15) -> np.ndarray:
+    """Spans of a text, tokens they cover, and their mean length, each on average over texts."""
+    lowered = ratio * size - law.overshoot
+    total = np.zeros(3)
+    for budget in (int(np.floor(lowered)), int(np.floor(lowered)) + 1):
+        weight = 1 - abs(budget - lowered)
+        for k, chance in enumerate(until_reached(budget, law), start=1):
+            covered = np.arange(len(chance)) @ chance
+            total += weight * np.array([k * chance.sum(), covered, covered / k])
+    return total
+
+
+@pytest.mark.parametrize(
+    ("size", "mean_of_text"), [(20, 3.242), (40, 3.534), (60, 3.429), (150, 3.272), (500, 3.192)]
+)
+def test_mean_length_by_arithmetic(size, mean_of_text):
+    spans, covered, by_text = expected(size, LENGTHS)
+    assert by_text == pytest.approx(mean_of_text, abs=5e-4)
+    assert covered / spans == pytest.approx(LENGTHS.mean, abs=1e-9)  # Wald's identity
+    if size >= 60:
+        deviation = LENGTHS.mean * (2 * LENGTHS.overshoot + 1 - LENGTHS.mean)  # E[l^2] - E[l]^2
+        assert by_text == pytest.approx(LENGTHS.mean + deviation / covered, abs=0.03)
+    made = plan([size] * (600_000 // size))
+    lengths = sums(made.length, made.num_spans)
+    # A span of more than half of a text is shortened, which texts of 20 tokens feel.
+    less = 0.01 if size == 20 else 0.0
+    for measured, predicted in (
+        (made.num_spans, spans),
+        (lengths, covered),
+        (lengths / made.num_spans, by_text),
+        (first_of(made.num_spans, made.length), by_text),
+    ):
+        error = measured.std() / np.sqrt(len(measured))
+        assert abs(measured.mean() - predicted) < ERRORS * error + less
+
+
 def test_every_text_gets_a_span_and_keeps_half():
     made = plan(np.arange(1, 15).repeat(300))
     assert (made.num_spans >= 1).all()
@@ -70,8 +180,8 @@ def test_every_text_gets_a_span_and_keeps_half():
     masked = sums(made.length, made.num_spans)
     short = made.size < 4
     assert (masked[short] == 1).all()
-    first = made.length[starts(made.num_spans)]
-    assert (first <= np.maximum(made.size // 2, 1)).all()
+    only = made.num_spans == 1
+    assert (masked[only] <= np.maximum(made.size[only] // 2, 1)).all()
 
 
 def test_single_span():
@@ -80,6 +190,15 @@ def test_single_span():
     assert_law(made.length, LENGTHS)
     start = made.start[made.length == 3]
     assert stats.chisquare(np.bincount(start, minlength=98)).pvalue > 1e-4
+    # Token t is masked in min(t + 1, l) of the n - l + 1 places of a span of l tokens.
+    masked = masked_slots(plan([100] * 20_000, single=True))
+    assert_both_ends_alike(masked)
+    lengths = np.arange(1, 40)
+    for slot in (0, 1, 3, 50):
+        covered = np.minimum(np.minimum(slot + 1, lengths), 100 - slot)
+        predicted = LENGTHS.probabilities @ (covered / (101 - lengths))
+        error = masked[:, slot].std() / np.sqrt(len(masked))
+        assert abs(masked[:, slot].mean() - predicted) < ERRORS * error
 
 
 def test_spans_have_a_free_token_between_them_and_stay_inside():

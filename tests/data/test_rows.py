@@ -12,7 +12,7 @@ from glm_jax.batch import DOCUMENT, SENTENCE, SPAN
 from glm_jax.config import DataConfig, ObjectiveConfig
 from glm_jax.corruption.plan import SHORTEST_BEGINNING
 from glm_jax.corruption.ragged import starts
-from glm_jax.data.rows import RowBuilder
+from glm_jax.data.rows import ROW_FORMAT, RowBuilder
 from glm_jax.data.store import Documents, TokenStore
 from glm_jax.errors import UserError
 from glm_jax.special_tokens import SpecialTokens
@@ -294,14 +294,17 @@ def test_one_document_of_a_hundred_million_tokens():
 
 
 def test_rows_stay_what_they_are():
-    """A run that goes on after an update must go on with the same rows (docs/decisions/004)."""
+    """A run that goes on after an update must go on with the same rows (docs/decisions/004).
+
+    Whoever changes them raises `ROW_FORMAT`, and older runs are refused.
+    """
     store = store_of([5, 300, 41, 1, 80])
     rows = np.arange(40)
     batch, _ = builder_of(store, MIXED, 64).build(rows % 3, rows % 7)
     checksum = hashlib.sha256()
     for value in batch.to_dict().values():
         checksum.update(np.ascontiguousarray(value).tobytes())
-    assert checksum.hexdigest()[:16] == "79c252975fc438ef"
+    assert (ROW_FORMAT, checksum.hexdigest()[:16]) == (2, "c4d60dc61bdbc202")
 
 
 def masked_tokens(batch, row=slice(None)):

@@ -1,9 +1,11 @@
+import contextlib
 import dataclasses
 import json
 
 import pytest
 
-from glm_jax.config import ObjectiveConfig, to_dict
+from glm_jax.config import ObjectiveConfig, to_dict, to_json
+from glm_jax.data.rows import ROW_FORMAT
 from glm_jax.errors import UserError
 from glm_jax.sharding import make_mesh
 from glm_jax.training.workdir import check_config, check_workdir, record_run
@@ -76,12 +78,57 @@ def test_what_may_and_what_may_not_change(tmp_path, config, change):
     workdir = tmp_path / "run"
     check_workdir(workdir, config)
     record_run(workdir, config)
-    assert json.loads((workdir / "run.json").read_text()) == to_dict(config)
+    recorded = json.loads((workdir / "run.json").read_text())
+    assert recorded == {"row_format": ROW_FORMAT, **to_dict(config)}
     check_workdir(workdir, config)
     check_workdir(workdir, change(change(config, "train.log_every", 7), "model.remat", "full"))
     other = change(change(config, "model.num_layers", 5), "data.source", "x/*.txt")
     with pytest.raises(UserError, match=r"model\.num_layers was 2, is 5.*'x/\*\.txt'"):
         check_workdir(workdir, other)
+
+
+@pytest.mark.parametrize("recorded", [None, 1, ROW_FORMAT + 1, "new"])
+def test_a_run_does_not_go_on_with_other_rows(tmp_path, config, change, recorded):
+    record_run(tmp_path, config)
+    record = json.loads((tmp_path / "run.json").read_text())
+    if recorded is None:
+        del record["row_format"]  # before there was one
+    else:
+        record["row_format"] = recorded
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    check_workdir(tmp_path, config)  # nothing was trained yet
+    step = tmp_path / "checkpoints" / "4"
+    step.mkdir(parents=True)
+    (step / "manifest.json").write_text("{}")
+    said = rf"format {recorded or 1!r}.* makes format {ROW_FORMAT}.*init_from={tmp_path}"
+    with pytest.raises(UserError, match=said):
+        check_workdir(tmp_path, config)
+
+
+@pytest.mark.parametrize(
+    ("objective", "refused"),
+    [
+        (ObjectiveConfig(), True),
+        (ObjectiveConfig(span_rate=0.0, sentence_rate=0.5, document_rate=0.5), True),
+        (ObjectiveConfig(single_span_rate=1.0), False),
+        (ObjectiveConfig(span_rate=0.0, document_rate=1.0), False),
+        (ObjectiveConfig(span_rate=0.0, causal_rate=1.0), False),
+        (ObjectiveConfig(published=True, published_length=40), False),
+    ],
+)
+def test_rows_that_did_not_change_are_not_refused(tmp_path, config, objective, refused):
+    config = dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, max_positions=64),
+        data=dataclasses.replace(config.data, sequence_length=64),
+        objective=objective,
+    )
+    step = tmp_path / "checkpoints" / "4"
+    step.mkdir(parents=True)
+    (step / "manifest.json").write_text("{}")
+    (tmp_path / "run.json").write_text(to_json(config))  # has no format, as those before it
+    with pytest.raises(UserError, match="rows") if refused else contextlib.nullcontext():
+        check_workdir(tmp_path, config)
 
 
 def test_more_steps_only_where_the_schedule_does_not_depend_on_them(tmp_path, config, change):
