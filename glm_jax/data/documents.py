@@ -7,6 +7,7 @@ my.txt                      documents          split by the hash of their text
     The light was good
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -20,20 +21,29 @@ from pathlib import Path
 import numpy as np
 
 from glm_jax.config import DataConfig
-from glm_jax.data.records import read_records, record_text
+from glm_jax.data.cutting import parts, tidy
+from glm_jax.data.records import checked, read_records, record_text
 from glm_jax.data.store_path import file_kind, source_files
 from glm_jax.errors import UserError
 
 SPLITS = ("train", "eval")
 
-# A longer document is kept as several, each ending at a line's end where it can: a book without an
-# empty line then gives both splits text, and no step holds all of it. In bytes (JSON: characters).
-PART_SIZE = 1 << 16
-
 # How many skipped lines a warning names for each reason.
 NAMED_LINES = 3
 
 _EMPTY_LINE = re.compile(rb"\n[ \t\r]*(?=\n)")
+
+# What a text in another encoding, or no text at all, begins with.
+_MARKS = {
+    b"\xff\xfe\x00\x00": "UTF-32",
+    b"\x00\x00\xfe\xff": "UTF-32",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+    b"\x1f\x8b\x08": "compressed (gzip)",
+}
+_UTF8_MARK = b"\xef\xbb\xbf"
+# Of the beginning of a file; more NUL bytes than this share are no slip in a text.
+_LOOKED_AT, _MOST_NULS = 1 << 16, 0.05
 
 
 @dataclasses.dataclass
@@ -76,8 +86,8 @@ class Corpus:
     Attributes:
       files: the files, in order.
       text_field: key of the text in JSON lines and tf.train.Examples.
-      places: [N, 5] int64: file, first and last + 1 byte in it, first and last + 1 character of
-        what is read there (0 and -1 for all of it).
+      places: [N, 5] int64: file, first and last + 1 byte in it, and for a record with a text, first
+        and last + 1 byte of the text's UTF-8.
       is_eval: [N] bool, which documents belong to the split "eval".
       skipped: lines that were left out.
     """
@@ -117,20 +127,22 @@ class Corpus:
         kind = file_kind(path)
         if kind == "text":
             return _decode(content)[0]
-        text = record_text(content, kind, self.text_field)
-        return tidy(text[first : None if last < 0 else last])
+        text = record_text(content, kind, self.text_field).encode()
+        return tidy(text[first:last].decode())
 
 
 def scan(data: DataConfig) -> Corpus:
     """Reads every file of `data.source` once and says where the documents lie.
 
-    Lines that are not UTF-8, or not JSON with a text under `data.text_field`, and records that are
-    not a tf.train.Example with one, are left out and counted. A document's split depends on nothing
+    Lines that are not UTF-8 or hold NULs, or not JSON with a text under `data.text_field`, and
+    records with a wrong checksum or that are not a tf.train.Example with one, are left out and
+    counted. A document's split depends on nothing
     but its text. Where that leaves a split without any, the document nearest to the border goes
     there; a single document belongs to both.
 
     Raises:
-      ValueError: no file matches, a file cannot be read, or there is no text in them.
+      ValueError: no file matches, a file cannot be read or is in another encoding as a whole, or
+        there is no text in them.
     """
     files = source_files(data)
     skipped = Skipped("record" if file_kind(files[0]) == "tfrecord" else "line")
@@ -176,17 +188,34 @@ Place = tuple[int, int, int, int]
 def _text_documents(path: Path, text_field: str, skipped: Skipped) -> Iterator[tuple[Place, str]]:
     """Documents of a plain text: what lies between empty lines."""
     content = _content(path)
-    start = 0
+    if path.suffix != ".xz":
+        _check_beginning(path, content[:_LOOKED_AT])
+    if content.find(b"\n") < 0 <= content.find(b"\r"):
+        content = content[:].replace(b"\r", b"\n")  # each line ends as on the first Macintosh
+    place = len(_UTF8_MARK) if content[: len(_UTF8_MARK)] == _UTF8_MARK else 0
     for end in _ends(content):
-        while start < end:
-            stop = _part_end(content, start, end)
+        for start, stop in parts(content, place, end):
             text, bad_lines = _decode(content[start:stop])
-            for offset in bad_lines:
-                name = functools.partial(_line_name, path, content, start + offset)
-                skipped.add("not UTF-8", name)
+            for offset, reason in bad_lines:
+                skipped.add(reason, functools.partial(_line_name, path, content, start + offset))
             if text:
-                yield (start, stop, 0, -1), text
-            start = stop
+                yield (start, stop, 0, 0), text
+        place = end
+
+
+def _check_beginning(path: Path, beginning: bytes) -> None:
+    """Refuses a file that is no text in UTF-8 as a whole."""
+    for mark, encoding in _MARKS.items():
+        if beginning.startswith(mark):
+            raise UserError(
+                f"{str(path)!r} is {encoding}; data.source takes text in UTF-8 and records that "
+                "are not compressed, so convert it first"
+            )
+    if beginning.count(0) > _MOST_NULS * len(beginning):
+        raise UserError(
+            f"{str(path)!r} is full of NUL bytes, as UTF-16 and binary files are; data.source "
+            "takes text in UTF-8, so convert it first"
+        )
 
 
 def _line_name(path: Path, content: bytes | mmap.mmap, offset: int) -> str:
@@ -214,58 +243,43 @@ def _ends(content: bytes | mmap.mmap) -> Iterator[int]:
     yield len(content)
 
 
-def _part_end(content: bytes | mmap.mmap, start: int, end: int) -> int:
-    """Where the part that begins at `start` ends: behind a line, else a blank, else a character."""
-    stop = start + PART_SIZE
-    if end <= stop:
-        return end
-    for mark in (b"\n", b" "):
-        found = content.rfind(mark, start + PART_SIZE // 2, stop)
-        if found >= 0:
-            return found + 1
-    # Not between the bytes of one character (at most 4, the last 3 being 0b10xxxxxx).
-    for back in range(4):
-        if content[stop - back] & 0xC0 != 0x80:
-            return stop - back
-    return stop
-
-
-def _decode(content: bytes) -> tuple[str, list[int]]:
-    """The text of the lines that are UTF-8, and where the other lines begin."""
-    try:
-        return tidy(content.decode("utf-8")), []
-    except UnicodeDecodeError:
-        pass
+def _decode(content: bytes) -> tuple[str, list[tuple[int, str]]]:
+    """The text of the lines that are UTF-8; where the other lines begin, and what they are."""
+    with contextlib.suppress(UnicodeDecodeError):
+        if b"\0" not in content:
+            return tidy(content.decode("utf-8")), []
+    if b"\n" not in content:
+        content = content.replace(b"\r", b"\n")
     lines, bad_lines = [], []
     offset = 0
     for line in content.split(b"\n"):
         try:
-            lines.append(line.decode("utf-8"))
+            lines.append(checked(line.decode("utf-8")))
         except UnicodeDecodeError:
-            bad_lines.append(offset)
+            bad_lines.append((offset, "not UTF-8"))
+        except ValueError as error:
+            bad_lines.append((offset, str(error)))
         offset += len(line) + 1
     return tidy("\n".join(lines)), bad_lines
-
-
-def tidy(text: str) -> str:
-    """Without byte order mark, carriage returns and the white space around it."""
-    return text.removeprefix("\ufeff").replace("\r\n", "\n").strip()
 
 
 def _record_documents(path: Path, text_field: str, skipped: Skipped) -> Iterator[tuple[Place, str]]:
     """Documents of a file of one text a record."""
     kind = file_kind(path)
+    with path.open("rb") as file:
+        beginning = file.read(_LOOKED_AT)
+    if kind == "json" or beginning.startswith(b"\x1f\x8b\x08"):
+        _check_beginning(path, beginning)
     for number, (start, end, content) in enumerate(read_records(path, kind), 1):
         try:
             if isinstance(content, ValueError):
                 raise content
             blank = kind == "json" and not content
-            text = "" if blank else record_text(content, kind, text_field)
+            text = b"" if blank else record_text(content, kind, text_field).encode()
         except ValueError as error:
             skipped.add(str(error), functools.partial("{}:{}".format, path, number))
             continue
-        for first in range(0, len(text), PART_SIZE):
-            last = first + PART_SIZE if first + PART_SIZE < len(text) else -1
-            part = tidy(text[first : None if last < 0 else last])
+        for first, last in parts(text, 0, len(text)):
+            part = tidy(text[first:last].decode())
             if part:
                 yield (start, end, first, last), part

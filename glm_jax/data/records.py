@@ -13,7 +13,7 @@ def read_records(path: Path, kind: str) -> Iterator[tuple[int, int, bytes | Valu
 
     Returns:
       First and last + 1 byte in the file of each record, and its content; or the reason why there
-      is none, which ends the file. Empty lines of JSON lines have no content.
+      is none. Empty lines of JSON lines have no content.
     """
     if kind == "json":
         start = 0
@@ -26,12 +26,8 @@ def read_records(path: Path, kind: str) -> Iterator[tuple[int, int, bytes | Valu
         return
     with path.open("rb") as stream:
         content = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
-    end = 0
-    try:
-        for start, end in records(content):
-            yield start, end, bytes(content[start:end])
-    except ValueError as error:
-        yield end, len(content), error
+    for start, end, trouble in records(content):
+        yield start, end, bytes(content[start:end]) if trouble is None else ValueError(trouble)
 
 
 def record_text(content: bytes, kind: str, key: str) -> str:
@@ -40,7 +36,18 @@ def record_text(content: bytes, kind: str, key: str) -> str:
     Raises:
       ValueError: with the reason why there is none.
     """
-    return _json_text(content, key) if kind == "json" else example_text(content, key)
+    return checked(_json_text(content, key) if kind == "json" else example_text(content, key))
+
+
+def checked(text: str) -> str:
+    """The text itself.
+
+    Raises:
+      ValueError: it holds NULs, which is no text but a trace of binary data or of another encoding.
+    """
+    if "\0" in text:
+        raise ValueError("with NULs")
+    return text
 
 
 def _json_text(line: bytes, key: str) -> str:

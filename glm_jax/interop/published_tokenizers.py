@@ -222,12 +222,20 @@ def _read(files: Mapping[str, bytes], colliding: bool) -> _Vocabulary:
     if colliding and CHINESE_MODEL not in files:
         raise UserError("colliding ids are those of the Chinese model alone")
     if "vocab.txt" in files:
-        return _word_pieces(files["vocab.txt"].decode().splitlines())
+        return _word_pieces(_lines(files["vocab.txt"]))
     if "vocab.json" in files:
-        lines = files["merges.txt"].decode().splitlines()
+        lines = _lines(files["merges.txt"])
         merges = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
         return _byte_pairs(json.loads(files["vocab.json"]), merges)
     return _chinese(files[CHINESE_MODEL], colliding)
+
+
+def _lines(content: bytes) -> list[str]:
+    """Lines end at "\\n" alone: words such as U+2028 would end one by `str.splitlines`."""
+    text = content.decode()
+    if text.partition("\n")[0].endswith("\r"):  # written so that all end at both
+        text = text.replace("\r\n", "\n")
+    return text.removesuffix("\n").split("\n")
 
 
 def _word_pieces(pieces: list[str]) -> _Vocabulary:

@@ -19,7 +19,9 @@ import seqio
 import tensorflow as tf
 
 from glm_jax.config import DataConfig
-from glm_jax.data.documents import SPLITS, tidy
+from glm_jax.data.cutting import cut
+from glm_jax.data.documents import SPLITS
+from glm_jax.data.records import checked
 from glm_jax.errors import UserError, did_you_mean
 from glm_jax.interop.tokenizers import load_tokenizer
 
@@ -145,18 +147,17 @@ class NamedSource(seqio.DataSource):
         )
 
     def _tidied(self, examples: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Without texts that are empty or not UTF-8, which are counted."""
+        """The documents of texts; those that are empty or no UTF-8 are left out and counted."""
 
         def good(texts: np.ndarray) -> np.ndarray:
-            kept = []
+            kept: list[bytes] = []
             for text in texts:
                 try:
-                    kept.append(tidy(text.decode("utf-8")).encode())
+                    kept += [part.encode() for part in cut(checked(text.decode("utf-8")))]
                 except UnicodeDecodeError:
                     self.skipped["not UTF-8"] += 1
-                    continue
-                if not kept[-1]:
-                    kept.pop()
+                except ValueError as error:
+                    self.skipped[str(error)] += 1
             return np.array(kept, object)
 
         # Stateful functions would forbid to save an iterator.

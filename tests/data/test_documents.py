@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from glm_jax.config import DataConfig
-from glm_jax.data import documents
+from glm_jax.data import cutting, documents
 from glm_jax.data.documents import scan
 from glm_jax.errors import UserError
 
@@ -56,6 +56,43 @@ def test_lines_that_are_not_utf8_are_left_out_counted_and_named(write, tmp_path)
     )
 
 
+def test_lines_with_nuls_are_left_out_counted_and_named(write, tmp_path):
+    data = write("a.txt", b"a line of text\n" * 9 + b"\0\0\nbad\0line\n\nmore\n\ncut \0 \xff")
+    write("b.jsonl", json.dumps({"text": "half\0a text"}))
+    corpus = scan(data)
+    assert texts(corpus) == ["\n".join(["a line of text"] * 9), "more"]
+    path = tmp_path / "a.txt"
+    assert corpus.skipped.summary() == (
+        f"skipped 4 lines: 3 with NULs ({path}:10, {path}:11, {tmp_path / 'b.jsonl'}:1), "
+        f"1 not UTF-8 ({path}:15)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.txt", "word\n\nmore".encode("utf-16"), "is UTF-16; data.source takes"),
+        ("a.txt", b"\xfe\xff" + "word".encode("utf-16-be"), "is UTF-16;"),
+        ("a.txt", "word\n\nmore".encode("utf-32"), "is UTF-32;"),
+        ("a.txt", "word\n\nmore".encode("utf-16-le"), "is full of NUL bytes"),
+        ("a.jsonl", '{"text": "word"}'.encode("utf-16"), "is UTF-16;"),
+        ("a.jsonl", '{"text": "word"}'.encode("utf-16-be"), "is full of NUL bytes"),
+        ("a.tfrecord", b"\x1f\x8b\x08\0", r"is compressed \(gzip\)"),
+    ],
+)
+def test_files_of_another_encoding_are_refused_by_name(write, tmp_path, name, content, said):
+    write("b.txt", "a good one")
+    with pytest.raises(UserError, match=f"^'{tmp_path / name}' {said}"):
+        scan(write(name, content))
+
+
+def test_lines_that_end_as_on_the_first_macintosh(write):
+    data = write("a.txt", b"one\rtwo\r\rthree\rbad \xff\rfour\r")
+    corpus = scan(data)
+    assert texts(corpus) == ["one\ntwo", "three\nfour"]
+    assert corpus.skipped.summary().endswith("a.txt:5)")
+
+
 def test_json_lines_without_text_are_left_out_counted_and_named(write, tmp_path):
     lines = [
         b'{"text": "kept"}',
@@ -89,7 +126,7 @@ def test_no_file_is_named_with_its_pattern(tmp_path):
 
 
 def test_a_book_without_an_empty_line_is_cut_at_line_ends(write, monkeypatch):
-    monkeypatch.setattr(documents, "PART_SIZE", 100)
+    monkeypatch.setattr(cutting, "PART_SIZE", 100)
     book = "\n".join(f"line {number} of a long book" for number in range(40))
     corpus = scan(write("a.txt", book))
     parts = texts(corpus)
@@ -100,7 +137,7 @@ def test_a_book_without_an_empty_line_is_cut_at_line_ends(write, monkeypatch):
 
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])
 def test_a_long_line_is_cut_between_characters(write, monkeypatch, name):
-    monkeypatch.setattr(documents, "PART_SIZE", 100)
+    monkeypatch.setattr(cutting, "PART_SIZE", 100)
     text = "天地玄黃宇宙洪荒" * 50
     content = text if name == "a.txt" else json.dumps({"text": text})
     parts = texts(scan(write(name, content)))

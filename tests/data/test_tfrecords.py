@@ -2,9 +2,12 @@
 
 import struct
 
+import numpy as np
 import pytest
 
 from glm_jax.config import DataConfig
+from glm_jax.data import tfrecords
+from glm_jax.data.crc32c import crc32c, masked
 from glm_jax.data.documents import scan
 from glm_jax.data.tfrecords import example_text, records
 
@@ -25,8 +28,14 @@ def example(**features):
     return field(1, b"".join(field(1, entry) for entry in entries))
 
 
+def checksum(data):
+    content = np.frombuffer(data, np.uint8)
+    return masked(crc32c(content, np.array([0]), np.array([len(data)]))).tobytes()
+
+
 def record(data):
-    return struct.pack("<QI", len(data), 0) + data + bytes(4)
+    length = struct.pack("<Q", len(data))
+    return length + checksum(length) + data + checksum(data)
 
 
 def test_example_text():
@@ -55,19 +64,52 @@ def test_no_text(data, message):
         example_text(data, "text")
 
 
-def test_records():
+def found(content):
+    return [
+        (bytes(content[start:end]), trouble) for start, end, trouble in records(memoryview(content))
+    ]
+
+
+@pytest.mark.parametrize("ahead", [1, 1 << 14])
+def test_records(monkeypatch, ahead):
+    monkeypatch.setattr(tfrecords, "_RECORDS", ahead)
     content = record(b"one") + record(b"") + record(b"three")
-    places = list(records(memoryview(content)))
-    assert [content[a:b] for a, b in places] == [b"one", b"", b"three"]
+    whole = [(b"one", None), (b"", None), (b"three", None)]
+    assert found(content) == whole
+    assert found(b"") == []
     for cut in (1, 5, 9):
-        with pytest.raises(ValueError, match="cut off"):
-            list(records(memoryview(content[:-cut])))
+        assert found(content[:-cut])[:2] == whole[:2]
+        (start, end, trouble) = list(records(memoryview(content[:-cut])))[2]
+        assert (start, end, trouble) == (35, len(content) - cut, "cut off")
+
+
+def flipped(content, byte):
+    return content[:byte] + bytes([content[byte] ^ 4]) + content[byte + 1 :]
+
+
+@pytest.mark.parametrize("ahead", [1, 1 << 14])
+def test_any_flipped_bit_costs_its_record_alone(monkeypatch, ahead):
+    monkeypatch.setattr(tfrecords, "_RECORDS", ahead)
+    one, two, three = record(b"first text"), record(b"second"), record(b"third")
+    for byte in range(len(two)):
+        texts = found(one + flipped(two, byte) + three)
+        reason = "with a damaged length" if byte < 12 else "with a wrong checksum"
+        assert [trouble for _, trouble in texts] == [None, reason, None]
+        assert (texts[0][0], texts[2][0]) == (b"first text", b"third")
+    texts = found(one + two + flipped(three, 3))
+    assert [trouble for _, trouble in texts] == [None, None, "with a damaged length"]
+
+
+def test_a_record_is_looked_for_far_behind_a_damaged_length(monkeypatch):
+    monkeypatch.setattr(tfrecords, "_SEARCHED", 16)
+    content = flipped(record(b"x" * 100), 1) + record(b"next")
+    assert [trouble for _, trouble in found(content)] == ["with a damaged length", None]
 
 
 def test_a_corpus_of_records(tmp_path):
     texts = [f"text {number} of the corpus" for number in range(30)]
     good = [record(example(text=[text.encode()])) for text in texts]
-    bad = record(example(title=[b"x"]))
+    bad = record(example(title=[b"x"])) + flipped(good[3], 30)
     (tmp_path / "a.tfrecord-00000-of-00002").write_bytes(b"".join(good[:20]) + bad)
     (tmp_path / "a.tfrecord-00001-of-00002").write_bytes(b"".join(good[20:]) + good[0][:-3])
     (tmp_path / "b.tfrecord").write_bytes(b"")
@@ -75,7 +117,8 @@ def test_a_corpus_of_records(tmp_path):
     assert [corpus.read(index) for index in range(len(corpus.places))] == texts
     first, second = (f"{tmp_path}/a.tfrecord-0000{number}-of-00002" for number in range(2))
     assert corpus.skipped.summary() == (
-        f"skipped 2 records: 1 without text under 'text' ({first}:21), 1 cut off ({second}:11)"
+        f"skipped 3 records: 1 without text under 'text' ({first}:21), "
+        f"1 with a wrong checksum ({first}:22), 1 cut off ({second}:11)"
     )
 
 
