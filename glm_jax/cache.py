@@ -5,14 +5,14 @@ store on a machine that has them, copy the directory, and give it as `data.store
 """
 
 import argparse
-import shutil
 from pathlib import Path
 
 from glm_jax import cli, pipeline
 from glm_jax.config import DataConfig
+from glm_jax.data import store
 from glm_jax.data.mixture_store import INDEX, built, sources
-from glm_jax.data.store import TokenStore
 from glm_jax.errors import UserError
+from glm_jax.files import replaced_directory
 
 
 def main() -> None:
@@ -26,9 +26,9 @@ def main() -> None:
         there = part.directory.exists() and not args.force
         if not there:
             build(part.data, part.directory)
-        for store in built([part]):
-            name = f"{store.name}: " if store.name else ""
-            print(f"{name}{'there already' if there else 'built'}: {describe(store.directory)}")
+        for one in built([part]):
+            name = f"{one.name}: " if one.name else ""
+            print(f"{name}{'there already' if there else 'built'}: {describe(one.directory)}")
 
 
 def build(data: DataConfig, directory: Path) -> None:
@@ -37,24 +37,25 @@ def build(data: DataConfig, directory: Path) -> None:
     Raises:
       ValueError: what `build_store` raises, or `directory` holds something else than a store.
     """
-    if not directory.exists():
-        pipeline.build_store(data, directory)
-        return
-    if not any((directory / name).is_file() for name in ("store.json", INDEX)):
+    if directory.exists() and not _is_store(directory):
         raise UserError(f"{str(directory)!r} is not a token store; remove it by hand")
-    fresh = directory.with_name(directory.name + ".new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    pipeline.build_store(data, fresh)
-    shutil.rmtree(directory)
-    fresh.rename(directory)
+    with replaced_directory(directory, _is_store) as fresh:
+        pipeline.build_store(data, fresh)
+
+
+def _is_store(directory: Path) -> bool:
+    return any((directory / name).is_file() for name in (store.INDEX, INDEX))
 
 
 def describe(directory: Path) -> str:
     """`"/path, train 1345 documents 992104 tokens, eval 34 documents 22035 tokens"`."""
-    splits = TokenStore.open(directory).splits
+    opened = store.TokenStore.open(directory)
+    if opened.reading is not None:
+        opened.reading.wait()
+        opened.check()
     sizes = [
         f"{name} {len(documents)} documents {documents.num_tokens} tokens"
-        for name, documents in splits.items()
+        for name, documents in opened.splits.items()
     ]
     return ", ".join([str(directory), *sizes])
 

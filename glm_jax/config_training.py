@@ -92,6 +92,8 @@ class TrainConfig:
         has it are compared, so that "eval/loss" wants an evaluation where a checkpoint is.
       verify_checkpoints: compare a checkpoint's files with their checksums before it is read, and
         read them twice for that.
+      accept_data_change: go on with a run whose data is no longer what it was; data.json in the
+        workdir records what has changed, and after which step.
       tensorboard: write the rows of metrics.jsonl to WORKDIR/tensorboard too.
       wandb: a project of Weights & Biases that gets them too; WANDB_MODE=offline keeps them in
         WORKDIR/wandb. None: nothing is sent.
@@ -113,6 +115,7 @@ class TrainConfig:
     keep_best: int = 0
     best_metric: str = "eval/loss"
     verify_checkpoints: bool = True
+    accept_data_change: bool = False
     tensorboard: bool = False
     wandb: str | None = None
 

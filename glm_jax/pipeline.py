@@ -4,12 +4,14 @@ The only module above the floors that reaches up to `tasks/`, and only where the
 or a task is missing, so that all other training needs no TensorFlow.
 """
 
+import sys
 from pathlib import Path
 
 from glm_jax.config import Config, DataConfig
 from glm_jax.data.documents import SPLITS
+from glm_jax.data.identity import disagreement
 from glm_jax.data.mixing import source_seed
-from glm_jax.data.mixture_store import built, sources
+from glm_jax.data.mixture_store import Part, built, sources
 from glm_jax.data.published import PublishedRowBuilder
 from glm_jax.data.rows import Builder, RowBuilder
 from glm_jax.data.sequence import Mixture
@@ -28,13 +30,14 @@ def open_stores(config: Config) -> dict[str, tuple[float, TokenStore]]:
 
     Raises:
       ValueError: a corpus is missing or empty, a store must be built and the packages that build it
-        are not installed, or a store's ids are not those of the config's tokenizer.
+        are not installed, a store is damaged, its ids are not those of the config's tokenizer, or
+        it was made from something else than what the config says.
     """
     parts = sources(config.data)
     for part in parts:
         if not part.directory.exists():
             build_store(part.data, part.directory)
-    return {part.name: (part.rate, _open(config, part.directory)) for part in built(parts)}
+    return {part.name: (part.rate, _open(config, part)) for part in built(parts)}
 
 
 def build_store(data: DataConfig, directory: Path) -> None:
@@ -50,21 +53,44 @@ def build_store(data: DataConfig, directory: Path) -> None:
     build(data, directory)
 
 
-def _open(config: Config, directory: Path) -> TokenStore:
-    store = TokenStore.open(directory)
+def _open(config: Config, part: Part) -> TokenStore:
+    store = TokenStore.open(part.directory)
     if store.vocab_size > config.model.vocab_size:
         raise UserError(
             f"model.vocab_size must be at least the tokenizer's {store.vocab_size}; "
             f"got {config.model.vocab_size}"
         )
-    used = store.description.get("tokenizer_fingerprint")
-    if used is not None and used != load_tokenizer(config.data.tokenizer).fingerprint:
+    tokenizer = load_tokenizer(config.data.tokenizer)
+    where = f"the token store {str(part.directory)!r}"
+    if store.description.get("tokenizer_fingerprint", tokenizer.fingerprint) != (
+        tokenizer.fingerprint
+    ):
         raise UserError(
-            f"the token store {str(directory)!r} was made with another tokenizer "
-            f"({store.description.get('tokenizer')!r}) than data.tokenizer="
-            f"{config.data.tokenizer!r}"
+            f"{where} was made with another tokenizer ({store.description.get('tokenizer')!r}) "
+            f"than data.tokenizer={config.data.tokenizer!r}"
         )
+    if (store.vocab_size, store.special) != (tokenizer.vocab_size, tokenizer.special):
+        raise UserError(
+            f"{where} has other special ids, or another number of ids, than "
+            f"data.tokenizer={config.data.tokenizer!r}"
+        )
+    if what := disagreement(store, part.data):
+        raise UserError(
+            f"{where} was made from {what}; say in the config what it was made from, or give "
+            "data.store another directory"
+        )
+    _say_default_source(store, part)
     return store
+
+
+def _say_default_source(store: TokenStore, part: Part) -> None:
+    source = store.description.get("source", part.data.source)
+    if source != part.data.source == DataConfig().source:
+        print(
+            f"the token store {str(part.directory)!r} was made from data.source={source!r}; "
+            f"data.source={part.data.source!r} is not looked at",
+            file=sys.stderr,
+        )
 
 
 def rows(config: Config, split: str = "train") -> Builder | Mixture:

@@ -1,6 +1,7 @@
 """Trains a model: `python -m glm_jax.train --config configs/tiny_cpu.py --workdir runs/tiny`."""
 
 import argparse
+import dataclasses
 import os
 from pathlib import Path
 
@@ -47,6 +48,12 @@ def main() -> int:
         help="with --resume_step: leave out the next COUNT batches, recorded for later resumes",
     )
     parser.add_argument(
+        "--accept_data_change",
+        action="store_true",
+        help="go on with a run whose corpus or tokenizer is not what it was; what has changed "
+        "is recorded in DIR/data.json (give it once)",
+    )
+    parser.add_argument(
         "--profile",
         metavar="FIRST:COUNT",
         help="trace COUNT steps from step FIRST into DIR/profile",
@@ -55,6 +62,9 @@ def main() -> int:
     if args.skip_batches and args.resume_step is None:
         raise UserError("--skip_batches goes with --resume_step, the checkpoint before the batches")
     config = cli.config_from(args)
+    if args.accept_data_change:
+        settings = dataclasses.replace(config.train, accept_data_change=True)
+        config = dataclasses.replace(config, train=settings)
 
     import jax
 

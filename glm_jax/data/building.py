@@ -20,12 +20,15 @@ import tqdm
 from glm_jax.config import DataConfig
 from glm_jax.data.documents import SPLITS, Corpus, scan
 from glm_jax.data.store import StoreWriter
-from glm_jax.data.store_path import store_key
+from glm_jax.data.store_path import described_files, store_key
 from glm_jax.errors import UserError
 from glm_jax.interop.tokenizers import Tokenizer, load_tokenizer
 
 # Documents that a thread reads and tokenises at once.
 _BATCH = 128
+
+# Shares of documents that are said where they come more than once.
+_WORTH_SAYING_HELD_OUT, _WORTH_SAYING_REPEATED = 0.01, 0.1
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -38,7 +41,7 @@ def build_store(data: DataConfig, directory: Path, progress: bool | None = None)
 
     Args:
       data: source, text field, tokenizer and eval fraction.
-      directory: where the store will be; must not exist.
+      directory: where the store will be; must not exist, or be empty.
       progress: show a bar on standard error; None: if that is a terminal.
 
     Raises:
@@ -52,7 +55,7 @@ def build_store(data: DataConfig, directory: Path, progress: bool | None = None)
         return encode_texts(tokenizer, [corpus.read(int(index)) for index in indices])
 
     description = {
-        "files": [{"name": str(path), "bytes": path.stat().st_size} for path in corpus.files],
+        "files": described_files(data),
         "skipped_lines": corpus.skipped.counts,
         "documents": {split: len(corpus.indices(split)) for split in SPLITS},
     }
@@ -128,6 +131,8 @@ class writing(StoreWriter):
         except OSError as failure:
             self.discard()
             raise self._cannot(failure) from failure
+        if kind is None:
+            _warn_of_repeats(self.repeated())
         if isinstance(error, OSError):
             raise self._cannot(error) from error
 
@@ -147,6 +152,24 @@ def bar(total: int | None, progress: bool | None) -> tqdm.tqdm:
         disable=None if progress is None else not progress,
         leave=False,
     )
+
+
+def _warn_of_repeats(shares: dict[str, float]) -> None:
+    """One sentence where much of what is held out is trained on, or where texts come many times."""
+    if shares == {"train": 0.0, "eval": 0.0, "eval in train": 1.0}:
+        return  # one document, as is said where it is found
+    for split, share in shares.items():
+        if split == "eval in train" and share >= _WORTH_SAYING_HELD_OUT:
+            print(
+                f"warning: {share:.1%} of the held-out documents are in the training split too, so "
+                "the held-out loss is that of texts that were trained on",
+                file=sys.stderr,
+            )
+        elif split == "train" and share >= _WORTH_SAYING_REPEATED:
+            print(
+                f"warning: {share:.1%} of the documents for training repeat one before them",
+                file=sys.stderr,
+            )
 
 
 def _warn(corpus: Corpus) -> None:

@@ -1,7 +1,8 @@
 """The stores of a corpus: one, or one for each source of a mixture.
 
     STORE/store.json            a corpus of one source
-    STORE/mixture.json          {"rates": {"wiki": 0.7, "books": 0.3}}, of a SeqIO mixture
+    STORE/mixture.json          {"source": "task:mixed", "rates": {"wiki": 0.7, "books": 0.3}}, of a
+                                SeqIO mixture
     STORE/wiki/store.json       .. and a store for each of its tasks
 
 A mixture of the config (`data.mixture`) has its rates there, and no mixture.json.
@@ -74,9 +75,23 @@ def _within(part: Part) -> list[Part]:
     if not index.is_file():
         return [part]
     try:
-        rates = {str(k): float(v) for k, v in json.loads(index.read_text())["rates"].items()}
+        content = json.loads(index.read_text(encoding="utf-8"))
+        rates = {str(k): float(v) for k, v in content["rates"].items()}
+        source = content.get("source", part.data.source)
         if not rates or min(rates.values()) <= 0:
             raise ValueError("rates must be above 0")
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(f"{str(index)!r} is damaged ({error}); remove the store") from error
-    return [Part(name, rate, part.directory / name, part.data) for name, rate in rates.items()]
+    if source != part.data.source:
+        raise UserError(
+            f"the token store {str(part.directory)!r} was made from data.source={source!r}, not "
+            f"{part.data.source!r}"
+        )
+    return [
+        Part(name, rate, part.directory / name, _of_task(part.data, name))
+        for name, rate in rates.items()
+    ]
+
+
+def _of_task(data: DataConfig, name: str) -> DataConfig:
+    return dataclasses.replace(data, source=f"task:{name}")

@@ -34,6 +34,7 @@ class PublishedRowBuilder:
 
     Attributes:
       num_rows: rows of one epoch.
+      store: whose documents they hold.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class PublishedRowBuilder:
           ValueError: the split is empty, or the vocabulary lacks an id that the objective needs.
         """
         check_split(documents)
+        self.store = store
         self._documents, self._length, self._seed = documents, data.sequence_length, seed
         self._offsets = np.asarray(documents.offsets)
         special = store.special

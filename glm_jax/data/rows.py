@@ -39,6 +39,7 @@ class Builder(Protocol):
     """What builds rows by epoch and number; see `RowBuilder`."""
 
     num_rows: int
+    store: TokenStore
 
     def build(self, epochs: np.ndarray, rows: np.ndarray) -> tuple[Batch, dict[str, int]]: ...
 
@@ -48,6 +49,7 @@ class RowBuilder:
 
     Attributes:
       num_rows: rows of one epoch.
+      store: whose documents they hold.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class RowBuilder:
                 "glm_jax.train reads it, and by glm_jax.batches"
             )
         check_split(documents)
+        self.store = store
         self._documents, self._length, self._seed = documents, data.sequence_length, seed
         self._corruptor = Corruptor(
             objective, store.special, store.sentence_ends, data.sequence_length, seed

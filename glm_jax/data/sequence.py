@@ -12,6 +12,7 @@ from glm_jax.batch import Batch
 from glm_jax.data.mixing import Mixing, source_seed
 from glm_jax.data.order import EpochOrder
 from glm_jax.data.rows import Builder
+from glm_jax.data.store import TokenStore
 from glm_jax.errors import UserError
 
 
@@ -79,6 +80,12 @@ class Mixture:
             raise UserError("a mixture must have at least one source; got none")
         self.names, self.rates, self.builders = list(names), list(rates), list(builders)
         self.num_rows = sum(builder.num_rows for builder in builders)
+
+    @property
+    def stores(self) -> dict[str, tuple[float, TokenStore]]:
+        """Rate and store of each source, by its name."""
+        stores = [builder.store for builder in self.builders]
+        return dict(zip(self.names, zip(self.rates, stores, strict=True), strict=True))
 
 
 class MixedRows:

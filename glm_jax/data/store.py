@@ -2,31 +2,41 @@
 
 A directory holds
 
-    store.json           format, vocabulary size, special ids, splits and their sizes, description
+    store.json           format, vocabulary size, special ids, splits and their sizes, checksums,
+                         fingerprint, description
     sentence_ends.npy    bool [V]: ids that end a sentence
     SPLIT.tokens         the documents of a split, one after the other (uint16 or int32)
     SPLIT.offsets.npy    int64 [documents + 1]: where each document starts; the last is the end
 
-and is immutable: it is built in a temporary sibling and renamed when complete.
+and is immutable: it is built in a temporary sibling and renamed when complete and on the disk. The
+fingerprint stands for all that a run sees of it; the description says what it was made from.
 """
 
 import dataclasses
+import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
+from glm_jax.data.reading import Reading, content_checksum, read_through
 from glm_jax.errors import UserError
+from glm_jax.files import sync
 from glm_jax.special_tokens import SpecialTokens
 
-FORMAT = 1
-_INDEX = "store.json"
+# Raised when the files change, and when the same text would give other tokens or other splits.
+FORMAT = 2
+INDEX = "store.json"
 _SENTENCE_ENDS = "sentence_ends.npy"
+# What a split may be called: its files are.
+_SPLIT = re.compile(r"\w[\w.-]*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +83,7 @@ class StoreWriter:
         """Opens a temporary directory beside `directory`.
 
         Args:
-          directory: where the store will be; must not exist.
+          directory: where the store will be; must not exist, or be empty.
           vocab_size: V.
           special: ids that documents never contain.
           sentence_ends: bool [V].
@@ -83,7 +93,9 @@ class StoreWriter:
           ValueError: `directory` exists, or `sentence_ends` has another length than V.
         """
         self._directory = Path(directory)
-        if self._directory.exists():
+        if self._directory.exists() and (
+            not self._directory.is_dir() or any(self._directory.iterdir())
+        ):
             raise UserError(f"the token store {str(directory)!r} exists already; remove it first")
         sentence_ends = np.asarray(sentence_ends, bool)
         if sentence_ends.shape != (vocab_size,):
@@ -95,7 +107,10 @@ class StoreWriter:
         self._forbidden = np.zeros(vocab_size, bool)
         self._forbidden[[id_ for id_ in dataclasses.astuple(special) if id_ is not None]] = True
         self._files: dict[str, IO[bytes]] = {}
-        self._lengths: dict[str, list[int]] = {}
+        self._lengths: dict[str, array[int]] = {}
+        self._checksums: dict[str, Any] = {}
+        # A hash of each document, for what is there more than once.
+        self._hashes: dict[str, array[int]] = {}
         self._directory.parent.mkdir(parents=True, exist_ok=True)
         self._temporary = Path(
             tempfile.mkdtemp(dir=self._directory.parent, prefix=f".{self._directory.name}.")
@@ -133,7 +148,8 @@ class StoreWriter:
         if split not in self._files:
             # Stays open until `close`: splits grow in turns.
             self._files[split] = open(self._temporary / f"{split}.tokens", "wb")  # noqa: SIM115
-            self._lengths[split] = []
+            self._lengths[split], self._hashes[split] = array("q"), array("q")
+            self._checksums[split] = hashlib.sha256()
         lengths, sizes = self._lengths[split], sizes[sizes > 0]
         wrong = (ids < 0) | (ids >= self._vocab_size)
         wrong |= self._forbidden[np.where(wrong, 0, ids)]
@@ -145,7 +161,13 @@ class StoreWriter:
                 f"document {len(lengths) + index} of split {split!r} must hold ids of text in "
                 f"0..{self._vocab_size - 1} and no special tokens; got {document.tolist()[:20]}"
             )
-        self._files[split].write(ids.astype(self._dtype).tobytes())
+        content = ids.astype(self._dtype).tobytes()
+        self._files[split].write(content)
+        self._checksums[split].update(content)
+        place = 0
+        for size in (sizes * self._dtype.itemsize).tolist():
+            self._hashes[split].append(hash(content[place : place + size]))
+            place += size
         lengths.extend(sizes.tolist())
 
     def num_documents(self, split: str) -> int:
@@ -156,34 +178,59 @@ class StoreWriter:
         """Adds to the description."""
         self._description = self._description | values
 
+    def repeated(self) -> dict[str, float]:
+        """Which share of each split's documents repeat one before them.
+
+        {"train": 0.9, "eval": 0.0, "eval in train": 0.5}: the last of what "train" holds too.
+        """
+        hashes = {split: np.frombuffer(found, np.int64) for split, found in self._hashes.items()}
+        shares = {
+            split: 1 - len(np.unique(found)) / len(found)
+            for split, found in hashes.items()
+            if len(found)
+        }
+        if {"train", "eval"} <= set(shares):
+            shares["eval in train"] = float(np.isin(hashes["eval"], hashes["train"]).mean())
+        return shares
+
     def close(self) -> None:
         """Writes offsets and index and puts the store in its place.
 
         Where another process has finished the same store in the meantime, that one stays.
         """
         sizes = {}
+        ends = np.load(self._temporary / _SENTENCE_ENDS)
+        checksums = {_SENTENCE_ENDS: content_checksum(ends)}
         for split, file in self._files.items():
             file.close()
-            offsets = np.concatenate([[0], np.cumsum(self._lengths[split], dtype=np.int64)])
-            np.save(self._temporary / f"{split}.offsets.npy", offsets.astype(np.int64))
+            lengths = np.frombuffer(self._lengths[split], np.int64)
+            offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+            np.save(self._temporary / f"{split}.offsets.npy", offsets)
             sizes[split] = {"documents": len(offsets) - 1, "tokens": int(offsets[-1])}
+            checksums[f"{split}.tokens"] = self._checksums[split].hexdigest()
+            checksums[f"{split}.offsets.npy"] = content_checksum(offsets)
         index = {
             "format": FORMAT,
             "vocab_size": self._vocab_size,
             "dtype": self._dtype.name,
             "special": dataclasses.asdict(self._special),
             "splits": sizes,
+            "checksums": checksums,
             "description": self._description,
         }
+        index["fingerprint"] = _fingerprint(index)
         text = json.dumps(index, indent=2, ensure_ascii=False) + "\n"
-        (self._temporary / _INDEX).write_text(text, encoding="utf-8")
+        (self._temporary / INDEX).write_text(text, encoding="utf-8")
         os.chmod(self._temporary, 0o755)
+        for path in [*self._temporary.iterdir(), self._temporary]:
+            sync(path)
         try:
             os.rename(self._temporary, self._directory)
         except OSError:
             self.discard()
-            if not (self._directory / _INDEX).is_file():
+            if not (self._directory / INDEX).is_file():
                 raise
+        sync(self._directory.parent)
 
     def discard(self) -> None:
         """Removes what has been written."""
@@ -211,6 +258,9 @@ class TokenStore:
       sentence_ends: bool [V].
       splits: the documents by split.
       description: what the store was made from.
+      fingerprint: of what a run sees of it, in hexadecimal: the same wherever and whenever it was
+        built from the same text; "" of a store that is in memory alone.
+      reading: of its files, under way or done; None of a store in memory.
     """
 
     vocab_size: int
@@ -218,37 +268,88 @@ class TokenStore:
     sentence_ends: np.ndarray
     splits: dict[str, Documents]
     description: dict[str, Any]
+    fingerprint: str = ""
+    reading: Reading | None = None
 
     @classmethod
     def open(cls, directory: str | Path) -> "TokenStore":
-        """Maps a store into memory.
+        """Maps a store into memory, and reads it once to see that it is what was written.
+
+        A small one is read before this returns, a large one in the background: `check` says what
+        has been found.
 
         Raises:
-          ValueError: there is no store at `directory`, or a file of it is missing or damaged.
+          UserError: there is no store at `directory`, or a file of it is missing or damaged.
         """
         directory = Path(directory)
-        if not (directory / _INDEX).is_file():
-            raise UserError(f"no token store at {str(directory)!r}: {_INDEX} is missing")
+        if not (directory / INDEX).is_file():
+            raise UserError(f"no token store at {str(directory)!r}: {INDEX} is missing")
         try:
-            index = json.loads((directory / _INDEX).read_text(encoding="utf-8"))
+            index = json.loads((directory / INDEX).read_text(encoding="utf-8"))
             if index["format"] != FORMAT:
-                raise ValueError(f"its format is {index['format']}, this version reads {FORMAT}")
-            dtype = np.dtype(index["dtype"])
-            return cls(
-                vocab_size=index["vocab_size"],
-                special=SpecialTokens(**index["special"]),
-                sentence_ends=_sentence_ends(directory, index["vocab_size"]),
-                splits={
-                    name: _documents(directory, name, size, dtype)
-                    for name, size in index["splits"].items()
-                },
-                description=index["description"],
-            )
-        except (KeyError, TypeError, ValueError, EOFError, OSError) as error:
-            raise UserError(
-                f"the token store {str(directory)!r} is damaged ({error}); remove it, and it is "
-                "built anew"
-            ) from error
+                raise UserError(
+                    f"the token store {str(directory)!r} is of another version: its format is "
+                    f"{index['format']}, this version reads {FORMAT}; build it anew with "
+                    "python -m glm_jax.cache --force"
+                )
+            if index["fingerprint"] != _fingerprint(index):
+                raise ValueError(f"{INDEX} is not what was written")
+            store = _opened(directory, index)
+        except (KeyError, TypeError, AttributeError, ValueError, EOFError, OSError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise _damaged(directory, error) from error
+        store.check()
+        return store
+
+    def check(self) -> None:
+        """Says what the reading of the files has found by now.
+
+        Raises:
+          UserError: they are not what was written.
+        """
+        if self.reading is not None and self.reading.trouble is not None:
+            raise _damaged(self.reading.directory, self.reading.trouble)
+
+
+def _damaged(directory: Path, what: Exception | str) -> UserError:
+    return UserError(
+        f"the token store {str(directory)!r} is damaged ({what}); remove it, and it is built anew"
+    )
+
+
+def _fingerprint(index: Mapping[str, Any]) -> str:
+    """Of all that decides rows: nothing of paths, times or names."""
+    parts = {name: index[name] for name in ("vocab_size", "dtype", "special", "splits")}
+    parts["checksums"] = index["checksums"]
+    parts["tokenizer"] = index["description"].get("tokenizer_fingerprint")
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _opened(directory: Path, index: Mapping[str, Any]) -> TokenStore:
+    """Raises KeyError, TypeError, ValueError or OSError where something does not fit."""
+    vocab_size, dtype = index["vocab_size"], np.dtype(index["dtype"])
+    if dtype not in (np.uint16, np.int32):
+        raise ValueError(f"its ids are {dtype}")
+    special = SpecialTokens(**index["special"])
+    for role, id_ in dataclasses.asdict(special).items():
+        if id_ is not None and not (type(id_) is int and 0 <= id_ < vocab_size):
+            raise ValueError(f"the id of {role} must lie in 0..{vocab_size - 1}; got {id_!r}")
+    splits = {
+        name: _documents(directory, name, size, dtype) for name, size in index["splits"].items()
+    }
+    ends = _sentence_ends(directory, vocab_size)
+    if content_checksum(ends) != index["checksums"][_SENTENCE_ENDS]:
+        raise ValueError(f"{_SENTENCE_ENDS} is not what was written: its checksum differs")
+    return TokenStore(
+        vocab_size=vocab_size,
+        special=special,
+        sentence_ends=ends,
+        splits=splits,
+        description=index["description"],
+        fingerprint=index["fingerprint"],
+        reading=read_through(directory, sorted(splits), vocab_size, dtype, index["checksums"]),
+    )
 
 
 def _sentence_ends(directory: Path, vocab_size: int) -> np.ndarray:
@@ -259,13 +360,19 @@ def _sentence_ends(directory: Path, vocab_size: int) -> np.ndarray:
 
 
 def _documents(directory: Path, name: str, size: dict[str, int], dtype: np.dtype) -> Documents:
+    if not _SPLIT.fullmatch(name):
+        raise ValueError(f"{name!r} is no split's name")
     path = directory / f"{name}.tokens"
     expected = size["tokens"] * dtype.itemsize
     if path.stat().st_size != expected:
         raise ValueError(f"{path.name} has {path.stat().st_size} bytes in place of {expected}")
     offsets = np.load(directory / f"{name}.offsets.npy", mmap_mode="r")
-    if offsets.shape != (size["documents"] + 1,) or offsets[-1] != size["tokens"]:
+    if (offsets.shape, offsets.dtype) != ((size["documents"] + 1,), np.int64) or (
+        offsets[-1] != size["tokens"]
+    ):
         raise ValueError(f"{name}.offsets.npy does not fit store.json")
+    if offsets[0] != 0 or not (offsets[1:] > offsets[:-1]).all():
+        raise ValueError(f"{name}.offsets.npy does not ascend from 0")
     # A file of no bytes cannot be mapped.
     tokens = np.memmap(path, dtype, mode="r") if expected else np.zeros(0, dtype)
     return Documents(name, tokens, offsets)

@@ -9,11 +9,10 @@ import re
 from pathlib import Path
 
 from glm_jax.config import DataConfig
+from glm_jax.data.file_hashes import file_hashes
+from glm_jax.data.store import FORMAT
 from glm_jax.errors import UserError
 from glm_jax.interop.tokenizers import load_tokenizer
-
-# Part of every store's name; raise it when the same text would give other tokens or other splits.
-FORMAT = 1
 
 # Beginnings of sources that are no files, and that only `glm_jax.tasks` can read.
 SCHEMES = ("tfds:", "task:")
@@ -78,7 +77,7 @@ def store_name(data: DataConfig) -> Path:
         data.source="my/*.txt" -> ~/.cache/glm_jax/stores/my-txt-3f2a9c0d51b7e684
 
     `data.store` is taken as it is, so a host that has a store needs no text. Otherwise the name
-    changes with the files (path, size, time of change), the text field, the tokenizer and
+    changes with the content of the files and their kinds, the text field, the tokenizer and
     `data.eval_fraction`, and with nothing else. Of a dataset or a task it is the name that counts,
     and the settings that say where it lies: a store must be built anew (`glm_jax.cache --force`)
     where their content changes.
@@ -96,7 +95,9 @@ def store_key(data: DataConfig) -> str:
     """16 hexadecimal digits that change with all that decides a store's content."""
     parts = {
         "format": FORMAT,
-        "files": [_identity(file, data.source) for file in source_files(data)],
+        "files": [
+            [file_kind(Path(str(one["name"]))), one["sha256"]] for one in described_files(data)
+        ],
         "text_field": data.text_field,
         "tokenizer": load_tokenizer(data.tokenizer).fingerprint,
         "eval_fraction": data.eval_fraction,
@@ -106,9 +107,15 @@ def store_key(data: DataConfig) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _identity(file: Path, source: str) -> list[str | int]:
-    if source == "bundled":
-        # An installed file's time says nothing, and the file is small.
-        return [file.name, hashlib.sha256(file.read_bytes()).hexdigest()]
-    status = file.stat()
-    return [str(file.resolve()), status.st_size, status.st_mtime_ns]
+def described_files(data: DataConfig) -> list[dict[str, str | int]]:
+    """Name, size and SHA-256 of each of `source_files`; see `glm_jax.data.file_hashes`.
+
+    Raises:
+      UserError: as `source_files`, or a file cannot be read.
+    """
+    files = source_files(data)
+    hashes = file_hashes(files, cache_directory() / "hashes")
+    return [
+        {"name": str(file), "bytes": file.stat().st_size, "sha256": digest}
+        for file, digest in zip(files, hashes, strict=True)
+    ]

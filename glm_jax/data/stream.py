@@ -6,6 +6,7 @@ import grain
 import numpy as np
 
 from glm_jax.batch import Batch
+from glm_jax.data.identity import Identity, identity
 from glm_jax.data.rows import Builder
 from glm_jax.data.sequence import Mixture, Rows, rows_of
 from glm_jax.errors import UserError
@@ -67,6 +68,9 @@ class RowStream:
                 f"{batch_size} rows for {num_shards} hosts"
             )
         self.builder = builder
+        self._stores = (
+            builder.stores if isinstance(builder, Mixture) else {"": (1.0, builder.store)}
+        )
         rows = rows_of(builder, seed, shuffle, repeat)
         self._batches = _HostBatches(rows, batch_size, shard_index, num_shards, repeat)
         # One batch is worked on while two wait.
@@ -79,7 +83,19 @@ class RowStream:
     def __iter__(self) -> "RowStream":
         return self
 
+    @property
+    def data(self) -> Identity:
+        """What the rows are made from."""
+        return identity(self._stores)
+
     def __next__(self) -> Batch:
+        """The next Batch.
+
+        Raises:
+          UserError: the token store turned out to be damaged.
+        """
+        for _, store in self._stores.values():
+            store.check()
         batch, counted = next(self._iterator)
         self._next += 1
         for name, value in counted.items():

@@ -18,6 +18,7 @@ import numpy as np
 import sentencepiece
 
 from glm_jax.errors import UserError
+from glm_jax.files import write_whole
 from glm_jax.interop.published_tokenizers import PublishedTokenizer, collides, published_files
 from glm_jax.special_tokens import OPTIONAL, SPELLINGS, SpecialTokens
 
@@ -149,7 +150,7 @@ class Tokenizer:
 
     def save(self, directory: str | Path) -> None:
         """Writes the model file as `tokenizer.model` into an existing directory."""
-        (Path(directory) / FILE_NAME).write_bytes(self._model)
+        write_whole(Path(directory) / FILE_NAME, self._model)
 
     def _reader(self, begins: bool) -> sentencepiece.SentencePieceProcessor:
         """The processor for a stretch of text; one begins after nothing or after [CLS]."""

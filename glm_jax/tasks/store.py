@@ -19,6 +19,7 @@ from glm_jax.data.documents import SPLITS
 from glm_jax.data.mixture_store import INDEX
 from glm_jax.data.store_path import is_scheme
 from glm_jax.errors import UserError
+from glm_jax.files import sync, write_whole
 from glm_jax.interop.tokenizers import Tokenizer, load_tokenizer
 from glm_jax.tasks.named import NamedSource, registered
 from glm_jax.tasks.quiet import without_chatter
@@ -34,8 +35,8 @@ def build_store(data: DataConfig, directory: Path, progress: bool | None = None)
 
     Args:
       data: source, text field, tokenizer and eval fraction; `mixture` is not looked at.
-      directory: where the store will be; must not exist. Of a SeqIO mixture it will hold the stores
-        of its tasks (`glm_jax.data.mixture_store`).
+      directory: where the store will be; must not exist, or be empty. Of a SeqIO mixture it will
+        hold the stores of its tasks (`glm_jax.data.mixture_store`).
       progress: show a bar on standard error; None: if that is a terminal.
 
     Raises:
@@ -62,10 +63,15 @@ def _build_named(data: DataConfig, directory: Path, progress: bool | None) -> No
         building.writing(data, directory, tokenizer, description) as writer,
         building.bar(None, progress) as shown,
     ):
-        for split in SPLITS:
-            for ids, sizes in _documents(source, split, tokenizer):
-                writer.add_joined(split, ids, sizes)
-                shown.update(len(sizes))
+        try:
+            for split in SPLITS:
+                for ids, sizes in _documents(source, split, tokenizer):
+                    writer.add_joined(split, ids, sizes)
+                    shown.update(len(sizes))
+        except tf.errors.DataLossError as error:
+            raise UserError(
+                f"data.source={data.source!r} holds a damaged record: {error.message}"
+            ) from error
         writer.note(skipped_examples=dict(source.skipped))
         if not writer.num_documents("train"):
             raise UserError(f"empty corpus: data.source={data.source!r} gives no text for training")
@@ -94,7 +100,7 @@ def _build_mixture(
     mixture: seqio.Mixture, data: DataConfig, directory: Path, progress: bool | None
 ) -> None:
     """The stores of the mixture's tasks and their rates; all of it or nothing."""
-    if directory.exists():
+    if directory.exists() and any(directory.iterdir()):
         raise UserError(f"the token store {str(directory)!r} exists already; remove it first")
     directory.parent.mkdir(parents=True, exist_ok=True)
     whole = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
@@ -104,9 +110,11 @@ def _build_mixture(
             own = dataclasses.replace(data, source=f"task:{task.name}")
             _build_named(own, whole / task.name, progress)
             rates[task.name] = float(mixture.get_rate(task))
-        (whole / INDEX).write_text(json.dumps({"rates": rates}, indent=2) + "\n")
+        content = {"source": data.source, "rates": rates}
+        write_whole(whole / INDEX, json.dumps(content, indent=2) + "\n")
         whole.chmod(0o755)
         whole.rename(directory)
+        sync(directory.parent)
     except BaseException:
         shutil.rmtree(whole, ignore_errors=True)
         raise

@@ -68,6 +68,9 @@ class Checkpoints:
         self._writes = jax.process_index() == 0
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._saving: tuple[int, Future[None]] | None = None
+        # Fingerprints of the data, by source: what new steps carry, and what the restored one did.
+        self.data: Mapping[str, str] = {}
+        self.restored_data: Mapping[str, str] | None = None
 
     def steps(self) -> list[int]:
         """Complete steps, ascending."""
@@ -99,6 +102,7 @@ class Checkpoints:
             "config": to_dict(self._config),
             "stacked": uses_scan(self._config.model),
             "manifest": True,
+            "data": dict(self.data),
         }
         response = ocp.save_checkpointables_async(
             self._directory / str(step), items, custom_metadata=about
@@ -178,6 +182,7 @@ class Checkpoints:
     def _restore(self, step: int) -> tuple[TrainState, bytes]:
         directory = self._directory / str(step)
         about = ocp.checkpointables_metadata(directory).custom_metadata
+        self.restored_data = about.get("data")
         like = abstract_state(with_layout(self._config, about["stacked"]), self._mesh)
         items = ocp.load_checkpointables(
             directory,

@@ -20,10 +20,12 @@ from tqdm import tqdm
 
 from glm_jax.batch import Batch
 from glm_jax.config import Config
+from glm_jax.data.identity import fingerprints
 from glm_jax.errors import UserError
 from glm_jax.sharding import batch_sharding, make_mesh
 from glm_jax.training.checkpoints import Checkpoints
 from glm_jax.training.compiling import compile_train_step
+from glm_jax.training.data_record import check_checkpoint, check_data, record_data
 from glm_jax.training.disk import DiskTrouble, disk_trouble
 from glm_jax.training.evaluation import Evaluator, evaluation_line
 from glm_jax.training.feed import Fed, Feed, to_devices
@@ -153,6 +155,8 @@ class _Run:
         share = (jax.process_index(), jax.process_count())
         stream = SkippingStream(batches("train", *share), read_skips(workdir))
         held_out = _take(batches("eval", *share), config.train.eval_batches)
+        change = check_data(workdir, stream.data, tokenizer, config.train.accept_data_change)
+        self.checkpoints.data = fingerprints(stream.data)
         if self.writes:
             try:
                 record_run(workdir, config, tokenizer)
@@ -162,13 +166,19 @@ class _Run:
                 ) from error
         stream, start = self._start(stream, params, rewind)
         self.first_step = int(self.state.step)
+        if self.writes:
+            record_data(workdir, stream.data, tokenizer, self.first_step, change)
+        if change is not None:
+            start += f", with other data: {change}"
         _say(summary(config, self.mesh, stream.builder.num_rows, start))
         sharding = batch_sharding(self.mesh)
         self.evaluator = Evaluator(
             config,
             self.mesh,
             [to_devices(batch, sharding) for batch in held_out],
-            target_counts(workdir / "unigram.npz", lambda: batches("train", 0, 1), config),
+            target_counts(
+                workdir / "unigram.npz", lambda: batches("train", 0, 1), config, stream.data
+            ),
         )
         texts = choose_texts(held_out[0], tokenizer.special.end)
         self.sampler = Sampler(config, tokenizer, texts, workdir / "samples.txt", self.first_step)
@@ -193,6 +203,12 @@ class _Run:
                 start += f", with the parameters of {self.config.train.init_from}"
             return stream, start
         self.state, position = restored
+        check_checkpoint(
+            self.workdir,
+            self.checkpoints.restored_data,
+            stream.data,
+            self.config.train.accept_data_change,
+        )
         stream.set_state(position)
         start = f"goes on after step {int(self.state.step)} of {self.workdir}"
         if rewind is None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from glm_jax.batch import Batch
+from glm_jax.data.identity import Identity
 from glm_jax.errors import UserError
 from glm_jax.files import write_whole
 from glm_jax.training.retention import saved_steps
@@ -127,6 +128,11 @@ class SkippingStream:
     def without(self, spans: list[tuple[int, int]]) -> "SkippingStream":
         """The same stream, without other spans."""
         return SkippingStream(self._stream, spans)
+
+    @property
+    def data(self) -> Identity:
+        """As of `RowStream`."""
+        return self._stream.data
 
     @property
     def statistics(self) -> dict[str, int]:

@@ -5,6 +5,9 @@ reaches this loss; what it is below is what it has learned from context.
 """
 
 import io
+import json
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ import numpy as np
 
 from glm_jax.batch import NUM_OBJECTIVES
 from glm_jax.config import Config
+from glm_jax.data.identity import Identity, fingerprints
 from glm_jax.files import write_whole
 
 ENOUGH_TARGETS = 1_000_000
@@ -43,28 +47,44 @@ def count_targets(stream: Any, vocab_size: int, num_rows: int) -> np.ndarray:
     return counts
 
 
-def target_counts(path: Path, open_stream: Callable[[], Any], config: Config) -> np.ndarray:
+def target_counts(
+    path: Path, open_stream: Callable[[], Any], config: Config, data: Identity
+) -> np.ndarray:
     """Counts an epoch of training rows at most, or reads what an earlier run left in `path`.
 
     Args:
-      path: of an .npz file; the first host writes it.
+      path: of an .npz file; the first host writes it. One that is damaged, or that counted other
+        data, is made anew.
       open_stream: opens the whole training stream, from its first row.
       config: of the run.
+      data: of the stream.
 
     Returns:
       [5, V], as `count_targets`.
     """
-    if path.exists():
-        with np.load(path) as file:
-            return file["counts"]
+    of = json.dumps(fingerprints(data), sort_keys=True)
+    kept = _read(path, (NUM_OBJECTIVES, config.model.vocab_size), of)
+    if kept is not None:
+        return kept
     stream = open_stream()
     counts = count_targets(stream, config.model.vocab_size, stream.builder.num_rows)
     stream.close()
     if jax.process_index() == 0:
         content = io.BytesIO()
-        np.savez_compressed(content, counts=counts)
+        np.savez_compressed(content, counts=counts, data=np.array(of))
         write_whole(path, content.getvalue())
     return counts
+
+
+def _read(path: Path, shape: tuple[int, int], of: str) -> np.ndarray | None:
+    """The counts in a file; None where it is missing, damaged or of other data."""
+    try:
+        with np.load(path) as file:
+            counts, data = file["counts"], str(file["data"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        return None
+    good = counts.shape == shape and counts.dtype == np.float64 and np.isfinite(counts).all()
+    return counts if good and (counts >= 0).all() and data == of else None
 
 
 def unigram_losses(counts: np.ndarray) -> np.ndarray:

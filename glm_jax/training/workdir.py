@@ -5,13 +5,13 @@ WORKDIR/run.json        the whole config, and the format of the rows (`row_forma
         metrics.jsonl   one JSON object a line
         loss.png
         samples.txt     blanks filled, beside what stood there
+        data.json       what the data was made from, see data_record.py
         unigram.npz     how often each id is a target, see unigram.py
         checkpoints/
 """
 
 import json
 from pathlib import Path
-from typing import Any
 
 from jax.sharding import Mesh
 
@@ -19,8 +19,11 @@ from glm_jax.config import Config, differences, from_dict, to_dict
 from glm_jax.data.rows import ROW_FORMAT
 from glm_jax.errors import UserError
 from glm_jax.files import write_whole
+from glm_jax.interop.tokenizers import Tokenizer
 from glm_jax.models.positions import table_rows
 from glm_jax.sharding import place_groups, row_groups
+from glm_jax.training import data_record
+from glm_jax.training.data_record import keep_tokenizer
 from glm_jax.training.retention import saved_steps
 
 # What may differ when a run goes on: how often things happen and where the arrays lie, but nothing
@@ -34,6 +37,7 @@ MAY_CHANGE = {
     "model.attention_backend",
     "model.remat",
     "model.scan_layers",
+    "train.accept_data_change",
     "train.best_metric",
     "train.checkpoint_every",
     "train.cross_entropy",
@@ -48,6 +52,17 @@ MAY_CHANGE = {
     "train.verify_checkpoints",
     "train.wandb",
 }
+
+# Which text and tokenizer, and where they lie: data.json tells whether they are what they were.
+_TOLD_BY_CONTENT = {
+    "data.source",
+    "data.tokenizer",
+    "data.tfds_data_dir",
+    "data.task_module",
+    "data.seqio_cache_dir",
+}
+# With other values the data is other data, which `train.accept_data_change` goes on with.
+_OTHER_DATA = {"data.mixture", "data.text_field", "data.eval_fraction"}
 
 
 def check_config(config: Config, mesh: Mesh, vocab_size: int, num_hosts: int = 1) -> None:
@@ -128,12 +143,15 @@ def check_workdir(workdir: Path, config: Config) -> None:
     allowed = set(MAY_CHANGE)
     if config.optimizer.schedule == "constant" or config.optimizer.decay_steps is not None:
         allowed.add("train.num_steps")
+    allowed |= _allowed_data(workdir, old, config)
     differing = {k: v for k, v in differences(old, config).items() if k not in allowed}
     if differing:
         listed = ", ".join(f"{k} was {a!r}, is {b!r}" for k, (a, b) in differing.items())
         hint = ""
         if "train.num_steps" in differing:
-            hint = " (train.num_steps may change only where optimizer.decay_steps is given)"
+            hint += " (train.num_steps may change only where optimizer.decay_steps is given)"
+        if not set(differing) - _TOLD_BY_CONTENT - _OTHER_DATA:
+            hint += " (train --accept_data_change goes on with other data)"
         raise UserError(
             f"the workdir {str(workdir)!r} was made with another config: {listed}{hint}; "
             "use another workdir"
@@ -156,10 +174,20 @@ def _draws_spans(config: Config) -> bool:
     )
 
 
-def record_run(workdir: Path, config: Config, tokenizer: Any = None) -> None:
-    """Writes `run.json` and the tokenizer, where they are not there already."""
+def _allowed_data(workdir: Path, old: Config, new: Config) -> set[str]:
+    """The names of `data` that may differ, since the data itself is compared later, or accepted."""
+    if new.train.accept_data_change:
+        return _TOLD_BY_CONTENT | _OTHER_DATA
+    if not (workdir / data_record.NAME).is_file():
+        return set()
+    named = [[(part.name, part.rate) for part in one.data.components] for one in (old, new)]
+    return _TOLD_BY_CONTENT | ({"data.mixture"} if named[0] == named[1] else set())
+
+
+def record_run(workdir: Path, config: Config, tokenizer: Tokenizer | None = None) -> None:
+    """Writes `run.json`, and the tokenizer where it is not there already."""
     workdir.mkdir(parents=True, exist_ok=True)
     record = {"row_format": ROW_FORMAT, **to_dict(config)}
     write_whole(workdir / "run.json", (json.dumps(record, indent=2) + "\n").encode())
-    if tokenizer is not None and not (workdir / "tokenizer.model").exists():
-        tokenizer.save(workdir)
+    if tokenizer is not None:
+        keep_tokenizer(workdir, tokenizer)

@@ -1,5 +1,6 @@
 """Stores of files, built in threads."""
 
+import hashlib
 import sys
 import time
 
@@ -39,7 +40,13 @@ def test_a_store_holds_the_ids_of_the_documents(tmp_path, capsys, monkeypatch):
     numbers = [int(tokenizer.decode(ids).split()[1]) for ids in train if len(ids) > 5]
     assert numbers == sorted(numbers)
 
-    assert store.description["files"] == [{"name": str(path), "bytes": path.stat().st_size}]
+    assert store.description["files"] == [
+        {
+            "name": str(path),
+            "bytes": path.stat().st_size,
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        }
+    ]
     assert store.description["skipped_lines"] == {"not UTF-8": 1}
     assert store.description["tokenizer_fingerprint"] == tokenizer.fingerprint
     assert store.description["key"] == store_key(data)
@@ -67,6 +74,24 @@ def test_a_file_that_goes_while_it_is_read(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"cannot read .*a\.txt: No such file"):
         build_store(data, tmp_path / "stores" / "one")
     assert list((tmp_path / "stores").iterdir()) == []
+
+
+def test_documents_that_come_many_times_are_said(tmp_path, capsys):
+    path = tmp_path / "a.txt"
+    path.write_text("\n\n".join(["the same text"] * 50))
+    build_store(DataConfig(source=str(path)), tmp_path / "one", progress=False)
+    assert capsys.readouterr().err == (
+        "warning: 98.0% of the documents for training repeat one before them\n"
+        "warning: 100.0% of the held-out documents are in the training split too, so the held-out "
+        "loss is that of texts that were trained on\n"
+    )
+    path.write_text("\n\n".join([f"text {number}" for number in range(50)] + ["text 1"]))
+    build_store(DataConfig(source=str(path)), tmp_path / "two", progress=False)
+    path.write_text("one document")
+    build_store(DataConfig(source=str(path)), tmp_path / "three", progress=False)
+    assert capsys.readouterr().err == (
+        "warning: the corpus is one document, which is used for training and for evaluation\n"
+    )
 
 
 def test_encode_texts():

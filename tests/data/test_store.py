@@ -1,10 +1,13 @@
 """The token store: what goes in comes out, and damage is named."""
 
+import dataclasses
 import json
+import os
 
 import numpy as np
 import pytest
 
+from glm_jax.data import store as store_module
 from glm_jax.data.store import StoreWriter, TokenStore
 from glm_jax.errors import UserError
 from glm_jax.special_tokens import SpecialTokens
@@ -91,14 +94,27 @@ def truncate(path):
     path.write_bytes(path.read_bytes()[:-2])
 
 
-def other_format(path):
-    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
+def change(**values):
+    """Changes store.json; its fingerprint is made anew, as a foreign program would."""
+
+    def changed(path):
+        index = json.loads(path.read_text()) | values
+        index["fingerprint"] = store_module._fingerprint(index)
+        path.write_text(json.dumps(index))
+
+    return changed
 
 
-def no_special(path):
-    index = json.loads(path.read_text())
-    del index["special"]["mask"]
-    path.write_text(json.dumps(index))
+def one_field(path):
+    path.write_text(path.read_text().replace('"mask": 3', '"mask": 20'))
+
+
+def zeroed(path):
+    content = path.read_bytes()
+    path.write_bytes(content[:6] + bytes(len(content) - 6))
+
+
+SPECIAL_IDS = dataclasses.asdict(SPECIAL)
 
 
 @pytest.mark.parametrize(
@@ -106,15 +122,75 @@ def no_special(path):
     [
         ("train.tokens", truncate, r"train\.tokens has 10 bytes in place of 12"),
         ("train.tokens", lambda path: path.unlink(), r"train\.tokens"),
+        ("train.tokens", zeroed, r"train\.tokens is not what was written: its checksum differs"),
+        ("train.tokens", lambda path: path.write_bytes(b"\xff" * 12), r"ids outside 0\.\.99"),
         ("train.offsets.npy", truncate, "damaged"),
         ("train.offsets.npy", lambda path: np.save(path, [0, 3, 4, 5]), "does not fit"),
+        ("train.offsets.npy", lambda path: np.save(path, [0, 4, 3, 6]), "does not ascend from 0"),
+        ("train.offsets.npy", lambda path: np.save(path, [1, 3, 4, 6]), "does not ascend from 0"),
+        ("train.offsets.npy", lambda path: np.save(path, [0, 3, 3, 6]), "does not ascend from 0"),
+        ("train.offsets.npy", lambda path: np.save(path, [0, 3, 5, 6]), "its checksum differs"),
+        ("train.offsets.npy", lambda path: np.save(path, [0.0, 3, 4, 6]), "does not fit"),
         ("sentence_ends.npy", lambda path: np.save(path, np.zeros(3, bool)), "sentence_ends"),
+        ("sentence_ends.npy", lambda path: np.save(path, np.ones(100, bool)), "checksum differs"),
         ("store.json", truncate, "damaged"),
-        ("store.json", other_format, "format is 2, this version reads 1"),
-        ("store.json", no_special, "mask"),
+        ("store.json", lambda path: path.write_text("[]"), "damaged"),
+        ("store.json", change(format=1), "of another version: its format is 1, .* reads 2; build"),
+        ("store.json", one_field, "store.json is not what was written"),
+        ("store.json", change(special={"gmask": 4}), "mask"),
+        ("store.json", change(special=SPECIAL_IDS | {"mask": 100}), r"mask must lie in 0\.\.99"),
+        ("store.json", change(special=SPECIAL_IDS | {"mask": "3"}), r"mask must lie in 0\.\.99"),
+        ("store.json", change(dtype="float32"), "its ids are float32"),
+        ("store.json", change(splits={"../train": {"documents": 3, "tokens": 6}}), "no split's"),
     ],
 )
 def test_damage_is_named(tmp_path, name, damage, message):
     damage(written(tmp_path / "store") / name)
     with pytest.raises(UserError, match=message):
         TokenStore.open(tmp_path / "store")
+
+
+def test_the_fingerprint_is_that_of_the_content(tmp_path):
+    def made(name, documents, description):
+        with StoreWriter(
+            tmp_path / name,
+            vocab_size=100,
+            special=SPECIAL,
+            sentence_ends=np.zeros(100, bool),
+            description=description,
+        ) as store:
+            store.add("train", documents)
+        return TokenStore.open(tmp_path / name).fingerprint
+
+    first = made("a", [[10, 11], [12]], {"source": "a/*.txt", "tokenizer_fingerprint": "x"})
+    assert first == made("b", [[10, 11], [12]], {"source": "b", "tokenizer_fingerprint": "x"})
+    others = [
+        made("c", [[10], [11, 12]], {"tokenizer_fingerprint": "x"}),
+        made("d", [[10, 11], [13]], {"tokenizer_fingerprint": "x"}),
+        made("e", [[10, 11], [12]], {"tokenizer_fingerprint": "y"}),
+    ]
+    assert len({first, *others}) == 4
+
+
+def test_shares_of_documents_that_come_again(tmp_path):
+    with writer(tmp_path / "store") as store:
+        store.add("train", [[10, 11], [12], [10, 11], [10, 11]])
+        store.add("eval", [[12], [13], [10], [11]])
+        assert store.repeated() == {"train": 0.5, "eval": 0.0, "eval in train": 0.25}
+
+
+def test_all_is_on_the_disk_before_the_store_has_its_name(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(store_module, "sync", lambda path: synced.append(path.name))
+    rename = os.rename
+    monkeypatch.setattr(
+        store_module.os, "rename", lambda a, b: (synced.append("rename"), rename(a, b))
+    )
+    written(tmp_path / "store")
+    done = synced.index("rename")
+    files = {"store.json", "sentence_ends.npy"} | {
+        f"{split}.{end}" for split in ("train", "eval") for end in ("tokens", "offsets.npy")
+    }
+    assert files < set(synced[:done])
+    assert synced[done - 1].startswith(".store.")
+    assert synced[done + 1 :] == [tmp_path.name]

@@ -1,5 +1,7 @@
 import dataclasses
+import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +9,13 @@ from pathlib import Path
 import pytest
 
 from glm_jax.config import DataConfig
-from glm_jax.data.store_path import cache_directory, source_files, store_key, store_name
+from glm_jax.data.store_path import (
+    cache_directory,
+    described_files,
+    source_files,
+    store_key,
+    store_name,
+)
 from glm_jax.errors import UserError
 
 
@@ -47,10 +55,14 @@ def test_name_changes_with_all_that_decides_the_content(data, tmp_path):
     names.append(store_name(dataclasses.replace(data, eval_fraction=0.5)))
     file = tmp_path / "my" / "a.txt"
     os.utime(file, ns=(0, 1))
-    names.append(store_name(data))
-    file.write_text("longer")
+    assert store_name(data) == names[0]
+    file.write_text("a.tXt")  # of the same size and time
+    os.utime(file, ns=(0, 1))
     names.append(store_name(data))
     file.rename(tmp_path / "my" / "aa.txt")
+    assert store_name(data) == names[-1]
+    file = tmp_path / "my" / "c.jsonl"
+    file.rename(tmp_path / "my" / "c.txt")  # read in another way
     names.append(store_name(data))
     names.append(store_name(dataclasses.replace(data, tokenizer=_other_tokenizer(tmp_path))))
     assert len(set(names)) == len(names)
@@ -68,6 +80,24 @@ def _other_tokenizer(tmp_path):
 def test_name_does_not_change_with_the_rest(data):
     rest = dataclasses.replace(data, sequence_length=64, batch_size=3)
     assert store_key(rest) == store_key(data)
+
+
+def test_the_key_does_not_change_with_the_place(data, tmp_path):
+    shutil.copytree(tmp_path / "my", tmp_path / "elsewhere")
+    other = DataConfig(source=str(tmp_path / "elsewhere" / "*"))
+    assert store_key(other) == store_key(data)
+
+
+def test_described_files(data, tmp_path):
+    names = ("a.txt", "b.txt", "c.jsonl")
+    assert described_files(data) == [
+        {
+            "name": str(tmp_path / "my" / name),
+            "bytes": len(name),
+            "sha256": hashlib.sha256(name.encode()).hexdigest(),
+        }
+        for name in names
+    ]
 
 
 def test_a_given_store_needs_no_text():

@@ -1,3 +1,4 @@
+import hashlib
 import sys
 
 import numpy as np
@@ -39,7 +40,13 @@ def test_a_store_holds_the_ids_of_the_documents(tmp_path, capsys):
     assert numbers == sorted(numbers)
 
     path = tmp_path / "a.txt"
-    assert store.description["files"] == [{"name": str(path), "bytes": path.stat().st_size}]
+    assert store.description["files"] == [
+        {
+            "name": str(path),
+            "bytes": path.stat().st_size,
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        }
+    ]
     assert store.description["skipped_lines"] == {"not UTF-8": 1}
     assert store.description["tokenizer_fingerprint"] == tokenizer.fingerprint
     assert store.description["key"] == store_key(data)

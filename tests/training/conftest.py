@@ -42,7 +42,7 @@ class Stream:
 
     def __init__(self, first=0, shard_index=0, num_shards=1, rows=ROWS):
         self.builder = types.SimpleNamespace(num_rows=64)
-        self.statistics = {}
+        self.statistics, self.data = {}, {}
         self._next, self._first, self._rows = 0, first, rows
         self._shard = (shard_index, num_shards)
 
@@ -140,6 +140,7 @@ class LetterTokenizer:
 
     vocab_size = VOCAB
     special = SPECIAL
+    fingerprint = "letters"
 
     def decode(self, ids, skip_special=False):
         return "".join(chr(ord("a") + i) if i >= 8 else f"<{i}>" for i in ids)

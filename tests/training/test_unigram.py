@@ -30,8 +30,8 @@ def test_an_epoch_is_counted_once(tmp_path, config, stream):
         opened.append(stream())
         return opened[-1]
 
-    counts = target_counts(tmp_path / "u.npz", open_stream, config)
-    again = target_counts(tmp_path / "u.npz", open_stream, config)
+    counts = target_counts(tmp_path / "u.npz", open_stream, config, {})
+    again = target_counts(tmp_path / "u.npz", open_stream, config, {})
     np.testing.assert_array_equal(counts, again)
     assert len(opened) == 1
     # 64 rows of five targets, the end of the span among them.

@@ -1,0 +1,122 @@
+"""What a run's data is: the fingerprints of its stores, and what they were made from.
+
+    {"wiki": {"fingerprint": "9b1d..", "rate": 0.7,
+              "made_from": {"source": "wiki/*.txt", "files": [..], ..}},
+     "books": ..}                                       "" is the name of a source that is alone
+
+Two are the same where the fingerprints are, wherever the files lie; the rest says what differs.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from glm_jax.config import DataConfig
+from glm_jax.data.store import TokenStore
+from glm_jax.data.store_path import described_files, file_kind, is_scheme
+from glm_jax.errors import UserError
+
+Identity = dict[str, dict[str, Any]]
+
+# The source of a config that names none: beside a store it says nothing.
+_DEFAULT_SOURCE = DataConfig().source
+
+
+def identity(stores: Mapping[str, tuple[float, TokenStore]]) -> Identity:
+    """Of the stores of a run.
+
+    Args:
+      stores: rate and store of each source, by its name. Those in memory alone are left out.
+    """
+    return {
+        name: {"fingerprint": store.fingerprint, "rate": rate, "made_from": store.description}
+        for name, (rate, store) in stores.items()
+        if store.fingerprint
+    }
+
+
+def fingerprints(data: Identity) -> dict[str, str]:
+    """The fingerprints alone, by name."""
+    return {name: one["fingerprint"] for name, one in data.items()}
+
+
+def difference(old: Identity, new: Identity) -> str | None:
+    """What has changed, in half a sentence; None where nothing has.
+
+    "data.eval_fraction was 0.02, is 0.1; file 'my/a.txt' has changed"
+    """
+    said = []
+    for name in [*old, *(name for name in new if name not in old)]:
+        of = f" of {name!r}" if name else ""
+        if name not in new or name not in old:
+            said.append(f"the source {name!r} is {'gone' if name in old else 'new'}")
+        elif old[name]["fingerprint"] != new[name]["fingerprint"]:
+            before, now = old[name].get("made_from", {}), new[name].get("made_from", {})
+            what = _fields(before, now) + file_differences(
+                before.get("files", []), now.get("files", [])
+            )
+            said.append(("; ".join(what) or "the tokens of the store have changed") + of)
+        elif old[name].get("rate") != new[name].get("rate"):
+            said.append(f"the rate of {name!r} was {old[name].get('rate')}, is {new[name]['rate']}")
+    return "; ".join(said) or None
+
+
+def _fields(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    said = [
+        f"data.{name} was {before[name]!r}, is {now[name]!r}"
+        for name in ("text_field", "eval_fraction")
+        if name in before and name in now and before[name] != now[name]
+    ]
+    used = [one.get("tokenizer_fingerprint") for one in (before, now)]
+    if used[0] != used[1]:
+        said.append(f"the tokenizer (data.tokenizer={now.get('tokenizer')!r}) is another")
+    return said
+
+
+def file_differences(
+    before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """Which files are not what they were: the first three, by content, then by name."""
+    old, new = ({one.get("sha256"): str(one.get("name")) for one in part} for part in (before, now))
+    gone = {Path(name).name: name for digest, name in old.items() if digest not in new}
+    said = []
+    for digest, name in new.items():
+        if digest not in old:
+            changed = gone.pop(Path(name).name, None)
+            said.append(f"file {name!r} {'is new' if changed is None else 'has changed'}")
+    said += [f"file {name!r} is gone" for name in gone.values()]
+    more = [f"and {len(said) - 3} files more"] if len(said) > 3 else []
+    if not said and [one.get("sha256") for one in before] != [one.get("sha256") for one in now]:
+        said = ["the files come in another order, or another number of times"]
+    return said[:3] + more
+
+
+def disagreement(store: TokenStore, data: DataConfig) -> str | None:
+    """What a config says that its store was not made from, in half a sentence; None: nothing.
+
+    What the store does not record is not looked at, nor files that are not on this host where the
+    config names the source that the store was made from.
+    """
+    made = store.description
+    if made.get("eval_fraction", data.eval_fraction) != data.eval_fraction:
+        return f"data.eval_fraction={made['eval_fraction']!r}, not {data.eval_fraction!r}"
+    if made.get("text_field", data.text_field) != data.text_field and _has_fields(made):
+        return f"data.text_field={made['text_field']!r}, not {data.text_field!r}"
+    source = made.get("source")
+    if source is None or data.source == _DEFAULT_SOURCE != source:
+        return None
+    if is_scheme(source) or is_scheme(data.source):
+        return None if source == data.source else f"data.source={source!r}, not {data.source!r}"
+    try:
+        now = described_files(data)
+    except UserError as error:
+        same = source == data.source
+        return None if same else f"data.source={source!r}, not {data.source!r} ({error})"
+    what = file_differences(made.get("files", []), now) if "files" in made else []
+    return f"other text than data.source={data.source!r}: {'; '.join(what)}" if what else None
+
+
+def _has_fields(made: Mapping[str, Any]) -> bool:
+    """Whether a store was made of texts that have a name."""
+    kinds = {file_kind(Path(str(one.get("name")))) for one in made.get("files", [])}
+    return is_scheme(str(made.get("source"))) or kinds != {"text"}

@@ -1,0 +1,118 @@
+"""Reading the files of a token store once, to see that they are what was written."""
+
+import hashlib
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+# A store of fewer bytes is read before a run begins: tenths of a second.
+IN_BACKGROUND = 1 << 26
+_CHUNK = 1 << 22
+
+
+def content_checksum(values: np.ndarray) -> str:
+    """SHA-256 of the values of an array, in hexadecimal; how its file writes a header is left out.
+
+    Args:
+      values: of any type, little endian.
+    """
+    digest = hashlib.sha256()
+    step = max(1, _CHUNK // values.itemsize)
+    for start in range(0, len(values), step):
+        digest.update(np.ascontiguousarray(values[start : start + step]).data)
+    return digest.hexdigest()
+
+
+class Reading:
+    """One reading of a store, by a thread that ends with its process.
+
+    Attributes:
+      directory: of the store.
+      trouble: what is wrong, in half a sentence; None where nothing has been found by now.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        splits: Sequence[str],
+        vocab_size: int,
+        dtype: np.dtype,
+        checksums: Mapping[str, str],
+    ):
+        """Begins at once.
+
+        Args:
+          directory: of the store.
+          splits: their names.
+          vocab_size: ids lie below it.
+          dtype: of the ids.
+          checksums: of each file, as store.json has them.
+        """
+        self.directory = directory
+        self.trouble: str | None = None
+        self._splits, self._checksums = splits, checksums
+        self._vocab_size, self._dtype = vocab_size, dtype
+        self._thread = threading.Thread(target=self._read, name="token store", daemon=True)
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Returns when all is read."""
+        self._thread.join()
+
+    def _read(self) -> None:
+        try:
+            for split in self._splits:
+                self._check_tokens(f"{split}.tokens")
+                name = f"{split}.offsets.npy"
+                offsets = np.load(self.directory / name, mmap_mode="r")
+                self._compare(name, content_checksum(offsets))
+        except (ValueError, EOFError, KeyError, OSError) as error:
+            self.trouble = str(error)
+
+    def _check_tokens(self, name: str) -> None:
+        digest = hashlib.sha256()
+        with open(self.directory / name, "rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+                ids = np.frombuffer(chunk, self._dtype)
+                if int(ids.max()) >= self._vocab_size or int(ids.min()) < 0:
+                    raise ValueError(f"{name} holds ids outside 0..{self._vocab_size - 1}")
+        self._compare(name, digest.hexdigest())
+
+    def _compare(self, name: str, checksum: str) -> None:
+        if checksum != self._checksums[name]:
+            raise ValueError(f"{name} is not what was written: its checksum differs")
+
+
+_READINGS: dict[tuple, Reading] = {}
+_LOCK = threading.Lock()
+
+
+def read_through(
+    directory: Path,
+    splits: Sequence[str],
+    vocab_size: int,
+    dtype: np.dtype,
+    checksums: Mapping[str, str],
+) -> Reading:
+    """The reading of a store: finished if it is small, else under way.
+
+    A process reads files once that have not changed since: training opens a store several times.
+
+    Args:
+      directory, splits, vocab_size, dtype, checksums: as of `Reading`.
+    """
+    paths = [directory / f"{split}{end}" for split in splits for end in (".tokens", ".offsets.npy")]
+    states = [path.stat() for path in paths]
+    files = tuple((s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in states)
+    key = (directory.resolve(), files, vocab_size, tuple(sorted(checksums.items())))
+    with _LOCK:
+        reading = _READINGS.get(key)
+        if reading is None:
+            reading = Reading(directory, splits, vocab_size, dtype, checksums)
+            _READINGS[key] = reading
+    if sum(state.st_size for state in states) < IN_BACKGROUND:
+        reading.wait()
+    return reading
