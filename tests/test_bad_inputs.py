@@ -17,6 +17,8 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 CHATGLM = Path(__file__).parent / "golden" / "chatglm"
 TINY = ["--config", str(CONFIGS / "tiny_cpu.py")]
 RUN = ["--workdir", "run"]
+# A record of three bytes whose checksum is that of others; its length has the right one.
+FLIPPED = bytes.fromhex("0300000000000000b099490e") + b"abc" + bytes(4)
 
 
 @pytest.fixture
@@ -43,11 +45,18 @@ def here(tmp_path, monkeypatch):
         "store/store.json": "{",
         "hf_empty/config.json": "{}",
         "hf_list/config.json": "[",
+        "older/store.json": '{"format": 1}',
+        "nul.txt": "\0w\0o\0r\0d",
+        "utf16.txt": b"\xff\xfew\0o\0r\0d\0",
+        "packed.tfrecord": b"\x1f\x8b\x08\0\0",
+        "flipped.tfrecord": FLIPPED,
+        "unknown_data/run.json": "{}",
+        "unknown_data/data.json": "[]",
     }
     for name, content in files.items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
     (tmp_path / "hf_cut").mkdir()
     for file in (CHATGLM / "chatglm2").iterdir():
         if file.is_file():
@@ -119,6 +128,11 @@ BAD = [
     (override("data.tokenizer=none"), "none"),
     (override("data.tokenizer=not_a_model.model"), "not_a_model.model"),
     (override("data.store=store"), "the token store 'store' is damaged"),
+    (override("data.source=utf16.txt"), "'utf16.txt' is UTF-16"),
+    (override("data.source=nul.txt"), "'nul.txt' is full of NUL bytes"),
+    (override("data.source=packed.tfrecord"), "'packed.tfrecord' is compressed (gzip)"),
+    (override("data.source=flipped.tfrecord"), "1 with a wrong checksum (flipped.tfrecord:1)"),
+    (override("data.store=older"), "the token store 'older' is of another version"),
     (override("train.init_from=no_model"), "no_model"),
     # Workdirs.
     (("train", [*TINY, "--workdir", "text.txt"]), "the workdir 'text.txt' is a file"),
@@ -128,6 +142,7 @@ BAD = [
     ),
     (("train", [*TINY, "--workdir", "torn"]), "torn/run.json is not the record of a run"),
     (("train", [*TINY, "--workdir", "unrecorded"]), "holds checkpoints but no run.json"),
+    (("train", [*TINY, "--workdir", "unknown_data"]), "is not the record of a run's data"),
     # Options of train.
     (train("--resume_step", "400"), "no checkpoint of step 400 in 'run'; there is none at all"),
     (train("--skip_batches", "5"), "--skip_batches goes with --resume_step"),

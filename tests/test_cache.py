@@ -90,6 +90,39 @@ def test_builds_anew_in_place_of_the_old_store(tmp_path):
     assert "train 2 documents" in cache.describe(tmp_path / "stores" / "one")
 
 
+def test_a_kill_between_two_renames_loses_no_store(tmp_path, monkeypatch):
+    """Whatever call a kill comes before, the old store or the new one is there at the next try."""
+    (tmp_path / "a.txt").write_text("one\n\ntwo\n\nthree")
+    data = DataConfig(source=str(tmp_path / "*.txt"))
+
+    class Killed(BaseException):
+        pass
+
+    target, calls = tmp_path / "stores" / "one", []
+    write_store(target)
+    for name in ("rename", "rmdir"):
+        real = getattr(os, name)
+
+        def counting(*arguments, real=real, **options):
+            calls.append(arguments)
+            if len(calls) == stop:
+                raise Killed
+            return real(*arguments, **options)
+
+        monkeypatch.setattr(os, name, counting)
+    for stop in range(1, 20):
+        calls.clear()
+        try:
+            cache.build(data, target)
+        except Killed:
+            stores = [path for path in (tmp_path / "stores").iterdir() if cache._is_store(path)]
+            assert stores, f"no store is left of a kill at call {stop}"
+        else:
+            break
+    assert stop > 2
+    assert "train 2 documents" in cache.describe(target)
+
+
 @pytest.mark.processes
 def test_a_missing_corpus_is_one_sentence_and_nothing_written(tmp_path):
     done = run(tmp_path, "--set", "data.source=nowhere/*.txt")

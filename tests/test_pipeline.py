@@ -1,6 +1,9 @@
 """Tests of glm_jax.pipeline."""
 
+import dataclasses
+import json
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -8,18 +11,20 @@ import pytest
 from glm_jax import pipeline
 from glm_jax.config import Config
 from glm_jax.config_files import apply_overrides
+from glm_jax.data import reading
 from glm_jax.data.store import StoreWriter
+from glm_jax.errors import UserError
 from glm_jax.interop.tokenizers import load_tokenizer
 
 SIZE = ["data.sequence_length=64", "data.batch_size=4"]
 
 
-def make_store(directory, **description):
+def make_store(directory, special=None, **description):
     tokenizer = load_tokenizer("bundled")
     with StoreWriter(
         directory,
         vocab_size=tokenizer.vocab_size,
-        special=tokenizer.special,
+        special=special or tokenizer.special,
         sentence_ends=tokenizer.sentence_ends(),
         description=description,
     ) as writer:
@@ -61,6 +66,71 @@ def test_a_store_of_another_tokenizer_is_refused(tmp_path):
     overrides = make_store(tmp_path / "store", tokenizer="other", tokenizer_fingerprint="0" * 64)
     with pytest.raises(ValueError, match=r"made with another tokenizer \('other'\)"):
         pipeline.open_stores(apply_overrides(Config(), overrides))
+
+
+def test_a_store_of_other_special_ids_is_refused(tmp_path):
+    special = dataclasses.replace(load_tokenizer("bundled").special, mask=300)
+    overrides = make_store(tmp_path / "store", special=special)
+    with pytest.raises(UserError, match="has other special ids, or another number of ids, than"):
+        pipeline.open_stores(apply_overrides(Config(), overrides))
+
+
+def test_a_store_of_other_text_than_the_config_says(tmp_path, capsys):
+    (tmp_path / "a.txt").write_text("\n\n".join(f"A line of text, {n}." for n in range(40)))
+    (tmp_path / "b.txt").write_text("\n\n".join(f"Another, {n}." for n in range(40)))
+    store = f"data.store={tmp_path / 'store'}"
+
+    def opened(*overrides):
+        return pipeline.open_stores(apply_overrides(Config(), [store, *SIZE, *overrides]))
+
+    a = f"data.source={tmp_path / 'a.txt'}"
+    opened(a)
+    opened(a)
+    for override, said in (
+        (f"data.source={tmp_path / 'b.txt'}", r"made from other text than .*'.*b\.txt' is new"),
+        ("data.source=none.txt", r"made from data\.source='.*a\.txt', not 'none\.txt'"),
+        ("data.eval_fraction=0.5", r"made from data\.eval_fraction=0\.02, not 0\.5"),
+    ):
+        with pytest.raises(UserError, match=f"the token store '.*/store' was {said}"):
+            opened(a, override)
+    # On a host without the text the store is enough, by its source's name or alone.
+    (tmp_path / "a.txt").unlink()
+    opened(a)
+    assert capsys.readouterr().err == ""
+    opened()
+    assert "'bundled' is not looked at" in capsys.readouterr().err
+
+
+def test_damage_that_is_found_in_the_background_ends_the_stream(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "IN_BACKGROUND", 1)
+    held, read = threading.Event(), reading.Reading._read
+    monkeypatch.setattr(reading.Reading, "_read", lambda self: (held.wait(), read(self)))
+    config = apply_overrides(Config(), make_store(tmp_path / "store"))
+    tokens = tmp_path / "store" / "train.tokens"
+    tokens.write_bytes(tokens.read_bytes()[:-2] + b"\x2d\x01")
+    stream = pipeline.batches(config)
+    next(stream)
+    held.set()
+    for _, store in stream._stores.values():
+        store.reading.wait()
+    with pytest.raises(UserError, match=r"is damaged \(train\.tokens is not what was written"):
+        next(stream)
+    stream.close()
+
+
+def test_streams_say_what_they_are_made_from(tmp_path):
+    overrides = make_store(tmp_path / "store", source="bundled")
+    stream = pipeline.batches(apply_overrides(Config(), overrides))
+    assert stream.data[""]["made_from"] == {"source": "bundled"}
+    fingerprint = json.loads((tmp_path / "store" / "store.json").read_text())["fingerprint"]
+    assert stream.data[""]["fingerprint"] == fingerprint
+    stream.close()
+    for name in ("a", "b"):
+        make_store(tmp_path / name)
+    mixture = f"data.mixture=a={tmp_path}/x.txt@3, b={tmp_path}/x.txt@1"
+    mixed = pipeline.batches(apply_overrides(Config(), [f"data.store={tmp_path}", mixture, *SIZE]))
+    assert [(name, one["rate"]) for name, one in mixed.data.items()] == [("a", 3.0), ("b", 1.0)]
+    mixed.close()
 
 
 def test_a_missing_store_is_built_without_tensorflow(tmp_path, monkeypatch):

@@ -47,7 +47,7 @@ def difference(old: Identity, new: Identity) -> str | None:
     """
     said = []
     for name in [*old, *(name for name in new if name not in old)]:
-        of = f" of {name!r}" if name else ""
+        of = f"{name!r}: " if name else ""
         if name not in new or name not in old:
             said.append(f"the source {name!r} is {'gone' if name in old else 'new'}")
         elif old[name]["fingerprint"] != new[name]["fingerprint"]:
@@ -55,7 +55,7 @@ def difference(old: Identity, new: Identity) -> str | None:
             what = _fields(before, now) + file_differences(
                 before.get("files", []), now.get("files", [])
             )
-            said.append(("; ".join(what) or "the tokens of the store have changed") + of)
+            said.append(of + ("; ".join(what) or "the tokens of the store have changed"))
         elif old[name].get("rate") != new[name].get("rate"):
             said.append(f"the rate of {name!r} was {old[name].get('rate')}, is {new[name]['rate']}")
     return "; ".join(said) or None

@@ -22,8 +22,7 @@ from glm_jax.files import write_whole
 from glm_jax.interop.tokenizers import Tokenizer
 from glm_jax.models.positions import table_rows
 from glm_jax.sharding import place_groups, row_groups
-from glm_jax.training import data_record
-from glm_jax.training.data_record import keep_tokenizer
+from glm_jax.training.data_record import keep_tokenizer, read_data
 from glm_jax.training.retention import saved_steps
 
 # What may differ when a run goes on: how often things happen and where the arrays lie, but nothing
@@ -176,9 +175,10 @@ def _draws_spans(config: Config) -> bool:
 
 def _allowed_data(workdir: Path, old: Config, new: Config) -> set[str]:
     """The names of `data` that may differ, since the data itself is compared later, or accepted."""
+    record = read_data(workdir)
     if new.train.accept_data_change:
         return _TOLD_BY_CONTENT | _OTHER_DATA
-    if not (workdir / data_record.NAME).is_file():
+    if record is None:
         return set()
     named = [[(part.name, part.rate) for part in one.data.components] for one in (old, new)]
     return _TOLD_BY_CONTENT | ({"data.mixture"} if named[0] == named[1] else set())

@@ -32,6 +32,16 @@ FILES = {
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "boat", "##s", "left", "."]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_lines_of_a_vocabulary_end_at_line_feeds_alone(tmp_path, end):
+    """Words such as U+2028, which Python takes for a line's end, keep their ids."""
+    words = [*WORDS[:5], "a", "\u2028", "\x85", "\x1c", "b", "c"]
+    (tmp_path / "vocab.txt").write_bytes(end.join([*words, ""]).encode())
+    tokenizer = load_tokenizer(tmp_path)
+    assert tokenizer.encode("a b c") == [5, 9, 10]
+    assert tokenizer.special.start == 11
+
+
 @pytest.fixture
 def bert(tmp_path):
     (tmp_path / "vocab.txt").write_text("\n".join(WORDS) + "\n")

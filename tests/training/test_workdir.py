@@ -11,6 +11,7 @@ from glm_jax.sharding import make_mesh
 from glm_jax.training.workdir import check_config, check_workdir, record_run
 
 VOCAB = 32
+RECORD = '{"sources": {}, "tokenizer": "letters", "changes": []}'
 
 
 def test_a_config_that_fits(config):
@@ -160,8 +161,35 @@ def test_a_workdir_that_is_a_file(tmp_path, config):
         check_workdir(tmp_path / "run", config)
 
 
-def test_the_tokenizer_is_kept_once(tmp_path, config, tokenizer):
+def test_a_damaged_tokenizer_is_written_anew(tmp_path, config, tokenizer):
     record_run(tmp_path, config, tokenizer)
     (tmp_path / "tokenizer.model").write_text("older")
     record_run(tmp_path, config, tokenizer)
-    assert (tmp_path / "tokenizer.model").read_text() == "older"
+    assert (tmp_path / "tokenizer.model").read_text() == "letters"
+
+
+def test_where_the_data_lies_may_change_where_its_content_is_recorded(tmp_path, config, change):
+    record_run(tmp_path, config)
+    moved = change(change(config, "data.source", "x/*.txt"), "data.tokenizer", "x.model")
+    field = change(config, "data.text_field", "body")
+    with pytest.raises(UserError, match=r"data\.source was 'bundled'.*--accept_data_change"):
+        check_workdir(tmp_path, moved)
+    (tmp_path / "data.json").write_text(RECORD)
+    check_workdir(tmp_path, moved)
+    with pytest.raises(UserError, match=r"data\.text_field was 'text'.*--accept_data_change"):
+        check_workdir(tmp_path, field)
+    check_workdir(tmp_path, change(field, "train.accept_data_change", True))
+    with pytest.raises(UserError, match=r"train\.seed was 0, is 1; use another"):
+        check_workdir(tmp_path, change(moved, "train.seed", 1))
+
+
+def test_names_and_rates_of_a_mixture_may_not_change(tmp_path, config, change):
+    def mixture(source, rate):
+        return change(config, "data.mixture", {"a": (source, rate), "b": ("bundled", 1)})
+
+    record_run(tmp_path, mixture("x.txt", 2))
+    (tmp_path / "data.json").write_text(RECORD)
+    check_workdir(tmp_path, mixture("y.txt", 2))
+    for other in (mixture("x.txt", 3), config):
+        with pytest.raises(UserError, match=r"data\.mixture was .*--accept_data_change"):
+            check_workdir(tmp_path, other)
