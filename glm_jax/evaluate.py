@@ -26,10 +26,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     task = find_task(args.task, args.task_module)
     config = _config(args)
 
-    from glm_jax.inference.language_model import load
+    from glm_jax.inference.language_model import find_workdir, load
 
     lm = load(args.checkpoint)
-    request = Request(config, args.split, args.num_batches, args.num_examples, args.task_module)
+    own = args.config is None and not any(one.strip()[:5] == "data." for one in args.overrides)
+    request = Request(
+        config,
+        args.split,
+        args.num_batches,
+        args.num_examples,
+        args.task_module,
+        find_workdir(args.checkpoint) if own else None,
+    )
     metrics = task(lm, request)
     for key, value in metrics.items():
         print(f"{key:<24} {value:.6g}")

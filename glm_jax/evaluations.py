@@ -10,8 +10,10 @@ A module given by --task_module may add its own, beside the SeqIO tasks that it 
 import dataclasses
 import importlib
 import importlib.util
+import sys
 from collections.abc import Callable
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glm_jax.config import Config
@@ -35,6 +37,7 @@ class Request:
         each row of one epoch.
       num_examples: of tasks that take examples; None: a number of their own.
       task_module: registers SeqIO tasks when it is imported.
+      workdir: of a run that is evaluated on its own data; where that has changed since, it is said.
     """
 
     config: Config
@@ -42,6 +45,7 @@ class Request:
     num_batches: int | None = None
     num_examples: int | None = None
     task_module: str | None = None
+    workdir: Path | None = None
 
 
 Task = Callable[["LanguageModel", Request], dict[str, float]]
@@ -56,6 +60,7 @@ def pretrain(lm: "LanguageModel", request: Request) -> dict[str, float]:
     from glm_jax.data.scores import mean_metrics
     from glm_jax.data.stream import RowStream
     from glm_jax.inference.row_scores import total_sums
+    from glm_jax.training.data_record import change_since
 
     config, count = request.config, request.num_batches
     stream = RowStream(
@@ -65,6 +70,11 @@ def pretrain(lm: "LanguageModel", request: Request) -> dict[str, float]:
         shuffle=False,
         repeat=count is not None,
     )
+    if request.workdir is not None and (what := change_since(request.workdir, stream.data)):
+        print(
+            f"warning: the data of the run in {str(request.workdir)!r} has changed since: {what}",
+            file=sys.stderr,
+        )
     try:
         return mean_metrics(total_sums(lm, islice(stream, count)))
     finally:

@@ -84,6 +84,24 @@ def test_the_corpus_of_the_run(workdir, lm, tmp_path, capsys):
     assert list(lines) == list(metrics)
 
 
+def test_data_that_has_changed_since_is_said(workdir, capsys):
+    record = {
+        "sources": {"": {"fingerprint": "other", "rate": 1.0, "made_from": {}}},
+        "tokenizer": load_tokenizer("bundled").fingerprint,
+        "changes": [],
+    }
+    arguments = ["--checkpoint", str(workdir), "--num_batches", "1"]
+    (workdir / "data.json").write_text(json.dumps(record))
+    try:
+        evaluate.main(arguments)
+        assert "has changed since: the tokens of the store" in capsys.readouterr().err
+        # On purpose.
+        evaluate.main([*arguments, "--set", f"data.store={workdir / 'store'}"])
+        assert capsys.readouterr().err == ""
+    finally:
+        (workdir / "data.json").unlink()
+
+
 def test_each_row_once_by_default(workdir, lm):
     config = config_of(workdir)
     metrics = pretrain(lm, Request(config))

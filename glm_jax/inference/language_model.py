@@ -367,6 +367,10 @@ def load(
     config = dataclasses.replace(config, compute_dtype=compute_dtype or _compute_dtype(config))
     home = workdir or path
     tokenizer = _tokenizer_of(home)
+    if workdir is not None and tokenizer is not None:
+        from glm_jax.training.data_record import check_kept
+
+        check_kept(workdir, tokenizer)
     return LanguageModel(config, params, tokenizer, origin)
 
 

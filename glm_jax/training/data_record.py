@@ -108,6 +108,32 @@ def kept_tokenizer(workdir: Path) -> Tokenizer | None:
     return None
 
 
+def check_kept(workdir: Path, tokenizer: Tokenizer) -> None:
+    """Refuses a tokenizer in a workdir that is not that of its run, whose ids mean other pieces.
+
+    Raises:
+      UserError: it was replaced.
+    """
+    record = None
+    with contextlib.suppress(UserError):  # of a damaged record nothing is known
+        record = read_data(workdir)
+    if record is not None and record["tokenizer"] != tokenizer.fingerprint:
+        raise UserError(
+            f"the tokenizer in {str(workdir)!r} is not the one that the run was trained with; "
+            "train puts it back when the run goes on"
+        )
+
+
+def change_since(workdir: Path, data: Identity) -> str | None:
+    """What differs from the data that a run was trained on, in half a sentence; None: nothing.
+
+    Raises:
+      UserError: as `read_data`.
+    """
+    record = read_data(workdir)
+    return None if record is None else difference(record["sources"], data)
+
+
 def keep_tokenizer(workdir: Path, tokenizer: Tokenizer) -> None:
     """Writes the tokenizer of a run, in place of another or of a damaged one that lies there."""
     kept = kept_tokenizer(workdir)

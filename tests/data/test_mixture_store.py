@@ -36,6 +36,10 @@ def test_a_mixture_of_seqio(tmp_path):
         ("one", 2.0, tmp_path / "one"),
         ("two", 0.5, tmp_path / "two"),
     ]
+    assert [p.data.source for p in parts] == ["task:one", "task:two"]
+    (tmp_path / INDEX).write_text('{"source": "task:other", "rates": {"one": 2}}')
+    with pytest.raises(UserError, match=r"made from data\.source='task:other', not 'task:mixed'"):
+        built(sources(data))
     (tmp_path / "inner").mkdir()
     (tmp_path / "inner" / INDEX).write_text('{"rates": {"one": 2}}')
     outer = DataConfig(mixture={"inner": ("task:mixed", 1)}, store=str(tmp_path))

@@ -1,12 +1,14 @@
 """Datasets of TFDS and registered tasks and mixtures, into SeqIO sources and token stores."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
 
 from glm_jax import pipeline
 from glm_jax.config import Config, DataConfig
+from glm_jax.data import cutting
 from glm_jax.data.mixture_store import INDEX
 from glm_jax.data.store import TokenStore
 from glm_jax.errors import UserError
@@ -80,6 +82,18 @@ def test_texts_of_a_task(tmp_path, capsys):
     # Both splits read all examples.
     assert store.description["skipped_examples"] == {"not UTF-8": 2}
     assert "skipped examples of task:t_texts: 2 not UTF-8" in capsys.readouterr().err
+
+
+def test_long_texts_are_cut_as_those_of_files_and_odd_ones_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(cutting, "PART_SIZE", 20)
+    texts = [*TEXTS[:20], "a text that is longer than twenty bytes", "half \0 a text"]
+    monkeypatch.setattr(sys.modules[__name__], "TEXTS", texts)
+    build_store(data("task:t_texts", eval_fraction=0.3), tmp_path / "store", progress=False)
+    store = TokenStore.open(tmp_path / "store")
+    parts = [part for text in texts[:-1] for part in cutting.cut(text)]
+    assert len(parts) > 21
+    assert sorted(texts_of(store, "train") + texts_of(store, "eval")) == sorted(parts)
+    assert store.description["skipped_examples"] == {"not UTF-8": 2, "with NULs": 2}
 
 
 def test_a_held_out_split_of_its_own(tmp_path):
@@ -162,6 +176,14 @@ def test_tfds(tmp_path):
     assert set(texts_of(store, "eval")) == set(
         texts_of(TokenStore.open(tmp_path / "other"), "eval")
     )
+    # TensorFlow gives up at a damaged record: one sentence, and no store.
+    (records,) = tmp_path.glob("glm_test_text/1.0.0/*.tfrecord*")
+    content = bytearray(records.read_bytes())
+    content[20] ^= 4
+    records.write_bytes(content)
+    with pytest.raises(UserError, match="^data.source='tfds:.*' holds a damaged record: "):
+        build_store(data("tfds:glm_test_text:1.0.0", **settings), tmp_path / "third")
+    assert not list(tmp_path.glob("*third*"))
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,10 @@ import pytest
 from glm_jax.errors import UserError
 from glm_jax.interop.tokenizers import load_tokenizer, tokenizer_file
 from glm_jax.training.data_record import (
+    change_since,
     check_checkpoint,
     check_data,
+    check_kept,
     keep_tokenizer,
     record_data,
 )
@@ -88,6 +90,24 @@ def test_a_checkpoint_of_other_data(tmp_path, tokenizer):
     check_checkpoint(tmp_path, {"": "a"}, B, True)
     record_data(tmp_path, A, tokenizer, 0, "something")
     check_checkpoint(tmp_path, {"": "b"}, A, False)
+
+
+def test_a_tokenizer_that_was_replaced_in_the_workdir(tmp_path, other_tokenizer):
+    bundled = load_tokenizer()
+    check_kept(tmp_path, bundled)
+    record_data(tmp_path, A, bundled, 0, None)
+    check_kept(tmp_path, bundled)
+    with pytest.raises(UserError, match="is not the one that the run was trained with"):
+        check_kept(tmp_path, other_tokenizer)
+    (tmp_path / "data.json").write_text("{")
+    check_kept(tmp_path, other_tokenizer)
+
+
+def test_change_since(tmp_path, tokenizer):
+    assert change_since(tmp_path, A) is None
+    record_data(tmp_path, A, tokenizer, 0, None)
+    assert change_since(tmp_path, A) is None
+    assert change_since(tmp_path, B) == "data.eval_fraction was 0.1, is 0.2"
 
 
 def test_the_kept_tokenizer_is_that_of_the_run(tmp_path, other_tokenizer):
