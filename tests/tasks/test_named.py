@@ -119,7 +119,8 @@ def test_a_mixture_trains_with_its_rates(tmp_path):
     batches = [next(stream) for _ in range(4)]
     stream.close()
     assert json.loads((tmp_path / "m" / INDEX).read_text()) == {
-        "rates": {"t_texts": 3.0, "t_held": 1.0}
+        "source": "task:t_mixed",
+        "rates": {"t_texts": 3.0, "t_held": 1.0},
     }
     assert stream.statistics["rows/t_texts"] == 24
     assert stream.statistics["rows/t_held"] == 8
@@ -181,7 +182,7 @@ def test_tfds(tmp_path):
     content = bytearray(records.read_bytes())
     content[20] ^= 4
     records.write_bytes(content)
-    with pytest.raises(UserError, match="^data.source='tfds:.*' holds a damaged record: "):
+    with pytest.raises(UserError, match=r"^data\.source='tfds:.*' holds a damaged record: "):
         build_store(data("tfds:glm_test_text:1.0.0", **settings), tmp_path / "third")
     assert not list(tmp_path.glob("*third*"))
 
