@@ -7,6 +7,8 @@ costs nothing.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from glm_jax.platforms import stay_off_absent_tpus
+
 __version__ = "0.1.0"
 
 # public name -> module that defines it
@@ -44,6 +46,10 @@ if TYPE_CHECKING:
     from glm_jax.inference.language_model import LanguageModel, load
     from glm_jax.interop.tokenizers import load_tokenizer
     from glm_jax.pipeline import batches
+
+
+# Before jax starts what it finds, whichever module of this package is the first to import it.
+stay_off_absent_tpus()
 
 
 def __getattr__(name: str) -> Any:

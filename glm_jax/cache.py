@@ -4,7 +4,6 @@ Training does it by itself. Datasets and tasks need TensorFlow and SeqIO for it:
 store on a machine that has them, copy the directory, and give it as `data.store`.
 """
 
-import argparse
 from pathlib import Path
 
 from glm_jax import cli, pipeline
@@ -16,7 +15,7 @@ from glm_jax.files import replaced_directory
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="python -m glm_jax.cache", description="Tokenise a corpus into a token store."
     )
     cli.add_config_arguments(parser)

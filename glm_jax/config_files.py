@@ -22,7 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from glm_jax.config import Config, field_types
+from glm_jax.config_names import suggestion
 from glm_jax.errors import UserError, did_you_mean
+from glm_jax.paths import expanded
 
 # What a slip in a config file raises: a name or an argument that is not there, a missing bracket.
 _MISTAKES = (SyntaxError, NameError, ImportError, AttributeError, TypeError)
@@ -42,7 +44,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
       ValueError: no such file, no `get_config` in it, a slip in it, an unknown name (with the
         nearest one), a value of the wrong type or outside what is allowed.
     """
-    path = Path(path)
+    path = expanded(path)
     if not path.is_file():
         near = sorted(str(p) for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
         raise UserError(f"no config file {str(path)!r}{did_you_mean(str(path), near)}")
@@ -72,12 +74,10 @@ def apply_overrides(config: Config, overrides: Iterable[str]) -> Config:
         if not equals:
             raise UserError(f"an override is NAME=VALUE; got {override!r}")
         section, dot, key = name.partition(".")
-        if section not in sections or not dot:
+        types_by_key = field_types(getattr(config, section)) if section in sections else {}
+        if not dot or key not in types_by_key:
             names = [f"{s}.{k}" for s in sections for k in field_types(getattr(config, s))]
-            raise UserError(f"unknown config name {name!r}{did_you_mean(name, names)}")
-        types_by_key = field_types(getattr(config, section))
-        if key not in types_by_key:
-            hint = did_you_mean(key, types_by_key)
+            hint = suggestion(name, names) or "; docs/config.md lists all names"
             raise UserError(f"unknown config name {name!r}{hint}")
         changes.setdefault(section, {})[key] = _parse(name, text, types_by_key[key])
     replaced = {

@@ -8,7 +8,6 @@ import argparse
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from glm_jax import cli
@@ -56,18 +55,18 @@ def _bar(verb: str) -> Any:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="python -m glm_jax.convert",
         description="Converts a model between directories of Hugging Face and of this project.",
         epilog="What is interrupted leaves nothing at DST.",
     )
     parser.add_argument(
         "source",
-        type=Path,
+        type=cli.path,
         metavar="SRC",
         help="a Hugging Face directory, a workdir of glm_jax.train, or one of its checkpoints",
     )
-    parser.add_argument("destination", type=Path, metavar="DST", help="a directory to be made")
+    parser.add_argument("destination", type=cli.path, metavar="DST", help="a directory to be made")
     parser.add_argument("--to", choices=["huggingface", "orbax"], default="huggingface")
     parser.add_argument(
         "--names",

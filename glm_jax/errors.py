@@ -1,7 +1,11 @@
-"""The error a user can mend, and the nearest legal spelling to offer with it."""
+"""The error a user can mend, and what is offered with it: a spelling, a command that installs."""
 
 import difflib
+import os
+import shlex
+import sys
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class UserError(ValueError):
@@ -20,3 +24,28 @@ def did_you_mean(name: str, allowed: Iterable[str]) -> str:
     """
     close = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.6)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def how_to_install(extra: str) -> str:
+    """The command that installs an extra of this package beside it.
+
+    In a checkout: `.venv/bin/python -m pip install -e '.[tracking]' -c constraints.txt`, with
+    whole paths where the command is not run in its folder. No registry has this package, so its
+    name alone would install nothing, or something else.
+    """
+    root = Path(__file__).resolve().parents[1]
+    here = Path.cwd() == root
+    python = Path(sys.executable)
+    if here and python.is_relative_to(root):
+        python = python.relative_to(root)
+    if not (root / "setup.cfg").is_file():
+        return (
+            f"{shlex.quote(str(python))} -m pip install 'glm_jax[{extra}] @ WHERE', from where "
+            "glm_jax came"
+        )
+    target = shlex.quote(f"{'.' if here else root}[{extra}]")
+    command = f"{shlex.quote(str(python))} -m pip install -e {target}"
+    # Beam, of the extra "cache", does not go with the pinned versions.
+    if extra != "cache":
+        command += f" -c {shlex.quote(os.path.join('' if here else root, 'constraints.txt'))}"
+    return command

@@ -6,7 +6,6 @@
 import argparse
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 from glm_jax import cli
 from glm_jax.config import Config, from_dict
@@ -60,7 +59,7 @@ def _config(args: argparse.Namespace) -> Config:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="python -m glm_jax.evaluate",
         description="Evaluates a checkpoint and prints what it finds, a number a line.",
         epilog="glm_pretrain: loss, perplexity and accuracy of each objective on the held-out rows "
@@ -71,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--checkpoint",
         required=True,
-        type=Path,
+        type=cli.path,
         metavar="DIR",
         help="a workdir of glm_jax.train, one of its checkpoints, or a Hugging Face directory",
     )
@@ -88,16 +87,16 @@ def _parser() -> argparse.ArgumentParser:
         "--task_module",
         help="a Python module that registers tasks, of SeqIO or of `glm_jax.evaluations`",
     )
-    parser.add_argument("--config", metavar="FILE", help="in place of the run's own config")
     parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        dest="overrides",
-        metavar="NAME=VALUE",
-        help="change one value of the config, for example data.source=other/*.txt",
+        "--config",
+        type=cli.path,
+        metavar="FILE",
+        help="in place of the run's own config; it is Python and is run",
     )
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write the numbers as JSON too")
+    cli.add_set_argument(parser)
+    parser.add_argument(
+        "--output", type=cli.path, metavar="FILE", help="write the numbers as JSON too"
+    )
     return parser
 
 

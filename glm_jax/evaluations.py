@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glm_jax.config import Config
-from glm_jax.errors import UserError, did_you_mean
+from glm_jax.errors import UserError, did_you_mean, how_to_install
 
 if TYPE_CHECKING:
     from glm_jax.inference.language_model import LanguageModel
@@ -92,8 +92,7 @@ def find_task(name: str, module: str | None = None) -> Task:
       module: imported first.
 
     Raises:
-      UserError: no such module; or SeqIO is needed and not installed. Whether it knows the name is
-        seen when the task is run.
+      UserError: no such module, or no such task; names those there are.
     """
     if module is not None:
         _import(module)
@@ -103,15 +102,18 @@ def find_task(name: str, module: str | None = None) -> Task:
     if name in answers:
 
         def of_answers(lm: "LanguageModel", request: Request) -> dict[str, float]:
+            if lm.tokenizer is None:
+                raise UserError(f"the task {name!r} needs a tokenizer; the checkpoint holds none")
             return answers[name](lm, lm.tokenizer, request.num_examples or EXAMPLES)
 
         return of_answers
+    known = sorted({*TASKS, *answers})
     if importlib.util.find_spec("seqio") is None:
-        known = sorted({*TASKS, *answers})
         raise UserError(
             f"unknown task {name!r}{did_you_mean(name, known)}; known: {known}, and the tasks of "
-            "SeqIO, which is not installed (glm_jax[tasks])"
+            f"SeqIO, which is not installed; install it with: {how_to_install('tasks')}"
         )
+    _check_seqio(name, known, module)
 
     def of_seqio(lm: "LanguageModel", request: Request) -> dict[str, float]:
         return _evaluate_seqio(name, lm, request)
@@ -124,6 +126,19 @@ def _tasks_of_answers() -> dict[str, Callable]:
     from glm_jax.inference import evaluation_tasks
 
     return evaluation_tasks.TASKS
+
+
+def _check_seqio(name: str, known: list[str], module: str | None) -> None:
+    """Raises UserError where SeqIO does not know a task either; takes the seconds of its import."""
+    from glm_jax.tasks.evaluation import registered_names
+
+    others = [task for task in registered_names() if task not in known]
+    if name not in others:
+        more = "" if module else "; --task_module imports the module that registers another"
+        raise UserError(
+            f"unknown task {name!r}{did_you_mean(name, [*known, *others])}; known: {known}, and of "
+            f"SeqIO: {others}{more}"
+        )
 
 
 def _evaluate_seqio(name: str, lm: "LanguageModel", request: Request) -> dict[str, float]:

@@ -1,17 +1,22 @@
 """Fills the blanks of a text or, with a causal model, continues it.
 
 python -m glm_jax.generate --checkpoint DIR 'text with [MASK]'
+python -m glm_jax.generate --checkpoint DIR 'text with [MASK]' --candidates 5 --json
 python -m glm_jax.generate --checkpoint DIR_OF_A_CAUSAL_MODEL 'text that goes on'
 """
 
 import argparse
 import functools
+import json
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from glm_jax import cli
 from glm_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from glm_jax.inference.language_model import LanguageModel
 
 _OPTIONS = (
     "max_new_tokens",
@@ -24,56 +29,77 @@ _OPTIONS = (
     "min_new_tokens",
     "no_repeat_ngram",
 )
+# What these are where nobody gave them; among candidates, the search chooses.
+_UNLESS_SEARCHED = {"num_beams": 1, "length_penalty": 1.0}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     if args.interactive == (args.prompt is not None):
         raise UserError("give one of: a prompt, - for a prompt on standard input, --interactive")
-    prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
+    if args.candidates is not None and args.candidates < 1:
+        raise UserError(f"--candidates must be at least 1; got {args.candidates}")
+    prompt = cli.read_input() if args.prompt == "-" else args.prompt
 
     from glm_jax.inference.language_model import load
-    from glm_jax.inference.texts import complete_text
 
     model = load(args.checkpoint)
-    options = {name: getattr(args, name) for name in _OPTIONS}
-
-    def complete(prompt: str) -> None:
-        complete_text(model, prompt, write, bold=sys.stdout.isatty(), **options)
-
-    write = functools.partial(print, end="", flush=True)
+    answer = functools.partial(_answer, model, args)
     if prompt is None:
-        return _interact(complete)
-    complete(prompt)
+        return _interact(answer)
+    answer(prompt)
     return 0
 
 
-def _interact(complete: Callable[[str], None]) -> int:
+def _answer(model: "LanguageModel", args: argparse.Namespace, prompt: str) -> None:
+    """Prints what the options ask for of one prompt."""
+    from glm_jax.inference.texts import answer_record, complete_text, fill_candidates
+
+    options = {name: getattr(args, name) for name in _OPTIONS}
+    if args.candidates is not None:
+        # What was not asked for is for the search to choose.
+        options = {name: value for name, value in options.items() if value is not None}
+    else:
+        options |= {n: value for n, value in _UNLESS_SEARCHED.items() if options[n] is None}
+    if args.json:
+        record = answer_record(model, prompt, args.candidates, **options)
+        print(json.dumps(record, ensure_ascii=False), flush=True)
+    elif args.candidates is not None:
+        for one in fill_candidates(model, prompt, args.candidates, **options):
+            print(f"{one.probability:<8.3g} {one.text}", flush=True)
+    else:
+        write = functools.partial(print, end="", flush=True)
+        complete_text(model, prompt, write, bold=sys.stdout.isatty(), **options)
+
+
+def _interact(answer: Callable[[str], None]) -> int:
     """A prompt a line, until the end of the input."""
     shown = "> " if sys.stdin.isatty() else ""
     while True:
+        print(shown, end="", flush=True)
         try:
-            prompt = input(shown)
-        except EOFError:
-            return 0
-        try:
-            complete(prompt)
+            prompt = cli.read_line()
+            if prompt is None:
+                return 0
+            answer(prompt)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="python -m glm_jax.generate",
         description="Fills the blanks of a text, from left to right, or continues it, if the "
         "checkpoint is of a causal model (ChatGLM2 and later).",
         epilog="[MASK] stands for some words, [sMASK] for a sentence, [gMASK] for a long stretch.",
     )
-    parser.add_argument("prompt", nargs="?", help="the text; - reads it from stdin")
+    parser.add_argument(
+        "prompt", nargs="?", type=cli.text, help="the text, in quotes; - reads it from stdin"
+    )
     parser.add_argument(
         "--checkpoint",
         required=True,
-        type=Path,
+        type=cli.path,
         metavar="DIR",
         help="a workdir of glm_jax.train, one of its checkpoints, or a Hugging Face directory",
     )
@@ -92,15 +118,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--num_beams",
         type=int,
-        default=1,
         help="follow this many answers at once and give the best; 1, the default: no search",
     )
     parser.add_argument(
         "--length_penalty",
         type=float,
-        default=1.0,
         help="of a search: log-probability / length^this decides; 0 likes short answers "
-        "(default: %(default)s)",
+        "(default: 1.0)",
     )
     parser.add_argument(
         "--min_new_tokens", type=int, default=0, help="shortest answer (default: %(default)s)"
@@ -111,6 +135,18 @@ def _parser() -> argparse.ArgumentParser:
         default=0,
         metavar="N",
         help="no N tokens in a row come twice in an answer; 0, the default: they may",
+    )
+    parser.add_argument(
+        "--candidates",
+        type=int,
+        metavar="N",
+        help="print the N most probable ways to fill the text, each behind its probability",
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print one JSON object a prompt: prompt, text, and answers (with --candidates, "
+        "candidates too, each with text, answers and probability) or continuation",
     )
     return parser
 

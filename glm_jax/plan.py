@@ -22,7 +22,7 @@ exit status: 0 also where the run does not fit; 2 a mistake in the config or the
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="python -m glm_jax.plan",
         description="Compiles a run's training step, runs nothing, reads no data, and says what it "
         "needs and how long a step takes.",
@@ -35,8 +35,8 @@ def main() -> int:
         action="append",
         default=[],
         metavar="CHIP:SHAPE",
-        help="devices to plan for: v5e:4x4 (needs glm_jax[tpu]), h100:8 (needs glm_jax[cuda]); may "
-        "be repeated",
+        help="devices to plan for: v5e:4x4 (needs the extra tpu), h100:8 (needs the extra cuda); "
+        "may be repeated",
     )
     parser.add_argument(
         "--sequences_per_chip",

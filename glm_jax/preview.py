@@ -3,32 +3,41 @@
 python -m glm_jax.preview --config configs/tiny_cpu.py [--num_examples 3]
 """
 
-import argparse
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from glm_jax import cli, pipeline
-from glm_jax.batch import OBJECTIVES, Batch
-from glm_jax.config import Config
-from glm_jax.data.picture import (
-    draw_mask,
-    objective_of,
-    places_used,
-    row_of,
-    segments,
-    show,
-    spell,
-)
-from glm_jax.data.stream import RowStream
+from glm_jax import cli
 from glm_jax.errors import UserError
-from glm_jax.interop.tokenizers import Tokenizer, load_tokenizer
+
+if TYPE_CHECKING:
+    from glm_jax.batch import Batch
+    from glm_jax.config import Config
+    from glm_jax.data.stream import RowStream
+    from glm_jax.interop.tokenizers import Tokenizer
 
 # A mask of up to this many places is drawn beside the table, a larger one below it, compressed.
 _WIDE = 32
 _ROWS_TRIED = 2000
 
+LEGEND = """\
+How to read a row. Part A is the text with spans cut out and a mask in the place of each. Part B
+holds the spans, each begun by <|startofpiece|>; there the model says what comes next, until
+<|endofpiece|>.
+
+token    what the model reads in a place of the row (2/3: the second byte of three of a character)
+target   what it is to predict there; . is nothing
+pos      its first position: the place in part A; all of a span has that of its mask
+block    its second position: 0 in part A; 1, 2, 3 ... inside a span
+sees     the keys that its query sees: x in the picture, a column a key; a:b means a to b - 1
+\N{OPEN BOX}        a space"""
+
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m glm_jax.preview", description=__doc__)
+    parser = cli.Parser(
+        prog="python -m glm_jax.preview",
+        description="Shows what training rows look like, after a short example: part A, part B, "
+        "both positions, targets and the mask.",
+    )
     cli.add_config_arguments(parser)
     parser.add_argument(
         "--num_examples", type=int, default=1, help="rows of each objective (default 1)"
@@ -41,9 +50,14 @@ def main() -> None:
         if getattr(args, name) < least:
             raise UserError(f"--{name} must be at least {least}; got {getattr(args, name)}")
     config = cli.config_from(args)
+
+    from glm_jax import pipeline
+    from glm_jax.interop.tokenizers import load_tokenizer
+
     tokenizer = load_tokenizer(config.data.tokenizer)
     stream = pipeline.batches(config)
     try:
+        print(introduction(config, tokenizer))
         for objective, row in examples(stream, config, args.num_examples):
             print(describe(objective, row, tokenizer, args.places))
             print()
@@ -52,11 +66,31 @@ def main() -> None:
         stream.close()
 
 
-def examples(stream: RowStream, config: Config, count: int) -> Iterator[tuple[str, Batch]]:
+def introduction(config: "Config", tokenizer: "Tokenizer") -> str:
+    """The legend, and a short English text under the objective of the config that comes first."""
+    from glm_jax.data.example_row import TEXT, example_row
+    from glm_jax.data.picture import objective_of, show, spell
+
+    row = example_row(config, tokenizer)
+    decode = _decoder(tokenizer)
+    parts = [
+        LEGEND,
+        f"An example, {objective_of(row)} of the text {TEXT!r}:",
+        spell(row, decode),
+        show(row, lambda id_: decode([id_]), join=decode),
+        "Rows of your corpus:\n",
+    ]
+    return "\n\n".join(parts)
+
+
+def examples(stream: "RowStream", config: "Config", count: int) -> Iterator[tuple[str, "Batch"]]:
     """`count` rows of each objective that the config asks for, in the order of the stream.
 
     An objective so rare that 2000 rows do not hold as many of it stays short.
     """
+    from glm_jax.batch import OBJECTIVES
+    from glm_jax.data.picture import objective_of, row_of
+
     objective = config.objective
     missing = {name: count for name in OBJECTIVES if getattr(objective, f"{name}_rate") > 0}
     for number, batch in enumerate(stream):
@@ -70,8 +104,10 @@ def examples(stream: RowStream, config: Config, count: int) -> Iterator[tuple[st
             return
 
 
-def describe(objective: str, row: Batch, tokenizer: Tokenizer, places: int) -> str:
+def describe(objective: str, row: "Batch", tokenizer: "Tokenizer", places: int) -> str:
     """A row as text, as a table and as a picture."""
+    from glm_jax.data.picture import draw_mask, places_used, segments, show, spell
+
     used, length = places_used(row), len(row.tokens)
     beside = used <= _WIDE
     decode = _decoder(tokenizer)
@@ -79,7 +115,7 @@ def describe(objective: str, row: Batch, tokenizer: Tokenizer, places: int) -> s
         f"== {objective}: {used} of {length} places used, texts: {len(segments(row))}, "
         f"targets: {int((row.loss_weights > 0).sum())}",
         spell(row, decode),
-        show(row, lambda id_: decode([id_]), mask=beside, places=places),
+        show(row, lambda id_: decode([id_]), mask=beside, places=places, join=decode),
     ]
     if not beside:
         side = -(-used // _WIDE)
@@ -90,8 +126,17 @@ def describe(objective: str, row: Batch, tokenizer: Tokenizer, places: int) -> s
     return "\n\n".join(parts)
 
 
-def _decoder(tokenizer: Tokenizer) -> Callable[[Sequence[int]], str]:
-    """Spells ids; those beyond the vocabulary (`objective.block_mask_id`) as numbers, <8192>."""
+def _decoder(tokenizer: "Tokenizer") -> Callable[[Sequence[int]], str]:
+    """Spells ids, the space in front of a word with it; those beyond the vocabulary
+    (`objective.block_mask_id`) as numbers, <8192>."""
+    special = tokenizer.special
+    mask = tokenizer.decode([special.mask])
+
+    def known(ids: list[int]) -> str:
+        # Behind a special token a tokenizer keeps that space.
+        if tokenizer.carries_spaces and ids and ids[0] != special.cls:
+            return tokenizer.decode([special.mask, *ids]).removeprefix(mask)
+        return tokenizer.decode(ids)
 
     def decode(ids: Sequence[int]) -> str:
         text, run = "", []
@@ -99,8 +144,8 @@ def _decoder(tokenizer: Tokenizer) -> Callable[[Sequence[int]], str]:
             if id_ < tokenizer.vocab_size:
                 run.append(id_)
             else:
-                text, run = f"{text}{tokenizer.decode(run)}<{id_}>", []
-        return text + tokenizer.decode(run)
+                text, run = f"{text}{known(run)}<{id_}>", []
+        return text + known(run)
 
     return decode
 

@@ -2,11 +2,10 @@
 
 import argparse
 import dataclasses
-import os
-from pathlib import Path
 
 from glm_jax import cli
 from glm_jax.errors import UserError
+from glm_jax.paths import cache_directory
 
 _STATUS = """exit status:
   0    done, or there was nothing left to do
@@ -19,7 +18,7 @@ The same command goes on where a stopped or killed run left off, to the same res
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="python -m glm_jax.train",
         description="Trains a model on text, or goes on with the run in a workdir.",
         epilog=_STATUS,
@@ -29,7 +28,7 @@ def main() -> int:
     parser.add_argument(
         "--workdir",
         required=True,
-        type=Path,
+        type=cli.path,
         metavar="DIR",
         help="where checkpoints, metrics.jsonl, loss.png and samples.txt go; made if missing",
     )
@@ -94,8 +93,11 @@ def keep_compilations() -> None:
     import jax
 
     if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
-        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        jax.config.update("jax_compilation_cache_dir", str(Path(cache, "glm_jax", "compiled")))
+        try:
+            compiled = cache_directory() / "compiled"
+        except UserError:
+            return  # No home, as in some containers: it compiles again.
+        jax.config.update("jax_compilation_cache_dir", str(compiled))
 
 
 if __name__ == "__main__":

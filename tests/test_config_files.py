@@ -72,7 +72,10 @@ def test_values_are_read_by_the_type_of_the_field(override, value):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("model.num_layer=4", "unknown config name 'model.num_layer' .did you mean 'num_layers'"),
+        (
+            "model.num_layer=4",
+            "unknown config name 'model.num_layer' .did you mean 'model.num_la",
+        ),
         ("modl.num_layers=4", "unknown config name 'modl.num_layers' .did you mean 'model.num_lay"),
         ("num_layers=4", "unknown config name 'num_layers'"),
         ("model=4", "unknown config name 'model'"),

@@ -16,7 +16,8 @@ FLOORS = {
         ["errors", "files", "special_tokens", "batch", "config", "config_checks", "config_data"], 0
     ),
     **dict.fromkeys(["config_mixture", "config_model", "config_objective"], 0),
-    **dict.fromkeys(["config_training", "config_files"], 0),
+    **dict.fromkeys(["config_training", "config_files", "config_names"], 0),
+    **dict.fromkeys(["ids", "paths", "platforms"], 0),
     **dict.fromkeys(["corruption", "bundled"], 0),
     **dict.fromkeys(["models", "kernels", "sharding"], 1),
     **dict.fromkeys(["data", "training", "inference", "interop", "planning"], 2),

@@ -55,11 +55,27 @@ def test_every_objective_is_shown(run):
     assert "the mask, 2 by 2 places a sign" in out
 
 
+def test_it_begins_with_a_legend_and_a_small_english_row(run):
+    out = run()
+    legend, example = out.partition("Rows of your corpus:")[0].split("An example, ")
+    for word in ("token", "target", "pos", "block", "sees", "Part A", "Part B", "␣"):
+        assert word in legend
+    assert ". is nothing" in legend
+    lines = example.split("\n")
+    assert lines[0].startswith("span of the text 'The light was good")
+    table = example[example.index("token ") :].strip().split("\n")
+    assert table[1].split()[:4] == ["[CLS]", ".", "0", "0"]
+    assert table[3].split()[0] == "␣light"
+    grid = [line[36:].split() for line in table[1:]]
+    assert all(len(line) == len(grid) <= 32 for line in grid)
+
+
 def test_a_short_row_has_its_mask_beside_the_table(run):
     out = run(length=32)
     assert "x x x" in out
     assert "places a sign" not in out
-    table = next(part for part in out.split("\n\n") if part.startswith("token"))
+    rows = out.partition("Rows of your corpus:")[2]
+    table = next(part for part in rows.split("\n\n") if part.startswith("token"))
     grid = [line[36:].split() for line in table.split("\n")[1:]]
     assert all(len(line) == len(grid) <= 32 for line in grid)
     # Every place sees itself or, in part A, all of its part A.

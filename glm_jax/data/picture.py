@@ -21,6 +21,8 @@ import numpy as np
 from glm_jax.batch import OBJECTIVES, Batch
 
 _TOKEN = 10  # columns of a token in the table
+SPACE = "\N{OPEN BOX}"
+_PART = "\N{REPLACEMENT CHARACTER}"  # what a byte is shown as
 _HEAD = 8  # places of part A listed of a row that is too long to list
 
 
@@ -101,14 +103,22 @@ def draw_mask(attend_start: Sequence[int], attend_end: Sequence[int], width: int
     )
 
 
-def show(row: Batch, name: Callable[[int], str], mask: bool = True, places: int = 64) -> str:
+def show(
+    row: Batch,
+    name: Callable[[int], str],
+    mask: bool = True,
+    places: int = 64,
+    join: Callable[[list[int]], str] | None = None,
+) -> str:
     """A table of the places of a row: token, target, both positions, and the keys it sees.
 
     Args:
       row: a Batch of [T] arrays.
       name: spells a token, as `tokenizer.decode([id])` does.
-      mask: draw the mask beside the table; False: the interval in numbers.
+      mask: draw the mask beside the table; False: the interval in numbers, as of a slice
+        in Python: `attend_start:attend_end`.
       places: most places to list, at least 16; of a longer row the beginning and part B's.
+      join: spells several tokens; with it the bytes of one character are shown as that character.
     """
     used = places_used(row)
     listed = list(range(used))
@@ -120,19 +130,67 @@ def show(row: Batch, name: Callable[[int], str], mask: bool = True, places: int 
     lines = [" ".join(heading) + ("" if mask else "   sees")]
     grid = draw_mask(row.attend_start[:used], row.attend_end[:used], used).split("\n")
     before = -1
+    tokens = names(_ids(row.tokens, 0, used), name, join)
+    wanted = [int(row.targets[i]) if row.loss_weights[i] > 0 else None for i in range(used)]
+    targets = names(wanted, name, join)
     for i in listed:
         if i != before + 1:
             lines.append(f"... {i - before - 1} more places")
         before = i
-        target = name(int(row.targets[i])) if row.loss_weights[i] > 0 else "."
-        sees = grid[i] if mask else f"{row.attend_start[i]}..{row.attend_end[i] - 1}"
+        sees = grid[i] if mask else f"{row.attend_start[i]}:{row.attend_end[i]}"
         lines.append(
-            f"{_fit(name(int(row.tokens[i])), _TOKEN)} {_fit(target, _TOKEN)} "
+            f"{_fit(tokens[i], _TOKEN)} {_fit(targets[i], _TOKEN)} "
             f"{row.positions[i]:>5} {row.block_positions[i]:>5}   {sees}"
         )
     if before < used - 1:
         lines.append(f"... {used - 1 - before} more places")
     return "\n".join(lines)
+
+
+def names(
+    ids: Sequence[int | None],
+    name: Callable[[int], str],
+    join: Callable[[list[int]], str] | None = None,
+) -> list[str]:
+    """How each token of a list is shown; None is ".".
+
+        ▁the, ▁, E5, BE, 88, None    ->    "␣the" "␣" "很 1/3" "很 2/3" "很 3/3" "."
+
+    Args:
+      ids: tokens in their order.
+      name, join: see `show`.
+    """
+    shown = ["." if id_ is None else visible(name(id_)) for id_ in ids]
+    start = 0
+    while join is not None and start < len(ids):
+        size = _bytes_of_one(ids[start:], shown[start:], join)
+        if size:
+            letter = join([id_ for id_ in ids[start : start + size] if id_ is not None])
+            shown[start : start + size] = [f"{letter} {i + 1}/{size}" for i in range(size)]
+        start += max(1, size)
+    return shown
+
+
+def _bytes_of_one(
+    ids: Sequence[int | None], shown: Sequence[str], join: Callable[[list[int]], str]
+) -> int:
+    """How many tokens from the first on are the bytes of one character; 0: it is none of such."""
+    for size in range(1, min(4, len(ids)) + 1):
+        if shown[size - 1] != _PART:
+            return 0
+        text = join([id_ for id_ in ids[:size] if id_ is not None])
+        if len(text) == 1 and text != _PART:
+            return size
+    return 0
+
+
+def visible(text: str) -> str:
+    """Spaces at either end as ␣: " the" -> "␣the"."""
+    inner = text.strip(" ")
+    if not inner:
+        return SPACE * len(text)
+    left = len(text) - len(text.lstrip(" "))
+    return SPACE * left + inner + SPACE * (len(text) - left - len(inner))
 
 
 def spell(row: Batch, decode: Callable[[list[int]], str]) -> str:
@@ -159,7 +217,8 @@ def spell(row: Batch, decode: Callable[[list[int]], str]) -> str:
             # Without the start token in front; what is predicted last is a target only.
             span = _ids(row.targets, start, end)
             label = "part B" if i == 0 else "      "
-            lines.append(f"  {label}  place {row.positions[start]}: {_one_line(decode(span))}")
+            shown = visible(_one_line(decode(span)))
+            lines.append(f"  {label}  place {row.positions[start]}: {shown}")
     return "\n".join(lines)
 
 

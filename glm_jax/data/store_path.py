@@ -13,6 +13,7 @@ from glm_jax.data.file_hashes import file_hashes
 from glm_jax.data.store import FORMAT
 from glm_jax.errors import UserError
 from glm_jax.interop.tokenizers import load_tokenizer
+from glm_jax.paths import cache_directory, expanded
 
 # Beginnings of sources that are no files, and that only `glm_jax.tasks` can read.
 SCHEMES = ("tfds:", "task:")
@@ -62,15 +63,6 @@ def source_files(data: DataConfig) -> list[Path]:
     return files
 
 
-def cache_directory() -> Path:
-    """`$GLM_JAX_CACHE`, else `$XDG_CACHE_HOME/glm_jax`, else `~/.cache/glm_jax`."""
-    own = os.environ.get("GLM_JAX_CACHE")
-    if own:
-        return Path(own).expanduser()
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path.home() / ".cache") / "glm_jax"
-
-
 def store_name(data: DataConfig) -> Path:
     """The directory of the token store of this corpus, tokenizer and split.
 
@@ -86,7 +78,7 @@ def store_name(data: DataConfig) -> Path:
       ValueError: `data.source` matches nothing, or `data.tokenizer` cannot be read.
     """
     if data.store is not None:
-        return Path(data.store).expanduser()
+        return expanded(data.store)
     readable = re.sub(r"[^A-Za-z0-9]+", "-", data.source).strip("-")[-40:].strip("-") or "text"
     return cache_directory() / "stores" / f"{readable}-{store_key(data)}"
 

@@ -6,10 +6,12 @@ import numpy as np
 
 from glm_jax.config import ModelConfig
 from glm_jax.errors import UserError
+from glm_jax.ids import id_row, id_rows
 from glm_jax.inference.generation import continues_texts
-from glm_jax.inference.given import given
+from glm_jax.inference.given import ENCODE, check_read, given
 from glm_jax.inference.scoring import JudgedRow, blank_row, causal_row, judge
 from glm_jax.inference.windows import blank_window, causal_window, windows
+from glm_jax.interop.tokenizers import Tokenizer
 from glm_jax.models.params import Params
 from glm_jax.special_tokens import SpecialTokens
 
@@ -24,6 +26,7 @@ class Judging:
     config: ModelConfig
     params: Params
     special: SpecialTokens | None
+    tokenizer: Tokenizer | None
 
     def score(
         self,
@@ -55,7 +58,8 @@ class Judging:
         Raises:
           UserError: no mask, no answer or an empty one, what does not fit the model.
         """
-        if not len(answers):
+        answers = id_rows("score's answers", answers, "lm.tokenizer.encode(' word') for each")
+        if not answers:
             raise UserError("no answers to score; give one at least")
         rows = [self._row(ids, answer, mask_ids, start_id, unidirectional) for answer in answers]
         found = judge(self.config, self.params, rows)
@@ -121,7 +125,7 @@ class Judging:
           UserError: fewer than 2 ids, a window that does not fit, a causal model asked to look
             both ways.
         """
-        ids = [int(id_) for id_ in ids]
+        ids = id_row("perplexity", ids, "lm.tokenizer.encode(text), which gives ids")
         window = min(self.config.max_positions, _LONGEST_ROW) - 1 if window is None else window
         stride = max(1, window // 2) if stride is None else stride
         special = self.special
@@ -156,7 +160,7 @@ class Judging:
         start_id: int | None,
         unidirectional: bool,
     ) -> JudgedRow:
-        ids, answer = [int(id_) for id_ in ids], [int(id_) for id_ in answer]
+        ids, answer = id_row("score", ids, ENCODE), id_row("score", answer, ENCODE)
         if continues_texts(self.config):
             if not ids:
                 raise UserError("the prompt is empty; it must hold one id at least")
@@ -164,6 +168,7 @@ class Judging:
         special = self.special
         masks = given("mask_ids", mask_ids, special and special.masks)
         start = given("start_id", start_id, special and special.start)
+        check_read(ids, masks, self.tokenizer)
         blanks = [i for i, id_ in enumerate(ids) if id_ in set(masks)]
         if not blanks:
             raise UserError(f"no blank to score: none of the mask ids {list(masks)} is in the text")

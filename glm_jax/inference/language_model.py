@@ -20,13 +20,15 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from glm_jax.batch import Batch
 from glm_jax.config import MeshConfig, ModelConfig
 from glm_jax.errors import UserError
+from glm_jax.ids import id_rows, one_or_more
 from glm_jax.inference.beam_rows import BeamSearch, search_blanks, search_texts
 from glm_jax.inference.blank_filling import fill_rows
 from glm_jax.inference.generation import OnToken, generate_rows
-from glm_jax.inference.given import given
+from glm_jax.inference.given import ENCODE, check_read, given
 from glm_jax.inference.judging import Judging
 from glm_jax.inference.sampling import Sampling
 from glm_jax.inference.tiles import Tiles, make_tiles
+from glm_jax.inference.writing import Writing
 from glm_jax.interop.checkpoint import CONFIG, Origin
 from glm_jax.interop.huggingface import Progress, load_directory, save_directory, silent
 from glm_jax.interop.published_tokenizers import has_published
@@ -34,6 +36,7 @@ from glm_jax.interop.tokenizers import FILE_NAME as TOKENIZER
 from glm_jax.interop.tokenizers import Tokenizer, load_tokenizer
 from glm_jax.models.params import Params, bind, unstack_layers
 from glm_jax.models.positions import check_positions
+from glm_jax.paths import expanded
 from glm_jax.sharding import batch_sharding, make_mesh, place_groups, row_groups
 from glm_jax.special_tokens import SpecialTokens
 from glm_jax.training.objective import objective_sums, summarize, token_losses
@@ -43,8 +46,8 @@ RUN = "run.json"
 DTYPES = ("float32", "bfloat16", "float16")
 
 
-class LanguageModel(Judging):
-    """A model and its parameters; `Judging` scores texts with it.
+class LanguageModel(Judging, Writing):
+    """A model and its parameters; `Judging` scores texts with it, `Writing` takes and gives text.
 
     Attributes:
       config: its shape and numerics.
@@ -131,8 +134,7 @@ class LanguageModel(Judging):
           UserError: no mask in `ids`, an id that is neither given nor known, positions outside the
             tables, options that exclude each other.
         """
-        several = len(ids) > 0 and np.ndim(ids[0]) > 0
-        rows = [[int(id_) for id_ in row] for row in (ids if several else [ids])]  # type: ignore
+        rows, several = one_or_more("fill_blanks", ids, f"lm.fill(text), or {ENCODE}")
         special = self.special
         known: dict[str, Any] = {
             "mask_ids": given("mask_ids", mask_ids, special and special.masks),
@@ -149,6 +151,8 @@ class LanguageModel(Judging):
             min_new_tokens=min_new_tokens,
             no_repeat_ngram=no_repeat_ngram,
         )
+        for row in rows:
+            check_read(row, known["mask_ids"], self.tokenizer)
         search = BeamSearch.create(num_beams, length_penalty, sampling)
         if search is None:
             answers = fill_rows(
@@ -208,7 +212,7 @@ class LanguageModel(Judging):
             "max_new_tokens": max_new_tokens,
             "tiles": self._tiles,
         }
-        rows = [[int(id_) for id_ in prompt] for prompt in prompts]
+        rows = id_rows("generate", prompts, f"lm.complete(text), or {ENCODE}")
         sampling = Sampling(
             temperature, top_k, top_p, seed, repetition_penalty, min_new_tokens, no_repeat_ngram
         )
@@ -244,7 +248,7 @@ class LanguageModel(Judging):
         """
         if format == "huggingface":
             save_directory(
-                Path(path),
+                expanded(path),
                 self.config,
                 self.params,
                 self._origin,
@@ -255,7 +259,7 @@ class LanguageModel(Judging):
         elif format == "orbax":
             from glm_jax.training.checkpoints import save_params
 
-            save_params(path, self.config, self.params, self.tokenizer)
+            save_params(expanded(path), self.config, self.params, self.tokenizer)
         else:
             raise UserError(f"format must be 'huggingface' or 'orbax'; got {format!r}")
 
@@ -278,6 +282,11 @@ class LanguageModel(Judging):
     def _placed(self, batch: Batch | Mapping[str, Any]) -> tuple[Batch, AbstractMesh | None]:
         """The batch, checked, its rows spread over the mesh where they can be, and that mesh."""
         if not isinstance(batch, Batch):
+            if not isinstance(batch, Mapping):
+                raise UserError(
+                    f"a Batch is wanted, or a dict with its field names; got {type(batch).__name__}"
+                    " (glm_jax.batches makes them from text; lm.score and lm.perplexity take ids)"
+                )
             batch = Batch.from_dict(batch)
         check_positions(batch, self.config)
         for name in ("tokens", "targets"):
@@ -348,7 +357,7 @@ def load(
     Raises:
       UserError: nothing there, or what is there cannot be used; names it.
     """
-    path = Path(path)
+    path = expanded(path)
     if dtype is not None and dtype not in DTYPES:
         raise UserError(f"dtype must be one of {DTYPES}; got {dtype!r}")
     workdir = find_workdir(path)

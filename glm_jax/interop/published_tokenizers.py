@@ -24,6 +24,7 @@ import numpy as np
 import sentencepiece
 
 from glm_jax.errors import UserError
+from glm_jax.ids import check_text, id_row
 from glm_jax.interop.byte_pairs import BytePairs
 from glm_jax.interop.wordpiece import WordPieces
 from glm_jax.special_tokens import SpecialTokens
@@ -74,6 +75,7 @@ class PublishedTokenizer:
       vocab_size: V, command tokens included; published models pad it to a multiple of 128.
       special: the ids of the special tokens; eos and pad are one.
       fingerprint: sha256 of the files and of the numbering, in hexadecimal.
+      carries_spaces: whether the space in front of a word is part of its token.
     """
 
     def __init__(self, files: Mapping[str, bytes], name: str, colliding: bool = False):
@@ -95,6 +97,7 @@ class PublishedTokenizer:
                 raise
             raise UserError(f"{name} is not a vocabulary of GLM 2021: {error!r}") from error
         self.special = self._vocabulary.special
+        self.carries_spaces = "vocab.json" in files
         ids = {role: id_ for role in _SPELLINGS if (id_ := getattr(self.special, role)) is not None}
         self.vocab_size = max(self._vocabulary.size, *(id_ + 1 for id_ in ids.values()))
         spellings = self._vocabulary.spellings
@@ -118,6 +121,7 @@ class PublishedTokenizer:
           text: any text.
           allow_special: read the spellings of command tokens as their ids.
         """
+        check_text("encode", text, "decode(ids) gives text")
         if not allow_special:
             return self._vocabulary.encode(text)
         ids: list[int] = []
@@ -148,7 +152,7 @@ class PublishedTokenizer:
         """
         parts: list[str] = []
         run: list[int] = []
-        for value in [*map(int, ids), None]:
+        for value in [*id_row("decode", ids, "encode(text), which gives ids"), None]:
             if value is not None and not 0 <= value < self.vocab_size:
                 raise ValueError(f"ids must lie in 0..{self.vocab_size - 1}; got {value}")
             if value is not None and value not in self._spelling_of:

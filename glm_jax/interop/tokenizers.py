@@ -19,7 +19,9 @@ import sentencepiece
 
 from glm_jax.errors import UserError
 from glm_jax.files import write_whole
+from glm_jax.ids import check_text, id_row
 from glm_jax.interop.published_tokenizers import PublishedTokenizer, collides, published_files
+from glm_jax.paths import expanded
 from glm_jax.special_tokens import OPTIONAL, SPELLINGS, SpecialTokens
 
 # A token that contains one of these ends a sentence (the reference's rule, with its Chinese marks).
@@ -39,7 +41,10 @@ class Tokenizer:
       vocab_size: V, number of ids.
       special: the ids of the special tokens.
       fingerprint: sha256 of the model file, in hexadecimal.
+      carries_spaces: whether the space in front of a word is part of its token.
     """
+
+    carries_spaces = True
 
     def __init__(self, model: bytes, name: str = "the sentencepiece model"):
         """Reads a serialised sentencepiece model.
@@ -84,6 +89,7 @@ class Tokenizer:
           allow_special: read the spellings of special tokens (`SPELLINGS`) as their ids. Without
             it they are letters like all others.
         """
+        check_text("encode", text, "decode(ids) gives text")
         if not allow_special:
             return self._whole.encode(text)
         ids: list[int] = []
@@ -104,6 +110,8 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of many texts, without special tokens; several times faster than one by one."""
+        if isinstance(texts, str):
+            raise UserError("encode_batch takes a list of texts and got one text; use encode")
         return self._whole.encode(list(texts))
 
     def decode(self, ids: Sequence[int], skip_special: bool = False) -> str:
@@ -123,8 +131,7 @@ class Tokenizer:
         text = ""
         run: list[int] = []  # ordinary ids since the last special one
         begins = True
-        for value in ids:
-            id_ = int(value)
+        for id_ in id_row("decode", ids, "encode(text), which gives ids"):
             if not 0 <= id_ < self.vocab_size:
                 raise ValueError(f"ids must lie in 0..{self.vocab_size - 1}; got {id_}")
             if id_ not in self._spelling_of_id:
@@ -171,8 +178,9 @@ def load_tokenizer(path: str | Path = "bundled", colliding_ids: bool = False) ->
     """
     if str(path) == "bundled":
         return _bundled()
-    if not (Path(path) / FILE_NAME).is_file() and (files := published_files(Path(path))):
-        colliding = colliding_ids or collides(Path(path))
+    path = expanded(path)
+    if not (path / FILE_NAME).is_file() and (files := published_files(path)):
+        colliding = colliding_ids or collides(path)
         # Another class, with the same surface.
         return cast(Tokenizer, PublishedTokenizer(files, str(path), colliding))
     file = tokenizer_file(path)
@@ -187,7 +195,7 @@ def tokenizer_file(path: str | Path = "bundled") -> Path:
     """
     if str(path) == "bundled":
         return Path(str(importlib.resources.files("glm_jax.bundled"))) / "vocabulary.model"
-    file = Path(path)
+    file = expanded(path)
     if file.is_dir():
         file = file / FILE_NAME
         if not file.is_file():

@@ -22,7 +22,7 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from glm_jax.errors import UserError
+from glm_jax.errors import UserError, how_to_install
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 TORCH_WEIGHTS, TORCH_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
@@ -210,7 +210,8 @@ def _torch(path: Path) -> ModuleType:
         return importlib.import_module("torch")
     except ImportError as error:
         raise UserError(
-            f"{path} needs torch to be read: pip install 'glm_jax[interop]', or give safetensors"
+            f"{path} needs torch to be read: give safetensors, or install it with: "
+            f"{how_to_install('interop')}"
         ) from error
 
 

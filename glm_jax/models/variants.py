@@ -83,6 +83,18 @@ GLM4_32B_0414 = dataclasses.replace(
     GLM4_9B_0414, num_layers=61, embed_dim=6144, num_heads=48, mlp_dim=23040, biases="none"
 )
 
+# How a model is computed and regularised, not what it is.
+_NOT_SHAPE = {
+    "initializer_range": 0.0,
+    "dropout_rate": 0.0,
+    "attention_dropout_rate": 0.0,
+    "compute_dtype": "float32",
+    "param_dtype": "float32",
+    "scan_layers": None,
+    "remat": "none",
+    "attention_backend": "auto",
+}
+
 VARIANTS: dict[str, ModelConfig] = {
     "glm-base": GLM_BASE,
     "glm-large": GLM_LARGE,
@@ -105,3 +117,13 @@ VARIANTS: dict[str, ModelConfig] = {
     "glm4-9b-0414": GLM4_9B_0414,
     "glm4-32b-0414": GLM4_32B_0414,
 }
+
+
+def variant_name(config: ModelConfig) -> str | None:
+    """The first published model of this shape, a key of `VARIANTS`; None: there is none."""
+    shape = _shape(config)
+    return next((name for name, known in VARIANTS.items() if _shape(known) == shape), None)
+
+
+def _shape(config: ModelConfig) -> ModelConfig:
+    return dataclasses.replace(config.resolved(), **_NOT_SHAPE)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ import os
 
 import jax
 
-from glm_jax.errors import UserError
+from glm_jax.errors import UserError, how_to_install
 from glm_jax.planning.chips import Gpu
 
 _PLUGINS = ("jax_plugins.xla_cuda13", "jax_plugins.xla_cuda12")
@@ -34,7 +34,7 @@ def gpu_devices(chip: Gpu, count: int) -> list[jax.Device]:
     if not any(map(_is_installed, _PLUGINS)):
         raise UserError(
             f"planning for {chip.name} needs XLA's compiler for CUDA, which runs without a GPU; "
-            "install it with: pip install 'glm_jax[cuda]'"
+            f"install it with: {how_to_install('cuda')}"
         )
     # Else it warns of each program that is too large, which is a result here.
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"

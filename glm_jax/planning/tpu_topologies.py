@@ -14,7 +14,7 @@ import os
 
 import jax
 
-from glm_jax.errors import UserError
+from glm_jax.errors import UserError, how_to_install
 from glm_jax.planning.chips import Tpu
 
 # Both are single torus pods of 16 x 16; only a side that spans one closes on itself.
@@ -68,7 +68,7 @@ def _prepare_libtpu() -> None:
     if importlib.util.find_spec("libtpu") is None and "TPU_LIBRARY_PATH" not in os.environ:
         raise UserError(
             "planning for a TPU needs its compiler, libtpu, which runs without a TPU; "
-            "install it with: pip install 'glm_jax[tpu]'"
+            f"install it with: {how_to_install('tpu')}"
         )
     for variable, value in {
         "TPU_SKIP_MDS_QUERY": "1",

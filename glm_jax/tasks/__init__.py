@@ -7,7 +7,7 @@
 The only floor that imports TensorFlow.
 """
 
-from glm_jax.errors import UserError
+from glm_jax.errors import UserError, how_to_install
 from glm_jax.tasks.quiet import without_chatter
 
 try:
@@ -17,9 +17,9 @@ try:
         import tensorflow_text  # noqa: F401
 except ModuleNotFoundError as error:
     raise UserError(
-        f"glm_jax.tasks needs seqio and TensorFlow ({error}): install glm_jax[tasks], or build the "
-        "token store on another machine with `python -m glm_jax.cache --config FILE` and give its "
-        "directory as data.store"
+        f"glm_jax.tasks needs seqio and TensorFlow ({error}): install them with "
+        f"{how_to_install('tasks')}, or build the token store on another machine with "
+        "`python -m glm_jax.cache --config FILE` and give its directory as data.store"
     ) from error
 
 from glm_jax.tasks.pretrain import pretrain_task as pretrain_task

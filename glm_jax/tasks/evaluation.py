@@ -86,13 +86,20 @@ def evaluate_task(
     return found
 
 
+def registered_names() -> list[str]:
+    """The names of all tasks and mixtures that SeqIO knows by now."""
+    return sorted(seqio.TaskRegistry.names() | seqio.MixtureRegistry.names())
+
+
 def _tasks(name: str, module: str | None) -> list[seqio.Task]:
     if module is not None:
         try:
             importlib.import_module(module)
         except ImportError as error:
             raise UserError(f"cannot import {module!r}: {error}") from error
-    names = seqio.TaskRegistry.names() | seqio.MixtureRegistry.names()
+    names = registered_names()
     if name not in names:
-        raise UserError(f"no SeqIO task {name!r} is registered{did_you_mean(name, names)}")
+        raise UserError(
+            f"no SeqIO task {name!r} is registered{did_you_mean(name, names)}; registered: {names}"
+        )
     return seqio.get_subtasks(seqio.get_mixture_or_task(name))

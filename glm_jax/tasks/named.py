@@ -11,6 +11,7 @@ import functools
 import hashlib
 import importlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -44,7 +45,7 @@ def registered(data: DataConfig) -> seqio.Task | seqio.Mixture:
                 f"cannot import data.task_module={data.task_module!r}: {error}"
             ) from None
     if data.seqio_cache_dir is not None:
-        seqio.add_global_cache_dirs([data.seqio_cache_dir])
+        seqio.add_global_cache_dirs([os.path.expanduser(data.seqio_cache_dir)])
     name = data.source.removeprefix("task:")
     names = seqio.TaskRegistry.names() | seqio.MixtureRegistry.names()
     if name not in names:
@@ -187,7 +188,9 @@ class _Dataset:
     def __init__(self, data: DataConfig):
         name = data.source.removeprefix("tfds:")
         try:
-            self.source = seqio.TfdsDataSource(tfds_name=name, tfds_data_dir=data.tfds_data_dir)
+            # A text, not a Path: it may be a bucket.
+            folder = data.tfds_data_dir and os.path.expanduser(data.tfds_data_dir)
+            self.source = seqio.TfdsDataSource(tfds_name=name, tfds_data_dir=folder)
             self.splits = sorted(self.source.splits)
         except Exception as error:  # TFDS raises many kinds, some of them private
             reason = str(error).strip().partition("\n")[0]

@@ -10,6 +10,7 @@ import numpy as np
 
 from glm_jax.batch import Batch
 from glm_jax.config import Config
+from glm_jax.data.picture import SPACE, visible
 from glm_jax.files import write_whole
 from glm_jax.inference.blank_filling import fill_rows
 from glm_jax.inference.generation import generate_rows
@@ -211,7 +212,10 @@ def _around(tokens: list[int], blank: int, tokenizer: Any) -> str:
 
 def _answer(ids: list[int], tokenizer: Any) -> str:
     more = " …" if len(ids) > _LONGEST_ANSWER else ""
-    return _one_line(tokenizer.decode(ids[:_LONGEST_ANSWER], skip_special=True)) + more
+    text = tokenizer.decode(ids[:_LONGEST_ANSWER], skip_special=True)
+    # White space alone would look like no answer.
+    alone = visible(text.replace("\n", "\\n")) or SPACE if ids else ""
+    return (_one_line(text) or alone) + more
 
 
 def _one_line(text: str) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from glm_jax.config import Config, to_dict
-from glm_jax.errors import UserError
+from glm_jax.errors import UserError, how_to_install
 from glm_jax.files import write_whole
 
 
@@ -45,7 +45,7 @@ def check_trackers(config: Config) -> None:
         except ImportError as error:
             raise UserError(
                 f"train.{name}={getattr(config.train, name)!r} needs the package {package}, which "
-                "is not installed: pip install 'glm_jax[tracking]'"
+                f"is not installed; install it with: {how_to_install('tracking')}"
             ) from error
 
 

@@ -112,8 +112,8 @@ def test_table_with_the_interval_in_numbers_and_wide_letters():
     table = show(row, WORDS.__getitem__, mask=False).split("\n")
     assert table[0] == "token      target       pos block   sees"
     # Chinese letters take two columns each: four of them and two dots are ten.
-    assert table[2] == "光線很好.. .              1     0   0..5"
-    assert table[8] == "good       </s>           4     2   0..7"
+    assert table[2] == "光線很好.. .              1     0   0:6"
+    assert table[8] == "good       </s>           4     2   0:8"
 
 
 def test_a_long_row_lists_its_beginning_and_part_b():
@@ -121,8 +121,8 @@ def test_a_long_row_lists_its_beginning_and_part_b():
     table = show(padded(fields, 64), WORDS.__getitem__, mask=False, places=16).split("\n")
     assert len(table) == 1 + 8 + 1 + 8 + 1
     assert table[9] == "... 23 more places"
-    assert table[10].split() == ["[MASK]", ".", "31", "0", "0..31"]
-    assert table[11].split() == ["<s>", "the", "31", "1", "0..32"]
+    assert table[10].split() == ["[MASK]", ".", "31", "0", "0:32"]
+    assert table[11].split() == ["<s>", "the", "31", "1", "0:33"]
     assert table[-1] == "... 3 more places"
 
 

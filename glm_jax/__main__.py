@@ -1,0 +1,35 @@
+"""`python -m glm_jax`: what there is to run."""
+
+import sys
+
+from glm_jax import cli
+from glm_jax.errors import UserError, did_you_mean
+
+# Every command, in the order in which one meets them.
+COMMANDS = {
+    "generate": "fills the blanks of a text, or continues it with a causal model",
+    "train": "trains a model on text, or goes on with the run in a workdir",
+    "preview": "shows training rows as the model gets them",
+    "evaluate": "measures a checkpoint: losses, clozes, perplexity, SeqIO tasks",
+    "convert": "writes a model under other names, in another dtype or format",
+    "cache": "tokenises a corpus into a token store, ahead of training",
+    "plan": "says what a training step takes on devices that need not be there",
+}
+
+
+def main() -> int:
+    arguments = sys.argv[1:]
+    if arguments and arguments[0] not in ("-h", "--help"):
+        name = arguments[0]
+        if name in COMMANDS:
+            raise UserError(f"a command is a module: python -m glm_jax.{name}")
+        raise UserError(f"no command {name!r}{did_you_mean(name, COMMANDS)}; {[*COMMANDS]}")
+    width = max(map(len, COMMANDS))
+    print("GLM in JAX. Commands, each with --help:\n")
+    for name, does in COMMANDS.items():
+        print(f"  python -m glm_jax.{name:<{width}}  {does}")
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,39 @@
+from pathlib import Path
+
+import pytest
+
+from glm_jax import paths
+from glm_jax.errors import UserError
+
+
+def test_home(monkeypatch):
+    monkeypatch.setenv("HOME", "/somewhere")
+    assert paths.expanded("~/x") == Path("/somewhere/x")
+    assert paths.expanded("x/~") == Path("x/~")
+
+
+def test_the_cache_is_found_in_this_order(monkeypatch):
+    for name, value, expected in (
+        ("HOME", "/home/me", "/home/me/.cache/glm_jax"),
+        ("XDG_CACHE_HOME", "/shared", "/shared/glm_jax"),
+        ("GLM_JAX_CACHE", "~/own", "/home/me/own"),
+    ):
+        if name == "HOME":
+            monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+            monkeypatch.delenv("GLM_JAX_CACHE", raising=False)
+        monkeypatch.setenv(name, value)
+        assert paths.cache_directory() == Path(expected)
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch):
+    """As in a container under a number that the system has no name for."""
+    for name in ("HOME", "XDG_CACHE_HOME", "GLM_JAX_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+
+    def nobody(uid):
+        raise KeyError(uid)
+
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    assert paths.expanded("~/x") == Path("~/x")
+    with pytest.raises(UserError, match=r"no home directory is known.*GLM_JAX_CACHE"):
+        paths.cache_directory()
