@@ -1,8 +1,10 @@
 import io
+import json
 import subprocess
 import sys
 
 import jax
+import numpy as np
 import pytest
 
 import glm_jax
@@ -10,6 +12,7 @@ from glm_jax.config import MeshConfig, ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.generate import main
 from glm_jax.inference import language_model
+from glm_jax.inference.candidates import Filling
 from glm_jax.inference.language_model import LanguageModel
 from glm_jax.inference.texts import blanked_ids
 from glm_jax.models.params import create_params
@@ -61,6 +64,57 @@ def test_the_command_passes_its_options_on(loaded, capsys):
         "min_new_tokens": 2,
         "no_repeat_ngram": 3,
     }
+
+
+def test_one_json_object_a_prompt(loaded, capsys, monkeypatch):
+    assert main(["--checkpoint", "x", "the [MASK] is [MASK].", "--json"]) == 0
+    shown = capsys.readouterr().out
+    assert json.loads(shown) == {
+        "prompt": "the [MASK] is [MASK].",
+        "text": "the light is very good.",
+        "answers": ["light", "very good"],
+    }
+    monkeypatch.setattr(sys, "stdin", io.StringIO("a [MASK] [MASK]\nb [MASK] [MASK]\n"))
+    main(["--checkpoint", "x", "--interactive", "--json"])
+    prompts = [json.loads(line)["prompt"] for line in capsys.readouterr().out.splitlines()]
+    assert prompts == ["a [MASK] [MASK]", "b [MASK] [MASK]"]
+
+
+class Searcher(Filler):
+    """Finds two ways, the second as good as three times as unlikely."""
+
+    def search_fillings(self, ids, num_beams, **options):
+        self.asked = ids, num_beams, options
+        return [
+            Filling([TOKENIZER.encode(word)], np.log(p))
+            for word, p in (("light", 0.6), ("day", 0.2))
+        ]
+
+
+def test_candidates(capsys, monkeypatch):
+    model = Searcher()
+    monkeypatch.setattr(language_model, "load", lambda path: model)
+    arguments = ["--checkpoint", "x", "the [MASK] is", "--candidates", "3"]
+    main([*arguments, "--max_new_tokens", "5"])
+    assert capsys.readouterr().out == "0.6      the light is\n0.2      the day is\n"
+    ids, beams, options = model.asked
+    assert (ids, beams) == (blanked_ids(TOKENIZER, "the [MASK] is"), 6)
+    assert options == {"max_new_tokens": 5, "min_new_tokens": 0, "no_repeat_ngram": 0}
+    main([*arguments, "--json"])
+    record = json.loads(capsys.readouterr().out)
+    assert [one["text"] for one in record["candidates"]] == ["the light is", "the day is"]
+    assert record["candidates"][1] == {
+        "text": "the day is",
+        "answers": ["day"],
+        "probability": pytest.approx(0.2),
+    }
+    assert (record["text"], record["answers"]) == ("the light is", ["light"])
+    with pytest.raises(UserError, match="length_penalty is not for them"):
+        main([*arguments, "--length_penalty", "1"])
+    with pytest.raises(UserError, match="seed must be 0; got 3"):
+        main([*arguments, "--seed", "3"])
+    with pytest.raises(UserError, match="--candidates must be at least 1; got 0"):
+        main(["--checkpoint", "x", "the [MASK]", "--candidates", "0"])
 
 
 def test_a_prompt_on_standard_input(loaded, capsys, monkeypatch):

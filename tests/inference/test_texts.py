@@ -3,7 +3,14 @@ import pytest
 import glm_jax
 from glm_jax.config import ModelConfig
 from glm_jax.errors import UserError
-from glm_jax.inference.texts import blanked_ids, complete_text, continue_text, fill_text
+from glm_jax.inference.texts import (
+    answer_record,
+    blanked_ids,
+    complete_text,
+    continue_text,
+    fill_text,
+    with_answers,
+)
 
 TOKENIZER = glm_jax.load_tokenizer("bundled")
 SPECIAL = TOKENIZER.special
@@ -58,6 +65,51 @@ def test_blanks_are_filled_in_order_and_marked():
     assert fill_text(model, "the [MASK] is [sMASK].\n") == "the [light] is [very good]."
     bold = fill_text(model, "the [MASK] is [sMASK].", bold=True)
     assert bold == "the \033[1mlight\033[0m is \033[1mvery good\033[0m."
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words", "filled"),
+    [
+        ("The [MASK] dog.", ["▁quick"], "The quick dog."),
+        ("The[MASK] dog.", ["▁quick"], "The quick dog."),
+        ("It was good [MASK] ran.", [",▁and▁he"], "It was good, and he ran."),
+        ("[MASK] dog", ["▁the"], "the dog"),
+        ("a\n[MASK] dog", ["▁the"], "a\nthe dog"),
+        ("宇宙[MASK]。", ["前"], "宇宙前。"),
+        ("The [MASK] dog.", [""], "The  dog."),
+        ("a [MASK] c [sMASK] e", ["▁the", "▁light"], "a the c light e"),
+        ("the [MASK] [MASK]", ["▁light", "▁was"], "the light was"),
+    ],
+)
+def test_an_answer_brings_the_space_in_front_of_it(prompt, words, filled):
+    # Behind a special token ▁ stands where text has a space.
+    answers = [TOKENIZER._behind.encode(word.replace("▁", " ")) for word in words]
+    assert with_answers(TOKENIZER, prompt, answers) == filled
+
+
+def test_word_pieces_have_no_spaces_so_the_prompt_decides():
+    class Pieces:
+        special, carries_spaces = SPECIAL, False
+
+        def decode(self, ids, skip_special):
+            return " ".join(str(id_) for id_ in ids if id_ != SPECIAL.mask)
+
+    assert with_answers(Pieces(), "the [MASK] was[MASK].", [[1], [2, 3]]) == "the 1 was2 3."
+
+
+def test_records():
+    model = Filler("light", "very good")
+    assert answer_record(model, "the [MASK] is [sMASK].\n") == {
+        "prompt": "the [MASK] is [sMASK].\n",
+        "text": "the light is very good.",
+        "answers": ["light", "very good"],
+    }
+    whole, start = TOKENIZER.encode("the light was good"), TOKENIZER.encode("the light")
+    assert answer_record(Continuer(whole[len(start) :]), "the light\n") == {
+        "prompt": "the light\n",
+        "text": "the light was good",
+        "continuation": " was good",
+    }
 
 
 def test_a_text_is_continued_as_its_tokens_come():
