@@ -5,13 +5,14 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 
 from glm_jax import cli
 from glm_jax.config import Config, from_dict
 from glm_jax.config_files import apply_overrides, load_config
 from glm_jax.errors import UserError
-from glm_jax.evaluations import Request, find_task
+from glm_jax.evaluations import Request, about, find_task
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -38,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         find_workdir(args.checkpoint) if own else None,
     )
     metrics = task(lm, request)
+    if line := about(args.task, request):
+        print(f"{args.task}: {line}", file=sys.stderr)
     for key, value in metrics.items():
         print(f"{key:<24} {value:.6g}")
     if args.output is not None:

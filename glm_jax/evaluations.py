@@ -84,6 +84,26 @@ def pretrain(lm: "LanguageModel", request: Request) -> dict[str, float]:
 TASKS: dict[str, Task] = {"glm_pretrain": pretrain}
 
 
+# What the numbers of a task are of, and their units.
+_ABOUT = {
+    "glm_pretrain": "each row of the split {split!r} of {corpus}; losses in nats per target, "
+    "perplexity is exp(loss), accuracy the share of targets ranked first",
+    "cloze": "which of four words fills a blank in held-out bundled text; accuracy is a share",
+    "last_word": "the last word of passages of held-out bundled text; accuracy is a share",
+    "perplexity": "held-out bundled documents from left to right; loss in nats per token",
+    "perplexity_bidirectional": "held-out bundled documents, windows seen both ways; loss in nats "
+    "per token",
+}
+
+
+def about(name: str, request: Request) -> str:
+    """A line that says what the numbers of a task are of; empty for a task of others."""
+    data, some = request.config.data, request.num_batches
+    corpus = data.store or (f"the mixture {data.mixture!r}" if data.mixture else data.source)
+    line = _ABOUT.get(name, "").format(split=request.split or "eval", corpus=corpus)
+    return line.replace("each row", f"{some} batches of rows") if some else line
+
+
 def find_task(name: str, module: str | None = None) -> Task:
     """The task of a name: of `TASKS`, of `glm_jax.inference.evaluation_tasks`, or of SeqIO.
 

@@ -25,7 +25,7 @@ holds the spans, each begun by <|startofpiece|>; there the model says what comes
 <|endofpiece|>.
 
 token    what the model reads in a place of the row (2/3: the second byte of three of a character)
-target   what it is to predict there; . is nothing
+target   what it is to predict there; \N{MIDDLE DOT} is nothing
 pos      its first position: the place in part A; all of a span has that of its mask
 block    its second position: 0 in part A; 1, 2, 3 ... inside a span
 sees     the keys that its query sees: x in the picture, a column a key; a:b means a to b - 1

@@ -1,6 +1,12 @@
 """Tests of glm_jax.errors."""
 
-from glm_jax.errors import UserError, did_you_mean
+import sys
+from pathlib import Path
+
+import pytest
+
+from glm_jax import errors
+from glm_jax.errors import UserError, did_you_mean, how_to_install
 
 
 def test_nearest_name_is_offered():
@@ -13,3 +19,39 @@ def test_nothing_is_offered_when_nothing_is_near():
 
 def test_user_errors_are_value_errors():
     assert issubclass(UserError, ValueError)
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A checkout with its environment, which runs."""
+    (tmp_path / "glm_jax").mkdir()
+    (tmp_path / "setup.cfg").touch()
+    monkeypatch.setattr(errors, "__file__", str(tmp_path / "glm_jax" / "errors.py"))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / ".venv" / "bin" / "python"))
+    return tmp_path
+
+
+def test_an_extra_is_installed_from_the_checkout(checkout, monkeypatch):
+    monkeypatch.chdir(checkout)
+    command = ".venv/bin/python -m pip install -e '.[tracking]' -c constraints.txt"
+    assert how_to_install("tracking") == command
+    assert how_to_install("cache") == ".venv/bin/python -m pip install -e '.[cache]'"
+
+
+def test_from_another_folder_its_paths_are_whole(checkout, monkeypatch):
+    monkeypatch.chdir(Path("/"))
+    assert how_to_install("cuda") == (
+        f"{checkout}/.venv/bin/python -m pip install -e '{checkout}[cuda]' "
+        f"-c {checkout}/constraints.txt"
+    )
+
+
+def test_without_a_checkout_no_registry_is_promised(checkout):
+    (checkout / "setup.cfg").unlink()
+    assert "'glm_jax[cuda] @ WHERE', from where glm_jax came" in how_to_install("cuda")
+
+
+def test_no_error_names_a_registry_that_does_not_have_this_package():
+    for source in Path(errors.__file__).parent.rglob("*.py"):
+        text = source.read_text(encoding="utf-8")
+        assert "install 'glm_jax[" not in text or source.name == "errors.py", source

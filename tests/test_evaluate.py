@@ -12,7 +12,7 @@ from glm_jax import evaluate, pipeline
 from glm_jax.config import Config, DataConfig, MeshConfig, ModelConfig, ObjectiveConfig, to_json
 from glm_jax.data.store import StoreWriter
 from glm_jax.errors import UserError
-from glm_jax.evaluations import Request, pretrain
+from glm_jax.evaluations import Request, about, pretrain
 from glm_jax.inference import language_model
 from glm_jax.inference.language_model import LanguageModel
 from glm_jax.interop.tokenizers import load_tokenizer
@@ -79,7 +79,10 @@ def test_the_corpus_of_the_run(workdir, lm, tmp_path, capsys):
     assert metrics["perplexity/span"] == pytest.approx(np.exp(metrics["loss/span"]))
     assert 0 <= metrics["accuracy/document"] < 0.1
     assert "loss/sentence" not in metrics
-    lines = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    shown = capsys.readouterr()
+    assert "2 batches of rows of the split 'eval' of " in shown.err
+    assert "losses in nats per target" in shown.err
+    lines = dict(line.split() for line in shown.out.splitlines())
     assert float(lines["loss"]) == pytest.approx(metrics["loss"], rel=1e-5)
     assert list(lines) == list(metrics)
 
@@ -120,6 +123,13 @@ def test_the_config_can_be_changed(workdir, capsys):
     lines = dict(line.split() for line in capsys.readouterr().out.splitlines())
     assert "loss/document" in lines
     assert "loss/span" not in lines
+
+
+def test_what_the_numbers_are_of(workdir):
+    request = Request(config_of(workdir))
+    assert about("glm_pretrain", request).startswith("each row of the split 'eval' of /")
+    assert about("cloze", request).startswith("which of four words")
+    assert about("of_somebody_else", request) == ""
 
 
 @pytest.mark.parametrize(

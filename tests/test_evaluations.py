@@ -1,5 +1,6 @@
 import importlib.util
 import sys
+import types
 
 import pytest
 
@@ -10,7 +11,7 @@ from glm_jax.evaluations import Request, find_task
 
 
 class Model:
-    tokenizer = "its tokenizer"
+    tokenizer: str | None = "its tokenizer"
 
 
 def test_a_task_of_answers_is_called_with_model_tokenizer_and_number(monkeypatch):
@@ -25,6 +26,26 @@ def test_a_task_of_answers_is_called_with_model_tokenizer_and_number(monkeypatch
     assert find_task("cloze")(lm, Request(Config(), num_examples=7)) == {"accuracy": 0.5}
     find_task("cloze")(lm, Request(Config()))
     assert asked == [(lm, "its tokenizer", 7), (lm, "its tokenizer", 200)]
+
+
+def test_a_task_of_answers_needs_a_tokenizer():
+    lm = Model()
+    lm.tokenizer = None
+    with pytest.raises(UserError, match="the task 'cloze' needs a tokenizer"):
+        find_task("cloze")(lm, Request(Config()))
+
+
+def test_a_name_that_seqio_does_not_know_either_lists_all_tasks(monkeypatch):
+    """With SeqIO installed, whose import takes seconds: its names are given here."""
+    known = types.SimpleNamespace(registered_names=lambda: ["my_task", "glm_pretrain"])
+    monkeypatch.setitem(sys.modules, "glm_jax.tasks.evaluation", known)
+    monkeypatch.setitem(sys.modules, "glm_jax.tasks", types.SimpleNamespace(evaluation=known))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: "there")
+    with pytest.raises(UserError, match=r"unknown task 'nonsense'; known: .*'cloze', 'glm"):
+        find_task("nonsense")
+    with pytest.raises(UserError, match=r"did you mean 'my_task'.*and of SeqIO: \['my_task'\]"):
+        find_task("my_tusk")
+    assert callable(find_task("my_task"))
 
 
 def test_a_module_may_add_a_task(tmp_path, monkeypatch):

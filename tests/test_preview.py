@@ -60,11 +60,11 @@ def test_it_begins_with_a_legend_and_a_small_english_row(run):
     legend, example = out.partition("Rows of your corpus:")[0].split("An example, ")
     for word in ("token", "target", "pos", "block", "sees", "Part A", "Part B", "␣"):
         assert word in legend
-    assert ". is nothing" in legend
+    assert "· is nothing" in legend
     lines = example.split("\n")
     assert lines[0].startswith("span of the text 'The light was good")
     table = example[example.index("token ") :].strip().split("\n")
-    assert table[1].split()[:4] == ["[CLS]", ".", "0", "0"]
+    assert table[1].split()[:4] == ["[CLS]", "·", "0", "0"]
     assert table[3].split()[0] == "␣light"
     grid = [line[36:].split() for line in table[1:]]
     assert all(len(line) == len(grid) <= 32 for line in grid)

@@ -11,7 +11,7 @@ from glm_jax.corruption.plan import Pieces
 from glm_jax.data.picture import objective_of, places_used, segments
 from glm_jax.interop.tokenizers import Tokenizer
 
-TEXT = "The light was good, and the night was long, and the king was old."
+TEXT = "The light was good. Then the night came, and it was long. The king was old."
 _LENGTH = 32
 # Rows looked at: the one with most spans is shown, so that their order can be seen.
 _TRIED = 64

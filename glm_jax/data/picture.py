@@ -1,10 +1,10 @@
 """Pictures of rows, to see what a model sees: the table of places and the mask.
 
 token      target       pos block
-[CLS]      .              0     0   x x x x . . .
-the        .              1     0   x x x x . . .
-[MASK]     .              2     0   x x x x . . .
-light      .              3     0   x x x x . . .
+[CLS]      ·              0     0   x x x x . . .
+the        ·              1     0   x x x x . . .
+[MASK]     ·              2     0   x x x x . . .
+light      ·              3     0   x x x x . . .
 <|starto.. was            2     1   x x x x x . .
 was        good           2     2   x x x x x x .
 good       <|endofp..     2     3   x x x x x x x
@@ -22,6 +22,7 @@ from glm_jax.batch import OBJECTIVES, Batch
 
 _TOKEN = 10  # columns of a token in the table
 SPACE = "\N{OPEN BOX}"
+NOTHING = "\N{MIDDLE DOT}"  # no target; a full stop may be one
 _PART = "\N{REPLACEMENT CHARACTER}"  # what a byte is shown as
 _HEAD = 8  # places of part A listed of a row that is too long to list
 
@@ -152,15 +153,15 @@ def names(
     name: Callable[[int], str],
     join: Callable[[list[int]], str] | None = None,
 ) -> list[str]:
-    """How each token of a list is shown; None is ".".
+    """How each token of a list is shown; None is "·".
 
-        ▁the, ▁, E5, BE, 88, None    ->    "␣the" "␣" "很 1/3" "很 2/3" "很 3/3" "."
+        ▁the, ▁, E5, BE, 88, None    ->    "␣the" "␣" "很 1/3" "很 2/3" "很 3/3" "·"
 
     Args:
       ids: tokens in their order.
       name, join: see `show`.
     """
-    shown = ["." if id_ is None else visible(name(id_)) for id_ in ids]
+    shown = [NOTHING if id_ is None else visible(name(id_)) for id_ in ids]
     start = 0
     while join is not None and start < len(ids):
         size = _bytes_of_one(ids[start:], shown[start:], join)

@@ -16,6 +16,7 @@ from glm_jax.data.picture import (
     show,
     spell,
 )
+from glm_jax.interop.tokenizers import load_tokenizer
 from glm_jax.special_tokens import SPELLINGS
 
 WORDS = [
@@ -92,12 +93,12 @@ def test_a_large_mask_is_drawn_in_squares():
 def test_table():
     expected = """
     token      target       pos block
-    [CLS]      .              0     0   x x x x x x . . . .
-    the        .              1     0   x x x x x x . . . .
-    [MASK]     .              2     0   x x x x x x . . . .
-    was        .              3     0   x x x x x x . . . .
-    [MASK]     .              4     0   x x x x x x . . . .
-    eos        .              5     0   x x x x x x . . . .
+    [CLS]      ·              0     0   x x x x x x . . . .
+    the        ·              1     0   x x x x x x . . . .
+    [MASK]     ·              2     0   x x x x x x . . . .
+    was        ·              3     0   x x x x x x . . . .
+    [MASK]     ·              4     0   x x x x x x . . . .
+    eos        ·              5     0   x x x x x x . . . .
     <s>        good           4     1   x x x x x x x . . .
     good       </s>           4     2   x x x x x x x x . .
     <s>        light          2     1   x x x x x x x x x .
@@ -112,7 +113,7 @@ def test_table_with_the_interval_in_numbers_and_wide_letters():
     table = show(row, WORDS.__getitem__, mask=False).split("\n")
     assert table[0] == "token      target       pos block   sees"
     # Chinese letters take two columns each: four of them and two dots are ten.
-    assert table[2] == "光線很好.. .              1     0   0:6"
+    assert table[2] == "光線很好.. ·              1     0   0:6"
     assert table[8] == "good       </s>           4     2   0:8"
 
 
@@ -121,7 +122,7 @@ def test_a_long_row_lists_its_beginning_and_part_b():
     table = show(padded(fields, 64), WORDS.__getitem__, mask=False, places=16).split("\n")
     assert len(table) == 1 + 8 + 1 + 8 + 1
     assert table[9] == "... 23 more places"
-    assert table[10].split() == ["[MASK]", ".", "31", "0", "0:32"]
+    assert table[10].split() == ["[MASK]", "·", "31", "0", "0:32"]
     assert table[11].split() == ["<s>", "the", "31", "1", "0:33"]
     assert table[-1] == "... 3 more places"
 
@@ -190,3 +191,21 @@ def test_a_causal_row_has_no_part_b():
     assert segments(row) == [picture.Segment(start=0, part_b=4, end=4, spans=[])]
     lines = spell(row, lambda ids: " ".join(WORDS[id_] for id_ in ids))
     assert lines == "text 1: 4 places, nothing cut out\n  [MASK] <s> the light"
+
+
+def test_spaces_and_the_bytes_of_one_character_are_shown():
+    pieces = {1: " the", 2: " ", 3: "\ufffd", 4: "\ufffd", 5: "\ufffd", 6: "good  "}
+
+    def join(ids):
+        return "很" if ids == [3, 4, 5] else "\ufffd" * len(ids)
+
+    shown = picture.names([1, 2, 3, 4, 5, None, 3, 4, 6], pieces.__getitem__, join)
+    assert shown == ["␣the", "␣", "很 1/3", "很 2/3", "很 3/3", "·", "\ufffd", "\ufffd", "good␣␣"]
+    assert picture.names([3, 4, 5], pieces.__getitem__) == ["\ufffd"] * 3
+
+
+def test_the_bytes_of_a_real_tokenizer():
+    tokenizer = load_tokenizer("bundled")
+    ids = tokenizer.encode("a\N{GRINNING FACE}")[-4:]
+    shown = picture.names(ids, lambda id_: tokenizer.decode([id_]), tokenizer.decode)
+    assert shown == [f"\N{GRINNING FACE} {i}/4" for i in (1, 2, 3, 4)]

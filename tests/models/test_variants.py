@@ -1,5 +1,7 @@
 """Sizes of the published models, to the unit."""
 
+import dataclasses
+
 import pytest
 
 from glm_jax.models import variants
@@ -39,3 +41,10 @@ def test_every_published_size_has_a_name_and_a_constant():
     for name, config in variants.VARIANTS.items():
         assert getattr(variants, name.upper().replace("-", "_")) is config
         assert config.resolved().head_dim == (64 if name.startswith("glm-") else 128)
+
+
+def test_a_shape_is_known_however_it_is_computed():
+    changed = dataclasses.replace(variants.GLM_LARGE, remat="full", param_dtype="bfloat16")
+    assert variants.variant_name(changed) == "glm-large"
+    assert variants.variant_name(variants.CODEGEEX2_6B) == "chatglm3-6b"  # the same shape
+    assert variants.variant_name(dataclasses.replace(changed, num_layers=5)) is None

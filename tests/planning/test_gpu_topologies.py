@@ -45,7 +45,7 @@ def test_the_matrix_units_make_the_published_peak(name):
 
 def test_without_the_packages_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setattr(gpu_topologies, "_is_installed", lambda module: False)
-    with pytest.raises(UserError, match=r"planning for h100 .* pip install 'glm_jax\[cuda\]'"):
+    with pytest.raises(UserError, match=r"planning for h100 .* pip install -e .*cuda.*'"):
         gpu_devices(CHIPS["h100"], 8)
 
 

@@ -64,4 +64,4 @@ def test_without_libtpu_the_error_says_what_to_install():
         "except ValueError as error:\n"
         "    print(error)\n"
     )
-    assert "pip install 'glm_jax[tpu]'" in done.stdout
+    assert "[tpu]' -c " in done.stdout

@@ -1,6 +1,7 @@
 import numpy as np
 
 from glm_jax.batch import Batch
+from glm_jax.interop.tokenizers import load_tokenizer
 from glm_jax.training.samples import BlankedText, Sampler, blanked_texts, choose_texts, render
 
 
@@ -66,3 +67,13 @@ def test_sections_after_the_restored_step_are_removed(tmp_path, config, tokenize
     assert path.read_text() == "step 2\n  a\n    original: step 9\nstep 4\n  b\n"
     Sampler(config, tokenizer, [], path, step=0)
     assert path.read_text() == ""
+
+
+def test_white_space_alone_is_shown():
+    tokenizer = load_tokenizer("bundled")
+    space, line = tokenizer.encode("a \n")[-2:]
+    text = BlankedText([tokenizer.special.mask], [0], [[space]])
+    shown = render([text], [[[line]]], tokenizer)
+    assert "original: ␣\n" in shown
+    assert "filled:   \\n\n" in shown
+    assert "filled:   \n" in render([text], [[[]]], tokenizer)
