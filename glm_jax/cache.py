@@ -6,10 +6,8 @@ store on a machine that has them, copy the directory, and give it as `data.store
 
 from pathlib import Path
 
-from glm_jax import cli, pipeline
+from glm_jax import cli
 from glm_jax.config import DataConfig
-from glm_jax.data import store
-from glm_jax.data.mixture_store import INDEX, built, sources
 from glm_jax.errors import UserError
 from glm_jax.files import replaced_directory
 
@@ -21,6 +19,9 @@ def main() -> None:
     cli.add_config_arguments(parser)
     parser.add_argument("--force", action="store_true", help="build it anew where it is there")
     args = parser.parse_args()
+
+    from glm_jax.data.mixture_store import built, sources
+
     for part in sources(cli.config_from(args).data):
         there = part.directory.exists() and not args.force
         if not there:
@@ -38,16 +39,23 @@ def build(data: DataConfig, directory: Path) -> None:
     """
     if directory.exists() and not _is_store(directory):
         raise UserError(f"{str(directory)!r} is not a token store; remove it by hand")
+    from glm_jax import pipeline
+
     with replaced_directory(directory, _is_store) as fresh:
         pipeline.build_store(data, fresh)
 
 
 def _is_store(directory: Path) -> bool:
+    from glm_jax.data import store
+    from glm_jax.data.mixture_store import INDEX
+
     return any((directory / name).is_file() for name in (store.INDEX, INDEX))
 
 
 def describe(directory: Path) -> str:
     """`"/path, train 1345 documents 992104 tokens, eval 34 documents 22035 tokens"`."""
+    from glm_jax.data import store
+
     opened = store.TokenStore.open(directory)
     if opened.reading is not None:
         opened.reading.wait()

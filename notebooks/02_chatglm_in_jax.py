@@ -220,7 +220,7 @@ try:
     import torch
     from transformers import AutoModelForCausalLM
 except ImportError:
-    print("transformers is not installed here; pip install 'glm_jax[interop]'")
+    print("transformers is not installed here; pip install -e '.[interop]' in the checkout")
 else:
     model = AutoModelForCausalLM.from_pretrained(folder / "native")
     with torch.no_grad():

@@ -182,7 +182,9 @@ def test_closed_streams():
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("name", ["generate", "train", "preview", "evaluate", "plan", "convert"])
+@pytest.mark.parametrize(
+    "name", ["generate", "train", "preview", "evaluate", "plan", "convert", "cache"]
+)
 def test_without_jax_a_command_says_where_it_is(name):
     arguments = {
         "generate": ["--checkpoint", ".", "a [MASK]"],
