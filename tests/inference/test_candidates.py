@@ -9,7 +9,7 @@ from glm_jax.config import MeshConfig, ModelConfig
 from glm_jax.corruption import assemble
 from glm_jax.errors import UserError
 from glm_jax.inference.beam_rows import BeamSearch
-from glm_jax.inference.candidates import search_fillings
+from glm_jax.inference.candidates import Filling, _best, search_fillings
 from glm_jax.inference.language_model import LanguageModel
 from glm_jax.models.params import create_params
 from glm_jax.sharding import make_mesh
@@ -106,20 +106,21 @@ def test_several_blanks_are_filled_together(lm):
         assert tuple(map(tuple, greedy)) in ways or scored(lm, text, greedy, 3) < values[-1]
 
 
-def test_what_ends_in_two_ways_comes_once(lm):
-    text = [5, MASK, 6]
-    found = search_fillings(
-        lm.config,
-        lm.params,
-        text,
-        mask_ids=[MASK],
-        start_id=START,
-        end_ids=[END, 4],
-        max_new_tokens=2,
-        search=BeamSearch(8, 0.0),
-    )
-    answers = [tuple(filling.answers[0]) for filling in found]
-    assert len(set(answers)) == len(answers)
+def test_what_ends_in_two_ways_comes_once():
+    """Two fillings before, each with a search of three: one found 5 with either of two ends."""
+    before = [Filling([[7]], -0.5), Filling([[8]], -2.0)]
+    answers = np.array([[[5, 0], [5, 0], [6, 0]], [[5, 0], [9, 9], [0, 0]]])
+    counts = np.array([[1, 1, 1], [1, 2, 0]])
+    scores = np.array([[-1.0, -1.2, -3.0], [-0.1, -0.2, -np.inf]], np.float32)
+    parents, kept = _best(before, answers, counts, scores, 4)
+    assert parents == [0, 1, 1, 0]
+    assert [filling.answers for filling in kept] == [
+        [[7], [5]],
+        [[8], [5]],
+        [[8], [9, 9]],
+        [[7], [6]],
+    ]
+    assert [filling.log_probability for filling in kept] == pytest.approx([-1.5, -2.1, -2.2, -3.5])
 
 
 def test_errors(lm):
