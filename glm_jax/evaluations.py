@@ -101,7 +101,11 @@ def about(name: str, request: Request) -> str:
     data, some = request.config.data, request.num_batches
     corpus = data.store or (f"the mixture {data.mixture!r}" if data.mixture else data.source)
     line = _ABOUT.get(name, "").format(split=request.split or "eval", corpus=corpus)
-    return line.replace("each row", f"{some} batches of rows") if some else line
+    return (
+        line.replace("each row", f"{some} batch{'es' if some > 1 else ''} of rows")
+        if some
+        else line
+    )
 
 
 def find_task(name: str, module: str | None = None) -> Task:

@@ -23,7 +23,8 @@ option is an argument of its section, `TrainConfig(num_steps=2000)`; on a comman
 `run.json` in a workdir holds the values of a run. Names that are not here are refused, with the
 nearest one.
 
-Of a run that has begun, these may change: MAY_CHANGE. The others are refused by name;
+Of a run that has begun, these may change: MAY_CHANGE; `data.source`, `data.tokenizer`
+and where else data lies may be others as long as the content is the same. The others are refused by name;
 [running.md](running.md) says how a run is made longer.
 """
 

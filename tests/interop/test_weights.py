@@ -152,7 +152,7 @@ def test_a_directory_without_weights(tmp_path):
 def test_bin_without_torch_says_what_to_install(tmp_path, monkeypatch):
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(UserError, match=r"needs torch .*: pip install 'glm_jax\[interop\]'"):
+    with pytest.raises(UserError, match=r"needs torch .* pip install -e .*interop.*'"):
         open_weights(tmp_path)
 
 
