@@ -24,7 +24,8 @@ option is an argument of its section, `TrainConfig(num_steps=2000)`; on a comman
 nearest one.
 
 Of a run that has begun, these may change: MAY_CHANGE; `data.source`, `data.tokenizer`
-and where else data lies may be others as long as the content is the same. The others are refused by name;
+and where else data lies may be others as long as the content is the same. The others are refused by
+name;
 [running.md](running.md) says how a run is made longer.
 """
 
