@@ -160,8 +160,8 @@ def _check_seqio(name: str, known: list[str], module: str | None) -> None:
     if name not in others:
         more = "" if module else "; --task_module imports the module that registers another"
         raise UserError(
-            f"unknown task {name!r}{did_you_mean(name, [*known, *others])}; known: {known}, and of "
-            f"SeqIO: {others}{more}"
+            f"unknown task {name!r}{did_you_mean(name, [*known, *others])}; known: {known}"
+            f"{f', and of SeqIO: {others}' if others else ''}{more}"
         )
 
 
