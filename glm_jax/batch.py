@@ -23,6 +23,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from glm_jax.config_checks import whole_number
+
 # Values of `Batch.objective`: which objective asked for a target.
 NONE, SPAN, SENTENCE, DOCUMENT, CAUSAL = range(5)
 OBJECTIVES = {"span": SPAN, "sentence": SENTENCE, "document": DOCUMENT, "causal": CAUSAL}
@@ -117,6 +119,8 @@ def prefix_bounds(prefix_length: int, length: int) -> tuple[np.ndarray, np.ndarr
     Raises:
       ValueError: prefix_length outside 0..length, or length negative.
     """
+    length = whole_number("length", length)
+    prefix_length = whole_number("prefix_length", prefix_length)
     if length < 0 or not 0 <= prefix_length <= length:
         raise ValueError(
             f"prefix_length must lie in 0..length; got prefix_length={prefix_length}, "

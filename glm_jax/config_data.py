@@ -4,9 +4,11 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from glm_jax.config_checks import check
+from glm_jax.config_checks import check, check_types, whole_number
 from glm_jax.config_mixture import Component, read_mixture
 
+# More slots in a row, or rows in a batch, are a slip: one array of ids would fill 64 MiB or more.
+_LARGEST = 2**24
 _SOURCES = "'bundled', a glob of files, 'tfds:NAME:VERSION' or 'task:NAME'"
 
 
@@ -52,9 +54,10 @@ class DataConfig:
     seqio_cache_dir: str | None = None
 
     def __post_init__(self):
+        check_types(self, "data")
         check(self.source not in ("", "tfds:", "task:"), "data.source", self.source, _SOURCES)
-        check(self.sequence_length >= 16, "data.sequence_length", self.sequence_length, ">= 16")
-        check(self.batch_size >= 1, "data.batch_size", self.batch_size, "at least 1")
+        whole_number("data.sequence_length", self.sequence_length, 16, _LARGEST)
+        whole_number("data.batch_size", self.batch_size, 1, _LARGEST)
         check(
             0.0 < self.eval_fraction < 1.0,
             "data.eval_fraction",

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from glm_jax.config import Config, field_types
+from glm_jax.config_checks import short
 from glm_jax.config_names import suggestion
 from glm_jax.errors import UserError, did_you_mean
 from glm_jax.paths import expanded
@@ -88,7 +89,7 @@ def apply_overrides(config: Config, overrides: Iterable[str]) -> Config:
 
 
 def _parse(name: str, text: str, annotation: Any) -> Any:
-    """Reads `text` as the annotated type; a float takes an int, nothing else converts."""
+    """Reads `text` as the annotated type; a float takes an int, nothing else does."""
     choices = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else ()
     allowed = choices or (annotation,)
     if type(None) in allowed and text.lower() in ("none", "null"):
@@ -99,11 +100,10 @@ def _parse(name: str, text: str, annotation: Any) -> Any:
         return text.strip("'\"") if text[:1] in "'\"" else text
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        value = text
-    if type(value) is int and int not in allowed and float in allowed:
-        return float(value)
-    if type(value) in allowed:
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        value = text  # no literal; the last two of brackets in brackets
+    # Sections say which numbers they take.
+    if type(value) in allowed or (type(value) is int and float in allowed):
         return value
     wanted = " or ".join("None" if t is type(None) else t.__name__ for t in allowed)
-    raise UserError(f"{name} takes {wanted}; got {text!r}")
+    raise UserError(f"{name} takes {wanted}; got {short(text)}")

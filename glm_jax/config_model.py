@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from glm_jax.config_checks import check, check_choice, check_rate
+from glm_jax.config_checks import check, check_choice, check_types, finite_number
 from glm_jax.errors import UserError
 
 _MODEL_CHOICES = {
@@ -100,6 +100,7 @@ class ModelConfig:
     attention_backend: str = "auto"
 
     def __post_init__(self):
+        check_types(self, "model")
         for name in ("vocab_size", "num_layers", "embed_dim", "num_heads", "max_positions"):
             check(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
         for name in ("num_kv_heads", "head_dim", "mlp_dim", "rotary_original_positions"):
@@ -122,8 +123,8 @@ class ModelConfig:
         dtypes = ["float32", "bfloat16"]
         check_choice("model.compute_dtype", self.compute_dtype, dtypes)
         check_choice("model.param_dtype", self.param_dtype, [*dtypes, "float16"])
-        check_rate("model.dropout_rate", self.dropout_rate)
-        check_rate("model.attention_dropout_rate", self.attention_dropout_rate)
+        for name in ("dropout_rate", "attention_dropout_rate"):
+            finite_number(f"model.{name}", getattr(self, name), least=0, below=1)
 
     def _check_rotary(self) -> None:
         for name in ("rotary_base", "rotary_factor"):

@@ -2,9 +2,17 @@
 
 import dataclasses
 
-from glm_jax.config_checks import check, check_rate
+from glm_jax.config_checks import (
+    check,
+    check_rate,
+    check_types,
+    finite_number,
+    whole_number,
+)
 from glm_jax.errors import UserError
 
+# Tables of that many entries are made, and lists of that many rows.
+_LARGEST = 2**16
 _RATES = ("span_rate", "sentence_rate", "document_rate", "causal_rate")
 
 
@@ -81,6 +89,7 @@ class ObjectiveConfig:
     published_rows: int = 16
 
     def __post_init__(self):
+        check_types(self, "objective")
         for name in (
             *_RATES,
             "single_span_rate",
@@ -102,12 +111,14 @@ class ObjectiveConfig:
                 "objective.document_min_ratio and objective.document_max_ratio must satisfy "
                 f"0 < min <= max <= 1; got {low} and {high}"
             )
-        mean = self.mean_span_length
-        check(mean > 0, "objective.mean_span_length", mean, "above 0")
-        for name in ("max_span_length", "published_rows"):
-            check(getattr(self, name) >= 1, f"objective.{name}", getattr(self, name), "at least 1")
+        finite_number("objective.mean_span_length", self.mean_span_length, above=0)
+        for name in ("max_span_length", "published_length", "published_rows"):
+            whole_number(f"objective.{name}", getattr(self, name), 1, _LARGEST)
         for name in ("span_weight", "sentence_weight", "document_weight", "causal_weight"):
             check(getattr(self, name) >= 0, f"objective.{name}", getattr(self, name), "at least 0")
+        weights = [name.replace("_rate", "_weight") for name in _RATES if getattr(self, name) > 0]
+        if not any(getattr(self, name) > 0 for name in weights):
+            raise UserError(f"objective.{', objective.'.join(weights)} must not all be 0")
         for name in ("block_mask_id", "sentinel_id"):
             value = getattr(self, name)
             check(value is None or value >= 0, f"objective.{name}", value, "an id or None")

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from glm_jax.config_checks import check, check_choice, check_rate
+from glm_jax.config_checks import check, check_choice, check_rate, check_types, finite_number
 from glm_jax.errors import UserError
 
 
@@ -38,25 +38,25 @@ class OptimizerConfig:
     name: str = "adamw"
 
     def __post_init__(self):
+        check_types(self, "optimizer")
         check_choice("optimizer.name", self.name, ["adamw", "adafactor"])
         schedules = ["cosine", "linear", "linear_published", "constant"]
         check_choice("optimizer.schedule", self.schedule, schedules)
-        for name in ("peak_learning_rate", "warmup_steps", "weight_decay", "epsilon"):
+        for name in ("peak_learning_rate", "warmup_steps", "weight_decay"):
             check(getattr(self, name) >= 0, f"optimizer.{name}", getattr(self, name), "at least 0")
-        for name in ("beta1", "beta2", "final_ratio"):
-            check_rate(f"optimizer.{name}", getattr(self, name))
+        check_rate("optimizer.final_ratio", self.final_ratio)
+        # A mean with a beta of 1 never gets a value; without a gradient 0 is divided by epsilon.
+        for name in ("beta1", "beta2"):
+            finite_number(f"optimizer.{name}", getattr(self, name), least=0, below=1)
+        finite_number("optimizer.epsilon", self.epsilon, above=0)
         check(
             self.decay_steps is None or self.decay_steps >= 1,
             "optimizer.decay_steps",
             self.decay_steps,
             "at least 1 or None",
         )
-        check(
-            self.clip_norm is None or self.clip_norm > 0,
-            "optimizer.clip_norm",
-            self.clip_norm,
-            "above 0 or None",
-        )
+        if self.clip_norm is not None:
+            finite_number("optimizer.clip_norm", self.clip_norm, above=0)
 
 
 CROSS_ENTROPIES = (None, "plain", "chunked", "gradient_in_forward")
@@ -68,7 +68,7 @@ class TrainConfig:
 
     Attributes:
       num_steps: optimizer steps in all.
-      seed: of parameters, dropout, row order and corruption.
+      seed: of parameters, dropout, row order and corruption; 0..2^64 - 1.
       init_from: a model to go on from: a Hugging Face directory or the workdir of another run. Its
         shape replaces `model.*`, but for dropout, dtypes, remat, scan_layers and the attention
         backend. None: parameters are drawn.
@@ -120,17 +120,10 @@ class TrainConfig:
     wandb: str | None = None
 
     def __post_init__(self):
+        check_types(self, "train", seeds=["seed"])
         for name in ("num_steps", "accumulation_steps", "eval_batches", "keep_checkpoints"):
             check(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "at least 1")
-        counts = (
-            "seed",
-            "log_every",
-            "eval_every",
-            "checkpoint_every",
-            "sample_every",
-            "keep_best",
-        )
-        for name in counts:
+        for name in ("log_every", "eval_every", "checkpoint_every", "sample_every", "keep_best"):
             check(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "at least 0")
         check(
             self.best_metric.startswith(("loss", "eval/")),
@@ -167,6 +160,7 @@ class MeshConfig:
     sequence: int = 1
 
     def __post_init__(self):
+        check_types(self, "mesh")
         sizes = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         for name, size in sizes.items():
             check(size == -1 or size >= 1, f"mesh.{name}", size, "at least 1, or -1 for the rest")

@@ -9,9 +9,15 @@ import shutil
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 from glm_jax import cli
+from glm_jax.config import MeshConfig, ModelConfig
+from glm_jax.inference.language_model import LanguageModel
+from glm_jax.interop.tokenizers import load_tokenizer
+from glm_jax.models.params import create_params
+from glm_jax.sharding import make_mesh
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 CHATGLM = Path(__file__).parent / "golden" / "chatglm"
@@ -21,8 +27,19 @@ RUN = ["--workdir", "run"]
 FLIPPED = bytes.fromhex("0300000000000000b099490e") + b"abc" + bytes(4)
 
 
+@pytest.fixture(scope="module")
+def glm(tmp_path_factory):
+    """A model that fills blanks, with its tokenizer."""
+    config = ModelConfig(num_layers=1, embed_dim=16, num_heads=2, max_positions=128)
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    model = LanguageModel(config, create_params(config, mesh, seed=0), load_tokenizer("bundled"))
+    path = tmp_path_factory.mktemp("models") / "glm"
+    model.save(path, format="orbax")
+    return path
+
+
 @pytest.fixture
-def here(tmp_path, monkeypatch):
+def here(tmp_path, monkeypatch, glm):
     """A directory of a user: files good and bad, a workdir of an older run, an empty cache."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GLM_JAX_CACHE", str(tmp_path / "cache"))
@@ -63,6 +80,7 @@ def here(tmp_path, monkeypatch):
             shutil.copyfile(file, tmp_path / "hf_cut" / file.name)
     weights = tmp_path / "hf_cut" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
+    (tmp_path / "glm").symlink_to(glm)
     return tmp_path
 
 
@@ -80,6 +98,13 @@ def override(*settings):
 
 
 CHATGLM2 = str(CHATGLM / "chatglm2")
+
+
+def sampled(*arguments):
+    """Options of draws and searches, with the `glm` of the user's directory."""
+    return "generate", ["--checkpoint", "glm", *arguments, "a [MASK]"]
+
+
 BAD = [
     # Config files.
     (("train", ["--config", "none.py", *RUN]), "no config file 'none.py'"),
@@ -103,13 +128,27 @@ BAD = [
     # Values.
     (override("train.num_steps=0"), "train.num_steps must be at least 1; got 0"),
     (override("train.seed=-1"), "train.seed must be at least 0; got -1"),
+    (override(f"train.seed={2**64}"), f"train.seed must be at most {2**64 - 1}; got {2**64}"),
+    (override("train.num_steps=True"), "train.num_steps takes int; got 'True'"),
+    (override(f"train.num_steps={2**31}"), "train.num_steps must be at most 2147483647; got"),
+    (override(f"train.num_steps={'9' * 5000}"), "train.num_steps takes int; got '999"),
+    (override(f"train.num_steps={'(' * 5000}"), "train.num_steps takes int; got '((("),
+    (override("optimizer.peak_learning_rate=nan"), "peak_learning_rate takes float; got 'nan'"),
+    (override("optimizer.peak_learning_rate=1e999"), "peak_learning_rate must be a finite number"),
+    (override(f"optimizer.weight_decay={10**400}"), "weight_decay must be a finite number; got a"),
+    (override("optimizer.beta1=0.999999999"), "optimizer.beta1 must be at least 0 and below 1, as"),
+    (override("optimizer.epsilon=0"), "optimizer.epsilon must be above 0; got 0"),
+    (override("optimizer.clip_norm=1e-50"), "optimizer.clip_norm must be above 0, as float32 too"),
+    (override("model.dropout_rate=1"), "model.dropout_rate must be at least 0 and below 1; got 1"),
+    (override("objective.span_weight=0"), "objective.span_weight must not all be 0"),
+    (override("objective.max_span_length=99999999"), "max_span_length must be at most 65536"),
     (override("train.keep_best=-1"), "train.keep_best must be at least 0; got -1"),
     (override("train.best_metric=accuracy"), "train.best_metric must be 'loss', 'eval/loss'"),
     (override("train.loss_reduction=mean"), "train.loss_reduction must be one of"),
     (override("optimizer.schedule=cosin"), "did you mean 'cosine'?"),
     (override("optimizer.name=sgd"), "optimizer.name must be one of"),
-    (override("optimizer.beta2=1.5"), "optimizer.beta2 must be between 0 and 1; got 1.5"),
-    (override("data.sequence_length=8"), "data.sequence_length must be >= 16; got 8"),
+    (override("optimizer.beta2=1.5"), "optimizer.beta2 must be at least 0 and below 1; got 1.5"),
+    (override("data.sequence_length=8"), "data.sequence_length must be at least 16; got 8"),
     (override("data.batch_size=0"), "data.batch_size must be at least 1; got 0"),
     (override("data.eval_fraction=1.0"), "data.eval_fraction must be above 0 and below 1"),
     (override("objective.span_rate=0.9"), "must sum to 1; got 1.4"),
@@ -158,6 +197,19 @@ BAD = [
     (("generate", ["--checkpoint", "hf_list", "a"]), "hf_list"),
     (("generate", ["--checkpoint", "hf_cut", "a"]), "hf_cut"),
     (("generate", ["--checkpoint", "old"]), "give one of: a prompt"),
+    (sampled("--temperature", "nan"), "temperature must be a finite number; got nan"),
+    (sampled("--temperature", "1e-46"), "temperature must be 0 (no draws) or at least 1e-06; got"),
+    (sampled("--top_p", "nan"), "top_p must be a finite number; got nan"),
+    (sampled("--top_k", str(2**31)), "top_k must be at most 2147483647; got 2147483648"),
+    (sampled("--seed", "-1"), "seed must be at least 0; got -1"),
+    (sampled("--seed", str(2**64)), f"seed must be at most {2**64 - 1}; got {2**64}"),
+    (sampled("--max_new_tokens", "0"), "max_new_tokens must be at least 1; got 0"),
+    (sampled("--max_new_tokens", str(2**40)), "max_new_tokens must be at most 2147483647"),
+    (sampled("--min_new_tokens", "65"), "min_new_tokens must be at most max_new_tokens=64; got 65"),
+    (sampled("--no_repeat_ngram", "-1"), "no_repeat_ngram must be at least 0; got -1"),
+    (sampled("--num_beams", "0"), "num_beams must be at least 1; got 0"),
+    (sampled("--length_penalty", "inf"), "length_penalty must be a finite number; got inf"),
+    (sampled("--length_penalty", "6"), "length_penalty must be at least -5 and at most 5; got 6"),
     (("convert", ["none", "out"]), "none"),
     (("convert", ["full", "out"]), "full"),
     (("convert", [CHATGLM2, "full"]), "'full' is not empty and holds more than a model"),

@@ -39,6 +39,12 @@ def test_prefix_outside_the_text_is_refused(prefix, length):
         prefix_bounds(prefix, length)
 
 
+@pytest.mark.parametrize(("prefix", "length"), [(1.5, 3), (True, 3), (1, 3.0), (float("nan"), 3)])
+def test_prefix_bounds_are_of_whole_numbers(prefix, length):
+    with pytest.raises(ValueError, match="must be a whole number"):
+        prefix_bounds(prefix, length)
+
+
 def test_objective_may_be_left_out():
     batch = Batch.from_dict(fields())
     np.testing.assert_array_equal(batch.objective, np.zeros((2, 3), np.int32))

@@ -19,7 +19,7 @@ FLOORS = {
     **dict.fromkeys(["config_training", "config_files", "config_names"], 0),
     **dict.fromkeys(["ids", "paths", "platforms"], 0),
     **dict.fromkeys(["corruption", "bundled"], 0),
-    **dict.fromkeys(["models", "kernels", "sharding"], 1),
+    **dict.fromkeys(["models", "kernels", "seeds", "sharding"], 1),
     **dict.fromkeys(["data", "training", "inference", "interop", "planning"], 2),
     "tasks": 3,
 }

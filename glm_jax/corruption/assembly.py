@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from glm_jax.batch import DOCUMENT, SPAN, prefix_bounds
+from glm_jax.config_checks import whole_number, whole_numbers
 
 
 def assemble(
@@ -64,9 +65,9 @@ def assemble(
       ValueError: spans that overlap, do not ascend or leave the text; an order that is no
         permutation; a wrong number of ids or flags.
     """
-    text = [int(token) for token in tokens]
-    pairs = [(int(start), int(end)) for start, end in spans]
-    order = [int(i) for i in order]
+    text = whole_numbers("tokens", tokens)
+    pairs = [(start, end) for start, end in (whole_numbers("spans", span) for span in spans)]
+    order = whole_numbers("order", order)
     _check_spans(pairs, order, len(text))
     mask_ids = _one_per_span("mask_id", mask_id, order)
     start_ids = _one_per_span("start_id", start_id, order)
@@ -133,7 +134,7 @@ def assemble_prefix(
     Raises:
       ValueError: length outside 1..n, or not one weight per token cut off.
     """
-    text = [int(token) for token in tokens]
+    text = whole_numbers("tokens", tokens)
     if not 1 <= length <= len(text):
         raise ValueError(f"length must lie in 1..{len(text)}, the tokens there are; got {length}")
     kept, tail = text[: len(text) - length], text[len(text) - length :]
@@ -195,11 +196,11 @@ def _check_spans(spans: list[tuple[int, int]], order: list[int], length: int) ->
 def _one_per_span(name: str, ids: int | Sequence[int], order: list[int]) -> list[int]:
     """Ids by span index, from one id for all or one id per place in part B."""
     if np.ndim(ids) == 0:
-        return [int(ids)] * len(order)  # type: ignore[arg-type]
+        return [whole_number(name, ids)] * len(order)
     if len(ids) != len(order):  # type: ignore[arg-type]
         raise ValueError(f"{name} must be one id or {len(order)}, one per span; got {ids}")
     by_span = dict(zip(order, ids, strict=True))  # type: ignore[arg-type]
-    return [int(by_span[i]) for i in range(len(order))]
+    return whole_numbers(name, (by_span[i] for i in range(len(order))))
 
 
 def _flags(hidden: Sequence[bool] | None, spans: list[tuple[int, int]]) -> list[bool]:

@@ -11,6 +11,7 @@ import math
 
 import numpy as np
 
+from glm_jax.config_checks import LARGEST_SEED, whole_number
 from glm_jax.corruption.ragged import within_groups
 
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
@@ -61,13 +62,16 @@ class Draws:
     """The draws of some rows.
 
     Attributes:
-      seed: any non-negative integer; its lowest 64 bits count.
+      seed: 0..2^64 - 1.
       epochs, rows: [R] int64, which rows; below 2^32 and 2^64.
     """
 
     seed: int
     epochs: np.ndarray
     rows: np.ndarray
+
+    def __post_init__(self):
+        whole_number("seed", self.seed, 0, LARGEST_SEED)
 
     def take(self, chosen: np.ndarray) -> "Draws":
         """The draws of some of the rows."""
@@ -94,7 +98,7 @@ class Draws:
         counter[1] = np.repeat(self.epochs.astype(np.uint64), blocks)
         counter[2] = np.repeat(rows & _LOW, blocks)
         counter[3] = np.repeat(rows >> _32, blocks)
-        words = philox4x32(counter, (self.seed & 0xFFFFFFFF, (self.seed >> 32) & 0xFFFFFFFF))
+        words = philox4x32(counter, (self.seed & 0xFFFFFFFF, self.seed >> 32))
         flat = words.T.reshape(-1).astype(np.int64)
         surplus = (blocks << 2) - counts
         if not surplus.any():

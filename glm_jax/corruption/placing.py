@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from glm_jax.config_checks import whole_number, whole_numbers
+
 Span = tuple[int, int]
 
 
@@ -25,7 +27,8 @@ def place_spans(lengths: Sequence[int], total: int, draws: Sequence[int]) -> lis
     Raises:
       ValueError: the spans do not fit, there is not one draw per span, or a draw is out of range.
     """
-    lengths, draws = [int(n) for n in lengths], [int(d) for d in draws]
+    lengths, draws = whole_numbers("lengths", lengths), whole_numbers("draws", draws)
+    total = whole_number("total", total)
     if any(length < 1 for length in lengths):
         raise ValueError(f"lengths must be at least 1; got {lengths}")
     if len(draws) != len(lengths):

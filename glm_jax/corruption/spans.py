@@ -24,6 +24,9 @@ from glm_jax.corruption.draws import Draws, Purpose, SpanLengths, below, unit
 from glm_jax.corruption.plan import Pieces, Plan, fit, order_in_part_b
 from glm_jax.corruption.ragged import group_of, starts, sums, sums_before, within_groups
 
+# A size that no text has.
+_NEVER = 2.0**40
+
 
 @dataclasses.dataclass(frozen=True)
 class SpanCandidates:
@@ -71,7 +74,8 @@ class SpanCandidates:
         fraction = unit(draws.integers(Purpose.PIECE, pieces.counts))
         first = starts(counts)
         # Taken once floor(ratio * size - overshoot + fraction) exceeds what is covered before.
-        wanted = np.ceil((before + (1 + overshoot - fraction)[piece]) / ratio).astype(np.int64)
+        wanted = np.ceil((before + (1 + overshoot - fraction)[piece]) / ratio)
+        wanted = np.minimum(wanted, _NEVER).astype(np.int64)
         wanted[first] = 1
         # All spans so far must fit, with a free token between neighbours.
         entry = np.maximum(wanted, before + length + index)

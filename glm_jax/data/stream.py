@@ -6,6 +6,7 @@ import grain
 import numpy as np
 
 from glm_jax.batch import Batch
+from glm_jax.config_checks import whole_number
 from glm_jax.data.identity import Identity, identity
 from glm_jax.data.rows import Builder
 from glm_jax.data.sequence import Mixture, Rows, rows_of
@@ -57,6 +58,9 @@ class RowStream:
           ValueError: a batch that the hosts cannot share evenly, or a shard_index outside
             0..num_shards-1.
         """
+        whole_number("num_shards", num_shards)
+        whole_number("shard_index", shard_index)
+        whole_number("batch_size", batch_size)
         if num_shards < 1 or not 0 <= shard_index < num_shards:
             raise UserError(
                 f"shard_index must lie in 0..num_shards-1; got shard_index={shard_index}, "

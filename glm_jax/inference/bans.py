@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from glm_jax.errors import UserError
+from glm_jax.config_checks import whole_number
 
 
 @jax.tree_util.register_dataclass
@@ -25,9 +25,9 @@ class Bans:
 
     @classmethod
     def create(cls, min_new_tokens: int = 0, no_repeat_ngram: int = 0) -> "Bans":
-        """Raises UserError where one of them is negative."""
-        check_bans(min_new_tokens, no_repeat_ngram)
-        return cls(min_new_tokens, no_repeat_ngram, min_new_tokens > 0)
+        """Errors as of `check_bans`."""
+        bans = check_bans(min_new_tokens, no_repeat_ngram)
+        return cls(bans["min_new_tokens"], bans["no_repeat_ngram"], bans["min_new_tokens"] > 0)
 
     def apply(
         self, scores: jax.Array, answers: jax.Array, count: jax.Array, end_ids: jax.Array
@@ -48,12 +48,12 @@ class Bans:
         return scores
 
 
-def check_bans(min_new_tokens: int, no_repeat_ngram: int) -> None:
-    """Raises UserError where one of them is negative."""
-    if min_new_tokens < 0:
-        raise UserError(f"min_new_tokens must be at least 0; got {min_new_tokens}")
-    if no_repeat_ngram < 0:
-        raise UserError(f"no_repeat_ngram must be at least 0 (0: no ban); got {no_repeat_ngram}")
+def check_bans(min_new_tokens: int, no_repeat_ngram: int) -> dict[str, int]:
+    """Both as ints, by name; raises UserError where one is no whole number, or negative."""
+    return {
+        "min_new_tokens": whole_number("min_new_tokens", min_new_tokens, least=0),
+        "no_repeat_ngram": whole_number("no_repeat_ngram", no_repeat_ngram, least=0),
+    }
 
 
 def ban_ends(scores: jax.Array, early: jax.Array, end_ids: jax.Array) -> jax.Array:

@@ -13,14 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from glm_jax.config import ModelConfig
+from glm_jax.config_checks import whole_number
 from glm_jax.errors import UserError
 from glm_jax.inference import beam
 from glm_jax.inference.bans import Bans, check_bans
 from glm_jax.inference.blank_filling import blanks_of, check_blanks, prefill
 from glm_jax.inference.cache import LayerCache, bucket, power_of_two, with_length
-from glm_jax.inference.decoding import fill_up, stack
+from glm_jax.inference.decoding import check_new_tokens, fill_up, stack
 from glm_jax.inference.generation import CHUNK, check_prompts
 from glm_jax.inference.generation import prefill as prefill_text
+from glm_jax.inference.given import check_length_penalty, check_special_ids
 from glm_jax.inference.sampling import Sampling
 from glm_jax.inference.tiles import Tiles, bind_tiles, no_tiles
 from glm_jax.models.params import Params, bind
@@ -33,7 +35,7 @@ class BeamSearch:
     Attributes:
       num_beams: K, answers that are followed at once.
       length_penalty: an answer of n ids is worth its log-probability / n^length_penalty; 0: the
-        plain sum, which likes short ones; 1: the mean of its ids.
+        plain sum, which likes short ones; 1: the mean of its ids; -5 to 5.
       min_new_tokens, no_repeat_ngram: as of `Sampling`.
     """
 
@@ -43,11 +45,13 @@ class BeamSearch:
     no_repeat_ngram: int = 0
 
     def __post_init__(self):
-        if self.num_beams < 1:
-            raise UserError(f"num_beams must be at least 1; got {self.num_beams}")
-        if not np.isfinite(self.length_penalty):
-            raise UserError(f"length_penalty must be a finite number; got {self.length_penalty}")
-        check_bans(self.min_new_tokens, self.no_repeat_ngram)
+        values = {
+            "num_beams": whole_number("num_beams", self.num_beams, least=1),
+            "length_penalty": check_length_penalty(self.length_penalty),
+            **check_bans(self.min_new_tokens, self.no_repeat_ngram),
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
 
     @classmethod
     def create(
@@ -106,6 +110,8 @@ def search_blanks(
 ) -> list[list[Answer]]:
     """Fills every blank of every row from left to right; arguments and errors of `fill_rows`."""
     needed = check_blanks(config, rows, mask_ids, max_new_tokens)
+    check_special_ids(config, mask_ids=mask_ids, start_id=start_id, end_ids=end_ids)
+    check_new_tokens(max_new_tokens, search.min_new_tokens)
     check_beams(search, config, end_ids)
     room = bucket(max_new_tokens)
     tokens, length = stack(rows, bucket(max(map(len, rows))))
@@ -154,7 +160,7 @@ def search_texts(
     tiles: Callable[[], Tiles | None] = no_tiles,
 ) -> list[Answer]:
     """Continues every row with a causal model; arguments and errors of `generate_rows`."""
-    check_prompts(rows, config, max_new_tokens)
+    check_prompts(rows, config, end_ids, max_new_tokens, search.min_new_tokens)
     check_beams(search, config, end_ids)
     longest = max(map(len, rows))
     tokens, length = stack(rows, bucket(longest + max_new_tokens))

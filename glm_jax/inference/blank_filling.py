@@ -28,10 +28,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from glm_jax.config import ModelConfig
+from glm_jax.config_checks import whole_number
 from glm_jax.errors import UserError
 from glm_jax.inference.cache import LayerCache, bucket, empty_cache, with_length
 from glm_jax.inference.decoding import check_new_tokens, check_row, fetch, ids_seen, stack
 from glm_jax.inference.feeding import feed
+from glm_jax.inference.given import check_special_ids
 from glm_jax.inference.sampling import Chooser, Sampling, row_keys
 from glm_jax.inference.tiles import Tiles, bind_tiles, no_tiles
 from glm_jax.models.params import Params, bind
@@ -74,8 +76,10 @@ def fill_rows(
         tables.
     """
     needed = check_blanks(config, rows, mask_ids, max_new_tokens)
-    if max_total_tokens is not None and max_total_tokens < 1:
-        raise UserError(f"max_total_tokens must be at least 1; got {max_total_tokens}")
+    check_special_ids(config, mask_ids=mask_ids, start_id=start_id, end_ids=end_ids)
+    check_new_tokens(max_new_tokens, sampling.min_new_tokens)
+    if max_total_tokens is not None:
+        whole_number("max_total_tokens", max_total_tokens, least=1)
     tokens, length = stack(rows, bucket(max(map(len, rows))))
     batch_size, size = len(tokens), bucket(needed)
     seen = ids_seen(rows, batch_size, config) if sampling.repetition_penalty != 1.0 else None
@@ -163,10 +167,12 @@ def _check(
             f"(model.max_positions={config.max_positions})"
         )
     check_new_tokens(max_new_tokens)
-    # The ids fed have block positions 1 (start id) to max_new_tokens.
-    if config.position_encoding == "learned_block" and max_new_tokens >= rows:
+    # The ids fed have block positions 1 (start id) to max_new_tokens. A model without them has seen
+    # no longer answer either, and memory for the longest is taken at once.
+    if max_new_tokens >= rows:
+        kind = "block positions" if config.position_encoding == "learned_block" else "positions"
         raise UserError(
-            f"max_new_tokens={max_new_tokens} does not fit the model's {rows} block positions; "
+            f"max_new_tokens={max_new_tokens} does not fit the model's {rows} {kind}; "
             f"at most {rows - 1}"
         )
 

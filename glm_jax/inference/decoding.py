@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from glm_jax.config import ModelConfig
+from glm_jax.config_checks import whole_number
 from glm_jax.errors import UserError
 from glm_jax.inference.cache import LayerCache, power_of_two
 from glm_jax.inference.feeding import feed
@@ -149,7 +150,10 @@ def check_row(row: Sequence[int], config: ModelConfig) -> None:
         raise UserError(f"id {odd} is outside the vocabulary of {config.vocab_size}")
 
 
-def check_new_tokens(max_new_tokens: int) -> None:
-    """Raises UserError where there is nothing to generate."""
-    if max_new_tokens < 1:
-        raise UserError(f"max_new_tokens must be at least 1; got {max_new_tokens}")
+def check_new_tokens(max_new_tokens: int, min_new_tokens: int = 0) -> None:
+    """Raises UserError where there is nothing to generate, or an answer cannot be long enough."""
+    whole_number("max_new_tokens", max_new_tokens, least=1)
+    if min_new_tokens > max_new_tokens:
+        raise UserError(
+            f"min_new_tokens must be at most max_new_tokens={max_new_tokens}; got {min_new_tokens}"
+        )

@@ -26,6 +26,7 @@ from glm_jax.inference.decoding import (
     run,
     stack,
 )
+from glm_jax.inference.given import check_special_ids
 from glm_jax.inference.sampling import Chooser, Sampling, row_keys
 from glm_jax.inference.tiles import Tiles, bind_tiles, no_tiles
 from glm_jax.models.params import Params, bind
@@ -67,7 +68,7 @@ def generate_rows(
       UserError: a model that is not causal, no prompt, an empty one, one with an id outside the
         vocabulary, or one that is too long together with its answer.
     """
-    check_prompts(rows, config, max_new_tokens)
+    check_prompts(rows, config, end_ids, max_new_tokens, sampling.min_new_tokens)
     longest = max(map(len, rows))
     size = bucket(longest + max_new_tokens)
     tokens, length = stack(rows, size)
@@ -177,14 +178,21 @@ def continues_texts(config: ModelConfig) -> bool:
     return config.position_encoding != "learned_block"
 
 
-def check_prompts(rows: Sequence[Sequence[int]], config: ModelConfig, max_new_tokens: int) -> None:
+def check_prompts(
+    rows: Sequence[Sequence[int]],
+    config: ModelConfig,
+    end_ids: Sequence[int],
+    max_new_tokens: int,
+    min_new_tokens: int,
+) -> None:
     """Raises UserError; see `generate_rows`."""
     if not continues_texts(config):
         raise UserError(
             "this model fills blanks and does not continue texts (its positions are two learned "
             "tables, as GLM's); put a mask where text is wanted and use fill_blanks"
         )
-    check_new_tokens(max_new_tokens)
+    check_new_tokens(max_new_tokens, min_new_tokens)
+    check_special_ids(config, eos_ids=end_ids)
     if not len(rows):
         raise UserError("no prompts; give a list of lists of ids, one at least")
     for index, row in enumerate(rows):

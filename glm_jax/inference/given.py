@@ -1,8 +1,10 @@
-"""Special ids that a user gives, or that the checkpoint's tokenizer knows."""
+"""What a user gives: special ids, or those of the checkpoint's tokenizer; limits of answers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from glm_jax.config import ModelConfig
+from glm_jax.config_checks import finite_number, whole_number
 from glm_jax.errors import UserError
 from glm_jax.interop.tokenizers import Tokenizer
 from glm_jax.special_tokens import SPELLINGS
@@ -39,3 +41,25 @@ def check_read(ids: Sequence[int], mask_ids: Sequence[int], tokenizer: Tokenizer
             f"no blank to fill: {spelled[0]} stands in the text as letters; did you forget "
             "allow_special=True, as in lm.tokenizer.encode(text, allow_special=True)?"
         )
+
+
+def check_special_ids(config: ModelConfig, **ids: int | Iterable[int]) -> None:
+    """Raises UserError where an id, or one of several `.._ids`, is not of the vocabulary; names it.
+
+    check_special_ids(config, start_id=4, end_ids=[5, 99])
+        -> UserError: end_ids must be at least 0 and at most 49; got 99
+    """
+    for name, value in ids.items():
+        if name.endswith("_ids") and not isinstance(value, Iterable):
+            raise UserError(f"{name} must be a list of ids; got {value!r}")
+        for id_ in value if name.endswith("_ids") else [value]:  # type: ignore[union-attr]
+            whole_number(name, id_, 0, config.vocab_size - 1)
+
+
+def check_length_penalty(value: float) -> float:
+    """The value as a float; lengths to a power beyond these would leave float32.
+
+    Raises:
+      UserError: no number, or outside of -5..5.
+    """
+    return finite_number("length_penalty", value, least=-5, most=5)

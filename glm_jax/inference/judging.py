@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from glm_jax.config import ModelConfig
+from glm_jax.config_checks import whole_number
 from glm_jax.errors import UserError
 from glm_jax.ids import id_row, id_rows
 from glm_jax.inference.generation import continues_texts
-from glm_jax.inference.given import ENCODE, check_read, given
+from glm_jax.inference.given import ENCODE, check_length_penalty, check_read, given
 from glm_jax.inference.scoring import JudgedRow, blank_row, causal_row, judge
 from glm_jax.inference.windows import blank_window, causal_window, windows
 from glm_jax.interop.tokenizers import Tokenizer
@@ -50,7 +51,8 @@ class Judging:
           mask_ids, start_id: as of `fill_blanks`.
           unidirectional: what stands behind the mask comes in front of the answer in part B, and is
             seen from left to right: `[CLS] [gMASK] text`.
-          length_penalty: the sum is divided by (ids of the answer) to this power; 1: the mean.
+          length_penalty: the sum is divided by (ids of the answer) to this power, -5 to 5; 1: the
+            mean.
 
         Returns:
           The sum of the log-probabilities of each answer's ids, in nats.
@@ -61,6 +63,7 @@ class Judging:
         answers = id_rows("score's answers", answers, "lm.tokenizer.encode(' word') for each")
         if not answers:
             raise UserError("no answers to score; give one at least")
+        length_penalty = check_length_penalty(length_penalty)
         rows = [self._row(ids, answer, mask_ids, start_id, unidirectional) for answer in answers]
         found = judge(self.config, self.params, rows)
         return [
@@ -127,6 +130,10 @@ class Judging:
         """
         ids = id_row("perplexity", ids, "lm.tokenizer.encode(text), which gives ids")
         window = min(self.config.max_positions, _LONGEST_ROW) - 1 if window is None else window
+        ids = [int(id_) for id_ in ids]
+        if window is None:
+            window = min(self.config.max_positions, _LONGEST_ROW) - 1
+        window = whole_number("window", window)
         stride = max(1, window // 2) if stride is None else stride
         special = self.special
         found = windows(len(ids), window, stride)

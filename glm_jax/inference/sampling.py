@@ -8,8 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from glm_jax.errors import UserError
+from glm_jax.config_checks import LARGEST_SEED, check, finite_number, whole_number
 from glm_jax.inference.bans import Bans, check_bans
+from glm_jax.seeds import key_of
+
+# Scores of some thousands divided by less would leave float32.
+_LEAST_DIVISOR = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,12 +21,13 @@ class Sampling:
     """How ids are drawn; applied in the order penalty, temperature, top-k, top-p (transformers').
 
     Attributes:
-      temperature: scores are divided by it; 0 takes the best id and draws nothing.
+      temperature: scores are divided by it, 1e-6 at least; 0 takes the best id and draws nothing.
       top_k: only the k best ids; 0: all.
       top_p: only the best ids that together reach this probability, one at least; 1: all.
-      seed: of the draws.
+      seed: of the draws, 0..2^64 - 1.
       repetition_penalty: what speaks for an id that was there before, in the prompt or the answer,
-        is divided by it (CTRL, arXiv:1909.05858, section 4.1); 1: none. Holds for greedy too.
+        is divided by it, 1e-6 at least (CTRL, arXiv:1909.05858, section 4.1); 1: none. Holds for
+        greedy too.
       min_new_tokens: an answer does not end before it has so many ids.
       no_repeat_ngram: no n ids in a row come twice in an answer; 0: they may.
     """
@@ -36,15 +41,21 @@ class Sampling:
     no_repeat_ngram: int = 0
 
     def __post_init__(self):
-        if self.temperature < 0:
-            raise UserError(f"temperature must be at least 0; got {self.temperature}")
-        if self.top_k < 0:
-            raise UserError(f"top_k must be at least 0 (0: no limit); got {self.top_k}")
-        if not 0.0 < self.top_p <= 1.0:
-            raise UserError(f"top_p must be above 0 and at most 1; got {self.top_p}")
-        if not self.repetition_penalty > 0:
-            raise UserError(f"repetition_penalty must be above 0; got {self.repetition_penalty}")
-        check_bans(self.min_new_tokens, self.no_repeat_ngram)
+        heat = finite_number("temperature", self.temperature, least=0)
+        allowed = f"0 (no draws) or at least {_LEAST_DIVISOR:g}"
+        check(heat == 0 or heat >= _LEAST_DIVISOR, "temperature", heat, allowed)
+        penalty = finite_number("repetition_penalty", self.repetition_penalty, above=0)
+        finite_number("repetition_penalty", penalty, least=_LEAST_DIVISOR)
+        values = {
+            "temperature": heat,
+            "top_k": whole_number("top_k", self.top_k, least=0),
+            "top_p": finite_number("top_p", self.top_p, above=0, most=1),
+            "seed": whole_number("seed", self.seed, 0, LARGEST_SEED),
+            "repetition_penalty": penalty,
+            **check_bans(self.min_new_tokens, self.no_repeat_ngram),
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
 
     @property
     def greedy(self) -> bool:
@@ -124,8 +135,10 @@ def row_keys(seed: int, rows: Sequence[Sequence[int]], batch_size: int) -> jax.A
         words[index] = zlib.crc32(content), before.get(content, 0)
         before[content] = before.get(content, 0) + 1
 
+    seed_key = key_of(seed)
+
     def key(word: jax.Array) -> jax.Array:
-        return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), word[0]), word[1])
+        return jax.random.fold_in(jax.random.fold_in(seed_key, word[0]), word[1])
 
     return jax.vmap(key)(jnp.asarray(words))
 
@@ -183,5 +196,7 @@ def filter_logits(logits: jax.Array, top_k: jax.Array | int, top_p: jax.Array | 
     before = jnp.cumsum(probabilities, axis=-1) - probabilities
     # Rounding may bring `before` to 1 too early: top_p = 1 must keep every id.
     kept = (before < top_p) | (top_p >= 1.0)
+    # A top_p below float32's normal numbers may count as 0, and the best id stays all the same.
+    kept = kept.at[..., 0].set(True)
     lowest = jnp.min(jnp.where(kept & (ranked > -jnp.inf), ranked, jnp.inf), axis=-1, keepdims=True)
     return jnp.where(logits >= lowest, logits, -jnp.inf)

@@ -13,6 +13,7 @@ only, and the rest in part B (the published evaluation of language models).
 import dataclasses
 from collections.abc import Sequence
 
+from glm_jax.config_checks import whole_number
 from glm_jax.errors import UserError
 from glm_jax.inference.scoring import JudgedRow, blank_row, causal_row
 
@@ -41,8 +42,8 @@ def windows(length: int, window: int, stride: int) -> list[Window]:
     """
     if length < 2:
         raise UserError(f"a text must hold 2 ids at least, to judge the second; got {length}")
-    if window < 2:
-        raise UserError(f"window must be at least 2; got {window}")
+    window = whole_number("window", window, least=2)
+    stride = whole_number("stride", stride)
     if not 1 <= stride < window:
         raise UserError(f"stride must lie in 1..{window - 1}, below window; got {stride}")
     found = [Window(0, 1, min(window, length))]

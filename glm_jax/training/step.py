@@ -13,6 +13,7 @@ from glm_jax.batch import Batch
 from glm_jax.config import Config, ModelConfig
 from glm_jax.models.params import bind
 from glm_jax.models.weights import Master, is_matrix
+from glm_jax.seeds import key_of
 from glm_jax.sharding import batch_sharding, param_shardings, path_name, replicated
 from glm_jax.training.accumulation import sum_of_parts, sum_over_replicas
 from glm_jax.training.defaults import for_devices
@@ -81,7 +82,7 @@ def make_eval_step(config: Config, mesh: Mesh) -> Callable[[Any, Batch], dict[st
 def _gradients(config: Config, mesh: Mesh, state: TrainState, batch: Batch) -> Any:
     """The gradient of the global batch's loss and its `objective_sums`, part by part."""
     # A function of seed and step, so that a resumed run draws the same.
-    key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
+    key = jax.random.fold_in(key_of(config.train.seed), state.step)
     has_dropout = config.model.dropout_rate > 0 or config.model.attention_dropout_rate > 0
 
     def loss_of_part(sites: Any, params: Any, key: Any, part: Batch, scale: jax.Array) -> Any:

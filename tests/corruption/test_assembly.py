@@ -205,6 +205,8 @@ def test_no_spans_no_part_b():
         ([(2, 2)], [0], "half-open"),
         ([(1, 2), (3, 4)], [0, 0], "permutation"),
         ([(1, 2)], [], "permutation"),
+        ([(1, 2.5)], [0], r"spans must be whole numbers; got \[1, 2\.5\]"),
+        ([(1, 2)], ["0"], "order must be whole numbers"),
     ],
 )
 def test_assemble_refuses(spans, order, message):

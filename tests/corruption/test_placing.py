@@ -76,6 +76,9 @@ def test_place_spans_by_arithmetic(lengths, total, draws, spans):
         ([3], 5, [-1], r"draws must lie in 0\.\.2"),
         ([3, 1], 9, [0], "one per span, 2; got 1"),
         ([0], 9, [0], "at least 1"),
+        ([2.5], 9, [0], r"lengths must be whole numbers; got \[2\.5\]"),
+        ([2], 9, ["0"], r"draws must be whole numbers"),
+        ([2], 9.0, [0], r"total must be a whole number; got 9\.0"),
     ],
 )
 def test_place_spans_refuses(lengths, total, draws, message):

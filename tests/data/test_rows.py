@@ -171,7 +171,7 @@ def test_rows_read_back(objective, mean):
     max_span_length=st.sampled_from([1, 39]),
     shuffle_spans=st.booleans(),
     document_prefix_rate=st.sampled_from([0.0, 0.5, 1.0]),
-    seed=st.integers(0, 2**70),
+    seed=st.integers(0, 2**64 - 1),
 )
 def test_any_corpus_and_any_objective_read_back(
     sizes, length, ends_every, rates, seed, **settings_of_objective
@@ -191,7 +191,7 @@ def test_any_corpus_and_any_objective_read_back(
 @given(
     sizes=st.lists(st.integers(1, 60), min_size=1, max_size=12),
     length=st.integers(16, 90),
-    seed=st.integers(0, 2**70),
+    seed=st.integers(0, 2**64 - 1),
 )
 def test_causal_rows_read_back(sizes, length, seed):
     """Every segment is [gMASK], the start token and a stretch of one document."""
@@ -279,8 +279,12 @@ def test_windows_start_at_a_document_or_well_inside_of_it():
 def test_the_seed_decides():
     store = store_of(geometric(100, 20_000))
     rows = np.arange(8)
-    one, other = (builder_of(store, SPANS, 128, seed).build(rows * 0, rows)[0] for seed in (1, 2))
-    assert (one.tokens != other.tokens).any(axis=1).all()
+    seeds = (1, 2, 1 + 2**32, 1 + 2**63)
+    one, *others = (builder_of(store, SPANS, 128, seed).build(rows * 0, rows)[0] for seed in seeds)
+    for other in others:
+        assert (one.tokens != other.tokens).any(axis=1).all()
+    with pytest.raises(UserError, match="seed must be at most 18446744073709551615"):
+        builder_of(store, SPANS, 128, 2**64).build(rows * 0, rows)
 
 
 def test_one_document_of_a_hundred_million_tokens():

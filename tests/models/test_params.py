@@ -49,7 +49,8 @@ def test_stacked_and_listed_layers_draw_the_same(mesh, params):
     assert not is_stacked(params)
     assert same(unstack_layers(stacked), params)
     assert same(stack_layers(params), stacked)
-    assert not same(create_params(CONFIG, mesh, seed=1), params)
+    for seed in (1, 2**32, 2**63):
+        assert not same(create_params(CONFIG, mesh, seed=seed), params)
 
 
 def test_converters_are_inverse_and_leave_the_other_form_alone(params):

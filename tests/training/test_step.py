@@ -87,6 +87,11 @@ def test_dropout_is_a_function_of_seed_and_step(config, change, batch):
     frozen = change(config, "optimizer.peak_learning_rate", 0.0)
     _, [one, two] = run_step(frozen, batch, steps=2)
     assert one["loss"] != two["loss"]
+    # All 64 bits of the seed count: the same parameters under another dropout.
+    high = change(config, "train.seed", config.train.seed + 2**32)
+    mesh = make_mesh(config.mesh)
+    _, metrics = make_train_step(high, mesh)(create_state(config, mesh), batch)
+    assert metrics["loss"] != first[0]["loss"]
 
 
 def test_scanned_layers_train_as_listed_ones(still, change, batch):
