@@ -1,11 +1,11 @@
 """The ways to write `data.mixture`, read into components: name, source and rate."""
 
 import dataclasses
-import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
+from glm_jax.config_checks import finite_number, short
 from glm_jax.errors import UserError
 
 _FORM = '{"NAME": ("SOURCE", RATE), ...} or "NAME=SOURCE@RATE, ..."'
@@ -91,11 +91,12 @@ def _component(part: Any) -> Component:
     if not isinstance(source, str) or source in ("", "tfds:", "task:"):
         raise UserError(f"data.mixture must give {name!r} a source; got {source!r}")
     try:
-        number = float(rate)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not 0.0 < number < math.inf:
-        raise UserError(f"data.mixture must give {name!r} a rate above 0; got {rate!r}")
+        # Text has rates as text.
+        number = finite_number("a rate", float(rate) if isinstance(rate, str) else rate, above=0)
+    except ValueError:
+        raise UserError(
+            f"data.mixture must give {name!r} a rate above 0; got {short(rate)}"
+        ) from None
     return Component(name, source, number)
 
 

@@ -6,12 +6,12 @@ average, the budget is lowered by as much, and its fraction is drawn: so the mas
 on average. Every text gets at least one span, which makes the share higher in texts of fewer than
 `mean / mask_ratio` (21) tokens.
 
-The length that passes the budget tends to be a long one (mean E[l^2] / E[l], 4.0 where the law has
-3.16), so the lengths are shuffled before they are placed: first, middle and last span of a text
-have the same law. Taken over all spans of many texts that is the law of lengths itself, since
-whether an i-th length is taken depends on those before it alone (Wald's identity). Taken as a mean
-for each text it is larger by about Var[l] / (E[l] k), 0.84 / k tokens where texts have k spans: a
-text that drew long lengths has fewer (docs/decisions/016-span-lengths.md).
+The length that passes the budget tends to be a long one (its mean is E[l^2] / E[l], 4.0 where that
+of the distribution is 3.16), so the lengths are shuffled before they are placed: first, middle and
+last span of a text have the same distribution. Over all spans of many texts it is that of lengths
+itself, since whether an i-th length is taken depends on those before it alone (Wald's identity).
+The mean length within a text is larger by about Var[l] / (E[l] k), 0.84 / k tokens where texts have
+k spans: a text that drew long lengths has fewer (docs/decisions/016-span-lengths.md).
 """
 
 import dataclasses
@@ -133,8 +133,8 @@ def place(
         lengths as drawn 1 2 5, the 5 passed the budget     draws .61 .20 .43 of the free room
         in the text      2 5 1                              free room .20 .43 .61
 
-    Independent draws of one law fall in each order equally often, whatever their sorted values; so
-    the lengths stand in a uniform order that says nothing of where they lie.
+    Independent draws of one distribution fall in each order equally often, whatever their sorted
+    values; so the lengths stand in a uniform order that says nothing of where they lie.
 
     Args:
       candidates: of P pieces.

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from glm_jax.config_checks import short
 from glm_jax.errors import UserError
 
 
@@ -24,10 +25,10 @@ class ProfiledSteps:
         Raises:
           ValueError: something else, or a number below 1.
         """
-        match = re.fullmatch(r"(\d+):(\d+)", text)
+        match = re.fullmatch(r"(\d{1,9}):(\d{1,9})", text)
         if not match or not int(match[1]) or not int(match[2]):
             raise UserError(
-                f"--profile takes FIRST:COUNT, steps from 1 on, such as 20:5; got {text!r}"
+                f"--profile takes FIRST:COUNT, steps from 1 on, such as 20:5; got {short(text)}"
             )
         return cls(int(match[1]), int(match[2]))
 

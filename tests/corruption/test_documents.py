@@ -9,7 +9,7 @@ from glm_jax.corruption.documents import plan_documents
 from glm_jax.corruption.draws import Draws
 from glm_jax.corruption.plan import Pieces
 from glm_jax.corruption.ragged import starts
-from tests.corruption.laws import ERRORS, assert_both_ends_alike, masked_slots
+from tests.corruption.measured import ERRORS, assert_both_ends_alike, masked_slots
 
 
 def plan(size, rows, length=4096, **options):

@@ -10,7 +10,7 @@ from glm_jax.corruption.draws import Draws, SpanLengths
 from glm_jax.corruption.plan import Pieces
 from glm_jax.corruption.ragged import group_of, starts, sums
 from glm_jax.corruption.sentences import find_sentences, plan_sentences
-from tests.corruption.laws import assert_both_ends_alike, assert_lengths_alike, masked_slots
+from tests.corruption.measured import assert_both_ends_alike, assert_lengths_alike, masked_slots
 
 STOP = 1
 ENDS = np.array([False, True, False])

@@ -12,7 +12,7 @@ from glm_jax.corruption.draws import Draws, Purpose, SpanLengths, below
 from glm_jax.corruption.plan import SHORTEST_BEGINNING, Pieces
 from glm_jax.corruption.ragged import group_of, starts, sums, within_groups
 from glm_jax.corruption.spans import SpanCandidates, place, plan_spans
-from tests.corruption.laws import (
+from tests.corruption.measured import (
     ERRORS,
     assert_both_ends_alike,
     assert_lengths_alike,

@@ -6,7 +6,7 @@ from glm_jax.training import profiling
 from glm_jax.training.profiling import ProfiledSteps, Profiler
 
 
-@pytest.mark.parametrize("text", ["20", "0:5", "3:0", "a:b", "3:-1", "1:2:3"])
+@pytest.mark.parametrize("text", ["20", "0:5", "3:0", "a:b", "3:-1", "1:2:3", "9" * 5000 + ":1"])
 def test_what_is_not_first_and_count(text):
     with pytest.raises(UserError, match=r"FIRST:COUNT.*got"):
         ProfiledSteps.parse(text)
