@@ -1,6 +1,7 @@
 """The laws of the span objective: lengths, masked share, placement, order."""
 
 import itertools
+import warnings
 
 import numpy as np
 import pytest
@@ -182,6 +183,12 @@ def test_every_text_gets_a_span_and_keeps_half():
     assert (masked[short] == 1).all()
     only = made.num_spans == 1
     assert (masked[only] <= np.maximum(made.size[only] // 2, 1)).all()
+
+
+def test_the_least_mask_ratio_takes_one_span():
+    with warnings.catch_warnings(action="error"):
+        made = plan([500] * 20, mask_ratio=1e-300)
+    assert (made.num_spans == 1).all()
 
 
 def test_single_span():

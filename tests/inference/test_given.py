@@ -68,7 +68,7 @@ def options():
                 yield name, option
 
 
-@pytest.mark.parametrize(("method", "option"), options())
+@pytest.mark.parametrize(("method", "option"), list(options()))
 def test_what_is_no_number_is_named(calls, method, option):
     for value in NO_INT if option in INTS else NO_FLOAT:
         with pytest.raises(UserError, match=f"^{option} ") as refused:
