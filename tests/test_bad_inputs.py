@@ -140,7 +140,10 @@ BAD = [
     (override("optimizer.epsilon=0"), "optimizer.epsilon must be above 0; got 0"),
     (override("optimizer.clip_norm=1e-50"), "optimizer.clip_norm must be above 0, as float32 too"),
     (override("model.dropout_rate=1"), "model.dropout_rate must be at least 0 and below 1; got 1"),
-    (override("objective.span_weight=0"), "objective.span_weight must not all be 0"),
+    (
+        override(*(f"objective.{name}_weight=0" for name in ("span", "sentence", "document"))),
+        "objective.span_weight, objective.sentence_weight, objective.document_weight must not all",
+    ),
     (override("objective.max_span_length=99999999"), "max_span_length must be at most 65536"),
     (override("train.keep_best=-1"), "train.keep_best must be at least 0; got -1"),
     (override("train.best_metric=accuracy"), "train.best_metric must be 'loss', 'eval/loss'"),
