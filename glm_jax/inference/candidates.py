@@ -20,7 +20,8 @@ from glm_jax.inference.bans import Bans
 from glm_jax.inference.beam_rows import BeamSearch, check_beams
 from glm_jax.inference.blank_filling import blanks_of, check_blanks, prefill
 from glm_jax.inference.cache import LayerCache, bucket, power_of_two, with_length
-from glm_jax.inference.decoding import fill_up, stack
+from glm_jax.inference.decoding import check_new_tokens, fill_up, stack
+from glm_jax.inference.given import check_special_ids
 from glm_jax.inference.tiles import Tiles, bind_tiles, no_tiles
 from glm_jax.models.params import Params, bind
 
@@ -62,6 +63,8 @@ def search_fillings(
       As many as were found; ids that end in two ways count by the better one.
     """
     needed = check_blanks(config, [ids], mask_ids, max_new_tokens)
+    check_special_ids(config, mask_ids=mask_ids, start_id=start_id, end_ids=end_ids)
+    check_new_tokens(max_new_tokens, search.min_new_tokens)
     check_beams(search, config, end_ids)
     room = bucket(max_new_tokens)
     tokens, length = stack([ids], bucket(len(ids)))
