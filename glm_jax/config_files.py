@@ -21,10 +21,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from glm_jax.config import Config, field_types
+from glm_jax.config import Config, field_types, from_dict
 from glm_jax.config_checks import short
 from glm_jax.config_names import suggestion
 from glm_jax.errors import UserError, did_you_mean
+from glm_jax.json_files import read_object
 from glm_jax.paths import expanded
 
 # What a slip in a config file raises: a name or an argument that is not there, a missing bracket.
@@ -62,6 +63,19 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
             f"got {type(config).__name__}"
         )
     return apply_overrides(config, overrides)
+
+
+def read_record(path: Path) -> Config:
+    """The config in a `run.json`.
+
+    Raises:
+      UserError: it is not the record of a run: damaged, or with names, types or values that no
+        config has.
+    """
+    try:
+        return from_dict(read_object(path))
+    except UserError as error:
+        raise UserError(f"{path} is not the record of a run: {error}") from error
 
 
 def apply_overrides(config: Config, overrides: Iterable[str]) -> Config:

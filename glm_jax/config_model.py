@@ -1,6 +1,7 @@
 """The section `model` of a config: shape and numerics of the Transformer."""
 
 import dataclasses
+import math
 
 from glm_jax.config_checks import check, check_choice, check_types, finite_number
 from glm_jax.errors import UserError
@@ -14,6 +15,16 @@ _MODEL_CHOICES = {
     "rotary_scaling": ["none", "base", "linear", "yarn"],
     "remat": ["none", "full", "attention", "qkv", "qkv_attention", "dots"],
     "attention_backend": ["auto", "pallas_tpu", "tokamax", "pallas_gpu", "xla_chunked", "xla"],
+}
+
+# Sizes beyond these are a slip or an attack: they would fill the memory before anything is said.
+# Ids and positions are int32.
+_WIDEST = 2**24
+_MOST = {
+    "vocab_size": 2**31 - 1,
+    "max_positions": 2**31 - 1,
+    "rotary_original_positions": 2**31 - 1,
+    "num_layers": 1_000,
 }
 
 
@@ -102,10 +113,13 @@ class ModelConfig:
     def __post_init__(self):
         check_types(self, "model")
         for name in ("vocab_size", "num_layers", "embed_dim", "num_heads", "max_positions"):
-            check(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
+            self._check_size(name, "at least 1")
         for name in ("num_kv_heads", "head_dim", "mlp_dim", "rotary_original_positions"):
+            if getattr(self, name) is not None:
+                self._check_size(name, "at least 1 or None")
+        for name in ("norm_epsilon", "initializer_range", "rotary_base", "rotary_factor"):
             value = getattr(self, name)
-            check(value is None or value >= 1, f"model.{name}", value, "at least 1 or None")
+            check(0 <= value < math.inf, f"model.{name}", value, "finite, and at least 0")
         if self.head_dim is None and self.embed_dim % self.num_heads:
             raise UserError(
                 f"model.embed_dim must be a multiple of model.num_heads when model.head_dim is "
@@ -125,6 +139,11 @@ class ModelConfig:
         check_choice("model.param_dtype", self.param_dtype, [*dtypes, "float16"])
         for name in ("dropout_rate", "attention_dropout_rate"):
             finite_number(f"model.{name}", getattr(self, name), least=0, below=1)
+
+    def _check_size(self, name: str, allowed: str) -> None:
+        value, most = getattr(self, name), _MOST.get(name, _WIDEST)
+        check(value >= 1, f"model.{name}", value, allowed)
+        check(value <= most, f"model.{name}", value, f"at most {most:,}")
 
     def _check_rotary(self) -> None:
         for name in ("rotary_base", "rotary_factor"):

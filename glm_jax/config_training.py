@@ -71,7 +71,8 @@ class TrainConfig:
       seed: of parameters, dropout, row order and corruption; 0..2^64 - 1.
       init_from: a model to go on from: a Hugging Face directory or the workdir of another run. Its
         shape replaces `model.*`, but for dropout, dtypes, remat, scan_layers and the attention
-        backend. None: parameters are drawn.
+        backend; what is asked for beside it, by `--set` or in the same file, must fit it. None:
+        parameters are drawn.
       accumulation_steps: parts a batch is cut into, one after the other, before an optimizer step;
         the result is that of the whole batch.
       loss_reduction: "token_mean" (every predicted token of the global batch alike, times its

@@ -19,29 +19,64 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.to == "orbax" and args.names != "as_loaded":
         raise UserError("--names is for --to huggingface; orbax has this project's own names")
 
+    from glm_jax.training.disk import disk_trouble
+
+    try:
+        _convert(args)
+    except UserError:
+        raise
+    except Exception as error:
+        trouble = disk_trouble(error) or (str(error) if isinstance(error, OSError) else None)
+        if trouble is None:
+            raise
+        raise UserError(f"{str(args.destination)!r} could not be written: {trouble}") from error
+    return 0
+
+
+def _convert(args: argparse.Namespace) -> None:
     import jax
 
     from glm_jax.config import MeshConfig
     from glm_jax.inference.language_model import load
-    from glm_jax.interop.conversion import describe, look, rewrite
-    from glm_jax.interop.save_plan import check_target
+    from glm_jax.interop.conversion import check_apart, check_target, describe, look, rewrite
     from glm_jax.sharding import make_mesh
 
     # Nothing is computed: accelerators, whose memory may be small, are left alone.
     mesh = make_mesh(MeshConfig(), jax.devices("cpu")[:1])
     source = look(args.source, args.dtype, mesh)
     report = describe(source, args.destination, args.to, args.names)
-    if args.to == "huggingface":
-        check_target(args.destination)
+    check_apart(args.source, args.destination)
+    check_target(args.destination, args.to)
+    replaces = args.destination.is_dir() and any(args.destination.iterdir())
     if args.dry_run:
-        pass
-    elif args.to == "huggingface" and source.checkpoint is not None:
+        print(report)
+        print(f"would write  {args.destination}" + ", in place of the model there" * replaces)
+        return
+    if replaces and not args.overwrite:
+        _ask(args.destination)
+    if args.to == "huggingface" and source.checkpoint is not None:
         rewrite(source, args.destination, args.names, _bar("converting"))
     else:
         model = load(args.source, args.dtype, mesh=mesh, progress=_bar("reading"))
         model.save(args.destination, args.to, args.names, progress=_bar("writing"))
     print(report)
-    return 0
+    print(f"written      {args.destination}")
+
+
+def _ask(destination: Path) -> None:
+    """Asks whether a model may be replaced.
+
+    Raises:
+      UserError: it may not, or there is no terminal at which to ask.
+    """
+    name = repr(str(destination))
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UserError(
+            f"{name} holds a model already; --overwrite replaces it, or give another directory"
+        )
+    print(f"{name} holds a model already; replace it? [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise UserError(f"{name} stays as it is; nothing written")
 
 
 def _bar(verb: str) -> Any:
@@ -66,7 +101,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SRC",
         help="a Hugging Face directory, a workdir of glm_jax.train, or one of its checkpoints",
     )
-    parser.add_argument("destination", type=cli.path, metavar="DST", help="a directory to be made")
+    parser.add_argument(
+        "destination",
+        type=cli.path,
+        metavar="DST",
+        help="a directory to be made; of a link, the one behind it",
+    )
     parser.add_argument("--to", choices=["huggingface", "orbax"], default="huggingface")
     parser.add_argument(
         "--names",
@@ -76,6 +116,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--dtype", choices=["float32", "bfloat16", "float16"], help="default: that of each tensor"
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace a model that DST holds (else asked for at a terminal, refused elsewhere)",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="say what would be written, and write nothing"

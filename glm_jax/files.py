@@ -70,10 +70,17 @@ def check_replaceable(path: Path, may_replace: Callable[[Path], bool]) -> None:
       may_replace: whether what lies there, not empty, may be thrown away.
 
     Raises:
-      UserError: `path` is a file, or a directory that may not be replaced.
+      UserError: `path` is a file or lies in one, is a directory that may not be replaced, or is the
+        one in which this process works, which would lose its name.
     """
-    if path.exists() and not path.is_dir():
-        raise UserError(f"{str(path)!r} is a file; a model is saved as a directory")
+    for one in (path, *path.parents):
+        if one.exists() and not one.is_dir():
+            raise UserError(f"{str(one)!r} is a file; a model is saved as a directory")
+    if path.is_dir() and _working_directory().is_relative_to(path.resolve()):
+        raise UserError(
+            f"{str(path)!r} is the directory you are in, which cannot be replaced by a new one; "
+            "give another one, such as a new directory in it"
+        )
     if path.is_dir() and any(path.iterdir()) and not may_replace(path):
         raise UserError(f"{str(path)!r} is not empty and holds more than a model; nothing written")
 
@@ -82,7 +89,13 @@ def check_replaceable(path: Path, may_replace: Callable[[Path], bool]) -> None:
 def replaced_directory(path: Path, may_replace: Callable[[Path], bool]) -> Iterator[Path]:
     """A temporary sibling of `path` that takes its name when the block ends without an exception.
 
-    What a killed process left behind (`.NAME.new-HOST-PID`) is removed by the next one on its host.
+    All of it is on the disk by then. What a killed process left behind is cleared up by the next
+    one on its host:
+
+        NAME    .NAME.new    .NAME.old    killed while
+        old     half                      it wrote: the new one is removed
+                whole        whole        it renamed: the old one is put back, the new one removed
+        new                  half         it removed the old one: that goes on
 
     Args:
       path, may_replace: as of `check_replaceable`.
@@ -98,9 +111,11 @@ def replaced_directory(path: Path, may_replace: Callable[[Path], bool]) -> Itera
     temporary.mkdir()
     try:
         yield temporary
+        _sync_all(temporary)
         if path.is_dir():
             path.rename(old)
         temporary.rename(path)
+        sync(path.parent)
     finally:
         if old.is_dir() and not path.exists():
             old.rename(path)
@@ -108,23 +123,39 @@ def replaced_directory(path: Path, may_replace: Callable[[Path], bool]) -> Itera
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _sibling(path: Path, kind: str) -> Path:
-    return path.parent / f".{path.name}.{kind}-{socket.gethostname()}-{os.getpid()}"
+def _sibling(path: Path, kind: str, pid: int | str = "") -> Path:
+    return path.parent / f".{path.name}.{kind}-{socket.gethostname()}-{pid or os.getpid()}"
 
 
 def _clear_left_overs(path: Path) -> None:
     pattern = re.compile(
         rf"\.{re.escape(path.name)}\.(new|old)-{re.escape(socket.gethostname())}-(\d+)"
     )
-    for sibling in list(path.parent.iterdir()):
-        match = pattern.fullmatch(sibling.name)
-        if not match or _is_alive(int(match[2])):
-            continue
-        if match[1] == "old" and not path.exists():
-            # Killed between the two renames: what was there before is put back.
+    found = filter(None, (pattern.fullmatch(sibling.name) for sibling in path.parent.iterdir()))
+    left = [(match[1], match[2]) for match in found if not _is_alive(int(match[2]))]
+    # Old ones first: as long as the new one of the same process is there, the old one is whole.
+    for kind, pid in sorted(left, reverse=True):
+        sibling = _sibling(path, kind, pid)
+        if kind == "old" and _sibling(path, "new", pid).is_dir() and not path.exists():
             sibling.rename(path)
         else:
             shutil.rmtree(sibling, ignore_errors=True)
+
+
+def _sync_all(directory: Path) -> None:
+    """`sync` of every file and directory below a directory, and of itself."""
+    for folder, _, names in os.walk(directory, topdown=False):
+        for name in names:
+            sync(Path(folder, name))
+        sync(Path(folder))
+
+
+def _working_directory() -> Path:
+    try:
+        return Path.cwd().resolve()
+    except FileNotFoundError:
+        # It was removed meanwhile: nothing can be in it.
+        return Path("/")
 
 
 def _is_alive(pid: int) -> bool:

@@ -81,7 +81,7 @@ def _reports_of(config, name, args) -> list[dict]:
     from glm_jax.planning.tune import tune
     from glm_jax.training.start import planned_config
 
-    config = planned_config(config)
+    config = planned_config(config, args.overrides)
     devices = topology_devices(name) if name else jax.devices()
     if args.tune:
         return tune(config, devices, name, args.sequences_per_chip, args.tune_layers, _progress)

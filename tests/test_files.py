@@ -1,4 +1,5 @@
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -6,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from glm_jax import files
 from glm_jax.errors import UserError
 from glm_jax.files import replaced_directory, write_whole, written
 
@@ -132,9 +134,83 @@ def test_left_overs_of_others_stay(tmp_path):
 
 def test_what_a_kill_between_two_renames_hid_comes_back(tmp_path):
     left_over(tmp_path / "b", "old")
+    left_over(tmp_path / "b", "new")
     fail(tmp_path / "b")
     assert (tmp_path / "b" / "file").read_text() == "old"
     assert names(tmp_path) == ["b"]
+
+
+def test_what_was_half_removed_never_comes_back(tmp_path):
+    """Killed while it removed the old directory, which then stands without a new one."""
+    left_over(tmp_path / "b", "old")
+    fail(tmp_path / "b")
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("when", ["between the renames", "in the removal"])
+def test_a_kill_while_it_is_replaced(tmp_path, when):
+    write(tmp_path / "b", "old")
+    (tmp_path / "b" / "other").write_text("old")
+    code = f"""
+import os, pathlib, shutil
+from glm_jax.files import replaced_directory
+def rename(self, target, real=pathlib.Path.rename):
+    real(self, target)
+    if {when!r} == "between the renames":
+        os.kill(os.getpid(), 9)
+def rmtree(path, **options):
+    if ".old-" in str(path):
+        os.unlink(os.path.join(path, "other"))
+        os.kill(os.getpid(), 9)
+pathlib.Path.rename, shutil.rmtree = rename, rmtree
+with replaced_directory(pathlib.Path({str(tmp_path / "b")!r}), lambda path: True) as directory:
+    (directory / "file").write_text("new")
+"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -9
+    if when == "in the removal":
+        # The user removes the new one. What is half there must not take its place.
+        assert (tmp_path / "b" / "file").read_text() == "new"
+        shutil.rmtree(tmp_path / "b")
+        fail(tmp_path / "b")
+        assert names(tmp_path) == []
+    else:
+        fail(tmp_path / "b")
+        assert names(tmp_path) == ["b"]
+        assert names(tmp_path / "b") == ["file", "other"]
+
+
+def test_all_of_a_directory_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    synced, real = [], files.sync
+
+    def sync(path):
+        synced.append((path.name, (tmp_path / "b").exists()))
+        real(path)
+
+    monkeypatch.setattr(files, "sync", sync)
+    with replaced_directory(tmp_path / "b", lambda path: True) as directory:
+        (directory / "deep").mkdir()
+        (directory / "deep" / "file").write_text("x")
+    name = directory.name
+    assert synced == [("file", False), ("deep", False), (name, False), (tmp_path.name, True)]
+
+
+def test_the_directory_one_is_in_stays(tmp_path, monkeypatch):
+    (tmp_path / "b" / "in").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "b")
+    for path in (Path(), Path("."), tmp_path / "b", Path("in", "..")):
+        with pytest.raises(UserError, match="is the directory you are in"):
+            write(path, "new")
+    monkeypatch.chdir(tmp_path / "b" / "in")
+    with pytest.raises(UserError, match="is the directory you are in"):
+        write(tmp_path / "b", "new")
+    write(tmp_path / "b" / "out", "new")
+    assert names(tmp_path / "b") == ["in", "out"]
+
+
+def test_below_a_file_there_is_no_directory(tmp_path):
+    (tmp_path / "c").write_text("a file")
+    with pytest.raises(UserError, match=r"c' is a file"):
+        write(tmp_path / "c" / "d" / "e", "new")
 
 
 def test_a_kill_leaves_nothing_under_the_name(tmp_path):

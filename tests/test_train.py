@@ -273,11 +273,19 @@ def test_a_causal_model_learns_and_another_run_goes_on_from_it(start, tmp_path):
     assert abs(losses[0] - math.log(8192)) < 0.1
     assert losses[-1] < losses[0] - 1.0
 
-    # The shape is the model's: the config's own position encoding and sizes are not looked at.
+    # What is asked for by hand is not dropped.
     init = f"train.init_from={tmp_path / 'first'}"
-    second = start(tmp_path / "second", init, *CAUSAL[-4:], "model.num_layers=5")
+    other = start(tmp_path / "second", init, *CAUSAL[-4:], "model.num_layers=5")
+    out, errors = other.communicate(timeout=300)
+    assert other.returncode == 2
+    assert "is a model with model.num_layers=2 (not 5); its shape is the run's" in errors
+    assert not (tmp_path / "second").exists()
+
+    # The shape is the model's: that of the config's file gives way, which is said.
+    second = start(tmp_path / "second", init, *CAUSAL[-4:])
     out, errors = second.communicate(timeout=300)
     assert second.returncode == 0, errors
+    assert "takes the place of the config's: " in errors
     assert f"with the parameters of {tmp_path / 'first'}" in out
     going_on = [row["loss"] for row in rows_of(tmp_path / "second") if "loss" in row]
     assert going_on[0] < losses[0] - 1.0
@@ -286,7 +294,7 @@ def test_a_causal_model_learns_and_another_run_goes_on_from_it(start, tmp_path):
     assert record["model"]["position_encoding"] == "rotary"
 
     # The same command goes on with the second run, whose record has the shape.
-    again = start(tmp_path / "second", init, *CAUSAL[-4:], "model.num_layers=5")
+    again = start(tmp_path / "second", init, *CAUSAL[-4:])
     out, errors = again.communicate(timeout=300)
     assert (again.returncode, errors) == (0, "")
     assert "is finished" in out

@@ -23,18 +23,21 @@ from glm_jax.errors import UserError
 from glm_jax.ids import id_rows, one_or_more
 from glm_jax.inference.beam_rows import BeamSearch, search_blanks, search_texts
 from glm_jax.inference.blank_filling import fill_rows
+from glm_jax.inference.ends import check_ids, eos_ids_of
 from glm_jax.inference.generation import OnToken, generate_rows
 from glm_jax.inference.given import ENCODE, check_read, given
 from glm_jax.inference.judging import Judging
 from glm_jax.inference.sampling import Sampling
 from glm_jax.inference.tiles import Tiles, make_tiles
 from glm_jax.inference.writing import Writing
-from glm_jax.interop.checkpoint import CONFIG, Origin
+from glm_jax.interop.checkpoint import CONFIG, Origin, read_generation
+from glm_jax.interop.companions import TOKENIZER_FILES, lies_inside
+from glm_jax.interop.finite import Unusable
 from glm_jax.interop.huggingface import Progress, load_directory, save_directory, silent
 from glm_jax.interop.published_tokenizers import has_published
 from glm_jax.interop.tokenizers import FILE_NAME as TOKENIZER
 from glm_jax.interop.tokenizers import Tokenizer, load_tokenizer
-from glm_jax.models.params import Params, bind, unstack_layers
+from glm_jax.models.params import Params, bind, to_paths, unstack_layers
 from glm_jax.models.positions import check_positions
 from glm_jax.paths import expanded
 from glm_jax.sharding import batch_sharding, make_mesh, place_groups, row_groups
@@ -143,6 +146,8 @@ class LanguageModel(Judging, Writing):
             "max_new_tokens": max_new_tokens,
             "tiles": self._tiles,
         }
+        check_ids("start_id", [known["start_id"]], self.config.vocab_size)
+        check_ids("end_ids", known["end_ids"], self.config.vocab_size)
         sampling = Sampling(
             temperature,
             top_k,
@@ -195,7 +200,8 @@ class LanguageModel(Judging, Writing):
           max_new_tokens: longest answer.
           temperature, top_k, top_p, repetition_penalty, seed: see `Sampling`; greedy by default.
           eos_ids: ids that end an answer and are not part of it; None: the `eos_token_id` of the
-            checkpoint's config.json, else its tokenizer's <|endoftext|>; []: none.
+            checkpoint's generation_config.json, else of its config.json, else its tokenizer's
+            <|endoftext|>; []: none.
           on_token: called with the row's index and the new id as soon as it is there, in order; a
             row that has ended is not called again. Not with beams, which are not sure before.
           num_beams, length_penalty, min_new_tokens, no_repeat_ngram: as of `fill_blanks`.
@@ -212,6 +218,7 @@ class LanguageModel(Judging, Writing):
             "max_new_tokens": max_new_tokens,
             "tiles": self._tiles,
         }
+        check_ids("eos_ids", known["end_ids"], self.config.vocab_size)
         rows = id_rows("generate", prompts, f"lm.complete(text), or {ENCODE}")
         sampling = Sampling(
             temperature, top_k, top_p, seed, repetition_penalty, min_new_tokens, no_repeat_ngram
@@ -259,16 +266,12 @@ class LanguageModel(Judging, Writing):
         elif format == "orbax":
             from glm_jax.training.checkpoints import save_params
 
-            save_params(expanded(path), self.config, self.params, self.tokenizer)
+            save_params(expanded(path), self.config, self.params, self.tokenizer, self._origin)
         else:
             raise UserError(f"format must be 'huggingface' or 'orbax'; got {format!r}")
 
     def _eos_ids(self) -> list[int] | None:
-        """What ends a text: config.json says so with an id or a list of them."""
-        found = self._origin.values.get("eos_token_id")
-        if found is None:
-            return [self.special.eos] if self.special else None
-        return [found] if isinstance(found, int) else list(found)
+        return eos_ids_of(self._origin, self.special)
 
     def _tiles(self) -> Tiles | None:
         """Tiles of the parameters as they are now; made once, kept until other arrays are there."""
@@ -362,15 +365,19 @@ def load(
         raise UserError(f"dtype must be one of {DTYPES}; got {dtype!r}")
     workdir = find_workdir(path)
     mesh = mesh or make_mesh(MeshConfig(), jax.devices()[:1])
-    origin = None
     if workdir is not None:
         from glm_jax.training.checkpoints import load_params
 
         run, params = load_params(path, mesh=mesh)
         config = run.model
+        origin = Origin(directory=workdir, generation=read_generation(workdir))
         if dtype is not None:
             params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
             config = dataclasses.replace(config, param_dtype=dtype)
+        unusable = Unusable()
+        for name, leaf in to_paths(params).items():
+            unusable.look_at_leaf(name, leaf)
+        unusable.warn(str(path))
     else:
         config, params, origin = load_directory(path, dtype, mesh, progress)
     config = dataclasses.replace(config, compute_dtype=compute_dtype or _compute_dtype(config))
@@ -406,6 +413,15 @@ def _tokenizer_of(directory: Path) -> Tokenizer | None:
     Published checkpoints have tokenizers of other kinds; their models work on ids all the same.
     """
     if not (directory / TOKENIZER).is_file() and not has_published(directory):
+        return None
+    found = [directory / name for name in TOKENIZER_FILES if (directory / name).is_file()]
+    outside = [file for file in found if not lies_inside(directory, file)]
+    if outside:
+        _LOG.warning(
+            "the model comes without a tokenizer: %s is a link to %s, outside of its directory",
+            outside[0],
+            outside[0].resolve(),
+        )
         return None
     try:
         return load_tokenizer(directory)

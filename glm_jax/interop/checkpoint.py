@@ -1,7 +1,8 @@
 """A Hugging Face directory that is looked at: its config, and which tensors are there."""
 
 import dataclasses
-import json
+import functools
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,8 +16,10 @@ from glm_jax.interop.architectures.architecture import Architecture
 from glm_jax.interop.architectures.rows import Row
 from glm_jax.interop.key_tables import candidates, choose
 from glm_jax.interop.weights import StoredTensor, open_weights
+from glm_jax.json_files import read_object, shown, some
 
-CONFIG = "config.json"
+_LOG = logging.getLogger(__name__)
+CONFIG, GENERATION = "config.json", "generation_config.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,12 +31,26 @@ class Origin:
       prefix: what stood in front of every name.
       values: its config.json.
       directory: where it lay; `COMPANIONS` are copied from there.
+      generation: its generation_config.json, empty where there is none.
     """
 
     architecture: Architecture | None = None
     prefix: str = ""
     values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     directory: Path | None = None
+    generation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def eos_ids(self) -> list[int] | None:
+        """What ends a text: generation_config.json says so, else config.json; None: neither does.
+
+        As in transformers, which writes both and reads the first.
+
+        Raises:
+          UserError: one of them says neither an id nor a list of ids.
+        """
+        found = [_eos_in(GENERATION, self.generation), _eos_in(CONFIG, self.values)]
+        return next((ids for ids in found if ids is not None), None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,15 +86,48 @@ def open_directory(path: Path) -> Checkpoint:
     tensors = open_weights(path)
     architecture = choose(found, values, tensors.keys(), str(path))
     config = architecture.read_config(values)
+    if config.num_layers > len(tensors):
+        # Said before the names of all its layers are made.
+        raise UserError(
+            f"config.json in {str(path)!r} asks for {config.num_layers} layers; its weights are "
+            f"{len(tensors)} tensors"
+        )
+    if doubt := architecture.doubt(values):
+        _warn_once(f"{path}: {doubt}")
     rows = architecture.rows(config)
     prefix = _check_names(path, tensors, rows, architecture)
     rows = [row for row in rows if not row.repeats or prefix + row.key in tensors]
     _check_tensors(path, tensors, rows, prefix)
     dtype = str(tensors[prefix + rows[0].key].dtype)
     config = dataclasses.replace(config, param_dtype=dtype)
-    return Checkpoint(
-        architecture, config, Origin(architecture, prefix, values, path), rows, tensors
-    )
+    origin = Origin(architecture, prefix, values, path, read_generation(path))
+    _eos_in(str(path / CONFIG), values)
+    return Checkpoint(architecture, config, origin, rows, tensors)
+
+
+def read_generation(path: Path) -> dict[str, Any]:
+    """The generation_config.json of a directory; empty where there is none.
+
+    Raises:
+      UserError: it is damaged, or says of what ends a text something else than ids.
+    """
+    if not (path / GENERATION).is_file():
+        return {}
+    values = read_object(path / GENERATION)
+    _eos_in(str(path / GENERATION), values)
+    return values
+
+
+def _eos_in(file: str, values: Mapping[str, Any]) -> list[int] | None:
+    given = values.get("eos_token_id")
+    if given is None:
+        return None
+    ids = given if isinstance(given, list) else [given]
+    if not all(type(id_) is int and id_ >= 0 for id_ in ids):
+        raise UserError(
+            f"eos_token_id in {file} must be an id or a list of ids; got {shown(given)}"
+        )
+    return ids
 
 
 def check_repeated(checkpoint: Checkpoint, row: Row) -> None:
@@ -99,12 +149,7 @@ def check_repeated(checkpoint: Checkpoint, row: Row) -> None:
 
 
 def _read_config(path: Path) -> Mapping[str, Any]:
-    try:
-        values = json.loads((path / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path / CONFIG}: {error}") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path / CONFIG} must hold a JSON object; got {type(values).__name__}")
+    values = read_object(path / CONFIG)
     nested = values.get("config")
     return nested if isinstance(nested, dict) else values
 
@@ -127,14 +172,14 @@ def _check_names(
     if missing or extra:
         raise UserError(
             f"the weights in {str(path)!r} do not fit {architecture.name} with its config.json: "
-            f"missing {_some(missing)}; unknown {_some(extra)}"
+            f"missing {some(missing)}; unknown {some(extra)}"
         )
     return prefix
 
 
-def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:5]) or "none"
-    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown
+@functools.cache
+def _warn_once(text: str) -> None:
+    _LOG.warning("%s", text)
 
 
 def _check_tensors(

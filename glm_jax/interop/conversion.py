@@ -1,7 +1,6 @@
 """What a conversion will read and write, said before it happens; and one that loads nothing."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,15 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from glm_jax.config import ModelConfig, from_dict
+from glm_jax.config import ModelConfig
+from glm_jax.config_files import read_record
+from glm_jax.errors import UserError
+from glm_jax.files import check_replaceable
 from glm_jax.inference.language_model import RUN, find_workdir
 from glm_jax.interop.checkpoint import Checkpoint, Origin, check_repeated, open_directory
+from glm_jax.interop.companions import Companions
 from glm_jax.interop.huggingface import Progress, silent, write_directory
-from glm_jax.interop.save_plan import plan_save
-from glm_jax.interop.tokenizers import FILE_NAME as TOKENIZER
+from glm_jax.interop.save_plan import is_model, plan_save
 from glm_jax.models.params import abstract_params, to_paths
 
 # Fields of ModelConfig that say how it runs, not what it is.
@@ -31,19 +33,19 @@ class Source:
       config: its shape.
       leaves: shape and dtype of each parameter, layers listed.
       checkpoint: of a Hugging Face directory; None for a model that was trained here.
-      tokenizer: whether a workdir holds one.
+      workdir: of a model that was trained here.
     """
 
     path: Path
     config: ModelConfig
     leaves: Mapping[str, jax.ShapeDtypeStruct]
     checkpoint: Checkpoint | None
-    tokenizer: bool = False
+    workdir: Path | None = None
 
     @property
     def origin(self) -> Origin:
-        """Empty for a model that was trained here."""
-        return self.checkpoint.origin if self.checkpoint else Origin()
+        """Of a model that was trained here, the files beside it alone."""
+        return self.checkpoint.origin if self.checkpoint else Origin(directory=self.workdir)
 
 
 def look(path: Path, dtype: str | None, mesh: Mesh) -> Source:
@@ -66,16 +68,42 @@ def look(path: Path, dtype: str | None, mesh: Mesh) -> Source:
         for row in checkpoint.rows:
             stored.update(dict.fromkeys(row.paths, checkpoint.tensor(row).dtype))
     else:
-        run = json.loads((workdir / RUN).read_text(encoding="utf-8"))
-        config = from_dict(run).model
+        config = read_record(workdir / RUN).model
     config = dataclasses.replace(config, param_dtype=dtype or config.param_dtype)
     shapes = to_paths(abstract_params(dataclasses.replace(config, scan_layers=False), mesh))
     leaves = {
         name: jax.ShapeDtypeStruct(leaf.shape, dtype or stored.get(name, leaf.dtype))
         for name, leaf in shapes.items()
     }
-    tokenizer = workdir is not None and (workdir / TOKENIZER).is_file()
-    return Source(path, config, leaves, checkpoint, tokenizer)
+    return Source(path, config, leaves, checkpoint, workdir)
+
+
+def check_apart(source: Path, destination: Path) -> None:
+    """Refuses to write a model over the one that is read, or over a directory that holds it.
+
+    Raises:
+      UserError: links followed, `source` is `destination` or lies in it.
+    """
+    if source.resolve().is_relative_to(destination.resolve()):
+        raise UserError(
+            f"{str(destination)!r} is or holds {str(source)!r}, from which the model is read; give "
+            "another directory"
+        )
+
+
+def check_target(path: Path, to: str) -> None:
+    """Refuses a directory that `LanguageModel.save` would refuse, before anything is loaded.
+
+    Args:
+      path: where the model will be written.
+      to: "huggingface" or "orbax".
+    """
+    if to == "huggingface":
+        check_replaceable(path, is_model)
+        return
+    from glm_jax.training.checkpoints import holds_only_params
+
+    check_replaceable(path, holds_only_params)
 
 
 def describe(source: Source, destination: Path, to: str, names: str) -> str:
@@ -92,11 +120,12 @@ def describe(source: Source, destination: Path, to: str, names: str) -> str:
     """
     num_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in source.leaves.values())
     scheme, files = "names of this project", ["run.json", "checkpoints/0/"]
+    companions = [file.name for file in Companions.of(source.origin.directory).files]
     if to == "huggingface":
         plan = plan_save(source.config, source.leaves, source.origin, names)
         scheme, files, num_bytes = plan.architecture.name, plan.files, plan.num_bytes
-    if source.tokenizer:
-        files = [*files, TOKENIZER]
+    if source.checkpoint is None or to == "orbax":
+        files = [*(file for file in files if file not in companions), *companions]
     origin = source.origin.architecture
     default = ModelConfig()
     values = [

@@ -5,8 +5,8 @@ what else lies in the directory is not looked at.
 """
 
 import dataclasses
+import functools
 import json
-import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from glm_jax.config import ModelConfig
 from glm_jax.files import replaced_directory
 from glm_jax.interop.architectures.rows import Row
 from glm_jax.interop.checkpoint import CONFIG, Origin, check_repeated, open_directory
+from glm_jax.interop.finite import Unusable
 from glm_jax.interop.save_plan import MAX_SHARD_BYTES, SavePlan, is_model, plan_save
 from glm_jax.interop.tokenizers import Tokenizer
 from glm_jax.interop.weights import INDEX, TensorToWrite, copy_out, write_safetensors
@@ -57,11 +58,14 @@ def load_directory(
 
     Raises:
       UserError: as `open_directory`.
+
+    Tensors with NaN or infinities in them are named in a warning.
     """
     checkpoint = open_directory(path)
     listed = dataclasses.replace(checkpoint.config, scan_layers=False)
     like = to_paths(abstract_params(listed, mesh))
     params: dict[str, jax.Array] = {}
+    unusable = Unusable()
     for row in progress(checkpoint.rows, len(checkpoint.rows)):
         if row.repeats:
             check_repeated(checkpoint, row)
@@ -69,14 +73,18 @@ def load_directory(
         tensor = checkpoint.tensor(row).read()
         for name, part in zip(row.paths, row.split(tensor), strict=True):
             target = np.dtype(dtype or tensor.dtype)
-            params[name] = _place(part, target, like[name].sharding)
+            look_at = functools.partial(unusable.look_at, row.key)
+            params[name] = _place(part, target, like[name].sharding, look_at)
+    unusable.warn(str(path))
     config = dataclasses.replace(
         checkpoint.config, param_dtype=str(params["embedding/table"].dtype)
     )
     return config, from_paths(params), checkpoint.origin
 
 
-def _place(part: np.ndarray, dtype: np.dtype, sharding: Sharding) -> jax.Array:
+def _place(
+    part: np.ndarray, dtype: np.dtype, sharding: Sharding, look_at: Callable[[np.ndarray], None]
+) -> jax.Array:
     """Puts a view of a mapped file onto devices; of a split array only the pieces are read."""
 
     def owned(index: Any) -> np.ndarray:
@@ -86,6 +94,7 @@ def _place(part: np.ndarray, dtype: np.dtype, sharding: Sharding) -> jax.Array:
         start = -buffer.ctypes.data % 64
         array = buffer[start : start + view.size * dtype.itemsize].view(dtype).reshape(view.shape)
         copy_out(view, array)
+        look_at(array)
         return array
 
     return jax.make_array_from_callback(part.shape, sharding, owned)
@@ -128,6 +137,8 @@ def save_directory(
     if tokenizer is not None and origin.architecture is None:
         special = tokenizer.special
         plan.values.update(eos_token_id=special.eos, pad_token_id=special.pad)
+    if origin.eos_ids is not None and origin.architecture is None:
+        plan.values.update(eos_token_id=origin.eos_ids)
     write_directory(path, plan, leaf, tokenizer, progress)
 
 
@@ -157,6 +168,7 @@ def write_directory(
             make=lambda: row.join(*map(leaf, row.paths)),
         )
 
+    unusable = Unusable()
     with replaced_directory(path, is_model) as directory:
         weight_map = {
             plan.prefix + row.key: file for file, rows in plan.shards.items() for row in rows
@@ -164,18 +176,18 @@ def write_directory(
         written = (
             name
             for file, rows in plan.shards.items()
-            for name in write_safetensors(directory / file, map(to_write, rows))
+            for name in write_safetensors(directory / file, map(to_write, rows), unusable.look_at)
         )
         for _ in progress(written, len(weight_map)):
             pass
         if len(plan.shards) > 1:
             index = {"metadata": {"total_size": plan.num_bytes}, "weight_map": weight_map}
             _write_json(directory / INDEX, index)
-        for file in plan.companions:
-            shutil.copyfile(file, directory / file.name)
+        plan.companions.copy_into(directory)
         if tokenizer is not None:
             tokenizer.save(directory)
         _write_json(directory / CONFIG, plan.values)
+    unusable.warn(str(path))
 
 
 def _to_host(leaf: Any) -> np.ndarray:

@@ -9,25 +9,14 @@ from typing import Any
 import numpy as np
 
 from glm_jax.config import ModelConfig
-from glm_jax.files import check_replaceable
 from glm_jax.interop.architectures.architecture import Architecture
 from glm_jax.interop.architectures.rows import Row
 from glm_jax.interop.checkpoint import CONFIG, Origin
+from glm_jax.interop.companions import COMPANIONS, Companions
 from glm_jax.interop.key_tables import for_saving
 from glm_jax.interop.weights import INDEX, WEIGHTS
 
 MAX_SHARD_BYTES = 4 * 2**30
-# Small files that belong to a model; they go with it from directory to directory.
-COMPANIONS = (
-    "added_tokens.json",
-    "chat_template.jinja",
-    "generation_config.json",
-    "ice_text.model",
-    "special_tokens_map.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +29,7 @@ class SavePlan:
       prefix: in front of every name.
       shards: file -> its rows.
       dtypes: of each row's tensor, by its key.
-      companions: files that are copied.
+      companions: files that are copied, and those that are not.
       num_bytes: of all tensors.
     """
 
@@ -49,14 +38,14 @@ class SavePlan:
     prefix: str
     shards: dict[str, list[Row]]
     dtypes: dict[str, np.dtype]
-    companions: list[Path]
+    companions: Companions
     num_bytes: int
 
     @property
     def files(self) -> list[str]:
         """The names of all files but a tokenizer of this project's."""
         index = [INDEX] if len(self.shards) > 1 else []
-        return [*self.shards, *index, *(file.name for file in self.companions), CONFIG]
+        return [*self.shards, *index, *(file.name for file in self.companions.files), CONFIG]
 
 
 def plan_save(
@@ -83,21 +72,15 @@ def plan_save(
     groups = _shards(rows, sizes, max_shard_bytes)
     files = [f"model-{i + 1:05d}-of-{len(groups):05d}.safetensors" for i in range(len(groups))]
     as_loaded = architecture is origin.architecture and names == "as_loaded"
-    home = origin.directory
     return SavePlan(
         architecture=architecture,
         values=_config_values(config, architecture, origin),
         prefix=origin.prefix if as_loaded else architecture.prefixes[0],
         shards=dict(zip(files if len(groups) > 1 else [WEIGHTS], groups, strict=True)),
         dtypes={row.key: np.dtype(leaves[row.paths[0]].dtype) for row in rows},
-        companions=[home / name for name in COMPANIONS if home and (home / name).is_file()],
+        companions=Companions.of(origin.directory),
         num_bytes=sum(sizes.values()),
     )
-
-
-def check_target(path: Path) -> None:
-    """Refuses a path that `save_directory` would refuse, before anything is loaded for it."""
-    check_replaceable(path, is_model)
 
 
 def is_model(path: Path) -> bool:

@@ -14,7 +14,7 @@ import mmap
 import pickle
 import struct
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import ModuleType
 from typing import Any
 
@@ -23,6 +23,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from glm_jax.errors import UserError, how_to_install
+from glm_jax.json_files import printable, read_object, shown
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 TORCH_WEIGHTS, TORCH_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
@@ -89,11 +90,8 @@ def open_weights(path: Path) -> dict[str, StoredTensor]:
 def _open_indexed(
     index: Path, open_file: Callable[[Path], dict[str, StoredTensor]]
 ) -> dict[str, StoredTensor]:
-    try:
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        names = sorted(set(weight_map.values()))
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise UserError(f"{index} is not an index of weights: {error!r}") from error
+    weight_map = _weight_map(index)
+    names = sorted(set(weight_map.values()))
     missing = [name for name in names if not (index.parent / name).is_file()]
     if missing:
         others = f" and {len(missing) - 1} more" if missing[1:] else ""
@@ -101,8 +99,26 @@ def _open_indexed(
     files = {name: open_file(index.parent / name) for name in names}
     for key, name in weight_map.items():
         if key not in files[name]:
-            raise UserError(f"{index} says that {key} is in {name}; it is not")
+            raise UserError(f"{index} says that {printable(key)} is in {name}; it is not")
     return {key: files[name][key] for key, name in weight_map.items()}
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """Tensor -> the name of its file, which lies in the directory of the index."""
+    try:
+        weight_map = read_object(index).get("weight_map")
+    except UserError as error:
+        raise UserError(f"{index} is not an index of weights: {error}") from error
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise UserError(f"{index} is not an index of weights: it has no weight_map")
+    for key, name in weight_map.items():
+        path = PurePath(name) if isinstance(name, str) else PurePath("/")
+        if path.is_absolute() or ".." in path.parts or not path.name or "\0" in str(path):
+            raise UserError(
+                f"{index} is not an index of weights: it says that {printable(key)} lies in "
+                f"{shown(name)}; it may name files of its own directory alone"
+            )
+    return weight_map
 
 
 def _open_safetensors(path: Path) -> dict[str, StoredTensor]:
@@ -146,12 +162,17 @@ def copy_out(view: np.ndarray, out: np.ndarray) -> None:
             owner.madvise(mmap.MADV_DONTNEED)
 
 
-def write_safetensors(path: Path, tensors: Iterable[TensorToWrite]) -> Iterator[str]:
+def write_safetensors(
+    path: Path,
+    tensors: Iterable[TensorToWrite],
+    look_at: Callable[[str, np.ndarray], None] = lambda name, array: None,
+) -> Iterator[str]:
     """Writes a file tensor by tensor; yields the name of each one that is written.
 
     Args:
       path: of the file.
       tensors: float32, float16 or bfloat16.
+      look_at: called with the name and the array of each one before it is written.
     """
     # The widest first, as the safetensors package has it: every tensor is aligned.
     ordered = sorted(tensors, key=lambda tensor: -tensor.dtype.itemsize)
@@ -173,6 +194,7 @@ def write_safetensors(path: Path, tensors: Iterable[TensorToWrite]) -> Iterator[
             array = np.ascontiguousarray(tensor.make(), dtype=tensor.dtype)
             if array.shape != tensor.shape:
                 raise ValueError(f"{tensor.name} has shape {array.shape}, not {tensor.shape}")
+            look_at(tensor.name, array)
             file.write(array.reshape(-1).view(np.uint8).data)
             del array
             yield tensor.name

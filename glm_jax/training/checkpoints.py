@@ -25,6 +25,8 @@ from orbax.checkpoint import v1 as ocp
 from glm_jax.config import Config, MeshConfig, ModelConfig, from_dict, to_dict, to_json
 from glm_jax.errors import UserError
 from glm_jax.files import replaced_directory
+from glm_jax.interop.checkpoint import Origin
+from glm_jax.interop.companions import COMPANIONS, keep_companions
 from glm_jax.models.params import abstract_params, is_stacked
 from glm_jax.models.transformer import uses_scan
 from glm_jax.sharding import make_mesh
@@ -272,7 +274,13 @@ def load_params(
     return config, params
 
 
-def save_params(path: str | Path, config: ModelConfig, params: Any, tokenizer: Any = None) -> None:
+def save_params(
+    path: str | Path,
+    config: ModelConfig,
+    params: Any,
+    tokenizer: Any = None,
+    origin: Origin | None = None,
+) -> None:
     """Writes parameters alone, all or nothing, as a workdir that `load_params` reads.
 
     Args:
@@ -280,14 +288,16 @@ def save_params(path: str | Path, config: ModelConfig, params: Any, tokenizer: A
       config: of the model.
       params: stacked or listed, on any devices.
       tokenizer: None or what to keep beside them.
+      origin: of a model that came with files of its own, which are kept too.
 
     Raises:
       ValueError: `path` holds something else.
     """
     run = Config(model=config)
     about = {"config": to_dict(run), "stacked": is_stacked(params)}
-    with replaced_directory(Path(path).absolute(), _holds_only_params) as directory:
+    with replaced_directory(Path(path).absolute(), holds_only_params) as directory:
         (directory / "run.json").write_text(to_json(run), encoding="utf-8")
+        keep_companions(directory, origin or Origin())
         if tokenizer is not None:
             tokenizer.save(directory)
         step = directory / "checkpoints" / "0"
@@ -295,13 +305,10 @@ def save_params(path: str | Path, config: ModelConfig, params: Any, tokenizer: A
         write_manifest(step, {})
 
 
-def _holds_only_params(path: Path) -> bool:
+def holds_only_params(path: Path) -> bool:
+    """Whether all that lies there is what `save_params` writes."""
     steps = path / "checkpoints"
-    return {file.name for file in path.iterdir()} <= {
-        "run.json",
-        "tokenizer.model",
-        steps.name,
-    } and (
+    return {file.name for file in path.iterdir()} <= {"run.json", steps.name, *COMPANIONS} and (
         [step.name for step in steps.glob("*")] == ["0"]
         and not (steps / "0" / "optimizer").exists()
     )

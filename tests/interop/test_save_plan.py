@@ -9,7 +9,8 @@ import pytest
 from glm_jax.config import MeshConfig, ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.interop.checkpoint import Origin, open_directory
-from glm_jax.interop.save_plan import check_target, is_model, plan_save
+from glm_jax.interop.conversion import check_target
+from glm_jax.interop.save_plan import is_model, plan_save
 from glm_jax.models.params import abstract_params, to_paths
 from glm_jax.sharding import make_mesh
 
@@ -124,11 +125,12 @@ def test_what_may_be_replaced(tmp_path):
     for name in ("config.json", "model-00001-of-00002.safetensors", "tokenizer.json"):
         (tmp_path / name).write_text("x")
     assert is_model(tmp_path)
-    check_target(tmp_path)
+    check_target(tmp_path, "huggingface")
     (tmp_path / "thesis.tex").write_text("x")
     assert not is_model(tmp_path)
-    with pytest.raises(UserError, match="holds more than a model"):
-        check_target(tmp_path)
+    for to in ("huggingface", "orbax"):
+        with pytest.raises(UserError, match="holds more than a model"):
+            check_target(tmp_path, to)
 
 
 def test_a_tied_matrix_is_written_where_the_code_has_its_own():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from glm_jax.config import Config, DataConfig, MeshConfig, ModelConfig, TrainConfig
+from glm_jax.config_files import apply_overrides
 from glm_jax.errors import UserError
 from glm_jax.interop.tokenizers import load_tokenizer
 from glm_jax.models.params import create_params, to_paths
@@ -49,6 +50,74 @@ def test_shape_and_parameters_are_the_models(saved, tmp_path, mesh):
     assert config.model == dataclasses.replace(MODEL, dropout_rate=0.3)
     for name, value in to_paths(params).items():
         np.testing.assert_array_equal(value, expected[name])
+
+
+def file_and_set(model, *overrides):
+    """What `train` has of a file with a `model`, and of `--set`."""
+    return apply_overrides(Config(model=model), overrides), overrides
+
+
+def test_what_is_asked_for_beside_it_must_fit(saved, tmp_path, mesh):
+    path, _ = saved
+    init = f"train.init_from={path}"
+    for call in (planned_config, lambda c, o: starting_point(c, tmp_path / "run", mesh, o)):
+        config, overrides = file_and_set(MODEL, init, "model.num_layers=7")
+        with pytest.raises(
+            UserError, match=r"a model with model.num_layers=2 \(not 7\); its shape"
+        ):
+            call(config, overrides)
+        # Also where it is the default of a config.
+        config, overrides = file_and_set(MODEL, init, "model.num_layers=12", "model.mlp_dim=64")
+        with pytest.raises(UserError, match=r"model.num_layers=2 \(not 12\); its shape"):
+            call(config, overrides)
+    equal = ["model.num_layers=2", "model.mlp_dim=64", "model.head_dim=8", "model.num_kv_heads=2"]
+    assert planned_config(*file_and_set(MODEL, init, *equal)).model == MODEL
+    # What is not of the shape acts.
+    kept = planned_config(*file_and_set(MODEL, init, "model.dropout_rate=0.5"))
+    assert kept.model == dataclasses.replace(MODEL, dropout_rate=0.5)
+
+
+def test_the_model_of_a_file_gives_way_to_a_later_override_and_that_is_said(saved, caplog):
+    path, _ = saved
+    file = dataclasses.replace(MODEL, num_layers=5, norm="rms_norm")
+    config, overrides = file_and_set(file, f"train.init_from={path}")
+    assert planned_config(config, overrides).model == MODEL
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "the model of train.init_from takes the place of the config's: "
+        "model.num_layers=2 (not 5), model.norm='layer_norm' (not 'rms_norm')"
+    )
+    # A file that says both contradicts itself.
+    with pytest.raises(UserError, match=r"model.num_layers=2 \(not 5\), model.norm='layer_norm'"):
+        planned_config(config)
+
+
+def test_the_same_model_in_other_words(tmp_path, mesh):
+    said = dataclasses.replace(
+        MODEL, position_encoding="rotary", rotary_scaling="base", rotary_factor=50.0
+    )
+    save_params(tmp_path / "model", said, create_params(said, mesh, seed=3))
+    other = dataclasses.replace(said, rotary_scaling="none", rotary_base=5e5, rotary_factor=1.0)
+    config = dataclasses.replace(config_from(tmp_path / "model"), model=other)
+    assert planned_config(config).model == said
+    with pytest.raises(UserError, match="model.rotary_base=500000.0"):
+        planned_config(
+            dataclasses.replace(config, model=dataclasses.replace(other, rotary_base=2.0))
+        )
+
+
+def test_a_run_that_goes_on_has_what_it_began_with(saved, tmp_path, mesh, caplog):
+    path, _ = saved
+    run = tmp_path / "run"
+    config, _ = starting_point(config_from(path), run, mesh)
+    record_run(run, config)
+    (run / "checkpoints" / "5").mkdir(parents=True)
+    asked, overrides = file_and_set(MODEL, f"train.init_from={path}", "model.num_layers=7")
+    with pytest.raises(UserError, match=r"model.num_layers=2 \(not 7\)"):
+        starting_point(asked, run, mesh, overrides)
+    file = dataclasses.replace(MODEL, num_layers=5)
+    starting_point(*file_and_set(file, overrides[0])[:1], run, mesh, overrides[:1])
+    assert not caplog.records
 
 
 def test_a_plan_knows_the_shape_without_the_weights(saved, tmp_path, mesh):

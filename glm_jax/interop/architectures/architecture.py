@@ -1,12 +1,15 @@
 """What a scheme of checkpoints is, and how the values of its config.json are read."""
 
 import dataclasses
+import math
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from glm_jax.config import ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.interop.architectures.rows import Row
+from glm_jax.json_files import shown
 
 Values = Mapping[str, Any]
 
@@ -30,6 +33,7 @@ class Architecture:
       rows: its key table.
       writes_repeats: whether `Row.repeats` are written.
       requires: what else a config.json with these keys must be for it to be this scheme's.
+      doubt: what a config.json leaves open and `read_config` takes a guess at, in a sentence.
     """
 
     name: str
@@ -45,6 +49,7 @@ class Architecture:
     rows: Callable[[ModelConfig], list[Row]]
     writes_repeats: bool = False
     requires: Callable[[Values], bool] = lambda values: True
+    doubt: Callable[[Values], str | None] = lambda values: None
 
     def knows(self, values: Values) -> bool:
         """Whether a config.json may be of this scheme."""
@@ -52,28 +57,34 @@ class Architecture:
 
 
 def whole(values: Values, key: str, default: int | None = None) -> int:
-    """A whole number of config.json; `default` where it is missing or null.
+    """A whole number of config.json, above 0; `default` where it is missing or null.
 
     Raises:
-      UserError: something else, or nothing and no default.
+      UserError: something else, what is beyond an int32, or nothing and no default.
     """
     value = values.get(key)
     value = default if value is None else value
     if type(value) is not int:
-        raise UserError(f"{key} in config.json must be a whole number; got {value!r}")
+        raise UserError(f"{key} in config.json must be a whole number; got {shown(value)}")
+    if not 0 < value < 2**31:
+        raise UserError(
+            f"{key} in config.json must be between 1 and {2**31 - 1}; got {shown(value)}"
+        )
     return value
 
 
 def number(values: Values, key: str, default: float) -> float:
-    """A number of config.json; `default` where it is missing or null.
+    """A number of config.json, finite; `default` where it is missing or null.
 
     Raises:
-      UserError: something else.
+      UserError: something else, NaN and infinities among it.
     """
     value = values.get(key)
     value = default if value is None else value
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UserError(f"{key} in config.json must be a number; got {value!r}")
+        raise UserError(f"{key} in config.json must be a number; got {shown(value)}")
+    if abs(value) > sys.float_info.max or math.isnan(value):
+        raise UserError(f"{key} in config.json must be a finite number; got {shown(value)}")
     return float(value)
 
 
@@ -86,7 +97,7 @@ def flag(values: Values, key: str, default: bool) -> bool:
     value = values.get(key)
     value = default if value is None else value
     if not isinstance(value, bool):
-        raise UserError(f"{key} in config.json must be true or false; got {value!r}")
+        raise UserError(f"{key} in config.json must be true or false; got {shown(value)}")
     return value
 
 
@@ -103,7 +114,7 @@ def check_fixed(values: Values, supported: Mapping[str, tuple[Any, ...]]) -> Non
     for key, allowed in supported.items():
         if key in values and values[key] not in allowed:
             raise UserError(
-                f"{key}={values[key]!r} in config.json is not supported; it may be "
+                f"{key}={shown(values[key])} in config.json is not supported; it may be "
                 f"{' or '.join(map(repr, allowed))}"
             )
 

@@ -2,7 +2,8 @@
 
 `rope_ratio` means two things in published files: ChatGLM3-32k and GLM-4 multiply the base by it,
 ChatGLM2-32k divides positions by it. The key `rope_mode` ("base" or "linear"), which this project
-writes, decides; without it a `_name_or_path` of ChatGLM2 means "linear" and all else "base".
+writes, decides; without it a `_name_or_path` of ChatGLM2 means "linear" and all else "base", with a
+word to the user where no other name speaks for it either.
 """
 
 import re
@@ -23,6 +24,7 @@ from glm_jax.interop.architectures.rows import Row, linear, norm, same
 
 _NAME = "ChatGLM2/3 and GLM-4-9B (original names)"
 _BASE = 10000.0
+_GLM4 = 151552  # padded_vocab_size of all GLM-4-9B
 _SIZES = (
     "num_layers",
     "hidden_size",
@@ -79,8 +81,25 @@ def _rope_mode(values: Values) -> str:
     given = values.get("rope_mode")
     if given is not None:
         return str(given)
-    name = str(values.get("_name_or_path", ""))
-    return "linear" if re.search(r"chatglm2", name, re.IGNORECASE) else "base"
+    return "linear" if _is_named(values, r"chatglm2") else "base"
+
+
+def _is_named(values: Values, pattern: str) -> bool:
+    return re.search(pattern, str(values.get("_name_or_path", "")), re.IGNORECASE) is not None
+
+
+def _doubt(values: Values) -> str | None:
+    """Whether `rope_ratio` is read as one of its two meanings by a guess."""
+    ratio = number(values, "rope_ratio", 1.0)
+    if ratio == 1 or values.get("rope_mode") is not None:
+        return None
+    if _is_named(values, r"chatglm[23]|glm-?4|codegeex") or values["padded_vocab_size"] == _GLM4:
+        return None
+    return (
+        f"rope_ratio={ratio:g} is read as a larger base, as ChatGLM3-32k and GLM-4 mean it; "
+        'ChatGLM2-32k divides positions by it: add "rope_mode": "linear" to config.json for that, '
+        'or "base" where this is right'
+    )
 
 
 def _write(config: ModelConfig) -> dict[str, Any]:
@@ -201,4 +220,5 @@ CHATGLM = Architecture(
     rows=_rows,
     # The published code has a matrix of its own, whatever config.json says.
     writes_repeats=True,
+    doubt=_doubt,
 )

@@ -8,6 +8,8 @@ from glm_jax.interop.architectures.architecture import (
     Architecture,
     Values,
     check_sayable,
+    flag,
+    number,
     whole,
 )
 from glm_jax.interop.architectures.rows import Row, linear, norm, same
@@ -24,9 +26,10 @@ _SIZES = (
 
 
 def _read(values: Values) -> ModelConfig:
-    if values.get("relative_encoding"):
+    if flag(values, "relative_encoding", False):
         raise UserError("relative_encoding=true (Transformer-XL positions) is not supported")
     sizes = {key: whole(values, key) for key in _SIZES}
+    blocks = flag(values, "block_position_encoding", True)
     # attention_scale is a guard against fp16 overflow that changes no result.
     return ModelConfig(
         vocab_size=sizes["vocab_size"],
@@ -34,10 +37,10 @@ def _read(values: Values) -> ModelConfig:
         embed_dim=sizes["hidden_size"],
         num_heads=sizes["num_attention_heads"],
         max_positions=sizes["max_sequence_length"],
-        position_encoding="learned_block" if values["block_position_encoding"] else "learned",
-        dropout_rate=values.get("output_dropout_prob", 0.1),
-        attention_dropout_rate=values.get("attention_dropout_prob", 0.1),
-        initializer_range=values.get("initializer_range", 0.02),
+        position_encoding="learned_block" if blocks else "learned",
+        dropout_rate=number(values, "output_dropout_prob", 0.1),
+        attention_dropout_rate=number(values, "attention_dropout_prob", 0.1),
+        initializer_range=number(values, "initializer_range", 0.02),
     )
 
 

@@ -21,6 +21,7 @@ from glm_jax.interop.architectures.architecture import (
     whole,
 )
 from glm_jax.interop.architectures.rows import Row, linear, norm, same
+from glm_jax.json_files import shown
 
 _SIZES = (
     "vocab_size",
@@ -78,7 +79,9 @@ def _rope_parameters(values: Values) -> dict[str, Any]:
     """The rotary settings in one dict, in the order of precedence that transformers has."""
     rope = values.get("rope_scaling") or values.get("rope_parameters") or {}
     if not isinstance(rope, dict) or any(isinstance(value, dict) for value in rope.values()):
-        raise UserError(f"rope_parameters in config.json must be one flat object; got {rope!r}")
+        raise UserError(
+            f"rope_parameters in config.json must be one flat object; got {shown(rope)}"
+        )
     flat = {key: values[key] for key in _ROTARY if values.get(key) is not None}
     rope = {**flat, **{key: value for key, value in rope.items() if value is not None}}
     rope.setdefault("rope_type", rope.pop("type", "default"))
@@ -89,9 +92,9 @@ def _rope_parameters(values: Values) -> dict[str, Any]:
 def _read_rotary(values: Values) -> dict[str, Any]:
     rope = _rope_parameters(values)
     kind = rope.pop("rope_type")
-    if kind not in _ROPE_KEYS:
+    if not isinstance(kind, str) or kind not in _ROPE_KEYS:
         raise UserError(
-            f"rope_type={kind!r} in config.json is not supported; it may be "
+            f"rope_type={shown(kind)} in config.json is not supported; it may be "
             f"{', '.join(map(repr, _ROPE_KEYS))}"
         )
     unknown = sorted(rope.keys() - _ROPE_KEYS[kind] - set(_ROTARY))

@@ -1,0 +1,69 @@
+"""Weights that are no numbers: a tensor with NaN or an infinity in it is named when it is loaded.
+
+The bits are looked at, since numpy is slow to compare 16-bit floats:
+
+    bfloat16   s eeeeeeee mmmmmmm       all of e set: infinite, or NaN where m is not 0
+                 11111111 0000000       at least this, without the sign, then
+"""
+
+import logging
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+
+from glm_jax.json_files import some
+
+_LOG = logging.getLogger(__name__)
+# dtype -> as what its bits are read, all but the sign, and those of infinity.
+_BITS = {
+    np.dtype(np.float32): (np.uint32, 0x7FFFFFFF, 0x7F800000),
+    np.dtype(np.float16): (np.uint16, 0x7FFF, 0x7C00),
+    np.dtype(ml_dtypes.bfloat16): (np.uint16, 0x7FFF, 0x7F80),
+}
+# Elements that are looked at together; they stay in the cache.
+_BLOCK = 2**18
+
+
+class Unusable:
+    """The names of the tensors that hold what is no number, in the order they were looked at."""
+
+    def __init__(self) -> None:
+        self._names: list[str] = []
+
+    def look_at(self, name: str, tensor: np.ndarray) -> None:
+        """Keeps the name of a tensor that is not finite.
+
+        Args:
+          name: of the tensor.
+          tensor: float32, float16 or bfloat16, of any shape and strides.
+        """
+        if name not in self._names and not is_finite(tensor):
+            self._names.append(name)
+
+    def look_at_leaf(self, name: str, leaf: jax.Array) -> None:
+        """`look_at` of an array where it lies."""
+        on_cpu = {device.platform for device in leaf.devices()} == {"cpu"}
+        if on_cpu and leaf.is_fully_addressable:
+            self.look_at(name, np.asarray(leaf))
+        elif not jnp.isfinite(leaf).all():
+            self._names.append(name)
+
+    def warn(self, where: str) -> None:
+        """Says which they are, in one line, if there are any."""
+        if self._names:
+            _LOG.warning("NaN or infinite values in %s: %s", where, some(self._names))
+
+
+def is_finite(tensor: np.ndarray) -> bool:
+    """Whether a float32, float16 or bfloat16 tensor holds neither NaN nor infinities."""
+    kind, magnitude, infinity = _BITS[tensor.dtype]
+    # The order of elements does not matter: that of the file costs no copy.
+    flat = tensor.ravel(order="K").view(kind)
+    buffer = np.empty(min(_BLOCK, flat.size), kind)
+    for start in range(0, flat.size, _BLOCK):
+        block = flat[start : start + _BLOCK]
+        if np.bitwise_and(block, magnitude, out=buffer[: block.size]).max() >= infinity:
+            return False
+    return True
