@@ -38,6 +38,13 @@ def glm(tmp_path_factory):
     return path
 
 
+def chatglm_config(old="", new=""):
+    """The config.json of a small ChatGLM2, with something else in it."""
+    text = (CHATGLM / "chatglm2" / "config.json").read_text()
+    assert old in text
+    return text.replace(old, new) if old else text
+
+
 @pytest.fixture
 def here(tmp_path, monkeypatch, glm):
     """A directory of a user: files good and bad, a workdir of an older run, an empty cache."""
@@ -69,6 +76,18 @@ def here(tmp_path, monkeypatch, glm):
         "flipped.tfrecord": FLIPPED,
         "unknown_data/run.json": "{}",
         "unknown_data/data.json": "[]",
+        "hf_deep/config.json": '{"a":' * 1000 + "1" + "}" * 1000,
+        "hf_huge/config.json": chatglm_config('"num_layers": 2', '"num_layers": 1000000000'),
+        "hf_eos/config.json": chatglm_config('"eos_token_id": 2', '"eos_token_id": "2"'),
+        "hf_nan/config.json": chatglm_config("1e-05", "NaN"),
+        "hf_model/config.json": chatglm_config(),
+        "hf_out/config.json": chatglm_config(),
+        "hf_out/model.safetensors.index.json": '{"weight_map": {"a": "../b.safetensors"}}',
+        "hf_numbers/config.json": chatglm_config(),
+        "hf_numbers/model.safetensors.index.json": '{"weight_map": {"a": 3}}',
+        "listed/run.json": "[]",
+        "billion/run.json": '{"model": {"num_layers": 1000000000}}',
+        "truth/run.json": '{"model": {"num_layers": true}}',
     }
     for name, content in files.items():
         path = tmp_path / name
@@ -78,6 +97,9 @@ def here(tmp_path, monkeypatch, glm):
     for file in (CHATGLM / "chatglm2").iterdir():
         if file.is_file():
             shutil.copyfile(file, tmp_path / "hf_cut" / file.name)
+    for name in ("hf_huge", "hf_eos", "hf_nan", "hf_model"):
+        file = "model.safetensors"
+        shutil.copyfile(CHATGLM / "chatglm2" / file, tmp_path / name / file)
     weights = tmp_path / "hf_cut" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     (tmp_path / "glm").symlink_to(glm)
@@ -179,6 +201,15 @@ BAD = [
     (override("data.source=flipped.tfrecord"), "1 with a wrong checksum (flipped.tfrecord:1)"),
     (override("data.store=older"), "the token store 'older' is of another version"),
     (override("train.init_from=no_model"), "no_model"),
+    (override("train.init_from=listed"), "listed/run.json is not the record of a run: "),
+    (override("train.init_from=hf_out"), "may name files of its own directory alone"),
+    (
+        override(f"train.init_from={CHATGLM2}", "model.num_layers=7"),
+        "is a model with model.num_layers=2 (not 7); its shape is the run's",
+    ),
+    (override("model.num_layers=1000000000"), "model.num_layers must be at most 1,000; got 10"),
+    (override("model.vocab_size=1000000000000"), "model.vocab_size must be at most 2,147,483,647"),
+    (override("model.norm_epsilon=1e999"), "model.norm_epsilon must be finite, and at least 0"),
     # Workdirs.
     (("train", [*TINY, "--workdir", "text.txt"]), "the workdir 'text.txt' is a file"),
     (
@@ -219,6 +250,20 @@ BAD = [
     (("convert", [CHATGLM2, "text.txt"]), "'text.txt' is a file"),
     (("convert", [CHATGLM2, "out", "--to", "orbax", "--names", "native"]), "--names is for"),
     (("convert", ["hf_cut", "out"]), "hf_cut"),
+    (("convert", ["hf_deep", "out"]), "hf_deep/config.json: it is nested deeper than 100 levels"),
+    (("convert", ["hf_huge", "out"]), "model.num_layers must be at most 1,000; got 1000000000"),
+    (("convert", ["hf_eos", "out"]), "hf_eos/config.json must be an id or a list of ids; got '2'"),
+    (("convert", ["hf_nan", "out"]), "layernorm_epsilon in config.json must be a finite number"),
+    (("convert", ["hf_out", "out"]), "may name files of its own directory alone"),
+    (("convert", ["hf_numbers", "out"]), "says that a lies in 3; it may name files of its own"),
+    (("convert", ["listed", "out"]), "listed/run.json must hold a JSON object; got list"),
+    (("convert", ["billion", "out"]), "model.num_layers must be at most 1,000; got 1000000000"),
+    (("convert", ["truth", "out"]), "model.num_layers takes int; got True"),
+    (("convert", [CHATGLM2, "."]), "'.' is the directory you are in"),
+    (("convert", [CHATGLM2, "text.txt/out"]), "'text.txt' is a file"),
+    (("convert", [CHATGLM2, "hf_model"]), "holds a model already; --overwrite replaces it"),
+    (("convert", [CHATGLM2, "hf_model", "--to", "orbax"]), "holds more than a model"),
+    (("convert", ["hf_model", "hf_model"]), "'hf_model' is or holds 'hf_model'"),
     (("plan", [*TINY, "--topology", "v9:2x2"]), "v9"),
     (("plan", [*TINY, "--topology", "v5e"]), "v5e"),
     (("plan", [*TINY, "--tune_layers", "2"]), "--tune_layers goes with --tune"),

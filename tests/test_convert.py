@@ -1,3 +1,5 @@
+import errno
+import io
 import json
 import os
 import shutil
@@ -13,6 +15,7 @@ from safetensors.numpy import load_file
 import glm_jax
 from glm_jax.convert import main
 from glm_jax.errors import UserError
+from glm_jax.interop import huggingface
 
 GOLDEN = Path(__file__).parent / "golden" / "chatglm"
 CHATGLM2 = str(GOLDEN / "chatglm2")
@@ -75,6 +78,109 @@ def test_mistakes_are_said_before_anything_is_read(tmp_path):
     with pytest.raises(UserError, match="holds more than a model"):
         main([CHATGLM2, str(tmp_path), "--dry-run"])
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def everything(directory):
+    return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def test_what_is_there_is_replaced_only_if_that_is_asked_for(tmp_path, capsys):
+    for to in ("huggingface", "orbax"):
+        target = str(tmp_path / to)
+        arguments = [CHATGLM2, target, "--to", to]
+        assert main(arguments) == 0
+        assert capsys.readouterr().out.endswith(f"\nwritten      {target}\n")
+        before = everything(tmp_path)
+        with pytest.raises(UserError, match=r"holds a model already; --overwrite replaces it"):
+            main([*arguments, "--dtype", "bfloat16"])
+        assert main([*arguments, "--dry-run"]) == 0
+        said = capsys.readouterr().out
+        assert said.endswith(f"\nwould write  {target}, in place of the model there\n")
+        assert everything(tmp_path) == before
+        assert main([*arguments, "--dtype", "bfloat16", "--overwrite"]) == 0
+        assert glm_jax.load(target).config.param_dtype == "bfloat16"
+    capsys.readouterr()
+    assert main([CHATGLM2, str(tmp_path / "new"), "--dry-run"]) == 0
+    assert capsys.readouterr().out.endswith(f"\nwould write  {tmp_path / 'new'}\n")
+    (tmp_path / "empty").mkdir()
+    assert main([CHATGLM2, str(tmp_path / "empty")]) == 0
+
+
+@pytest.mark.parametrize(("answer", "replaced"), [("y", True), ("", False), ("no", False)])
+def test_at_a_terminal_it_asks(tmp_path, monkeypatch, answer, replaced):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    target = tmp_path / "a"
+    main([CHATGLM2, str(target)])
+    asked = Terminal()
+    monkeypatch.setattr(sys, "stdin", Terminal(f"{answer}\n" if answer else ""))
+    monkeypatch.setattr(sys, "stderr", asked)
+    before = everything(target)
+    if replaced:
+        assert main([CHATGLM2, str(target), "--dtype", "bfloat16"]) == 0
+        assert everything(target) != before
+    else:
+        with pytest.raises(UserError, match="stays as it is; nothing written"):
+            main([CHATGLM2, str(target), "--dtype", "bfloat16"])
+        assert everything(target) == before
+    assert f"'{target}' holds a model already; replace it? [y/N] " in asked.getvalue()
+
+
+def test_a_link_is_written_behind(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "model")
+    assert main([CHATGLM2, str(tmp_path / "link")]) == 0
+    assert main([CHATGLM2, str(tmp_path / "link"), "--dtype", "bfloat16", "--overwrite"]) == 0
+    assert (tmp_path / "link").is_symlink()
+    assert glm_jax.load(tmp_path / "disk" / "model").config.param_dtype == "bfloat16"
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["model"]
+
+
+def test_source_and_destination_are_apart(tmp_path, monkeypatch):
+    main([CHATGLM2, str(tmp_path / "model" / "in")])
+    (tmp_path / "link").symlink_to(tmp_path / "model" / "in")
+    source = str(tmp_path / "model" / "in")
+    before = everything(tmp_path)
+    for target in (source, str(tmp_path / "link"), str(tmp_path / "model"), source + "/../in"):
+        with pytest.raises(UserError, match=r"is or holds .*, from which the model is read; give"):
+            main([source, target, "--overwrite"])
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for to in ("huggingface", "orbax"):
+        with pytest.raises(UserError, match=r"'\.' is the directory you are in"):
+            main([source, ".", "--to", to])
+    assert everything(tmp_path) == before
+    assert main([source, "out"]) == 0
+
+
+def test_a_disk_that_is_full_is_one_sentence(tmp_path, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(huggingface, "write_safetensors", full)
+    with pytest.raises(UserError, match=r"a' could not be written: No space left on device"):
+        main([CHATGLM2, str(tmp_path / "a")])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_vocabulary_goes_along_in_every_direction(tmp_path, capsys):
+    source = tmp_path / "glm"
+    source.mkdir()
+    generation = GOLDEN.parent / "glm" / "generation"
+    config = json.loads((generation / "cases.json").read_text())["config"]
+    (source / "config.json").write_text(json.dumps(config))
+    shutil.copy(generation / "state_dict.safetensors", source / "model.safetensors")
+    (source / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nthe\n")
+    assert main([str(source), str(tmp_path / "a")]) == 0
+    assert "files        model.safetensors, vocab.txt, config.json\n" in capsys.readouterr().out
+    assert main([str(tmp_path / "a"), str(tmp_path / "b"), "--to", "orbax"]) == 0
+    assert "files        run.json, checkpoints/0/, vocab.txt\n" in capsys.readouterr().out
+    assert main([str(tmp_path / "b"), str(tmp_path / "c")]) == 0
+    for name in "abc":
+        assert (tmp_path / name / "vocab.txt").read_bytes() == (source / "vocab.txt").read_bytes()
+        assert glm_jax.load(tmp_path / name).tokenizer.encode("the") == [5]
 
 
 @pytest.mark.processes

@@ -52,7 +52,7 @@ def test_files_that_cannot_be_read(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"cannot read .*a.json: it is not UTF-8"):
         read_object(tmp_path / "a.json")
     monkeypatch.setattr(json_files, "MAX_BYTES", 9)
-    with pytest.raises(UserError, match=r"a.json has 10 bytes, more than the 9"):
+    with pytest.raises(UserError, match=r"a.json has 10 bytes; a file of its kind has at most 9"):
         read_object(tmp_path / "a.json")
 
 

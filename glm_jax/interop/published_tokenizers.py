@@ -27,6 +27,7 @@ from glm_jax.errors import UserError
 from glm_jax.ids import check_text, id_row
 from glm_jax.interop.byte_pairs import BytePairs
 from glm_jax.interop.wordpiece import WordPieces
+from glm_jax.json_files import parse_object, read_object, shown
 from glm_jax.special_tokens import SpecialTokens
 
 # A directory of ours says in it that the ids collide.
@@ -219,7 +220,14 @@ def _names_in(directory: Path) -> tuple[str, ...]:
 def collides(path: Path) -> bool:
     """Whether a directory that `save` wrote says that its ids collide."""
     settings = path / SETTINGS
-    return settings.is_file() and bool(json.loads(settings.read_text()).get("colliding_ids"))
+    if not settings.is_file():
+        return False
+    colliding = read_object(settings).get("colliding_ids", False)
+    if not isinstance(colliding, bool):
+        raise UserError(
+            f"colliding_ids in {settings} must be true or false; got {shown(colliding)}"
+        )
+    return colliding
 
 
 def _read(files: Mapping[str, bytes], colliding: bool) -> _Vocabulary:
@@ -230,7 +238,7 @@ def _read(files: Mapping[str, bytes], colliding: bool) -> _Vocabulary:
     if "vocab.json" in files:
         lines = _lines(files["merges.txt"])
         merges = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
-        return _byte_pairs(json.loads(files["vocab.json"]), merges)
+        return _byte_pairs(_ids(files["vocab.json"].decode()), merges)
     return _chinese(files[CHINESE_MODEL], colliding)
 
 
@@ -240,6 +248,22 @@ def _lines(content: bytes) -> list[str]:
     if text.partition("\n")[0].endswith("\r"):  # written so that all end at both
         text = text.replace("\r\n", "\n")
     return text.removesuffix("\n").split("\n")
+
+
+def _ids(text: str) -> dict[str, int]:
+    """The ids of the pieces in a vocab.json.
+
+    Raises:
+      UserError: they are not as many different whole numbers, from 0 on without large gaps.
+    """
+    ids = parse_object(text, "vocab.json")
+    numbers = {id_ for id_ in ids.values() if type(id_) is int}
+    if not ids or len(numbers) < len(ids) or min(numbers) < 0 or max(numbers) > 2 * len(ids) + 1000:
+        raise UserError(
+            "vocab.json must give each of its pieces an id of its own, counted from 0; got "
+            f"{shown(dict(list(ids.items())[:3]))}"
+        )
+    return ids
 
 
 def _word_pieces(pieces: list[str]) -> _Vocabulary:

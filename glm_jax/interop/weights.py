@@ -157,7 +157,9 @@ def copy_out(view: np.ndarray, out: np.ndarray) -> None:
     step = max(1, view.shape[axis] * _BLOCK_BYTES // view.nbytes)
     for start in range(0, view.shape[axis], step):
         block = (*[slice(None)] * axis, slice(start, start + step))
-        np.copyto(out[block], view[block], casting="unsafe")
+        # What a narrower dtype cannot hold becomes infinite, which is said by name (`finite`).
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.copyto(out[block], view[block], casting="unsafe")
         if isinstance(owner, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
             owner.madvise(mmap.MADV_DONTNEED)
 
@@ -191,7 +193,8 @@ def write_safetensors(
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for tensor in ordered:
-            array = np.ascontiguousarray(tensor.make(), dtype=tensor.dtype)
+            with np.errstate(over="ignore", invalid="ignore"):
+                array = np.ascontiguousarray(tensor.make(), dtype=tensor.dtype)
             if array.shape != tensor.shape:
                 raise ValueError(f"{tensor.name} has shape {array.shape}, not {tensor.shape}")
             look_at(tensor.name, array)

@@ -143,3 +143,65 @@ def test_a_missing_and_a_truncated_file(tmp_path):
     shutil.rmtree(directory)
     with pytest.raises(UserError, match=r"cannot read .*config.json"):
         open_directory(directory)
+
+
+def test_absurd_sizes_are_refused_before_memory_is_taken(tmp_path):
+    with pytest.raises(UserError, match=r"asks for 18 layers; its weights are 17 tensors"):
+        open_directory(write(tmp_path / "a", config={"num_layers": 18}))
+    for number, (name, value) in enumerate(
+        [
+            ("num_layers", 10**9),
+            ("padded_vocab_size", 10**12),
+            ("hidden_size", 10**9),
+            ("ffn_hidden_size", 10**9),
+            ("kv_channels", 2**30),
+            ("seq_length", 10**30),
+            ("num_attention_heads", -4),
+        ]
+    ):
+        with pytest.raises(UserError, match=r"must be|asks for") as caught:
+            open_directory(write(tmp_path / str(number), config={name: value}))
+        assert "\n" not in str(caught.value)
+
+
+def test_what_is_nested_deep_and_what_has_two_values(tmp_path):
+    directory = write(tmp_path / "a")
+    values = (directory / "config.json").read_text()
+    (directory / "config.json").write_text('{"a":' * 1000 + "1" + "}" * 1000)
+    with pytest.raises(UserError, match=r"config.json: it is nested deeper than 100 levels"):
+        open_directory(directory)
+    (directory / "config.json").write_text(values.rstrip()[:-1] + ', "num_layers": 3}')
+    with pytest.raises(UserError, match="'num_layers' has two values, 2 and others"):
+        open_directory(directory)
+
+
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
+@pytest.mark.parametrize("eos", ["2", True, 2.5, [2, "3"], -1])
+def test_ends_that_are_no_ids(tmp_path, file, eos):
+    directory = write(tmp_path / "a", config={"eos_token_id": 2})
+    values = json.loads((directory / file).read_text()) if file == "config.json" else {}
+    (directory / file).write_text(json.dumps({**values, "eos_token_id": eos}))
+    with pytest.raises(UserError, match=rf"eos_token_id in .*{file} must be an id or a list of"):
+        open_directory(directory)
+
+
+def test_a_damaged_generation_config(tmp_path):
+    directory = write(tmp_path / "a")
+    for text in ("[", "[]", "3", "[" * 100_000):
+        (directory / "generation_config.json").write_text(text)
+        with pytest.raises(UserError, match=r"generation_config.json"):
+            open_directory(directory)
+
+
+def test_a_rope_ratio_that_is_guessed_at_is_said_once(tmp_path, caplog):
+    directory = write(tmp_path / "a", config={"rope_ratio": 2})
+    assert open_directory(directory).config.rotary_scaling == "base"
+    open_directory(directory)
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"{directory}: rope_ratio=2 is read as a larger base")
+    assert '"rope_mode": "linear"' in record.getMessage()
+
+
+def test_names_of_tensors_break_no_line(tmp_path):
+    with pytest.raises(UserError, match=r"unknown 'a\\n\\x1b\[31m'$"):
+        open_directory(write(tmp_path, tensors={"a\n\x1b[31m": np.zeros(1)}))

@@ -14,7 +14,9 @@ import glm_jax
 from glm_jax.errors import UserError
 from glm_jax.inference.language_model import LanguageModel
 from glm_jax.interop import huggingface
+from glm_jax.interop.byte_pairs import byte_letters
 from glm_jax.interop.huggingface import save_directory
+from glm_jax.interop.tokenizers import tokenizer_file
 from glm_jax.models.params import stack_layers, to_paths
 
 CHATGLM = Path(__file__).parents[1] / "golden" / "chatglm"
@@ -352,3 +354,144 @@ lm.save({str(tmp_path / "a")!r}, names="native")
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, **flags})
     expected = load_file(CHATGLM / "chatglm2" / "model_native_names.safetensors")
     same_tensors(tmp_path / "a" / "model.safetensors", expected)
+
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "light", "was", "good", "."]
+
+
+@pytest.fixture(params=["vocab.txt", "vocab.json", "cog-pretrain.model", "tokenizer.model"])
+def with_vocabulary(request, tmp_path):
+    """A GLM (2021) with one of its four kinds of vocabulary, or with our own."""
+    directory = write(tmp_path / "a")
+    if request.param == "vocab.txt":
+        (directory / "vocab.txt").write_text("\n".join(WORDS) + "\n")
+    elif request.param == "vocab.json":
+        pieces = [*byte_letters().values(), "<|endoftext|>"]
+        ids = {piece: id_ for id_, piece in enumerate(pieces)}
+        (directory / "vocab.json").write_text(json.dumps(ids))
+        (directory / "merges.txt").write_text("#version: 0.2\n")
+    elif request.param == "cog-pretrain.model":
+        shutil.copy(tokenizer_file(), directory / "cog-pretrain.model")
+    else:
+        glm_jax.load_tokenizer("bundled").save(directory)
+    return directory
+
+
+def test_a_vocabulary_goes_along_and_a_model_is_saved_twice(with_vocabulary, tmp_path):
+    files = {path.name: path.read_bytes() for path in with_vocabulary.iterdir()}
+    lm = glm_jax.load(with_vocabulary)
+    for format in ("huggingface", "orbax"):
+        for _ in range(2):
+            lm.save(tmp_path / format, format=format)
+        again = glm_jax.load(tmp_path / format)
+        assert again.tokenizer.fingerprint == lm.tokenizer.fingerprint
+        for _ in range(2):
+            again.save(tmp_path / "back")
+        saved = {path.name: path.read_bytes() for path in (tmp_path / "back").iterdir()}
+        assert saved.keys() - {"glm_tokenizer.json"} == files.keys()
+        for name in files.keys() - {"config.json", "model.safetensors"}:
+            assert saved[name] == files[name], name
+
+
+def test_another_directory_with_our_files_is_still_refused(with_vocabulary, tmp_path):
+    lm = glm_jax.load(with_vocabulary)
+    for format in ("huggingface", "orbax"):
+        lm.save(tmp_path / format, format=format)
+        (tmp_path / format / "notes.txt").write_text("mine")
+        with pytest.raises(UserError, match="holds more than a model"):
+            lm.save(tmp_path / format, format=format)
+    with pytest.raises(UserError, match="holds more than a model"):
+        lm.save(tmp_path / "huggingface", format="orbax")
+
+
+def chatglm(directory, tensors=(), **values):
+    """A copy of the golden ChatGLM2 with other values and tensors."""
+    directory.mkdir()
+    config = json.loads((CHATGLM / "chatglm2" / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps({**config, **values}))
+    found = load_file(CHATGLM / "chatglm2" / "model.safetensors")
+    save_file({**found, **dict(tensors)}, directory / "model.safetensors")
+    return directory
+
+
+def test_what_ends_a_text_is_what_generation_config_says(tmp_path):
+    directory = chatglm(tmp_path / "a", eos_token_id=319)
+    (first,) = glm_jax.load(directory).generate([[5, 6]], max_new_tokens=4, eos_ids=[])
+    (directory / "generation_config.json").write_text(json.dumps({"eos_token_id": [first[1], 7]}))
+    lm = glm_jax.load(directory)
+    assert lm.generate([[5, 6]], max_new_tokens=4) == [first[:1]]
+    # Through this project's own format and back.
+    lm.save(tmp_path / "b", format="orbax")
+    again = glm_jax.load(tmp_path / "b")
+    assert again.generate([[5, 6]], max_new_tokens=4) == [first[:1]]
+    again.save(tmp_path / "c", names="original")
+    assert glm_jax.load(tmp_path / "c").generate([[5, 6]], max_new_tokens=4) == [first[:1]]
+    saved = json.loads((tmp_path / "c" / "config.json").read_text())
+    assert saved["eos_token_id"] == [first[1], 7]
+
+
+def test_ends_beyond_the_vocabulary(tmp_path):
+    lm = glm_jax.load(chatglm(tmp_path / "a", eos_token_id=[2, 151329]))
+    with pytest.raises(UserError, match=r"eos_ids holds 151329, outside the vocabulary of 320"):
+        lm.generate([[5, 6]])
+    with pytest.raises(UserError, match=r"eos_ids holds -1, outside the vocabulary of 320"):
+        lm.generate([[5, 6]], eos_ids=[-1])
+    assert len(lm.generate([[5, 6]], eos_ids=[2], max_new_tokens=2)[0]) <= 2
+    with pytest.raises(UserError, match=r"end_ids holds 1099511627776, outside the vocabulary"):
+        glm_jax.load(write(tmp_path / "b")).fill_blanks(
+            [1, 2], mask_ids=[2], start_id=3, end_ids=[2**40]
+        )
+    with pytest.raises(UserError, match=r"start_id holds 128, outside the vocabulary of 128"):
+        glm_jax.load(tmp_path / "b").fill_blanks([1, 2], mask_ids=[2], start_id=128, end_ids=[4])
+
+
+def test_weights_that_are_no_numbers_are_named(tmp_path, caplog):
+    key = "transformer.encoder.layers.1.mlp.dense_4h_to_h.weight"
+    tensor = load_file(CHATGLM / "chatglm2" / "model.safetensors")[key]
+    one = tensor.copy()
+    one[3, 4] = np.inf
+    for number, odd in enumerate((np.full_like(tensor, np.nan), one)):
+        lm = glm_jax.load(chatglm(tmp_path / f"a{number}", {key: odd}))
+        lm.save(tmp_path / f"b{number}", format="orbax")
+        glm_jax.load(tmp_path / f"b{number}")
+        said = [record.getMessage() for record in caplog.records]
+        assert said == [
+            f"NaN or infinite values in {tmp_path / f'a{number}'}: {key}",
+            f"NaN or infinite values in {tmp_path / f'b{number}'}: layers/1/mlp/down/kernel",
+        ]
+        caplog.clear()
+    # Also where only the dtype asked for cannot hold them.
+    large = np.where(np.arange(tensor.size).reshape(tensor.shape) == 9, 1e6, tensor)
+    path = chatglm(tmp_path / "c", {key: large.astype(np.float32)})
+    glm_jax.load(path)
+    assert not caplog.records
+    glm_jax.load(path, dtype="float16")
+    assert [r.getMessage() for r in caplog.records] == [f"NaN or infinite values in {path}: {key}"]
+
+
+def test_links_of_the_hub_are_read_and_others_are_not_given_away(tmp_path, caplog):
+    whole = chatglm(tmp_path / "whole")
+    (whole / "tokenizer_config.json").write_text('{"a": 1}')
+    snapshot = tmp_path / "models--A--B" / "snapshots" / "0123"
+    blobs = tmp_path / "models--A--B" / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    for path in whole.iterdir():
+        shutil.copyfile(path, blobs / f"hash-{path.stem}")
+        (snapshot / path.name).symlink_to(f"../../blobs/hash-{path.stem}")
+    secret = tmp_path / "secret"
+    secret.write_text("\n".join(WORDS) + "\n")
+    (snapshot / "vocab.txt").symlink_to(secret)
+    (snapshot / "tokenizer.json").symlink_to(secret)
+    lm = glm_jax.load(snapshot)
+    assert lm.tokenizer is None
+    lm.save(tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "config.json",
+        "model.safetensors",
+        "tokenizer_config.json",
+    }
+    assert not any(path.is_symlink() for path in (tmp_path / "out").iterdir())
+    said = [record.getMessage() for record in caplog.records]
+    assert said[0].startswith("the model comes without a tokenizer: ")
+    assert sum("is left out: it is a link to" in line for line in said) == 2

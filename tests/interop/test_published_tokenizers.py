@@ -144,3 +144,37 @@ def test_the_published_vocabularies(number):
         assert tokenizer.encode(text["text"], allow_special=True) == text["ids"]
         if not colliding or tokenizer.special.end not in text["ids"]:
             assert tokenizer.decode(text["ids"]) == text["decoded"]
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        '{"<|endoftext|>": -5}',
+        '{"<|endoftext|>": 1000000000000}',
+        '{"<|endoftext|>": true}',
+        '{"<|endoftext|>": "x"}',
+        '{"<|endoftext|>": NaN}',
+        '{"<|endoftext|>": 0, "a": 0}',
+        '{"<|endoftext|>": [0]}',
+        "{}",
+    ],
+)
+def test_ids_that_are_none(tmp_path, ids):
+    (tmp_path / "vocab.json").write_text(ids)
+    (tmp_path / "merges.txt").write_text("")
+    with pytest.raises(UserError, match=r"vocab.json must give each of its pieces an id"):
+        load_tokenizer(tmp_path)
+
+
+def test_damaged_json(byte_pairs, bert):
+    directory, _ = byte_pairs("<|endoftext|>")
+    (directory / "vocab.json").write_text("[" * 100_000)
+    (directory / "vocab.txt").rename(directory / "words")
+    with pytest.raises(UserError, match=r"vocab.json: it is nested deeper than 100 levels"):
+        load_tokenizer(directory)
+    (directory / "words").rename(directory / "vocab.txt")
+    settings = bert / "glm_tokenizer.json"
+    for text in ("[" * 100_000, "[]", "{", '{"colliding_ids": 1}'):
+        settings.write_text(text)
+        with pytest.raises(UserError, match=r"glm_tokenizer.json"):
+            load_tokenizer(bert)

@@ -1,5 +1,6 @@
 import json
 import mmap
+import struct
 import sys
 from pathlib import Path
 
@@ -206,3 +207,65 @@ def test_bin_that_is_no_plain_weights(tmp_path, capsys):
         path.write_bytes(whole[:length])
         with pytest.raises(UserError, match=r"pytorch_model.bin .*damaged"):
             open_weights(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../a.safetensors", "/etc/passwd", "b/../../a", "..", ".", "", 3, None, True, ["a"], "a\0b"],
+)
+def test_an_index_names_files_of_its_own_directory(tmp_path, name):
+    directory = tmp_path / "model"
+    directory.mkdir()
+    save_file({"a": TENSORS["odd"]}, tmp_path / "a.safetensors")
+    (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
+    with pytest.raises(UserError, match=r"index.json is not an index of weights: .* own dir") as e:
+        open_weights(directory)
+    assert "\n" not in str(e.value)
+
+
+def test_an_index_that_is_too_deep(tmp_path):
+    (tmp_path / "model.safetensors.index.json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match=r"is not an index of weights: .*nested deeper than 100"):
+        open_weights(tmp_path)
+
+
+def header(path, about, data=64, length=None):
+    text = (about if isinstance(about, str) else json.dumps(about)).encode()
+    size = len(text) if length is None else length
+    path.write_bytes(struct.pack("<Q", size) + text + bytes(data))
+
+
+FLOATS = {"dtype": "F32", "shape": [16], "data_offsets": [0, 64]}
+
+
+@pytest.mark.parametrize(
+    ("about", "length"),
+    [
+        ("{}", 2**62),
+        ("{}", 90 * 2**20),
+        ("[" * 100_000, None),
+        ({"a": {**FLOATS, "shape": [4], "data_offsets": [0, 16]}, "b": FLOATS}, None),
+        ({"a": {**FLOATS, "shape": [400], "data_offsets": [0, 1600]}}, None),
+        ({"a": {**FLOATS, "shape": [-16]}}, None),
+        ({"a": {**FLOATS, "shape": [8]}}, None),
+        ({"a": {**FLOATS, "dtype": "F33"}}, None),
+        ({"a": {**FLOATS, "data_offsets": [64, 0]}}, None),
+        ({"a": 3}, None),
+        ({"__metadata__": 3, "a": FLOATS}, None),
+        ("", None),
+    ],
+)
+def test_headers_that_lie(tmp_path, about, length):
+    header(tmp_path / "model.safetensors", about, length=length)
+    with pytest.raises(UserError, match=r"model.safetensors is damaged or incomplete") as caught:
+        open_weights(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_tensor_is_looked_at_before_it_is_written(tmp_path):
+    seen = []
+    one = TensorToWrite("a", (3,), np.dtype(np.float16), lambda: np.arange(3.0))
+    list(write_safetensors(tmp_path / "a", [one], lambda name, array: seen.append((name, array))))
+    assert [(name, array.dtype, array.tolist()) for name, array in seen] == [
+        ("a", np.float16, [0, 1, 2])
+    ]

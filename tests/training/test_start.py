@@ -100,10 +100,8 @@ def test_the_same_model_in_other_words(tmp_path, mesh):
     other = dataclasses.replace(said, rotary_scaling="none", rotary_base=5e5, rotary_factor=1.0)
     config = dataclasses.replace(config_from(tmp_path / "model"), model=other)
     assert planned_config(config).model == said
-    with pytest.raises(UserError, match="model.rotary_base=500000.0"):
-        planned_config(
-            dataclasses.replace(config, model=dataclasses.replace(other, rotary_base=2.0))
-        )
+    with pytest.raises(UserError, match=r"model\.rotary_base=500000"):
+        planned_config(config_from(tmp_path / "model", rotary_base=2.0))
 
 
 def test_a_run_that_goes_on_has_what_it_began_with(saved, tmp_path, mesh, caplog):

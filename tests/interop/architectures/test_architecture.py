@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from glm_jax.config import ModelConfig
@@ -34,6 +36,13 @@ def test_missing_and_null_are_the_default():
         (lambda: whole(VALUES, "flag"), "flag .* whole number; got True"),
         (lambda: number(VALUES, "text", 1.0), "text .* must be a number; got '3'"),
         (lambda: number(VALUES, "flag", 1.0), "flag .* must be a number; got True"),
+        (lambda: whole({"a": 0}, "a"), "a in config.json must be between 1 and 2147483647; got 0"),
+        (lambda: whole({"a": -64}, "a"), "a .* must be between 1 and 2147483647; got -64"),
+        (lambda: whole({"a": 2**31}, "a"), "a .* must be between 1 and 2147483647; got 2147483648"),
+        (lambda: number({"a": math.nan}, "a", 1.0), "a .* must be a finite number; got nan"),
+        (lambda: number({"a": -math.inf}, "a", 1.0), "a .* must be a finite number; got -inf"),
+        (lambda: number({"a": 10**400}, "a", 1.0), r"a .* must be a finite number; got 10+\.\.\."),
+        (lambda: whole({"a": "x" * 999}, "a"), r"a .* whole number; got 'x{76}\.\.\.$"),
         (lambda: flag(VALUES, "whole", True), "whole .* must be true or false; got 3"),
     ],
 )

@@ -71,6 +71,29 @@ def test_rope_ratio_and_what_it_means(values, scaling, factor):
     assert CHATGLM.read_config(CHATGLM.write_config(config)) == config
 
 
+@pytest.mark.parametrize(
+    ("values", "doubted"),
+    [
+        ({}, False),
+        ({"rope_ratio": 1, "_name_or_path": "/data/mine"}, False),
+        ({"rope_ratio": 16}, True),
+        ({"rope_ratio": 16, "_name_or_path": "/data/mine"}, True),
+        ({"rope_ratio": 16, "_name_or_path": ["odd"]}, True),
+        ({"rope_ratio": 16, "_name_or_path": "THUDM/chatglm2-6b-32k"}, False),
+        ({"rope_ratio": 50, "_name_or_path": "THUDM/ChatGLM3-6b-32k"}, False),
+        ({"rope_ratio": 500, "_name_or_path": "THUDM/glm-4-9b-chat"}, False),
+        ({"rope_ratio": 500, "_name_or_path": "/data/mine", "padded_vocab_size": 151552}, False),
+        ({"rope_ratio": 16, "rope_mode": "linear"}, False),
+        ({"rope_ratio": 16, "rope_mode": "base"}, False),
+        ({"rope_ratio": 16, "rope_mode": None}, True),
+    ],
+)
+def test_a_guess_at_rope_ratio_is_said(values, doubted):
+    doubt = CHATGLM.doubt({**VALUES, **values})
+    assert (doubt is not None) == doubted
+    assert doubt is None or 'add "rope_mode": "linear" to config.json' in doubt
+
+
 def test_a_base_of_its_own_is_written_as_a_ratio():
     config = dataclasses.replace(CONFIG, rotary_base=5e6)
     written = CHATGLM.write_config(config)

@@ -60,3 +60,22 @@ def test_what_the_format_cannot_say_is_refused(change):
     (name,) = change
     with pytest.raises(UserError, match=f"model.{name}="):
         GLM.write_config(dataclasses.replace(CONFIG, **change))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"output_dropout_prob": "x"}, "output_dropout_prob in config.json must be a number"),
+        ({"attention_dropout_prob": True}, "attention_dropout_prob .* must be a number; got True"),
+        ({"initializer_range": float("nan")}, "initializer_range .* must be a finite number"),
+        ({"block_position_encoding": "no"}, "block_position_encoding .* must be true or false"),
+        ({"relative_encoding": 1}, "relative_encoding .* must be true or false; got 1"),
+        ({"relative_encoding": True}, "relative_encoding=true .* is not supported"),
+        ({"num_layers": True}, "num_layers in config.json must be a whole number; got True"),
+    ],
+)
+def test_values_of_other_kinds_are_named(change, said):
+    values = GLM.write_config(ModelConfig(vocab_size=48, num_layers=1, embed_dim=24, num_heads=3))
+    assert GLM.read_config(values).vocab_size == 48
+    with pytest.raises(UserError, match=said):
+        GLM.read_config({**values, **change})

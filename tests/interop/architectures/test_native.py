@@ -140,6 +140,11 @@ def test_both_forms_of_yarn_are_written():
         ({"rope_type": "linear", "factor": 2.0, "low_freq_factor": 1}, "low_freq_factor"),
         ({"full_attention": {"rope_type": "default"}}, "one flat object"),
         ([1.0], "one flat object"),
+        ({"rope_type": ["yarn"]}, r"rope_type=\['yarn'\] in config.json is not supported"),
+        ({"rope_type": 3}, "rope_type=3 in config.json is not supported"),
+        ({**YARN, "original_max_position_embeddings": 0}, "original_max_.* must be between 1 and"),
+        ({**YARN, "factor": float("inf")}, "factor in config.json must be a finite number"),
+        ({"rope_theta": float("nan")}, "rope_theta in config.json must be a finite number"),
     ],
 )
 def test_rotary_settings_that_are_not_supported_are_named(rope, message):
