@@ -13,6 +13,7 @@ from glm_jax.config import Config, from_dict
 from glm_jax.config_files import apply_overrides, load_config
 from glm_jax.errors import UserError
 from glm_jax.evaluations import Request, about, find_task
+from glm_jax.files import write_whole
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"{key:<24} {value:.6g}")
     if args.output is not None:
         result = {"checkpoint": str(args.checkpoint), "task": args.task, "metrics": metrics}
-        args.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        write_whole(args.output, json.dumps(result, indent=2) + "\n")
 
 
 def _config(args: argparse.Namespace) -> Config:
@@ -53,6 +54,9 @@ def _config(args: argparse.Namespace) -> Config:
     from glm_jax.inference.language_model import RUN, find_workdir
 
     workdir = find_workdir(args.checkpoint)
+    of_model = [override for override in args.overrides if override.strip().startswith("model.")]
+    if of_model:
+        raise UserError(f"--set {of_model[0]}: the model is that of --checkpoint, as it is")
     if args.config is not None:
         return load_config(args.config, args.overrides)
     config = Config()

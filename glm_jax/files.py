@@ -38,6 +38,10 @@ def written(path: str | Path) -> Iterator[Path]:
       OSError: the disk is full or cannot be written; what was there before stays.
     """
     path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        # /dev/null or a pipe: it has no content that would have to stay whole.
+        yield path
+        return
     temporary = path.with_name(f".{path.stem}.tmp-{os.getpid()}{path.suffix}")
     try:
         yield temporary

@@ -244,6 +244,10 @@ BAD = [
     (sampled("--num_beams", "0"), "num_beams must be at least 1; got 0"),
     (sampled("--length_penalty", "inf"), "length_penalty must be a finite number; got inf"),
     (sampled("--length_penalty", "6"), "length_penalty must be at least -5 and at most 5; got 6"),
+    (
+        ("evaluate", ["--checkpoint", CHATGLM2, "--set", "model.num_layers=7"]),
+        "--set model.num_layers=7: the model is that of --checkpoint, as it is",
+    ),
     (("convert", ["none", "out"]), "none"),
     (("convert", ["full", "out"]), "full"),
     (("convert", [CHATGLM2, "full"]), "'full' is not empty and holds more than a model"),

@@ -59,6 +59,16 @@ def test_a_file_that_cannot_be_written_stays(tmp_path):
     assert names(tmp_path) == ["a.npz"]
 
 
+def test_a_pipe_is_written_to(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write_whole(tmp_path / "pipe", "text")
+    assert os.read(reader, 10) == b"text"
+    os.close(reader)
+    write_whole("/dev/null", "text")
+    assert names(tmp_path) == ["pipe"]
+
+
 def test_a_link_stays_a_link(tmp_path):
     (tmp_path / "disk").mkdir()
     write(tmp_path / "disk" / "b", "old")

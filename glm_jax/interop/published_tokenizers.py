@@ -24,6 +24,7 @@ import numpy as np
 import sentencepiece
 
 from glm_jax.errors import UserError
+from glm_jax.files import write_whole
 from glm_jax.ids import check_text, id_row
 from glm_jax.interop.byte_pairs import BytePairs
 from glm_jax.interop.wordpiece import WordPieces
@@ -178,9 +179,9 @@ class PublishedTokenizer:
     def save(self, directory: str | Path) -> None:
         """Writes the files into an existing directory, for `load_tokenizer`."""
         for name, content in self._files.items():
-            (Path(directory) / name).write_bytes(content)
+            write_whole(Path(directory) / name, content)
         settings = json.dumps({"colliding_ids": self._colliding})
-        (Path(directory) / SETTINGS).write_text(settings)
+        write_whole(Path(directory) / SETTINGS, settings)
 
 
 def published_files(path: Path) -> dict[str, bytes] | None:
