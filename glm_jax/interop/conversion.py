@@ -1,6 +1,7 @@
 """What a conversion will read and write, said before it happens; and one that loads nothing."""
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,8 @@ def check_apart(source: Path, destination: Path) -> None:
     Raises:
       UserError: links followed, `source` is `destination` or lies in it.
     """
-    if source.resolve().is_relative_to(destination.resolve()):
+    # Not `resolve`, for which a ring of links is an error of another kind.
+    if Path(os.path.realpath(source)).is_relative_to(os.path.realpath(destination)):
         raise UserError(
             f"{str(destination)!r} is or holds {str(source)!r}, from which the model is read; give "
             "another directory"

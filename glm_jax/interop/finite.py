@@ -44,8 +44,7 @@ class Unusable:
 
     def look_at_leaf(self, name: str, leaf: jax.Array) -> None:
         """`look_at` of an array where it lies."""
-        on_cpu = {device.platform for device in leaf.devices()} == {"cpu"}
-        if on_cpu and leaf.is_fully_addressable:
+        if _lies_here(leaf):
             self.look_at(name, np.asarray(leaf))
         elif not jnp.isfinite(leaf).all():
             self._names.append(name)
@@ -54,6 +53,12 @@ class Unusable:
         """Says which they are, in one line, if there are any."""
         if self._names:
             _LOG.warning("NaN or infinite values in %s: %s", where, some(self._names))
+
+
+def _lies_here(leaf: jax.Array) -> bool:
+    """Whether numpy can look at an array without a copy to this process's memory."""
+    on_cpu = {device.platform for device in leaf.devices()} == {"cpu"}
+    return on_cpu and leaf.is_fully_addressable
 
 
 def is_finite(tensor: np.ndarray) -> bool:

@@ -56,3 +56,12 @@ def test_arrays_where_they_lie(caplog):
     unusable.look_at_leaf("bad", jax.device_put(jnp.array([1.0, jnp.inf]), sharding))
     unusable.warn("model")
     assert [r.getMessage() for r in caplog.records] == ["NaN or infinite values in model: bad"]
+
+
+def test_arrays_of_accelerators_are_looked_at_there(caplog, monkeypatch):
+    monkeypatch.setattr(finite, "_lies_here", lambda leaf: False)
+    unusable = Unusable()
+    unusable.look_at_leaf("good", jnp.array([1.0, 2.0]))
+    unusable.look_at_leaf("bad", jnp.array([1.0, jnp.nan]))
+    unusable.warn("model")
+    assert [r.getMessage() for r in caplog.records] == ["NaN or infinite values in model: bad"]
