@@ -18,7 +18,7 @@ from glm_jax.interop.checkpoint import GENERATION, Origin
 
 _LOG = logging.getLogger(__name__)
 
-# What tokenizers of this project are read from and saved as.
+# What tokenizers of this project are read from and saved as, of all kinds.
 TOKENIZER_FILES = (
     "cog-pretrain.model",
     "glm_tokenizer.json",

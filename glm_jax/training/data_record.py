@@ -19,18 +19,10 @@ from typing import Any
 from glm_jax.data.identity import Identity, difference, fingerprints
 from glm_jax.errors import UserError
 from glm_jax.files import write_whole
+from glm_jax.interop.companions import TOKENIZER_FILES
 from glm_jax.interop.tokenizers import Tokenizer, load_tokenizer
 
 NAME = "data.json"
-# What `save` of a tokenizer writes, of all kinds: one of another kind would be read first.
-TOKENIZER_FILES = (
-    "tokenizer.model",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "cog-pretrain.model",
-    "glm_tokenizer.json",
-)
 _ACCEPT = "--accept_data_change (train.accept_data_change=True)"
 
 
@@ -138,6 +130,7 @@ def keep_tokenizer(workdir: Path, tokenizer: Tokenizer) -> None:
     """Writes the tokenizer of a run, in place of another or of a damaged one that lies there."""
     kept = kept_tokenizer(workdir)
     if kept is None or kept.fingerprint != tokenizer.fingerprint:
+        # One of another kind would be read first.
         for name in TOKENIZER_FILES:
             (workdir / name).unlink(missing_ok=True)
         tokenizer.save(workdir)
