@@ -160,15 +160,23 @@ def write_directory(
       UserError: `path` holds something else.
     """
 
+    unusable = Unusable()
+
+    def make(row: Row) -> np.ndarray:
+        # What a narrower dtype cannot hold becomes infinite, which is said by name.
+        with np.errstate(over="ignore", invalid="ignore"):
+            tensor = np.ascontiguousarray(row.join(*map(leaf, row.paths)), plan.dtypes[row.key])
+        unusable.look_at(row.key, tensor)
+        return tensor
+
     def to_write(row: Row) -> TensorToWrite:
         return TensorToWrite(
             name=plan.prefix + row.key,
             shape=row.shape,
             dtype=plan.dtypes[row.key],
-            make=lambda: row.join(*map(leaf, row.paths)),
+            make=functools.partial(make, row),
         )
 
-    unusable = Unusable()
     with replaced_directory(path, is_model) as directory:
         weight_map = {
             plan.prefix + row.key: file for file, rows in plan.shards.items() for row in rows
@@ -176,7 +184,7 @@ def write_directory(
         written = (
             name
             for file, rows in plan.shards.items()
-            for name in write_safetensors(directory / file, map(to_write, rows), unusable.look_at)
+            for name in write_safetensors(directory / file, map(to_write, rows))
         )
         for _ in progress(written, len(weight_map)):
             pass

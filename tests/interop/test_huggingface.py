@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import glm_jax
+from glm_jax.convert import main
 from glm_jax.errors import UserError
 from glm_jax.inference.language_model import LanguageModel
 from glm_jax.interop import huggingface
@@ -460,6 +461,13 @@ def test_weights_that_are_no_numbers_are_named(tmp_path, caplog):
             f"NaN or infinite values in {tmp_path / f'b{number}'}: layers/1/mlp/down/kernel",
         ]
         caplog.clear()
+    # Also where a conversion only copies.
+    main([str(tmp_path / "a0"), str(tmp_path / "copy"), "--names", "native"])
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [
+        f"NaN or infinite values in {tmp_path / 'copy'}: model.layers.1.mlp.down_proj.weight"
+    ]
+    caplog.clear()
     # Also where only the dtype asked for cannot hold them.
     large = np.where(np.arange(tensor.size).reshape(tensor.shape) == 9, 1e6, tensor)
     path = chatglm(tmp_path / "c", {key: large.astype(np.float32)})
