@@ -1,6 +1,7 @@
 """The sections `optimizer`, `train` and `mesh` of a config: how a run goes, on which devices."""
 
 import dataclasses
+from typing import Any
 
 from glm_jax.config_checks import check, check_choice, check_rate, check_types, finite_number
 from glm_jax.errors import UserError
@@ -21,6 +22,8 @@ class OptimizerConfig:
       beta1, beta2, epsilon: of AdamW.
       weight_decay: of either, decoupled.
       clip_norm: largest global norm of the gradient; None: no clipping.
+      extended: recorded by `train --extend`: pairs of a step and the `num_steps` that the run had
+        up to it, see `glm_jax.training.optimizer`.
       name: "adamw", or "adafactor", whose second moment is a row and a column a matrix and which
         has no first (arXiv:1804.04235): a third of AdamW's memory, state and parameters together.
     """
@@ -36,9 +39,16 @@ class OptimizerConfig:
     weight_decay: float = 0.1
     clip_norm: float | None = 1.0
     name: str = "adamw"
+    extended: tuple | None = None
+
+    @property
+    def depends_on_num_steps(self) -> bool:
+        """Whether the learning rate of a step depends on how many there are in all."""
+        return self.schedule != "constant" and self.decay_steps is None
 
     def __post_init__(self):
         check_types(self, "optimizer")
+        object.__setattr__(self, "extended", _pairs("optimizer.extended", self.extended) or None)
         check_choice("optimizer.name", self.name, ["adamw", "adafactor"])
         schedules = ["cosine", "linear", "linear_published", "constant"]
         check_choice("optimizer.schedule", self.schedule, schedules)
@@ -57,6 +67,19 @@ class OptimizerConfig:
         )
         if self.clip_norm is not None:
             finite_number("optimizer.clip_norm", self.clip_norm, above=0)
+
+
+def _pairs(name: str, value: Any) -> tuple[tuple[int, int], ...]:
+    """Pairs of whole numbers from 1, as tuples; JSON has lists."""
+    given = [] if value is None else value if isinstance(value, list | tuple) else [value]
+    good = all(
+        isinstance(pair, list | tuple)
+        and len(pair) == 2
+        and all(type(number) is int and number >= 1 for number in pair)
+        for pair in given
+    )
+    check(good, name, value, "pairs of a step and a number of steps, such as ((440, 440),)")
+    return tuple((pair[0], pair[1]) for pair in given)
 
 
 CROSS_ENTROPIES = (None, "plain", "chunked", "gradient_in_forward")

@@ -6,18 +6,32 @@ import dataclasses
 from glm_jax import cli
 from glm_jax.errors import UserError
 from glm_jax.paths import cache_directory
+from glm_jax.training.interrupts import ending_at_once
 
 _STATUS = """exit status:
   0    done, or there was nothing left to do
   1    the loss is no longer finite (the last good checkpoint stays), or a bug (with a traceback)
-  2    a mistake in the config or the workdir; nothing is written
+  2    a mistake in the config or the workdir, or another run has it; nothing is written
   3    the disk is full, read-only or broken; the last good checkpoint stays
-  143  stopped by SIGTERM, 130 by SIGINT, with a checkpoint saved; a second signal ends at once
+  143  stopped by SIGTERM, 130 by SIGINT, with a checkpoint saved if a step was done; a second
+       signal ends at once
 
-The same command goes on where a stopped or killed run left off, to the same result."""
+The same command goes on where a stopped or killed run left off, to the same result.
+
+Longer: raise train.num_steps. Where no learning rate depends on it (optimizer.schedule=constant, or
+optimizer.decay_steps given), a run of N steps that goes on to M is a run of M steps, bit for bit.
+With the other schedules say --extend too: the steps that were done keep their learning rates, those
+to come go over to the rates of a run of M steps within optimizer.warmup_steps. This is recorded in
+run.json, so that the same command goes on here as well."""
 
 
 def main() -> int:
+    # Nothing heavy is imported yet: a signal is answered from here on.
+    with ending_at_once():
+        return _main()
+
+
+def _main() -> int:
     parser = cli.Parser(
         prog="python -m glm_jax.train",
         description="Trains a model on text, or goes on with the run in a workdir.",
@@ -31,6 +45,11 @@ def main() -> int:
         type=cli.path,
         metavar="DIR",
         help="where checkpoints, metrics.jsonl, loss.png and samples.txt go; made if missing",
+    )
+    parser.add_argument(
+        "--extend",
+        action="store_true",
+        help="train a run longer than it was planned for, to a larger train.num_steps (see below)",
     )
     parser.add_argument(
         "--resume_step",
@@ -70,13 +89,19 @@ def main() -> int:
     from glm_jax import pipeline
     from glm_jax.interop.tokenizers import load_tokenizer
     from glm_jax.sharding import make_mesh
+    from glm_jax.training.extension import extended
     from glm_jax.training.loop import train
     from glm_jax.training.profiling import ProfiledSteps
+    from glm_jax.training.retention import saved_steps
     from glm_jax.training.rewind import Rewind
     from glm_jax.training.start import starting_point
+    from glm_jax.training.workdir import read_record
 
     profile = ProfiledSteps.parse(args.profile) if args.profile else None
     rewind = None if args.resume_step is None else Rewind(args.resume_step, args.skip_batches)
+    if args.extend:
+        newest = max(saved_steps(args.workdir / "checkpoints"), default=0)
+        config = extended(config, read_record(args.workdir), args.resume_step or newest)
     if jax.default_backend() != "cpu":
         keep_compilations()
     tokenizer = load_tokenizer(config.data.tokenizer)

@@ -63,6 +63,7 @@ def here(tmp_path, monkeypatch, glm):
         "not_a_model.model": "x",
         "old/run.json": '{"model": {"num_layers": 3}}',
         "old/metrics.jsonl": '{"step": 1, "loss": 2.0}\n',
+        "odd/samples.txt/a": "",
         "torn/run.json": '{"model": ',
         "unrecorded/checkpoints/4/params/a": "",
         "full/letter.txt": "dear",
@@ -221,6 +222,10 @@ BAD = [
     (("train", [*TINY, "--workdir", "unknown_data"]), "is not the record of a run's data"),
     # Options of train.
     (train("--resume_step", "400"), "no checkpoint of step 400 in 'run'; there is none at all"),
+    (train("--extend"), "--extend goes on from a checkpoint, and the workdir holds none"),
+    (override("optimizer.extended=440"), "optimizer.extended takes tuple or None; got '440'"),
+    (override("optimizer.extended=(440,)"), "optimizer.extended must be pairs of a step and"),
+    (("train", [*TINY, "--workdir", "odd"]), "'odd/samples.txt' must be a file"),
     (train("--skip_batches", "5"), "--skip_batches goes with --resume_step"),
     (train("--profile", "twenty"), "--profile takes FIRST:COUNT"),
     # The other commands.

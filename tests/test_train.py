@@ -5,11 +5,14 @@ import json
 import lzma
 import math
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -184,9 +187,38 @@ def test_a_signal_saves_and_stops(start, whole_run, tmp_path, number, status):
     output, errors = process.communicate()
     assert process.returncode == status, errors
     assert f"stopped by {number.name}" in output
+    assert output.endswith("is saved; the same command goes on\n")
     stopped_at = rows_of(tmp_path / "run")[-1]["step"]
     output, errors = start(tmp_path / "run", "train.checkpoint_every=0").communicate()
     assert f"goes on after step {stopped_at}" in output, errors
+    assert_ended_alike(tmp_path / "run", whole_run[0])
+
+
+def test_a_signal_before_the_first_step_is_answered(start, tmp_path):
+    """As soon as there is a handler, which is before jax is imported."""
+    process = start(tmp_path / "run")
+    status = Path("/proc", str(process.pid), "status")
+    if not status.exists():
+        pytest.skip("needs /proc to see when the handler is there")
+    while not int(re.search(r"^SigCgt:\s*(\w+)$", status.read_text(), re.M)[1], 16) >> 14 & 1:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGTERM)
+    output, errors = process.communicate(timeout=60)
+    assert (process.returncode, output) == (143, "")
+    assert errors == "stopped by SIGTERM with nothing to save; the same command goes on\n"
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_workdir_has_one_owner_until_it_is_killed(start, whole_run, tmp_path):
+    first = start(tmp_path / "run", "train.checkpoint_every=1")
+    wait_for_step(first, tmp_path / "run", 1)
+    first.send_signal(signal.SIGSTOP)
+    _, errors = start(tmp_path / "run", "train.checkpoint_every=1").communicate()
+    assert f"in use by process {first.pid} on host {socket.gethostname()} since 20" in errors
+    assert errors.count("\n") == 1
+    first.kill()
+    first.communicate()
+    assert start(tmp_path / "run", "train.checkpoint_every=1").wait() == 0
     assert_ended_alike(tmp_path / "run", whole_run[0])
 
 

@@ -13,12 +13,12 @@ manifest, and is not taken; a step whose files are not what was saved gives way 
 import logging
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 from orbax.checkpoint import v1 as ocp
 
@@ -31,9 +31,13 @@ from glm_jax.models.params import abstract_params, is_stacked
 from glm_jax.models.transformer import uses_scan
 from glm_jax.sharding import make_mesh
 from glm_jax.training.checksums import damage, size_of, write_manifest
-from glm_jax.training.disk import DiskTrouble, disk_trouble, probe
+from glm_jax.training.disk import DiskTrouble, disk_trouble, probe, reason
+from glm_jax.training.distributed import any_of, from_first
+from glm_jax.training.held_back import HeldBack, no_closed_loops
 from glm_jax.training.layouts import convert_layers, own_copy, with_layout
 from glm_jax.training.retention import (
+    check_name,
+    check_names,
     remove_failed_save,
     remove_left_overs,
     remove_others,
@@ -73,6 +77,8 @@ class Checkpoints:
         # Fingerprints of the data, by source: what new steps carry, and what the restored one did.
         self.data: Mapping[str, str] = {}
         self.restored_data: Mapping[str, str] | None = None
+        # What is logged of a save, from its begin until it was waited for.
+        self._held_back = ExitStack()
 
     def steps(self) -> list[int]:
         """Complete steps, ascending."""
@@ -93,11 +99,14 @@ class Checkpoints:
         """
         self.wait()
         step = int(state.step)
+        failure: OSError | None = None
         try:
             if self._writes:
                 probe(self._directory)
         except OSError as error:
-            raise self._not_written(step, error) from error
+            failure = error
+        if any_of(failure is not None):
+            raise self._not_written(step, failure) from failure
         items = own_copy({"params": state.params, "optimizer": opt_state_to_dict(state.opt_state)})
         items["data"] = {"step": step, "stream": stream_state.hex()}
         about = {
@@ -106,6 +115,7 @@ class Checkpoints:
             "manifest": True,
             "data": dict(self.data),
         }
+        self._held_back.enter_context(HeldBack(self._directory))
         response = ocp.save_checkpointables_async(
             self._directory / str(step), items, custom_metadata=about
         )
@@ -118,10 +128,11 @@ class Checkpoints:
             remove_others(self._directory, self._config.train)
 
     def restore(self, step: int | None = None) -> tuple[TrainState, bytes] | None:
-        """Restores the newest step that can be read, or one of them, on the mesh.
+        """Restores the newest step that is whole, or one of them, on the mesh.
 
-        Steps that cannot be read are left under the name damaged-STEP if an older one can, those
-        that were not finished under unfinished-STEP.
+        Steps whose files are not what was saved, by their checksums, are left under the name
+        damaged-STEP if an older one is whole, those that were not finished under unfinished-STEP.
+        Any other failure says nothing against the step, and is raised.
 
         Args:
           step: one of `steps()`; None: the newest that is whole.
@@ -130,29 +141,27 @@ class Checkpoints:
           The state and the row stream's state; None where nothing was saved yet.
 
         Raises:
-          ValueError: there are checkpoints, but none can be read, or not that one.
+          UserError: there are checkpoints, but none is whole, or not that one; or one of them has
+            another step's name.
+          DiskTrouble: the disk does not give what is there.
         """
+        check_names(self._directory)
         if self._writes:
             self._clear()
-        damaged: list[int] = []
+        damaged: dict[int, str] = {}
         for candidate in reversed(self.steps()) if step is None else [step]:
-            restored, trouble = None, self._damage(candidate)
-            if trouble is None:
-                try:
-                    restored = self._restore(candidate)
-                except Exception as error:
-                    trouble = _first_line(error)
-            if restored is None:
-                _LOG.warning("checkpoint %d cannot be read: %s", candidate, trouble)
-                damaged.append(candidate)
+            restored = self._restore_whole(candidate)
+            if isinstance(restored, str):
+                damaged[candidate] = restored
                 continue
-            if self._writes:
-                for one in damaged:
-                    set_aside(self._directory, one, "damaged")
+            for one, trouble in damaged.items() if self._writes else ():
+                aside = set_aside(self._directory, one, "damaged")
+                _LOG.warning("checkpoint %d cannot be read: %s; it is now %s", one, trouble, aside)
             return restored
         if damaged:
             raise UserError(
-                f"none of the checkpoints {damaged} in {str(self._directory)!r} can be read"
+                f"none of the checkpoints {list(damaged)} in {str(self._directory)!r} can be read: "
+                + "; ".join(damaged.values())
             )
         return None
 
@@ -162,24 +171,54 @@ class Checkpoints:
             aside = set_aside(self._directory, step, "unfinished")
             _LOG.warning("checkpoint %d was not finished; it is now %s", step, aside.name)
 
-    def _damage(self, step: int) -> str | None:
-        """What is wrong with a step, by its checksums; all hosts get the first one's answer."""
-        trouble = None
-        if self._writes and self._config.train.verify_checkpoints:
-            size = size_of(self._directory / str(step))
-            if size > _WORTH_SAYING:
-                print(
-                    f"checking {size / 2**30:.1f} GiB of checkpoint {step} "
-                    "(train.verify_checkpoints=False reads them once only) ...",
-                    flush=True,
-                )
-            trouble = damage(self._directory / str(step))
-        if jax.process_count() > 1:
-            from jax.experimental import multihost_utils
+    def _restore_whole(self, step: int) -> tuple[TrainState, bytes] | str:
+        """A step, or what is wrong with its files; all hosts get the same of the two."""
+        verified = self._config.train.verify_checkpoints
+        if trouble := self._damage(step, verified):
+            return trouble
+        failure: Exception | None = None
+        try:
+            with no_closed_loops(), HeldBack(self._directory):
+                restored = self._restore(step)
+        except Exception as error:
+            failure = error
+        if not any_of(failure is not None):
+            return restored
+        if not verified and (trouble := self._damage(step, True)):
+            return trouble
+        if failure is None:
+            raise RuntimeError(f"another process could not read checkpoint {step}, and says why")
+        if disk_trouble(failure) is not None:
+            raise DiskTrouble(f"checkpoint {step} cannot be read: {reason(failure)}") from failure
+        raise failure
 
-            if multihost_utils.broadcast_one_to_all(np.bool_(trouble is not None)):
-                return trouble or "its files are not what was saved"
-        return trouble
+    def _damage(self, step: int, read: bool) -> str | None:
+        """What is wrong with a step; all hosts get the first one's answer.
+
+        Args:
+          step: which.
+          read: compare its files with their checksums; False: with their sizes only.
+
+        Raises:
+          DiskTrouble: on every host where the first one cannot read its files.
+        """
+        trouble, unread = None, None
+        if self._writes:
+            try:
+                size = size_of(self._directory / str(step))
+                if read and size > _WORTH_SAYING:
+                    print(
+                        f"checking {size / 2**30:.1f} GiB of checkpoint {step} "
+                        "(train.verify_checkpoints=False reads them once only) ...",
+                        flush=True,
+                    )
+                trouble = damage(self._directory / str(step), read=read)
+            except (DiskTrouble, OSError) as error:
+                unread = error
+        verdict = from_first(2 if unread else 1 if trouble else 0)
+        if verdict == 2:
+            raise unread or DiskTrouble(f"the first process cannot read checkpoint {step}")
+        return (trouble or "its files are not what was saved") if verdict else None
 
     def _restore(self, step: int) -> tuple[TrainState, bytes]:
         directory = self._directory / str(step)
@@ -190,8 +229,13 @@ class Checkpoints:
             directory,
             {"params": like.params, "optimizer": opt_state_to_dict(like.opt_state), "data": None},
         )
+        if items["data"]["step"] != step:
+            raise UserError(
+                f"{str(directory)!r} holds the checkpoint of step {items['data']['step']}; "
+                "rename it"
+            )
         state = TrainState(
-            jax.device_put(jnp.int32(items["data"]["step"]), like.step.sharding),
+            jax.device_put(jnp.int32(step), like.step.sharding),
             items["params"],
             opt_state_from_dict(like.opt_state, items["optimizer"]),
         )
@@ -212,7 +256,8 @@ class Checkpoints:
         step, saving = self._saving
         self._saving = None
         try:
-            saving.result()
+            with self._held_back.pop_all():
+                saving.result()
         except Exception as error:
             if disk_trouble(error) is None:
                 raise
@@ -229,13 +274,15 @@ class Checkpoints:
             self.wait()
         except DiskTrouble as error:
             _LOG.warning("%s", error)
+        self._held_back.close()
         self._pool.shutdown()
 
-    def _not_written(self, step: int, error: Exception) -> DiskTrouble:
+    def _not_written(self, step: int, error: Exception | None) -> DiskTrouble:
         if self._writes:
             # Its part of a full disk is free again.
             remove_failed_save(self._directory)
-        return DiskTrouble(f"checkpoint {step} could not be written: {disk_trouble(error)}")
+        why = reason(error) if error else "the first process cannot write it, and says why"
+        return DiskTrouble(f"checkpoint {step} could not be written: {why}")
 
 
 def load_params(
@@ -261,17 +308,32 @@ def load_params(
         saved (`train.verify_checkpoints` of the config: whether that is looked at).
     """
     step_directory = _find_step(Path(path).absolute(), step)
-    about = ocp.checkpointables_metadata(step_directory).custom_metadata
+    about = _about(step_directory, config is None or config.train.verify_checkpoints)
     config = config or from_dict(about["config"])
-    if config.train.verify_checkpoints and (trouble := damage(step_directory, "params")):
-        raise UserError(f"checkpoint {step_directory.name} cannot be read: {trouble}")
+    _refuse_damage(step_directory, "params", config.train.verify_checkpoints)
     mesh = mesh or make_mesh(MeshConfig(), jax.devices()[:1])
     like = abstract_params(with_layout(config, about["stacked"]).model, mesh)
-    params = ocp.load_checkpointables(step_directory, {"params": like})["params"]
+    with no_closed_loops(), HeldBack(step_directory):
+        params = ocp.load_checkpointables(step_directory, {"params": like})["params"]
     if about["stacked"] != uses_scan(config.model):
         wanted = abstract_params(config.model, mesh)
         params = convert_layers(params, wanted, jax.tree.structure(params), not about["stacked"])
     return config, params
+
+
+def _about(step: Path, verify: bool) -> dict[str, Any]:
+    """What `Checkpoints.save` wrote beside a step: its config, and whether it is stacked."""
+    _refuse_damage(step, "_CHECKPOINT_METADATA", verify)
+    return ocp.checkpointables_metadata(step).custom_metadata
+
+
+def _refuse_damage(step: Path, part: str, read: bool) -> None:
+    try:
+        trouble = damage(step, part, read)
+    except DiskTrouble as error:
+        raise UserError(str(error)) from error
+    if trouble is not None:
+        raise UserError(f"checkpoint {step.name} cannot be read: {trouble}")
 
 
 def save_params(
@@ -316,15 +378,13 @@ def holds_only_params(path: Path) -> bool:
 
 def _find_step(path: Path, step: int | None) -> Path:
     if (path / "params").is_dir() and path.name.isdecimal():
+        check_name(path)
         return path
     directory = path if path.name == "checkpoints" else path / "checkpoints"
+    check_names(directory)
     steps = saved_steps(directory)
     if not steps:
         raise UserError(f"no checkpoint in {str(path)!r}")
     if step is not None and step not in steps:
         raise UserError(f"no checkpoint of step {step} in {str(path)!r}; there are {steps}")
     return directory / str(steps[-1] if step is None else step)
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".partition("\n")[0][:200]

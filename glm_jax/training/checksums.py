@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from glm_jax.files import write_whole
+from glm_jax.training.disk import DiskTrouble, disk_trouble, reason
 
 MANIFEST = "manifest.json"
 # Read at a time by each thread; hashing releases the interpreter's lock.
@@ -50,41 +51,69 @@ def read_manifest(directory: Path) -> dict[str, Any] | None:
     """The manifest of a step; None where there is none, or where it is damaged itself."""
     try:
         manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError):
         return None
-    return manifest if isinstance(manifest, dict) and "files" in manifest else None
+    except OSError as error:
+        if disk_trouble(error) is None:
+            return None
+        raise DiskTrouble(f"{directory / MANIFEST} cannot be read: {reason(error)}") from error
+    return manifest if _is_manifest(manifest) else None
+
+
+def _is_manifest(content: Any) -> bool:
+    """Whether every part of it has the type that `write_manifest` gives it."""
+    if not isinstance(content, dict) or type(content.get("step")) is not int:
+        return False
+    metrics, files = content.get("metrics"), content.get("files")
+    return (
+        isinstance(metrics, dict)
+        and all(type(value) in (int, float) for value in metrics.values())
+        and isinstance(files, dict)
+        and all(
+            isinstance(file, dict)
+            and type(file.get("size")) is int
+            and isinstance(file.get("sha256"), str)
+            for file in files.values()
+        )
+    )
 
 
 def is_complete(directory: Path) -> bool:
     """Whether a step was saved to its end: it has its manifest, or is of a version without any."""
-    if (directory / MANIFEST).is_file():
+    if os.path.lexists(directory / MANIFEST):
         return True
     try:
         about = json.loads((directory / "_CHECKPOINT_METADATA").read_text(encoding="utf-8"))
         return not about["custom_metadata"].get("manifest", False)
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
         # Not readable as a checkpoint either: whoever restores it says why.
         return True
 
 
-def damage(directory: Path, part: str = "") -> str | None:
+def damage(directory: Path, part: str = "", read: bool = True) -> str | None:
     """What is wrong with a step's files, in half a sentence that names the first of them.
 
     Args:
       directory: of the step.
-      part: only files below it, such as "params".
+      part: only this file, or those below it, such as "params".
+      read: compare checksums too; False: only whether each file is there with its size.
 
     Returns:
       None where every file is as it was saved, or where no manifest says how that was.
+
+    Raises:
+      DiskTrouble: a file is there but the disk does not give it, which says nothing of the file.
     """
-    if not (directory / MANIFEST).is_file():
+    if not os.path.lexists(directory / MANIFEST):
         return None
     manifest = read_manifest(directory)
     if manifest is None:
         return f"{directory / MANIFEST} is not a manifest"
-    names = [name for name in manifest["files"] if name.startswith(f"{part}/" if part else "")]
+    names = [
+        name for name in manifest["files"] if f"{name}/".startswith(f"{part}/" if part else "")
+    ]
     with ThreadPoolExecutor(_THREADS) as pool:
-        found = pool.map(lambda name: _file_damage(directory, name, manifest["files"]), names)
+        found = pool.map(lambda name: _file_damage(directory, name, manifest["files"], read), names)
         return next((what for what in found if what is not None), None)
 
 
@@ -93,16 +122,18 @@ def size_of(directory: Path) -> int:
     return sum((directory / name).stat().st_size for name in _files(directory))
 
 
-def _file_damage(directory: Path, name: str, files: Mapping[str, Any]) -> str | None:
+def _file_damage(directory: Path, name: str, files: Mapping[str, Any], read: bool) -> str | None:
     path, expected = directory / name, files[name]
     try:
         size = path.stat().st_size
         if size != expected["size"]:
             return f"{path} has {size} bytes, was saved with {expected['size']}"
-        if _sha256(path) != expected["sha256"]:
+        if read and _sha256(path) != expected["sha256"]:
             return f"{path} is not what was saved (its checksum differs)"
     except OSError as error:
-        return f"{path}: {os.strerror(error.errno) if error.errno else error}"
+        if disk_trouble(error) is not None:
+            raise DiskTrouble(f"{path} cannot be read: {reason(error)}") from error
+        return f"{path}: {reason(error)}"
     return None
 
 

@@ -21,7 +21,7 @@ _NUMBER = re.compile(r"os_error_code='(\d+)'")
 
 
 class DiskTrouble(RuntimeError):
-    """Something could not be written, for a reason that lies with the disk."""
+    """Something could not be read or written, for a reason that lies with the disk."""
 
 
 def disk_trouble(error: BaseException) -> str | None:
@@ -35,6 +35,12 @@ def disk_trouble(error: BaseException) -> str | None:
             return os.strerror(number)
         seen = seen.__cause__ or seen.__context__
     return None
+
+
+def reason(error: BaseException) -> str:
+    """What is wrong, in the system's words or else in the error's own; never empty."""
+    own = getattr(error, "strerror", None) or str(error).partition("\n")[0][:200]
+    return disk_trouble(error) or own or type(error).__name__
 
 
 def probe(directory: Path) -> None:

@@ -16,7 +16,6 @@ from typing import Any
 
 import jax
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from glm_jax.batch import Batch
 from glm_jax.config import Config
@@ -28,17 +27,23 @@ from glm_jax.training.compiling import compile_train_step
 from glm_jax.training.data_record import check_checkpoint, check_data, record_data
 from glm_jax.training.disk import DiskTrouble, disk_trouble
 from glm_jax.training.evaluation import Evaluator, evaluation_line
+from glm_jax.training.extension import adopted
 from glm_jax.training.feed import Fed, Feed, to_devices
 from glm_jax.training.interrupts import Interrupts
 from glm_jax.training.metrics import MetricsLog, data_shares
+from glm_jax.training.next_command import filling, going_on, longer
 from glm_jax.training.optimizer import learning_rate_schedule
+from glm_jax.training.owner import owned
 from glm_jax.training.pace import Pace
 from glm_jax.training.plot import plot_losses
 from glm_jax.training.profiling import ProfiledSteps, Profiler
+from glm_jax.training.progress import Progress, say
+from glm_jax.training.retention import check_names, saved_steps
 from glm_jax.training.rewind import (
     Rewind,
     SkippingStream,
     check_rewind,
+    check_spans,
     merged,
     move_later,
     read_skips,
@@ -50,7 +55,7 @@ from glm_jax.training.step import Metrics
 from glm_jax.training.summary import summary
 from glm_jax.training.tracking import check_trackers, open_trackers
 from glm_jax.training.unigram import target_counts
-from glm_jax.training.workdir import check_config, check_workdir, record_run
+from glm_jax.training.workdir import check_config, check_workdir, read_record, record_run
 
 # batches(split, shard_index, num_shards) -> RowStream, see glm_jax.pipeline.batches.
 Batches = Callable[[str, int, int], Any]
@@ -95,35 +100,51 @@ def train(
     mesh = make_mesh(config.mesh)
     check_config(config, mesh, tokenizer.vocab_size, jax.process_count())
     check_trackers(config)
-    check_workdir(workdir, config)
-    check_rewind(workdir, rewind)
-    checkpoints = Checkpoints(workdir / "checkpoints", config, mesh)
-    newest = max(checkpoints.steps(), default=0) if rewind is None else rewind.step
+    try:
+        config, newest = _checked(config, workdir, rewind)
+    except DiskTrouble as error:
+        return _ended(str(error), workdir, DISK_STATUS)
     if newest >= config.train.num_steps:
-        _say(f"{workdir} is finished: it has a checkpoint of step {newest}")
+        say(f"{workdir} is finished: it has a checkpoint of step {newest}")
+        say(f"{filling(config, workdir)}\n{longer(config)}")
         return 0
     with ExitStack() as stack:
+        stack.enter_context(owned(workdir))
+        # Another run may have made or changed it before this one owned it.
+        config, _ = _checked(config, workdir, rewind)
+        checkpoints = Checkpoints(workdir / "checkpoints", config, mesh)
         stack.callback(checkpoints.close)
         run = _Run(config, workdir, checkpoints, mesh, stack)
         try:
             run.prepare(batches, tokenizer, params, rewind)
             return run.train(profile)
         except TrainingDiverged as error:
-            return _ended(str(error), checkpoints, 1)
+            run.wait()
+            return _ended(str(error), workdir, 1)
         except DiskTrouble as error:
-            return _ended(str(error), checkpoints, DISK_STATUS)
+            run.wait()
+            return _ended(str(error), workdir, DISK_STATUS)
         except OSError as error:
             reason = disk_trouble(error)
             if reason is None:
                 raise
             where = str(error.filename or workdir)
-            return _ended(f"{where!r} cannot be used: {reason}", checkpoints, DISK_STATUS)
+            run.wait()
+            return _ended(f"{where!r} cannot be used: {reason}", workdir, DISK_STATUS)
 
 
-def _ended(why: str, checkpoints: Checkpoints, status: int) -> int:
-    with suppress(DiskTrouble):
-        checkpoints.wait()
-    steps = checkpoints.steps()
+def _checked(config: Config, workdir: Path, rewind: Rewind | None) -> tuple[Config, int]:
+    """The config with what the workdir's run recorded, and the step that it would go on after."""
+    config = adopted(config, read_record(workdir))
+    check_workdir(workdir, config)
+    check_names(workdir / "checkpoints")
+    check_rewind(workdir, rewind)
+    newest = max(saved_steps(workdir / "checkpoints"), default=0)
+    return config, newest if rewind is None else rewind.step
+
+
+def _ended(why: str, workdir: Path, status: int) -> int:
+    steps = saved_steps(workdir / "checkpoints")
     kept = f"the newest checkpoint is that of step {steps[-1]}" if steps else "none is saved"
     print(f"error: {why}; {kept}", file=sys.stderr)
     return status
@@ -148,6 +169,8 @@ class _Run:
         self.writes = jax.process_index() == 0
         # The metrics of the step that was logged last, which its checkpoint is compared by.
         self.measured: tuple[int, dict[str, float]] = (0, {})
+        self.evaluated = "not evaluated"
+        self.rewound = False
 
     def prepare(self, batches: Batches, tokenizer: Any, params: Any, rewind: Rewind | None) -> None:
         """Everything before the first step."""
@@ -170,7 +193,7 @@ class _Run:
             record_data(workdir, stream.data, tokenizer, self.first_step, change)
         if change is not None:
             start += f", with other data: {change}"
-        _say(summary(config, self.mesh, stream.builder.num_rows, start))
+        say(summary(config, self.mesh, stream.builder.num_rows, start))
         sharding = batch_sharding(self.mesh)
         self.evaluator = Evaluator(
             config,
@@ -210,12 +233,14 @@ class _Run:
             self.config.train.accept_data_change,
         )
         stream.set_state(position)
+        self.rewound = rewind is not None
         start = f"goes on after step {int(self.state.step)} of {self.workdir}"
         if rewind is None:
             return stream, start
         if rewind.skip_batches:
             first = int(position)
             span = (first, first + rewind.skip_batches)
+            check_spans([span])
             spans = merged([*read_skips(self.workdir), span])
             stream = stream.without(spans)
             start += f", without batches {span[0]} to {span[1] - 1}"
@@ -228,12 +253,13 @@ class _Run:
         """Runs the steps that are left; returns the exit status."""
         last = self.config.train.num_steps
         fed = next(self.feed)
-        _say("compiling ...")
+        say("compiling ...")
         train_step = compile_train_step(self.config, self.mesh)
         profiler = Profiler(profile if self.writes else None, self.workdir / "profile")
         self.stack.callback(profiler.close)
         self.pace.restart()
-        with Interrupts() as interrupts, self._progress_bar() as bar:
+        with Interrupts() as interrupts, Progress(self.first_step, last) as self.progress:
+            self._missed_sample()
             # A step's metrics are fetched when the next one is under way.
             waiting: tuple[int, Metrics, Fed] | None = None
             for step in range(self.first_step + 1, last + 1):
@@ -243,46 +269,55 @@ class _Run:
                 profiler.before(step)
                 self.state, metrics = train_step(self.state, fed.batch)
                 if waiting is not None:
-                    self._report(*waiting, bar)
+                    self._report(*waiting)
                 waiting = (step, metrics, fed)
                 if traced := profiler.after(step, metrics):
-                    _say(traced)
+                    say(traced)
                 self.checkpoints.poll()
                 stopping = step < last and interrupts.stop_after(step)
                 due = self._due(step, stopping)
                 if due:
-                    self._report(*waiting, bar)
+                    self._report(*waiting)
                     waiting = None
                     self._pause_for(due, step, fed)
                 if stopping:
                     self.checkpoints.wait()
-                    _say(f"stopped by {interrupts.received_name}; step {step} is saved")
+                    say(
+                        f"stopped by {interrupts.received_name}; step {step} is saved; "
+                        f"{going_on(self.rewound)}"
+                    )
                     return interrupts.exit_status
-        self.checkpoints.wait()
-        _say(f"done: {last} steps, see {self.workdir}")
+            self.checkpoints.wait()
+        say(f"done: {last} steps, {self.evaluated}; see {self.workdir}")
+        say(filling(self.config, self.workdir))
         return 0
 
-    def _progress_bar(self) -> tqdm:
-        return tqdm(
-            total=self.config.train.num_steps,
-            initial=self.first_step,
-            unit="step",
-            dynamic_ncols=True,
-            disable=not self.writes,
-        )
+    def wait(self) -> None:
+        """Lets a save that was begun come to its end, if it can."""
+        with suppress(DiskTrouble):
+            self.checkpoints.wait()
+
+    def _missed_sample(self) -> None:
+        """Samples follow the save of their step; after a kill in between they come here."""
+        step = self.first_step
+        if step and "sample" in self._due(step, False) and not self.sampler.has(step):
+            self._sample(step)
 
     def _due(self, step: int, stopping: bool) -> list[str]:
-        """What comes between this step and the next."""
+        """What comes between this step and the next.
+
+        Samples, which one process makes alone, come when all have begun to save.
+        """
         settings = self.config.train
         last = step == settings.num_steps
         due = {
             "evaluate": last or _every(settings.eval_every, step),
-            "sample": last or _every(settings.sample_every, step),
             "save": last or stopping or _every(settings.checkpoint_every, step),
+            "sample": last or _every(settings.sample_every, step),
         }
         return [name for name, now in due.items() if now]
 
-    def _report(self, step: int, metrics: Metrics, fed: Fed, bar: tqdm) -> None:
+    def _report(self, step: int, metrics: Metrics, fed: Fed) -> None:
         """Waits for a step, and shows and logs what it gave.
 
         Raises:
@@ -297,12 +332,12 @@ class _Run:
             )
         self.pace.step_done()
         self.measured = step, values
-        bar.update()
+        self.progress.step()
         settings = self.config.train
         if _every(settings.log_every, step) or step == settings.num_steps:
             pace = self.pace.take()
-            rate = pace["tokens_per_second"]
-            bar.set_postfix_str(f"loss {values['loss']:.3f}, {rate:,.0f} tokens/s")
+            left = self.pace.seconds_for(settings.num_steps - step)
+            self.progress.logged(step, values | pace, left)
             shares = data_shares(fed.statistics, self.config.data.sequence_length)
             self._log(step, values | pace | shares)
 
@@ -317,14 +352,22 @@ class _Run:
             values = self.evaluator(self.state.params)
             self._log(step, values)
             self.measured = step, self.measured[1] | values
-            _say(evaluation_line(step, values))
+            say(line := evaluation_line(step, values))
+            self.evaluated = line.partition(": ")[2]
             if self.writes:
                 plot_losses(self.workdir / "metrics.jsonl", self.workdir / "loss.png")
-        if "sample" in due and self.writes:
-            _say(self.sampler(step, self.state.params))
         if "save" in due:
             self._save(step, fed)
+        if "sample" in due:
+            self._sample(step)
         self.pace.resume()
+
+    def _sample(self, step: int) -> None:
+        # One process alone cannot compute with parameters that lie on the devices of others.
+        if jax.process_count() > 1:
+            say(f"step {step}: no samples, since they are made by one process only")
+        else:
+            say(self.sampler(step, self.state.params))
 
     def _save(self, step: int, fed: Fed) -> None:
         # The step's metrics are of the parameters before it; those after it must be good too.
@@ -350,9 +393,3 @@ def _reading_order(name: str) -> tuple[bool, str]:
 
 def _every(interval: int, step: int) -> bool:
     return interval > 0 and step % interval == 0
-
-
-def _say(text: str) -> None:
-    """Prints on one host, above the progress bar."""
-    if jax.process_index() == 0:
-        tqdm.write(text)

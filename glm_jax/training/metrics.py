@@ -2,12 +2,15 @@
 
 import contextlib
 import json
+import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from glm_jax.files import write_whole
+
+_LOG = logging.getLogger(__name__)
 
 
 class MetricsLog:
@@ -17,7 +20,8 @@ class MetricsLog:
         """Opens the log of a run that goes on after `last_step`.
 
         Rows of later steps, which the run will write again, are removed, and so is a last line that
-        was cut off.
+        was cut off. Other lines that are not rows are removed too, but the file as it was is kept
+        beside it, as damaged-1-metrics.jsonl.
 
         Args:
           path: made where it is missing.
@@ -28,9 +32,11 @@ class MetricsLog:
         if not writes:
             return
         if path.exists():
+            before = path.read_bytes()
             kept = [row for row in read_metrics(path) if row["step"] <= last_step]
             content = "".join(json.dumps(row) + "\n" for row in kept).encode()
-            if content != path.read_bytes():
+            if content != before:
+                _keep_damaged(path, before)
                 write_whole(path, content)
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
 
@@ -52,16 +58,37 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a log; lines that are not whole are skipped."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and "step" in row:
-            rows.append(row)
-    return rows
+    """The rows of a log; lines that are not rows, such as one that was cut off, are skipped."""
+    return [row for row in map(_row, path.read_bytes().split(b"\n")) if row is not None]
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """The row that `write` would have written as this line; None: it is none."""
+    try:
+        row = json.loads(line.decode())
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(row, dict) or type(row.get("step")) is not int:
+        return None
+    return row if all(map(_is_finite, row.values())) else None
+
+
+def _is_finite(value: object) -> bool:
+    return type(value) is int or (type(value) is float and math.isfinite(value))
+
+
+def _keep_damaged(path: Path, content: bytes) -> None:
+    """Keeps a log with lines, but for a last one that was cut off, which are not rows."""
+    *lines, _ = content.split(b"\n")
+    odd = sum(_row(line) is None for line in lines if line.strip())
+    if odd:
+        number = 1
+        while (kept := path.with_name(f"damaged-{number}-{path.name}")).exists():
+            number += 1
+        write_whole(kept, content)
+        _LOG.warning(
+            "%d lines of %s are not its rows, and are left out; as it was it is %s", odd, path, kept
+        )
 
 
 def data_shares(statistics: Mapping[str, int], sequence_length: int) -> dict[str, float]:

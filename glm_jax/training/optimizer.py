@@ -27,6 +27,12 @@ def learning_rate_schedule(config: OptimizerConfig, num_steps: int) -> Schedule:
     where progress = (step - W) / (N - W), held at 1 from step N on. The published code lets the
     linear schedule go on falling after N, below zero in the end; so does "linear_published".
 
+    A run that was extended (`config.extended`) after step S from N to M steps keeps the rates that
+    it had, and comes over W steps from the last of them to those of a run of M steps:
+
+        step          0    W         S = N       S + W                   M
+        rate          0    p  ....   f p         that of M steps  ....   f p
+
     Args:
       config: `decay_steps` None means `num_steps`.
       num_steps: steps of the run.
@@ -35,6 +41,28 @@ def learning_rate_schedule(config: OptimizerConfig, num_steps: int) -> Schedule:
       A function from the number of a step, 1 for the first, to a float32 scalar, not negative but
       for "linear_published".
     """
+    extended = config.extended or ()
+    ends = [*(end for _, end in extended), num_steps]
+    schedule = _in_one_go(config, ends[0])
+    for (last, _), end in zip(extended, ends[1:], strict=True):
+        schedule = _joined(schedule, last, _in_one_go(config, end), config.warmup_steps)
+    return schedule
+
+
+def _joined(before: Schedule, last: int, after: Schedule, warmup: int) -> Schedule:
+    """`before` up to step `last`, and from there over `warmup` steps to `after`."""
+
+    def schedule(step: Any) -> jax.Array:
+        step = jnp.asarray(step, jnp.float32)
+        share = jnp.clip((step - last) / max(warmup, 1), 0.0, 1.0)
+        later = before(last) + share * (after(step) - before(last))
+        return jnp.where(step <= last, before(step), later)
+
+    return schedule
+
+
+def _in_one_go(config: OptimizerConfig, num_steps: int) -> Schedule:
+    """The schedule of a run that was never extended."""
     peak, floor, warmup = config.peak_learning_rate, config.final_ratio, config.warmup_steps
     decay_steps = num_steps if config.decay_steps is None else config.decay_steps
 

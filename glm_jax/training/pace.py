@@ -30,7 +30,8 @@ class Pace:
         """Forgets what was measured."""
         self._seconds: list[float] = []
         self._waited = 0.0
-        self._since = self._paused_at = self._clock()
+        self._since = self._paused_at = self._began = self._clock()
+        self._steps = 0
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -44,6 +45,7 @@ class Pace:
         now = self._clock()
         self._seconds.append(now - self._since)
         self._since = now
+        self._steps += 1
 
     def pause(self) -> None:
         """Stops the clock."""
@@ -52,6 +54,10 @@ class Pace:
     def resume(self) -> None:
         """Starts the clock again after `pause`."""
         self._since += self._clock() - self._paused_at
+
+    def seconds_for(self, steps: int) -> float:
+        """What so many steps will take, evaluations and checkpoints as often as so far."""
+        return steps * (self._clock() - self._began) / max(self._steps, 1)
 
     def take(self) -> dict[str, float]:
         """Of the steps since it was taken last.

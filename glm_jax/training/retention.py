@@ -8,12 +8,14 @@ stays              x           x     x
 """
 
 import math
+import os
 import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from glm_jax.config import TrainConfig
+from glm_jax.errors import UserError
 from glm_jax.training.checksums import is_complete, read_manifest
 
 # Names of what is not a step: saves that were killed, steps whose removal was.
@@ -103,7 +105,41 @@ def set_aside(directory: Path, step: int, as_what: str) -> Path:
     return (directory / str(step)).rename(target)
 
 
+def check_names(directory: Path) -> None:
+    """Refuses a directory of checkpoints with a step that is not what its name says.
+
+    Raises:
+      UserError: as `check_name`, of the first of them; or `directory` is a file.
+    """
+    if os.path.lexists(directory) and not directory.is_dir():
+        raise UserError(f"{str(directory)!r} must be a directory of checkpoints; it is a file")
+    for step in sorted(directory.glob("*")):
+        if _is_number(step.name):
+            check_name(step)
+
+
+def check_name(step: Path) -> None:
+    """Refuses a step that was copied or renamed by hand, so that none is taken for another.
+
+    Raises:
+      UserError: names the step, and what it holds by its manifest; or it is a file.
+    """
+    if not step.is_dir():
+        raise UserError(f"{str(step)!r} must be a checkpoint's directory; move the file away")
+    held = (read_manifest(step) or {}).get("step", int(step.name))
+    if held != int(step.name):
+        raise UserError(
+            f"{str(step)!r} holds the checkpoint of step {held}, by its manifest; rename it to "
+            f"{held}, or move it away if {held} is there too"
+        )
+
+
 def _numbers(directory: Path) -> list[int]:
-    if not directory.is_dir():
-        return []
-    return sorted(int(path.name) for path in directory.iterdir() if path.name.isdecimal())
+    return sorted(
+        int(path.name) for path in directory.glob("*") if _is_number(path.name) and path.is_dir()
+    )
+
+
+def _is_number(name: str) -> bool:
+    """Whether it is the name of a step: no sign, no zeros in front, no other script's digits."""
+    return name.isdecimal() and name == str(int(name))

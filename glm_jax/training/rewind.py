@@ -25,6 +25,8 @@ from glm_jax.files import write_whole
 from glm_jax.training.retention import saved_steps
 
 SKIPPED = "skipped.json"
+# A stream has more batches than that, whatever their size.
+LAST_BATCH = 1 << 40
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +56,8 @@ def check_rewind(workdir: Path, rewind: Rewind | None) -> None:
         raise UserError(
             f"--resume_step: no checkpoint of step {rewind.step} in {str(workdir)!r}; {there}"
         )
-    if rewind.skip_batches < 0:
-        raise UserError(f"--skip_batches must be at least 0; got {rewind.skip_batches}")
+    if not 0 <= rewind.skip_batches <= LAST_BATCH // 2:
+        raise UserError(f"--skip_batches must be 0 to {LAST_BATCH // 2}; got {rewind.skip_batches}")
 
 
 def move_later(workdir: Path, step: int) -> Path | None:
@@ -91,11 +93,31 @@ def read_skips(workdir: Path) -> list[tuple[int, int]]:
     if not path.exists():
         return []
     try:
-        return merged((int(start), int(stop)) for start, stop in json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
+        spans = json.loads(path.read_text(encoding="utf-8"))
+        check_spans(spans)
+    except (ValueError, RecursionError) as error:
         raise UserError(
             f"{str(path)!r} must be a list of pairs such as [[400, 450]]; {error}"
         ) from error
+    return merged((start, stop) for start, stop in spans)
+
+
+def check_spans(spans: Any) -> None:
+    """Refuses what is not a list of pairs of batch numbers that a stream can stand at.
+
+    Raises:
+      UserError: names the first that is not.
+    """
+    if not isinstance(spans, list):
+        raise UserError(f"got {str(spans)[:80]!r}")
+    for span in spans:
+        is_pair = isinstance(span, list | tuple) and len(span) == 2
+        if not is_pair or any(type(number) is not int for number in span):
+            raise UserError(f"got {str(span)[:80]!r} for a pair of whole numbers")
+        if not 0 <= span[0] <= span[1] <= LAST_BATCH:
+            raise UserError(
+                f"got {str(span)[:80]!r}, which must ascend, from 0 to {LAST_BATCH} at most"
+            )
 
 
 def write_skips(workdir: Path, spans: list[tuple[int, int]]) -> None:

@@ -119,7 +119,14 @@ class Sampler:
         self._model = dataclasses.replace(config.model, scan_layers=False)
         self._tokenizer, self._texts, self._path = tokenizer, texts, path
         if path.exists():
-            write_whole(path, _sections_until(path.read_text(encoding="utf-8"), step).encode())
+            before = path.read_bytes()
+            content = _sections_until(before, step)
+            if content != before:
+                write_whole(path, content)
+
+    def has(self, step: int) -> bool:
+        """Whether the file has the section of a step."""
+        return self._path.exists() and step in map(_step, _sections(self._path.read_bytes()))
 
     def __call__(self, step: int, params: Any) -> str:
         """Fills every blank greedily, adds a section to the file, and returns it."""
@@ -194,10 +201,18 @@ def render(
     return "".join(f"{line}\n" for line in lines)
 
 
-def _sections_until(content: str, step: int) -> str:
-    starts = re.finditer(r"^step (\d+)$", content, re.MULTILINE)
-    later = [match.start() for match in starts if int(match[1]) > step]
+def _sections_until(content: bytes, step: int) -> bytes:
+    """Bytes, since nothing but its headings must be readable for a run to go on."""
+    later = [heading.start() for heading in _sections(content) if _step(heading) > step]
     return content[: later[0]] if later else content
+
+
+def _sections(content: bytes) -> list[re.Match[bytes]]:
+    return list(re.finditer(rb"^step (\d{1,18})$", content, re.MULTILINE))
+
+
+def _step(heading: re.Match[bytes]) -> int:
+    return int(heading[1])
 
 
 def _around(tokens: list[int], blank: int, tokenizer: Any) -> str:

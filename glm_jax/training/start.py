@@ -19,7 +19,6 @@ import jax
 from jax.sharding import Mesh
 
 from glm_jax.config import Config, ModelConfig
-from glm_jax.config_files import read_record
 from glm_jax.errors import UserError
 from glm_jax.inference.language_model import find_workdir, load
 from glm_jax.interop.checkpoint import open_directory
@@ -28,6 +27,7 @@ from glm_jax.models.params import Params, abstract_params, stack_layers, unstack
 from glm_jax.models.transformer import uses_scan
 from glm_jax.paths import expanded
 from glm_jax.training.retention import saved_steps
+from glm_jax.training.workdir import read_record
 
 _LOG = logging.getLogger(__name__)
 # How a model is computed and regularised, not what it is.
@@ -64,8 +64,7 @@ def starting_point(
     """
     if config.train.init_from is None:
         return config, None
-    if saved_steps(workdir / "checkpoints") and (workdir / "run.json").is_file():
-        record = read_record(workdir / "run.json")
+    if saved_steps(workdir / "checkpoints") and (record := read_record(workdir)) is not None:
         return _with_model(config, record.model, overrides, begun=True), None
     path, config = config.train.init_from, planned_config(config, overrides)
     model = load(path, dtype=config.model.param_dtype, mesh=mesh)
@@ -88,7 +87,9 @@ def planned_config(config: Config, overrides: Iterable[str] = ()) -> Config:
     workdir = find_workdir(path)
     if workdir is None:
         return _with_model(config, open_directory(path).config, overrides)
-    record = read_record(workdir / "run.json")
+    record = read_record(workdir)
+    if record is None:
+        raise UserError(f"train.init_from={str(path)!r} holds no run.json")
     return _with_model(config, record.model, overrides)
 
 

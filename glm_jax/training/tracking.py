@@ -9,6 +9,7 @@ Neither package is needed otherwise; neither wants TensorFlow.
 
 import importlib
 import json
+import logging
 import math
 import secrets
 from collections.abc import Mapping
@@ -18,6 +19,8 @@ from typing import Any, Protocol
 from glm_jax.config import Config, to_dict
 from glm_jax.errors import UserError, how_to_install
 from glm_jax.files import write_whole
+
+_LOG = logging.getLogger(__name__)
 
 
 class Tracker(Protocol):
@@ -87,9 +90,9 @@ class _Wandb:
         import wandb
 
         record = workdir / "wandb.json"
-        known = json.loads(record.read_text()) if record.exists() else {}
+        known: dict[str, str] = _known_run(record)
         if known.get("project") != config.train.wandb:
-            known = {"project": config.train.wandb, "id": secrets.token_hex(4)}
+            known = {"project": str(config.train.wandb), "id": secrets.token_hex(4)}
             # Before W&B hears of it: a kill in between must not make a second run.
             write_whole(record, json.dumps(known).encode())
         self._run: Any = wandb.init(
@@ -103,6 +106,18 @@ class _Wandb:
 
     def close(self) -> None:
         self._run.finish()
+
+
+def _known_run(record: Path) -> dict[str, str]:
+    """The project and id that an earlier start wrote; {} where none did, or it cannot be read."""
+    if not record.exists():
+        return {}
+    try:
+        known = json.loads(record.read_text(encoding="utf-8"))
+        return {"project": str(known["project"]), "id": str(known["id"])}
+    except (ValueError, TypeError, KeyError, RecursionError):
+        _LOG.warning("%s is not the record of a W&B run; its rows go to a new one", record)
+        return {}
 
 
 def _finite(values: Mapping[str, float]) -> dict[str, float]:

@@ -15,15 +15,30 @@ from pathlib import Path
 
 from jax.sharding import Mesh
 
-from glm_jax.config import Config, differences, from_dict, to_dict
+from glm_jax import config_files
+from glm_jax.config import Config, differences, to_dict
 from glm_jax.data.rows import ROW_FORMAT
 from glm_jax.errors import UserError
 from glm_jax.files import write_whole
 from glm_jax.interop.tokenizers import Tokenizer
+from glm_jax.json_files import read_object
 from glm_jax.models.positions import table_rows
 from glm_jax.sharding import place_groups, row_groups
 from glm_jax.training.data_record import keep_tokenizer, read_data
+from glm_jax.training.extension import extends
 from glm_jax.training.retention import saved_steps
+
+FILES = (
+    "run.json",
+    "metrics.jsonl",
+    "samples.txt",
+    "loss.png",
+    "data.json",
+    "unigram.npz",
+    "skipped.json",
+    "wandb.json",
+)
+DIRECTORIES = ("checkpoints", "rewound", "tensorboard", "wandb", "profile")
 
 # What may differ when a run goes on: how often things happen and where the arrays lie, but nothing
 # that changes what is computed.
@@ -118,37 +133,69 @@ def check_config(config: Config, mesh: Mesh, vocab_size: int, num_hosts: int = 1
         )
 
 
+def check_files(workdir: Path) -> None:
+    """Refuses a directory where a file is to be, and a file where a directory is.
+
+    Raises:
+      UserError: names the first of them.
+    """
+    if workdir.exists() and not workdir.is_dir():
+        raise UserError(f"the workdir {str(workdir)!r} is a file")
+    for name in FILES:
+        if (workdir / name).exists() and not (workdir / name).is_file():
+            raise UserError(f"{str(workdir / name)!r} must be a file; move the directory away")
+    for name in DIRECTORIES:
+        if (workdir / name).exists() and not (workdir / name).is_dir():
+            raise UserError(f"{str(workdir / name)!r} must be a directory; move the file away")
+
+
+def read_record(workdir: Path) -> Config | None:
+    """The config in `run.json`; None where there is none.
+
+    Raises:
+      UserError: it holds something else, or cannot be read.
+    """
+    found = _read_record(workdir)
+    return None if found is None else found[0]
+
+
+def _read_record(workdir: Path) -> tuple[Config, dict[str, Any]] | None:
+    """The config in `run.json`, and all that it holds (`RECORDED` beside the config)."""
+    record = workdir / "run.json"
+    if not record.exists():
+        return None
+    return config_files.read_record(record), read_object(record)
+
+
 def check_workdir(workdir: Path, config: Config) -> None:
     """Refuses a workdir that another config made.
 
     `MAY_CHANGE` lists what may differ. `train.num_steps` may too, where the learning rate of a step
-    does not depend on it: with a constant schedule, or `optimizer.decay_steps` given.
+    does not depend on it (a constant schedule, or `optimizer.decay_steps` given), or where the
+    config extends the run (`glm_jax.training.extension`).
 
     Raises:
       ValueError: names each field that differs, with both values.
     """
-    if workdir.exists() and not workdir.is_dir():
-        raise UserError(f"the workdir {str(workdir)!r} is a file")
-    record = workdir / "run.json"
-    if not record.exists():
+    check_files(workdir)
+    found = _read_record(workdir)
+    if found is None:
         if saved_steps(workdir / "checkpoints"):
             raise UserError(f"{str(workdir)!r} holds checkpoints but no run.json")
         return
-    try:
-        recorded = json.loads(record.read_text(encoding="utf-8"))
-        old = from_dict(recorded)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{record} is not the record of a run: {error}") from error
+    old, recorded = found
     allowed = set(MAY_CHANGE)
-    if config.optimizer.schedule == "constant" or config.optimizer.decay_steps is not None:
-        allowed.add("train.num_steps")
+    if not config.optimizer.depends_on_num_steps or extends(config, old):
+        allowed |= {"train.num_steps", "optimizer.extended"}
     allowed |= _allowed_data(workdir, old, config)
     differing = {k: v for k, v in differences(old, config).items() if k not in allowed}
     if differing:
         listed = ", ".join(f"{k} was {a!r}, is {b!r}" for k, (a, b) in differing.items())
         hint = ""
         if "train.num_steps" in differing:
-            hint += " (train.num_steps may change only where optimizer.decay_steps is given)"
+            hint += (
+                f" (train.num_steps may grow with --extend; this run is at {old.train.num_steps})"
+            )
         if not set(differing) - _TOLD_BY_CONTENT - _OTHER_DATA:
             hint += " (train --accept_data_change goes on with other data)"
         raise UserError(

@@ -1,5 +1,6 @@
 import dataclasses
 import errno
+import gc
 import logging
 import os
 import shutil
@@ -17,6 +18,7 @@ from glm_jax.config import to_dict
 from glm_jax.errors import UserError
 from glm_jax.sharding import make_mesh
 from glm_jax.training import checkpoints as checkpoints_module
+from glm_jax.training import checksums
 from glm_jax.training.checkpoints import Checkpoints, load_params, save_params
 from glm_jax.training.disk import DiskTrouble
 from glm_jax.training.layouts import own_copy
@@ -118,6 +120,105 @@ def test_a_damaged_newest_step_gives_way_to_the_one_before(tmp_path, config, mes
     checkpoints.save(at(state, 2), b"")
     checkpoints.close()
     assert saved_steps(tmp_path / "c") == [1, 2]
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_an_error_is_not_damage(tmp_path, config, change, mesh, state, monkeypatch, verify):
+    """Out of memory, another shape: raised, and the step keeps its name."""
+    config = change(config, "train.verify_checkpoints", verify)
+    save(tmp_path / "c", config, mesh, [at(state, 1), at(state, 2)])
+
+    def fail(*_):
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+
+    monkeypatch.setattr(Checkpoints, "_restore", fail)
+    with pytest.raises(RuntimeError, match="Out of memory"):
+        Checkpoints(tmp_path / "c", config, mesh).restore()
+    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["1", "2"]
+
+
+def test_another_shape_is_not_damage(tmp_path, config, change, mesh, state):
+    save(tmp_path / "c", config, mesh, [at(state, 1), at(state, 2)])
+    with pytest.raises(Exception, match=r"(?i)shape|structure|size|tree"):
+        Checkpoints(tmp_path / "c", change(config, "model.embed_dim", 32), mesh).restore()
+    assert saved_steps(tmp_path / "c") == [1, 2]
+
+
+@pytest.mark.parametrize("where", ["checksums", "arrays"])
+def test_a_disk_that_cannot_be_read_is_not_damage(
+    tmp_path, config, mesh, state, monkeypatch, where
+):
+    save(tmp_path / "c", config, mesh, [at(state, 1), at(state, 2)])
+
+    def fail(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    if where == "checksums":
+        monkeypatch.setattr(checksums, "_sha256", fail)
+    else:
+        monkeypatch.setattr(checkpoints_module.ocp, "load_checkpointables", fail)
+    with pytest.raises(DiskTrouble, match="cannot be read: Input/output error"):
+        Checkpoints(tmp_path / "c", config, mesh).restore()
+    assert saved_steps(tmp_path / "c") == [1, 2]
+
+
+def test_files_that_are_cut_are_seen_without_checksums(tmp_path, config, change, mesh, state):
+    config = change(config, "train.verify_checkpoints", False)
+    save(tmp_path / "checkpoints", config, mesh, [at(state, 1), at(state, 2)])
+    for file in (tmp_path / "checkpoints" / "2" / "params").rglob("d/*"):
+        file.write_bytes(file.read_bytes()[:3])
+    with pytest.raises(UserError, match=r"checkpoint 2 cannot be read: .* has 3 bytes"):
+        load_params(tmp_path)
+    restored, _ = Checkpoints(tmp_path / "checkpoints", config, mesh).restore()
+    assert int(restored.step) == 1
+
+
+def test_damage_that_only_reading_shows_is_told_in_one_sentence(
+    tmp_path, config, change, mesh, state, capfd, caplog
+):
+    """Nothing is checked before; each array's task fails, and none of them says so."""
+    config = change(config, "train.verify_checkpoints", False)
+    save(tmp_path / "c", config, mesh, [at(state, 1)])
+    for file in (tmp_path / "c" / "1").rglob("d/*"):
+        file.write_bytes(bytes(file.stat().st_size))
+    with pytest.raises(UserError, match="checksum differs"):
+        Checkpoints(tmp_path / "c", config, mesh).restore()
+    gc.collect()
+    assert caplog.records == []
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("exchanged", [True, False])
+def test_a_step_under_the_name_of_another_is_refused(tmp_path, config, mesh, state, exchanged):
+    save(tmp_path / "checkpoints", config, mesh, [at(state, 1), at(state, 2)])
+    one, two = tmp_path / "checkpoints" / "1", tmp_path / "checkpoints" / "2"
+    if exchanged:
+        one.rename(tmp_path / "x")
+        two.rename(one)
+        (tmp_path / "x").rename(two)
+    else:
+        shutil.rmtree(two)
+        shutil.copytree(one, two)
+    wrong, held = (one, 2) if exchanged else (two, 1)
+    said = rf"{wrong}' holds the checkpoint of step {held}, by its manifest"
+    with pytest.raises(UserError, match=said):
+        Checkpoints(tmp_path / "checkpoints", config, mesh).restore()
+    with pytest.raises(UserError, match="holds the checkpoint of step"):
+        load_params(tmp_path / "checkpoints" / "2")
+    with pytest.raises(UserError, match=said):
+        load_params(tmp_path)
+    assert saved_steps(tmp_path / "checkpoints") == [1, 2]
+
+
+def test_a_save_that_fails_for_no_known_reason_is_said_all_the_same(
+    tmp_path, config, mesh, state, monkeypatch
+):
+    def fail(directory):
+        raise OSError("the mount went away")
+
+    monkeypatch.setattr(checkpoints_module, "probe", fail)
+    with pytest.raises(DiskTrouble, match="checkpoint 1 could not be written: the mount went away"):
+        Checkpoints(tmp_path / "c", config, mesh).save(at(state, 1), b"")
 
 
 def test_all_damaged_is_an_error(tmp_path, config, mesh, state):
@@ -285,7 +386,9 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
-def test_a_disk_that_is_full_and_one_that_is_read_only(small_disk, config, change, mesh, state):
+def test_a_disk_that_is_full_and_one_that_is_read_only(
+    small_disk, config, change, mesh, state, capfd, caplog
+):
     save(small_disk / "c", config, mesh, [at(state, 1)])
     (small_disk / "filler").write_bytes(bytes(shutil.disk_usage(small_disk).free - 48 * 1024))
     checkpoints = Checkpoints(small_disk / "c", config, mesh)
@@ -293,6 +396,7 @@ def test_a_disk_that_is_full_and_one_that_is_read_only(small_disk, config, chang
         checkpoints.save(at(state, 2), b"")
         checkpoints.wait()
     assert shutil.disk_usage(small_disk).free >= 48 * 1024  # what was begun is gone
+    assert (caplog.records, capfd.readouterr().err) == ([], "")  # the sentence alone
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     with pytest.raises(DiskTrouble, match=r"checkpoint 2 .*: Read-only file system"):
         checkpoints.save(at(state, 2), b"")

@@ -2,10 +2,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
-from glm_jax.training.interrupts import Interrupts
+from glm_jax.training.interrupts import SIGNALS, Interrupts, ending_at_once
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -31,3 +32,64 @@ def test_a_second_signal_ends_the_process():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "first\n"
     assert done.returncode == -signal.SIGINT
+
+
+# Sleeps inside C, as a compiler would: no handler of Python's runs before it returns.
+DEAF = (
+    "import hashlib; print('ready', flush=True); hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)"
+)
+
+
+def in_c(context):
+    """A process that is inside C, in a context of this module."""
+    code = (
+        f"import hashlib\nfrom glm_jax.training.interrupts import *\nwith {context}:\n    {DEAF}\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_before_the_first_step_a_signal_ends_the_process_with_a_sentence(number, status):
+    process = in_c("ending_at_once()")
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert errors == (f"stopped by {number.name} with nothing to save; the same command goes on\n")
+
+
+@pytest.mark.processes
+def test_a_second_signal_ends_a_process_that_is_inside_a_compiler():
+    process = in_c("Interrupts()")
+    process.send_signal(signal.SIGTERM)
+    said = process.stderr.readline()
+    assert said == "SIGTERM: saving after this step; a second signal ends at once\n"
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+
+
+def test_what_was_there_before_comes_back():
+    before = signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(before)
+    handlers = [signal.getsignal(number) for number in SIGNALS]
+    threads = threading.active_count()
+    with ending_at_once(), Interrupts():
+        assert threading.active_count() == threads + 2
+    assert threading.active_count() == threads
+    assert [signal.getsignal(number) for number in SIGNALS] == handlers
+    now = signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(before)
+    assert now == before
+
+
+@pytest.mark.processes
+def test_the_module_is_there_before_jax():
+    code = "import sys; from glm_jax.training import interrupts; print('jax' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "False\n"

@@ -2,6 +2,11 @@
 
 import errno
 import json
+import re
+import shutil
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,10 +15,13 @@ import pytest
 
 from glm_jax.errors import UserError
 from glm_jax.training import checkpoints, loop
+from glm_jax.training.extension import extended
 from glm_jax.training.loop import train
 from glm_jax.training.metrics import MetricsLog
+from glm_jax.training.optimizer import learning_rate_schedule
 from glm_jax.training.retention import saved_steps
 from glm_jax.training.rewind import Rewind
+from glm_jax.training.workdir import read_record
 
 
 def rows_of(workdir):
@@ -36,12 +44,19 @@ def test_intervals_of_0_leave_only_the_end(short, open_batches, tokenizer, tmp_p
     assert saved_steps(tmp_path / "run" / "checkpoints") == [4]
     assert (tmp_path / "run" / "samples.txt").read_text().startswith("step 4\n")
     said = capsys.readouterr().out
+    assert "step 3/4  loss " in said
+    assert re.search(
+        r"\ndone: 4 steps, held out [\d.]+ \(unigram .*; see .*run\nnext: .* -m glm", said
+    )
     assert "7,904 parameters: embedding 1,312, attention 2,176, mlp 4,256, norms 160" in said
     assert "parameters 30.9 KiB, optimizer 61.8 KiB, gradients 30.9 KiB" in said
     assert "4 rows x 24 places = 96 tokens" in said
     assert "64 rows an epoch" in said
     assert train(short, tmp_path / "run", open_batches, tokenizer) == 0
-    assert "finished" in capsys.readouterr().out
+    said = capsys.readouterr().out.splitlines()
+    assert "finished" in said[0]
+    assert said[1].startswith("next: ")
+    assert said[2].endswith("--set train.num_steps=8 --extend")
     assert rows_of(tmp_path / "run") == rows
 
 
@@ -57,6 +72,68 @@ def test_more_steps_of_a_constant_schedule(short, change, open_batches, tokenize
         assert train(config, tmp_path / workdir, open_batches, tokenizer) == 0
     losses = [[row["loss"] for row in rows_of(tmp_path / name) if "loss" in row] for name in "ab"]
     assert losses[0] == losses[1]
+
+
+def losses_and_rates(workdir):
+    rows = without_times(rows_of(workdir))
+    return [(row["step"], row["loss"], row["learning_rate"]) for row in rows if "loss" in row]
+
+
+def test_a_run_that_was_extended_goes_on_exactly(config, change, open_batches, tokenizer, tmp_path):
+    """Four steps of a cosine, four more; killed after the sixth, with no word of the extension."""
+    a, b = tmp_path / "a", tmp_path / "b"
+    config = change(change(config, "train.keep_checkpoints", 9), "train.num_steps", 4)
+    assert train(config, a, open_batches, tokenizer) == 0
+    before = losses_and_rates(a)
+    asked = change(config, "train.num_steps", 8)
+    with pytest.raises(UserError, match=r"may grow with --extend; this run is at 4"):
+        train(asked, a, open_batches, tokenizer)
+    longer = extended(asked, read_record(a), 4)
+    assert train(longer, a, open_batches, tokenizer) == 0
+    assert losses_and_rates(a)[:4] == before
+    schedule = learning_rate_schedule(longer.optimizer, 8)
+    rates = [rate for _, _, rate in losses_and_rates(a)]
+    assert rates == pytest.approx([float(schedule(step)) for step in range(1, 9)])
+    assert rates[5] > 2 * rates[3]
+    shutil.copytree(a, b)
+    shutil.rmtree(b / "checkpoints" / "8")
+    for again in (asked, extended(asked, read_record(b), 6)):
+        assert train(again, b, open_batches, tokenizer) == 0
+    assert losses_and_rates(b) == losses_and_rates(a)
+    with pytest.raises(UserError, match="num_steps was 8, is 4"):
+        train(config, b, open_batches, tokenizer)
+
+
+def test_a_second_run_in_a_workdir_is_refused(short, open_batches, tokenizer, tmp_path):
+    def batches(split, shard_index, num_shards):
+        with pytest.raises(UserError, match="in use by process"):
+            train(short, tmp_path / "run", open_batches, tokenizer)
+        return open_batches(split, shard_index, num_shards)
+
+    assert train(short, tmp_path / "run", batches, tokenizer) == 0
+    assert not (tmp_path / "run" / ".owner").exists()
+
+
+def test_samples_come_after_the_save_of_their_step(
+    short, change, open_batches, tokenizer, tmp_path, monkeypatch
+):
+    """Whatever happens to them, the checkpoint is there, and the next start makes them."""
+    config = change(change(short, "train.checkpoint_every", 2), "train.sample_every", 2)
+
+    def fail(*_):
+        raise RuntimeError("no sample")
+
+    monkeypatch.setattr(loop.Sampler, "__call__", fail)
+    with pytest.raises(RuntimeError, match="no sample"):
+        train(config, tmp_path, open_batches, tokenizer)
+    assert saved_steps(tmp_path / "checkpoints") == [2]
+    monkeypatch.undo()
+    assert train(config, tmp_path, open_batches, tokenizer) == 0
+    samples = (tmp_path / "samples.txt").read_text()
+    assert [line for line in samples.splitlines() if line.startswith("step")] == [
+        "step 2",
+        "step 4",
+    ]
 
 
 def test_a_loss_that_is_not_finite(
@@ -189,3 +266,24 @@ def test_rows_reach_the_trackers(short, open_batches, tokenizer, tmp_path, monke
     train(short, tmp_path, open_batches, tokenizer)
     expected = [(row["step"], row.get("loss", row.get("eval/loss"))) for row in rows_of(tmp_path)]
     assert Tracker.rows == [*expected, "closed"]
+
+
+@pytest.mark.processes
+def test_two_hosts_train_to_the_end(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    script = Path(__file__).with_name("train_on_two_hosts.py")
+    command = [sys.executable, str(script), str(tmp_path / "run"), str(port)]
+    hosts = [
+        subprocess.Popen(
+            [*command, str(rank)], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        for rank in range(2)
+    ]
+    for host, said in zip(hosts, ("in use by process", "the first process could not"), strict=True):
+        output, errors = host.communicate(timeout=300)
+        assert host.returncode == 0, errors
+        assert said in output
+    assert saved_steps(tmp_path / "run" / "checkpoints") == [2]
+    assert [row["step"] for row in rows_of(tmp_path / "run") if "loss" in row] == [1, 2]

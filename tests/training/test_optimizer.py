@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 
@@ -78,3 +79,29 @@ def test_clip_scales_by_the_published_rule():
     np.testing.assert_allclose([clipped["a"][0], clipped["b"][0]], [3 * scale, 4 * scale])
     assert clip(gradients, norm, None) is gradients
     np.testing.assert_array_equal(clip(gradients, norm, 6.0)["b"], gradients["b"])
+
+
+def test_an_extended_run_keeps_its_rates_and_goes_over_to_those_of_the_longer_one():
+    config = OptimizerConfig(peak_learning_rate=1.0, warmup_steps=10, final_ratio=0.1)
+    longer = dataclasses.replace(config, extended=((100, 100), (150, 200)))
+    rates = {steps: learning_rate_schedule(config, steps) for steps in (100, 200, 400)}
+    rate = learning_rate_schedule(longer, 400)
+    for step in (1, 10, 50, 100):
+        assert rate(step) == rates[100](step)
+    # Half of the way after five of ten steps: from 0.1 to that of a run of 200 steps.
+    assert rate(105) == pytest.approx((0.1 + float(rates[200](105))) / 2)
+    for step in (110, 149, 150):
+        assert float(rate(step)) == pytest.approx(float(rates[200](step)))
+    for step in (160, 399, 400, 500):
+        assert float(rate(step)) == pytest.approx(float(rates[400](step)))
+    assert float(rate(151)) == pytest.approx(
+        0.9 * float(rates[200](150)) + 0.1 * float(rates[400](151))
+    )
+
+
+def test_an_extension_without_warm_up_is_at_once_the_longer_run():
+    config = OptimizerConfig(schedule="linear", warmup_steps=0, extended=((6, 6),))
+    rate = learning_rate_schedule(config, 12)
+    longer = learning_rate_schedule(dataclasses.replace(config, extended=None), 12)
+    assert float(rate(7)) == pytest.approx(float(longer(7)))
+    assert float(rate(6)) == pytest.approx(0.1 * config.peak_learning_rate)

@@ -134,7 +134,7 @@ def test_rows_that_did_not_change_are_not_refused(tmp_path, config, objective, r
 
 def test_more_steps_only_where_the_schedule_does_not_depend_on_them(tmp_path, config, change):
     record_run(tmp_path, config)
-    with pytest.raises(UserError, match=r"train\.num_steps was 6, is 9.*decay_steps is given"):
+    with pytest.raises(UserError, match=r"train\.num_steps was 6, is 9.*may grow with --extend"):
         check_workdir(tmp_path, change(config, "train.num_steps", 9))
     for name, value in (("optimizer.decay_steps", 6), ("optimizer.schedule", "constant")):
         fixed = change(config, name, value)

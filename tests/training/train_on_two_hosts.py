@@ -1,0 +1,44 @@
+"""Run by test_loop.py, a process a host: python FILE WORKDIR PORT RANK STATUS.
+
+Two hosts of two devices each train a model that is split over all four, to the end.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+sys.path.insert(0, str(Path(__file__).parent))
+
+import conftest
+import jax
+
+from glm_jax.errors import UserError
+from glm_jax.training.loop import train
+
+
+def main():
+    workdir, port, rank = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    jax.config.update("jax_num_cpu_devices", 2)
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize(f"127.0.0.1:{port}", 2, rank)
+    config = conftest.change_fields(
+        conftest.tiny_config(),
+        train={"num_steps": 2, "checkpoint_every": 0, "eval_every": 0},
+        mesh={"data": 1, "fsdp": 4},
+    )
+
+    def batches(split, shard_index, num_shards):
+        # Within the first start: a second one is refused on both hosts alike.
+        if split == "train" and num_shards == 2:
+            try:
+                train(config, workdir, batches, conftest.LetterTokenizer())
+            except UserError as error:
+                print(error, flush=True)
+        return conftest.Stream(0 if split == "train" else 10_000, shard_index, num_shards)
+
+    sys.exit(train(config, workdir, batches, conftest.LetterTokenizer()))
+
+
+if __name__ == "__main__":
+    main()
