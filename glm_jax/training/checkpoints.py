@@ -33,7 +33,7 @@ from glm_jax.sharding import make_mesh
 from glm_jax.training.checksums import damage, size_of, write_manifest
 from glm_jax.training.disk import DiskTrouble, disk_trouble, probe, reason
 from glm_jax.training.distributed import any_of, from_first
-from glm_jax.training.held_back import HeldBack, no_closed_loops
+from glm_jax.training.held_back import HeldBack, collect, no_closed_loops
 from glm_jax.training.layouts import convert_layers, own_copy, with_layout
 from glm_jax.training.retention import (
     check_name,
@@ -185,6 +185,8 @@ class Checkpoints:
         if not any_of(failure is not None):
             return restored
         if not verified and (trouble := self._damage(step, True)):
+            failure = None  # whose traceback holds on to what was begun
+            collect()
             return trouble
         if failure is None:
             raise RuntimeError(f"another process could not read checkpoint {step}, and says why")

@@ -48,14 +48,18 @@ class HeldBack(logging.Filter):
         traceback: TracebackType | None,
     ) -> None:
         if error is not None:
-            # Tasks that nobody asked for their result say so when they are collected.
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "coroutine .* was never awaited")
-                gc.collect()
+            collect()  # while the filter is there
         for name in _LOGGERS:
             logging.getLogger(name).removeFilter(self)
         for record in self._records if error is None else ():
             logging.getLogger(record.name).handle(record)
+
+
+def collect() -> None:
+    """Collects what a failure left: tasks that nobody asked for their result say so then."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited")
+        gc.collect()
 
 
 @contextlib.contextmanager

@@ -174,7 +174,7 @@ def test_files_that_are_cut_are_seen_without_checksums(tmp_path, config, change,
 
 
 def test_damage_that_only_reading_shows_is_told_in_one_sentence(
-    tmp_path, config, change, mesh, state, capfd, caplog
+    tmp_path, config, change, mesh, state, capfd, caplog, recwarn
 ):
     """Nothing is checked before; each array's task fails, and none of them says so."""
     config = change(config, "train.verify_checkpoints", False)
@@ -185,6 +185,7 @@ def test_damage_that_only_reading_shows_is_told_in_one_sentence(
         Checkpoints(tmp_path / "c", config, mesh).restore()
     gc.collect()
     assert caplog.records == []
+    assert recwarn.list == []
     assert capfd.readouterr().err == ""
 
 

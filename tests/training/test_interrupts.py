@@ -42,9 +42,8 @@ DEAF = (
 
 def in_c(context):
     """A process that is inside C, in a context of this module."""
-    code = (
-        f"import hashlib\nfrom glm_jax.training.interrupts import *\nwith {context}:\n    {DEAF}\n"
-    )
+    imports = "import hashlib\nfrom glm_jax.training.interrupts import *"
+    code = f"{imports}\nwith {context}:\n    {DEAF}\n"
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
