@@ -32,6 +32,44 @@ def main() -> int:
 
 
 def _main() -> int:
+    args = _parser().parse_args()
+    if args.skip_batches and args.resume_step is None:
+        raise UserError("--skip_batches goes with --resume_step, the checkpoint before the batches")
+    config = cli.config_from(args)
+    if args.accept_data_change:
+        settings = dataclasses.replace(config.train, accept_data_change=True)
+        config = dataclasses.replace(config, train=settings)
+
+    import jax
+
+    from glm_jax import pipeline
+    from glm_jax.interop.tokenizers import load_tokenizer
+    from glm_jax.sharding import make_mesh
+    from glm_jax.training.extension import extended
+    from glm_jax.training.loop import train
+    from glm_jax.training.profiling import ProfiledSteps
+    from glm_jax.training.retention import saved_steps
+    from glm_jax.training.rewind import Rewind
+    from glm_jax.training.start import starting_point
+    from glm_jax.training.workdir import read_record
+
+    profile = ProfiledSteps.parse(args.profile) if args.profile else None
+    rewind = None if args.resume_step is None else Rewind(args.resume_step, args.skip_batches)
+    if args.extend:
+        newest = max(saved_steps(args.workdir / "checkpoints"), default=0)
+        config = extended(config, read_record(args.workdir), args.resume_step or newest)
+    if jax.default_backend() != "cpu":
+        keep_compilations()
+    tokenizer = load_tokenizer(config.data.tokenizer)
+    config, params = starting_point(config, args.workdir, make_mesh(config.mesh))
+
+    def batches(split: str, shard_index: int, num_shards: int) -> pipeline.RowStream:
+        return pipeline.batches(config, split, shard_index, num_shards)
+
+    return train(config, args.workdir, batches, tokenizer, params, rewind, profile)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = cli.Parser(
         prog="python -m glm_jax.train",
         description="Trains a model on text, or goes on with the run in a workdir.",
@@ -76,41 +114,7 @@ def _main() -> int:
         metavar="FIRST:COUNT",
         help="trace COUNT steps from step FIRST into DIR/profile",
     )
-    args = parser.parse_args()
-    if args.skip_batches and args.resume_step is None:
-        raise UserError("--skip_batches goes with --resume_step, the checkpoint before the batches")
-    config = cli.config_from(args)
-    if args.accept_data_change:
-        settings = dataclasses.replace(config.train, accept_data_change=True)
-        config = dataclasses.replace(config, train=settings)
-
-    import jax
-
-    from glm_jax import pipeline
-    from glm_jax.interop.tokenizers import load_tokenizer
-    from glm_jax.sharding import make_mesh
-    from glm_jax.training.extension import extended
-    from glm_jax.training.loop import train
-    from glm_jax.training.profiling import ProfiledSteps
-    from glm_jax.training.retention import saved_steps
-    from glm_jax.training.rewind import Rewind
-    from glm_jax.training.start import starting_point
-    from glm_jax.training.workdir import read_record
-
-    profile = ProfiledSteps.parse(args.profile) if args.profile else None
-    rewind = None if args.resume_step is None else Rewind(args.resume_step, args.skip_batches)
-    if args.extend:
-        newest = max(saved_steps(args.workdir / "checkpoints"), default=0)
-        config = extended(config, read_record(args.workdir), args.resume_step or newest)
-    if jax.default_backend() != "cpu":
-        keep_compilations()
-    tokenizer = load_tokenizer(config.data.tokenizer)
-    config, params = starting_point(config, args.workdir, make_mesh(config.mesh), args.overrides)
-
-    def batches(split: str, shard_index: int, num_shards: int) -> pipeline.RowStream:
-        return pipeline.batches(config, split, shard_index, num_shards)
-
-    return train(config, args.workdir, batches, tokenizer, params, rewind, profile)
+    return parser
 
 
 def keep_compilations() -> None:

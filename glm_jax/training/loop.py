@@ -118,19 +118,23 @@ def train(
         try:
             run.prepare(batches, tokenizer, params, rewind)
             return run.train(profile)
-        except TrainingDiverged as error:
+        except (TrainingDiverged, DiskTrouble, OSError) as error:
+            status, why = _failure(error, workdir)
             run.wait()
-            return _ended(str(error), workdir, 1)
-        except DiskTrouble as error:
-            run.wait()
-            return _ended(str(error), workdir, DISK_STATUS)
-        except OSError as error:
-            reason = disk_trouble(error)
-            if reason is None:
-                raise
-            where = str(error.filename or workdir)
-            run.wait()
-            return _ended(f"{where!r} cannot be used: {reason}", workdir, DISK_STATUS)
+            return _ended(why, workdir, status)
+
+
+def _failure(error: Exception, workdir: Path) -> tuple[int, str]:
+    """The exit status and the sentence; an error that is a bug is raised again."""
+    if isinstance(error, TrainingDiverged):
+        return 1, str(error)
+    if isinstance(error, DiskTrouble):
+        return DISK_STATUS, str(error)
+    trouble = disk_trouble(error)
+    if trouble is None:
+        raise error
+    where = str(getattr(error, "filename", None) or workdir)
+    return DISK_STATUS, f"{where!r} cannot be used: {trouble}"
 
 
 def _checked(config: Config, workdir: Path, rewind: Rewind | None) -> tuple[Config, int]:

@@ -12,6 +12,7 @@ WORKDIR/run.json        the whole config, and the format of the rows (`row_forma
 
 import json
 from pathlib import Path
+from typing import Any
 
 from jax.sharding import Mesh
 
