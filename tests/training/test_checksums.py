@@ -1,7 +1,10 @@
+import errno
 import json
+import pathlib
 
 import pytest
 
+from glm_jax.training import checksums
 from glm_jax.training.checksums import (
     MANIFEST,
     damage,
@@ -10,6 +13,7 @@ from glm_jax.training.checksums import (
     size_of,
     write_manifest,
 )
+from glm_jax.training.disk import DiskTrouble
 
 # Of the three letters, as every implementation gives it (FIPS 180-2, appendix B.1).
 SHA256_ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
@@ -61,3 +65,56 @@ def test_a_step_without_manifest(step, about, complete):
     (step / "_CHECKPOINT_METADATA").write_text(json.dumps({"custom_metadata": about}))
     assert is_complete(step) is complete
     assert damage(step) is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]",
+        '{"files": [1]}',
+        '{"step": 400, "metrics": {}, "files": [1]}',
+        '{"step": 400, "metrics": {}, "files": {"a": 3}}',
+        '{"step": 400, "metrics": {}, "files": {"a": {"size": "3", "sha256": ""}}}',
+        '{"step": "400", "metrics": {}, "files": {}}',
+        '{"step": 400, "metrics": {"loss": "low"}, "files": {}}',
+        '{"step": 400, "files": {}}',
+        "[" * 100_000,
+    ],
+)
+def test_a_manifest_of_other_types_is_none(step, content):
+    (step / MANIFEST).write_text(content)
+    assert read_manifest(step) is None
+    assert "is not a manifest" in damage(step)
+
+
+def test_a_directory_in_place_of_a_manifest_is_damage(step):
+    (step / MANIFEST).unlink()
+    (step / MANIFEST).mkdir()
+    assert is_complete(step)
+    assert "is not a manifest" in damage(step)
+
+
+def test_sizes_alone(step):
+    (step / "params" / "d" / "a").write_bytes(b"abd")
+    assert damage(step, read=False) is None
+    (step / "params" / "e").write_bytes(b"x")
+    assert "has 1 bytes, was saved with 0" in damage(step, read=False)
+    assert damage(step, "params/d/a", read=False) is None
+
+
+@pytest.mark.parametrize("name", ["params/d/a", MANIFEST])
+def test_what_the_disk_does_not_give_is_not_damage(step, name, monkeypatch):
+    real = pathlib.Path.read_text
+
+    def fail(self, *arguments, **options):
+        if self == step / name:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(self, *arguments, **options)
+
+    def unreadable(path):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(pathlib.Path, "read_text", fail)
+    monkeypatch.setattr(checksums, "_sha256", unreadable)
+    with pytest.raises(DiskTrouble, match=rf"{name} cannot be read: (Input|Stale)"):
+        damage(step, "params/d/a")

@@ -2,7 +2,7 @@ import errno
 
 import pytest
 
-from glm_jax.training.disk import disk_trouble, probe
+from glm_jax.training.disk import disk_trouble, probe, reason
 
 # As tensorstore says it.
 TENSORSTORE = ValueError(
@@ -34,3 +34,17 @@ def test_a_probe_leaves_nothing(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(FileExistsError):
         probe(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (TENSORSTORE, "No space left on device"),
+        (OSError(errno.ENOTDIR, "Not a directory"), "Not a directory"),
+        (OSError("the mount went away"), "the mount went away"),
+        (ValueError("first line\nsecond"), "first line"),
+        (KeyError(), "KeyError"),
+    ],
+)
+def test_a_reason_is_never_empty(error, said):
+    assert reason(error) == said

@@ -67,3 +67,27 @@ def test_data_shares_of_the_docstring():
         "data/rows_fewer_spans": 0.25,
         "data/targets/span": 31.0,
     }
+
+
+def test_lines_that_are_no_rows_are_kept_elsewhere(tmp_path, caplog):
+    path = tmp_path / "m.jsonl"
+    damaged = (
+        b'{"step": 1, "loss": 3.0}\n\xff\xfe\n{"step": "a"}\n{"step": 2, "loss": "x"}\n'
+        b'{"step": 2, "loss": NaN}\n{"step": 2, "loss": 1e999}\n{"step": true}\n\n'
+        b'{"step": 2, "loss": 2.0}\n{"st'
+    )
+    path.write_bytes(damaged)
+    MetricsLog(path, last_step=2).close()
+    assert rows_of(path) == [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 2.0}]
+    assert (tmp_path / "damaged-1-m.jsonl").read_bytes() == damaged
+    assert "6 lines of" in caplog.text
+    path.write_bytes(damaged)
+    MetricsLog(path, last_step=1).close()
+    assert (tmp_path / "damaged-2-m.jsonl").exists()
+
+
+def test_a_torn_line_alone_is_not_worth_a_word(tmp_path, caplog):
+    (tmp_path / "m.jsonl").write_text('{"step": 1, "loss": 3.0}\n{"st')
+    MetricsLog(tmp_path / "m.jsonl", last_step=1).close()
+    assert caplog.text == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["m.jsonl"]

@@ -25,3 +25,14 @@ def test_steps_waits_and_pauses_by_a_clock():
     pace.step_done()
     again = pace.take()
     assert (again["tokens_per_second"], again["time/data_stall"]) == (200.0, 0.0)
+
+
+def test_what_is_left_by_what_all_took_so_far():
+    """Two steps and an evaluation in 12 s: six steps more will take 36."""
+    times = iter([0.0, 1.0, 1.0, 11.0, 12.0, 12.0])
+    pace = Pace(400, lambda: next(times))
+    pace.step_done()
+    pace.pause()
+    pace.resume()
+    pace.step_done()
+    assert pace.seconds_for(6) == pytest.approx(36.0)

@@ -4,8 +4,10 @@ import time
 import pytest
 
 from glm_jax.config import TrainConfig
+from glm_jax.errors import UserError
 from glm_jax.training.checksums import write_manifest
 from glm_jax.training.retention import (
+    check_names,
     remove_failed_save,
     remove_left_overs,
     remove_others,
@@ -70,3 +72,22 @@ def test_a_failed_save_is_removed_though_its_threads_still_write(tmp_path):
     assert not left.exists()
     # A disk that lets nothing be removed does not hold the run up for good.
     remove_failed_save(tmp_path / "none", seconds=0.0)
+
+
+def test_names_are_what_manifests_say(tmp_path):
+    for step in (2, 4):
+        (tmp_path / str(step)).mkdir()
+        write_manifest(tmp_path / str(step), {})
+    for name in ("007", "٧", "4.old"):
+        (tmp_path / name).mkdir()
+    check_names(tmp_path)
+    assert saved_steps(tmp_path) == [2, 4]
+    (tmp_path / "4").rename(tmp_path / "6")
+    with pytest.raises(UserError, match=r"6' holds the checkpoint of step 4, .* rename it to 4"):
+        check_names(tmp_path)
+    (tmp_path / "6").rename(tmp_path / "4")
+    (tmp_path / "9").write_text("")
+    with pytest.raises(UserError, match="9' must be a checkpoint's directory"):
+        check_names(tmp_path)
+    with pytest.raises(UserError, match="must be a directory of checkpoints"):
+        check_names(tmp_path / "9")

@@ -116,3 +116,14 @@ def test_the_real_writer_is_read_back_by_tensorboard(config, change, tmp_path):
     events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert [(e.step, e.value) for e in events.Scalars("loss")] == [(1, 5.0), (2, 4.0), (3, 2.5)]
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"[1]", b'{"project": "glm"}', b"[" * 100_000])
+def test_a_record_that_cannot_be_read_gives_way_to_a_new_run(
+    config, change, wandb, tmp_path, caplog, content
+):
+    (tmp_path / "wandb.json").write_bytes(content)
+    open_trackers(change(config, "train.wandb", "glm"), tmp_path, 4)
+    assert "is not the record of a W&B run" in caplog.text
+    record = json.loads((tmp_path / "wandb.json").read_text())
+    assert record == {"project": "glm", "id": wandb.runs[0].arguments["id"]}
