@@ -89,7 +89,9 @@ def test_a_record_that_no_lock_disproves_is_looked_at(
         monkeypatch.setattr(owner.fcntl, "flock", no_locks)
     leave(tmp_path / OWNER)
     with owned(tmp_path):
-        assert "process 7 on host pod-3" in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert "process 7 on host pod-3" in said
+        assert ("a disk without locks" in said) is not locks
         if not locks:  # the one above beats, and is seen by the next
             with pytest.raises(UserError, match=f"process {os.getpid()} on"), owned(tmp_path):
                 pass
