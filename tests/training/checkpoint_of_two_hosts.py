@@ -1,7 +1,7 @@
 """Run by test_checkpoints.py, a process a host: python FILE FOLDER PORT RANK.
 
 Two hosts of two devices each save a state that is split over all four, read it back together, and
-find a flipped byte together.
+find a flipped byte together, and raise together what only one of them meets.
 """
 
 import os
@@ -49,7 +49,29 @@ def main():
         assert ours.sharding == theirs.sharding
         for a, b in zip(ours.addressable_shards, theirs.addressable_shards, strict=True):
             np.testing.assert_array_equal(a.data, b.data)
+    both_raise(checkpoints, rank)
     checkpoints.close()
+
+
+def both_raise(checkpoints, rank):
+    """What one host cannot read for a reason of its own is no damage, and neither goes on."""
+
+    def restore(step):
+        if rank == 1:
+            raise MemoryError("no room on this host")
+        return "state", b""
+
+    checkpoints._restore = restore
+    try:
+        checkpoints.restore()
+    except (MemoryError, RuntimeError) as error:
+        said = str(error)
+    assert said == (
+        "no room on this host"
+        if rank == 1
+        else "another process could not read checkpoint 0, and says why"
+    )
+    assert checkpoints.steps() == [0]
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 import errno
 import json
+import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -102,6 +104,28 @@ def test_a_run_that_was_extended_goes_on_exactly(config, change, open_batches, t
     assert losses_and_rates(b) == losses_and_rates(a)
     with pytest.raises(UserError, match="num_steps was 8, is 4"):
         train(config, b, open_batches, tokenizer)
+
+
+def test_a_signal_saves_its_step_and_the_same_run_goes_on(
+    short, change, open_batches, tokenizer, tmp_path, monkeypatch, capfd
+):
+    real = MetricsLog.write
+
+    def write(self, step, values):
+        if step == 2 and "loss" in values:
+            os.kill(os.getpid(), signal.SIGINT)
+        real(self, step, values)
+
+    assert train(short, tmp_path / "whole", open_batches, tokenizer) == 0
+    monkeypatch.setattr(MetricsLog, "write", write)
+    assert train(short, tmp_path / "run", open_batches, tokenizer) == 130
+    (saved,) = saved_steps(tmp_path / "run" / "checkpoints")
+    out, errors = capfd.readouterr()
+    assert out.endswith(f"\nstopped by SIGINT; step {saved} is saved; the same command goes on\n")
+    assert "SIGINT: saving after this step; a second signal ends at once\n" in errors
+    monkeypatch.undo()
+    assert train(short, tmp_path / "run", open_batches, tokenizer) == 0
+    assert losses_and_rates(tmp_path / "run") == losses_and_rates(tmp_path / "whole")
 
 
 def test_a_second_run_in_a_workdir_is_refused(short, open_batches, tokenizer, tmp_path):
