@@ -46,7 +46,8 @@ def test_skips_are_recorded(tmp_path):
     assert read_skips(tmp_path) == []
     write_skips(tmp_path, [(4, 6), (9, 12)])
     assert read_skips(tmp_path) == [(4, 6), (9, 12)]
-    for content in ("[[4]]", "{", '[["a", 2]]', "[7]"):
+    odd = ("[[4]]", "{", '[["a", 2]]', "[7]", "[[5, 4]]", "[[4.5, 6]]", "[[true, 6]]", "[[-1, 4]]")
+    for content in (*odd, "[[1, 1099511627777]]", '[["4", "6"]]', "NaN", "{}"):
         (tmp_path / "skipped.json").write_text(content)
         with pytest.raises(UserError, match=r"must be a list of pairs"):
             read_skips(tmp_path)
