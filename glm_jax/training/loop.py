@@ -102,8 +102,9 @@ def train(
     check_trackers(config)
     try:
         config, newest = _checked(config, workdir, rewind)
-    except DiskTrouble as error:
-        return _ended(str(error), workdir, DISK_STATUS)
+    except (DiskTrouble, OSError) as error:
+        status, why = _failure(error, workdir)
+        return _ended(why, workdir, status)
     if newest >= config.train.num_steps:
         say(f"{workdir} is finished: it has a checkpoint of step {newest}")
         say(f"{filling(config, workdir)}\n{longer(config)}")

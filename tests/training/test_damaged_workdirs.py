@@ -18,8 +18,8 @@ from glm_jax.training.checksums import damage
 from glm_jax.training.loop import train
 from glm_jax.training.rewind import write_skips
 
-MADE_AGAIN = ["metrics.jsonl", "samples.txt", "loss.png", "tokenizer.model"]
-WANTED = ["run.json", "skipped.json"]
+MADE_AGAIN = ["metrics.jsonl", "samples.txt", "loss.png", "unigram.npz"]
+WANTED = ["run.json", "skipped.json", "data.json"]
 STEP_4 = ["manifest.json", "_CHECKPOINT_METADATA", "params", "optimizer", "data"]
 
 
@@ -220,4 +220,8 @@ def test_a_disk_that_does_not_give_the_log(
     assert restart(longer, workdir, open_batches, tokenizer)[0] == 3
     assert "metrics.jsonl' cannot be used: Permission denied" in capsys.readouterr().err
     monkeypatch.setattr(loop.MetricsLog, "__init__", real)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "read_record", lambda workdir: fail(None, workdir / "run.json"))
+        assert restart(longer, workdir, open_batches, tokenizer)[0] == 3
+    assert "run.json' cannot be used: Permission denied" in capsys.readouterr().err
     assert restart(longer, workdir, open_batches, tokenizer) == (0, "")
