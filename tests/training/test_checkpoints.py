@@ -162,15 +162,22 @@ def test_a_disk_that_cannot_be_read_is_not_damage(
     assert saved_steps(tmp_path / "c") == [1, 2]
 
 
-def test_files_that_are_cut_are_seen_without_checksums(tmp_path, config, change, mesh, state):
+def test_files_that_are_cut_are_seen_without_checksums(
+    tmp_path, config, change, mesh, state, monkeypatch
+):
+    """By their sizes, before anything of the step is read."""
     config = change(config, "train.verify_checkpoints", False)
     save(tmp_path / "checkpoints", config, mesh, [at(state, 1), at(state, 2)])
     for file in (tmp_path / "checkpoints" / "2" / "params").rglob("d/*"):
         file.write_bytes(file.read_bytes()[:3])
     with pytest.raises(UserError, match=r"checkpoint 2 cannot be read: .* has 3 bytes"):
         load_params(tmp_path)
+    read, real = [], Checkpoints._restore
+    monkeypatch.setattr(
+        Checkpoints, "_restore", lambda self, step: read.append(step) or real(self, step)
+    )
     restored, _ = Checkpoints(tmp_path / "checkpoints", config, mesh).restore()
-    assert int(restored.step) == 1
+    assert (int(restored.step), read) == (1, [1])
 
 
 def test_damage_that_only_reading_shows_is_told_in_one_sentence(
