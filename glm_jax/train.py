@@ -61,7 +61,7 @@ def _main() -> int:
     if jax.default_backend() != "cpu":
         keep_compilations()
     tokenizer = load_tokenizer(config.data.tokenizer)
-    config, params = starting_point(config, args.workdir, make_mesh(config.mesh))
+    config, params = starting_point(config, args.workdir, make_mesh(config.mesh), args.overrides)
 
     def batches(split: str, shard_index: int, num_shards: int) -> pipeline.RowStream:
         return pipeline.batches(config, split, shard_index, num_shards)
