@@ -1,9 +1,8 @@
 """The section `model` of a config: shape and numerics of the Transformer."""
 
 import dataclasses
-import math
 
-from glm_jax.config_checks import check, check_choice, check_types, finite_number
+from glm_jax.config_checks import check, check_choice, check_types, finite_number, whole_number
 from glm_jax.errors import UserError
 
 _MODEL_CHOICES = {
@@ -113,13 +112,12 @@ class ModelConfig:
     def __post_init__(self):
         check_types(self, "model")
         for name in ("vocab_size", "num_layers", "embed_dim", "num_heads", "max_positions"):
-            self._check_size(name, "at least 1")
+            self._check_size(name)
         for name in ("num_kv_heads", "head_dim", "mlp_dim", "rotary_original_positions"):
             if getattr(self, name) is not None:
-                self._check_size(name, "at least 1 or None")
+                self._check_size(name)
         for name in ("norm_epsilon", "initializer_range", "rotary_base", "rotary_factor"):
-            value = getattr(self, name)
-            check(0 <= value < math.inf, f"model.{name}", value, "finite, and at least 0")
+            finite_number(f"model.{name}", getattr(self, name), least=0)
         if self.head_dim is None and self.embed_dim % self.num_heads:
             raise UserError(
                 f"model.embed_dim must be a multiple of model.num_heads when model.head_dim is "
@@ -140,10 +138,9 @@ class ModelConfig:
         for name in ("dropout_rate", "attention_dropout_rate"):
             finite_number(f"model.{name}", getattr(self, name), least=0, below=1)
 
-    def _check_size(self, name: str, allowed: str) -> None:
-        value, most = getattr(self, name), _MOST.get(name, _WIDEST)
-        check(value >= 1, f"model.{name}", value, allowed)
-        check(value <= most, f"model.{name}", value, f"at most {most:,}")
+    def _check_size(self, name: str) -> None:
+        most = _MOST.get(name, _WIDEST)
+        whole_number(f"model.{name}", getattr(self, name), least=1, most=most)
 
     def _check_rotary(self) -> None:
         for name in ("rotary_base", "rotary_factor"):
