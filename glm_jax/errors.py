@@ -1,6 +1,7 @@
-"""The error a user can mend, and what is offered with it: a spelling, a command that installs."""
+"""The error a user can mend, what is offered with it (a spelling, a command), what is said once."""
 
 import difflib
+import logging
 import os
 import shlex
 import sys
@@ -49,3 +50,13 @@ def how_to_install(extra: str) -> str:
     if extra != "cache":
         command += f" -c {shlex.quote(os.path.join('' if here else root, 'constraints.txt'))}"
     return command
+
+
+def say_once(kind: str, message: str) -> None:
+    """Logs why something is slower or larger than it could be; once a process for each kind."""
+    if kind not in _SAID:
+        _SAID.add(kind)
+        logging.getLogger("glm_jax").warning("%s", message)
+
+
+_SAID: set[str] = set()

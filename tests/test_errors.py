@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from glm_jax import errors
-from glm_jax.errors import UserError, did_you_mean, how_to_install
+from glm_jax.errors import UserError, did_you_mean, how_to_install, say_once
 
 
 def test_nearest_name_is_offered():
@@ -55,3 +55,11 @@ def test_no_error_names_a_registry_that_does_not_have_this_package():
     for source in Path(errors.__file__).parent.rglob("*.py"):
         text = source.read_text(encoding="utf-8")
         assert "install 'glm_jax[" not in text or source.name == "errors.py", source
+
+
+def test_what_costs_is_logged_once_of_each_kind(caplog, monkeypatch):
+    monkeypatch.setattr(errors, "_SAID", set())
+    for kind, message in (("a", "first"), ("a", "second"), ("b", "third")):
+        say_once(kind, message)
+    assert caplog.messages == ["first", "third"]
+    assert {record.levelname for record in caplog.records} == {"WARNING"}

@@ -12,11 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import PartitionSpec
 
 from glm_jax.config import ModelConfig
 from glm_jax.sharding import (
+    auto_axes,
+    axis_size,
     constrain,
-    constrain_rows,
+    dividing,
     param_spec,
     places_are_split,
     whole_over,
@@ -131,6 +134,48 @@ class Linear(nnx.Module):
         return linear(x, self.kernel[...], bias, self.num_inputs)
 
 
+def look_up(table: jax.Array, ids: jax.Array, dtype: jnp.dtype | str) -> jax.Array:
+    """Rows of a table [R, D] by their ids [B, T]: [B, T, D], D split over "fsdp".
+
+    The table stays split: every device looks up its part of D for the ids of all, and the parts are
+    exchanged (`glm_jax.sharding.constrain_rows`), once for the sum of all tables. Gathering a table
+    would move R x D numbers for B x T rows.
+    """
+    ids = constrain(ids, "data", "sequence")
+    return constrain(table[ids].astype(dtype), "data", "sequence", "fsdp")
+
+
+def look_up_tokens(table: jax.Array, ids: jax.Array, dtype: jnp.dtype | str) -> jax.Array:
+    """`look_up` in a table [V, D] whose V may be split over "tensor".
+
+    Where both are split each device looks up what it holds, and the rows are summed:
+
+        V = 4 over 2 devices, ids 3 0      device 0, rows 0 1    [  0  row0 ]
+                                           device 1, rows 2 3    [ row3  0  ]   sum  [row3 row0]
+
+    By hand: XLA's partitioner does the same, but aborts where the lookup stands inside a
+    `jax.shard_map` over "data" (docs/decisions/018).
+    """
+    if not (axis_size("fsdp") > 1 and axis_size("tensor") > 1):
+        return look_up(table, ids, dtype)
+    mesh = jax.sharding.get_abstract_mesh()
+    split = [
+        dividing(axis, n, mesh) for axis, n in zip(("data", "sequence"), ids.shape, strict=True)
+    ]
+
+    def part(table: jax.Array, ids: jax.Array) -> jax.Array:
+        local = ids - jax.lax.axis_index("tensor") * len(table)
+        found = table.at[local].get(mode="fill", fill_value=0, wrap_negative_indices=False)
+        return jax.lax.psum(found.astype(dtype), "tensor")
+
+    return jax.shard_map(
+        part,
+        in_specs=(param_spec("embedding/table", table.shape), PartitionSpec(*split)),
+        out_specs=PartitionSpec(*split, "fsdp"),
+        axis_names=set(auto_axes()),
+    )(table, ids)
+
+
 class Embedding(nnx.Module):
     """A table [V, D] with a row for every id: looked up for inputs, multiplied with for scores."""
 
@@ -140,14 +185,8 @@ class Embedding(nnx.Module):
         self.compute_dtype = config.compute_dtype
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
-        """[B, T] ids -> [B, T, D] rows.
-
-        The table stays split: every device looks up its part of D for the tokens of all, and the
-        parts are exchanged. Gathering the table would move V x D numbers for B x T rows.
-        """
-        tokens = constrain(tokens, "data", "sequence")
-        rows = self.table[...][tokens].astype(self.compute_dtype)
-        return constrain_rows(constrain(rows, "data", "sequence", "fsdp"))
+        """[B, T] ids -> [B, T, D], split as `look_up` says."""
+        return look_up_tokens(self.table[...], tokens, self.compute_dtype)
 
     def scorer(self) -> Callable[[jax.Array], jax.Array]:
         """Scores of every id, [..., D] -> float32 [..., V]; the table is cast and gathered once.

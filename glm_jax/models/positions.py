@@ -22,7 +22,7 @@ from flax import nnx
 from glm_jax.batch import Batch
 from glm_jax.config import ModelConfig
 from glm_jax.errors import UserError
-from glm_jax.models.layers import fold_name, normal
+from glm_jax.models.layers import fold_name, look_up, normal
 from glm_jax.models.tile_order import from_tiles, in_tiles, is_held_in_tiles
 
 
@@ -113,7 +113,7 @@ class LearnedPositions(Positions):
         self.table = _table(config, fold_name(key, "table"))
 
     def add(self, x: jax.Array, positions: jax.Array, block_positions: jax.Array) -> jax.Array:
-        return x + self.table[...][positions].astype(x.dtype)
+        return x + look_up(self.table[...], positions, x.dtype)
 
 
 class LearnedBlockPositions(Positions):
@@ -124,8 +124,8 @@ class LearnedBlockPositions(Positions):
         self.block_table = _table(config, fold_name(key, "block_table"))
 
     def add(self, x: jax.Array, positions: jax.Array, block_positions: jax.Array) -> jax.Array:
-        rows = self.table[...][positions], self.block_table[...][block_positions]
-        return x + (rows[0].astype(x.dtype) + rows[1].astype(x.dtype))
+        rows = look_up(self.table[...], positions, x.dtype)
+        return x + (rows + look_up(self.block_table[...], block_positions, x.dtype))
 
 
 class RotaryPositions(Positions):

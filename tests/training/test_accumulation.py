@@ -1,4 +1,7 @@
 import dataclasses
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -71,3 +74,28 @@ def test_a_split_leaves_every_row_on_its_device():
     # Shapes are asked for first, without numbers.
     rows = [np.asarray(tokens)[:, 0].tolist() for tokens in seen[-2:]]
     assert rows == [[0, 6], [3, 9]]
+
+
+def steps_on(meshes, parts, timeout):
+    """What `every_mesh.py` prints: {"2,2,2,1": [alike, refused]}."""
+    script = Path(__file__).with_name("every_mesh.py")
+    command = [sys.executable, script, *meshes, "--", *map(str, parts)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = (line.split(": ") for line in done.stdout.splitlines())
+    return {mesh: [int(number) for number in numbers.split()] for mesh, numbers in found}
+
+
+@pytest.mark.processes
+def test_data_fsdp_and_tensor_together_take_micro_batches():
+    assert steps_on(["2,2,2,1"], [2], 900) == {"2,2,2,1": [4, 0]}
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_every_mesh_of_eight_devices_steps_as_one_device_does(parts):
+    found = steps_on([], [parts], 3600)
+    assert len(found) == 20
+    # Four heads cannot be split over eight devices; nothing else is refused.
+    assert {mesh for mesh, (_, refused) in found.items() if refused} == {"1,1,8,1"}
+    assert all(alike + refused == 4 and alike >= 2 for alike, refused in found.values())
