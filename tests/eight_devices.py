@@ -8,12 +8,17 @@ os.environ["XLA_FLAGS"] = (
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import dataclasses
+from unittest import mock
 
 import jax
 import numpy as np
 
+from glm_jax.batch import Batch
 from glm_jax.config import MeshConfig, ModelConfig
 from glm_jax.inference.language_model import LanguageModel
+from glm_jax.inference.row_scores import row_sums
+from glm_jax.models import attention
+from glm_jax.models.attention_pallas import refuses_many_devices
 from glm_jax.models.params import bind, create_params, stack_layers, to_paths
 from glm_jax.sharding import batch_sharding, make_mesh
 
@@ -67,6 +72,39 @@ def hidden_with_dropout(params, mesh, config=CONFIG):
             return bind(config, params)(*inputs, dropout_key=jax.random.key(3))
 
     return np.asarray(jax.jit(run)(params, inputs))
+
+
+def check_inference(one, mesh):
+    """What scores, fills and continues texts sets the mesh, and finds what one device finds."""
+    calls = []
+    jax.clear_caches()  # what is traced already would not be seen
+
+    def spied(backend, call, merging, choose=attention._choose):
+        calls.append((dict(jax.sharding.get_abstract_mesh().shape), refuses_many_devices()))
+        return choose(backend, call, merging)
+
+    def all_of(where):
+        model = LanguageModel(CONFIG, create_params(CONFIG, where, seed=0))
+        causal = LanguageModel(CAUSAL, create_params(CAUSAL, where, seed=0))
+        blanks = {"mask_ids": [40], "start_id": 5}
+        until = {"end_ids": [6], "max_new_tokens": 4}
+        answers, texts = [[7, 6], [9, 8, 6]], [[3, 4, 5], [7]]
+        batch = Batch.from_dict(rows())
+        yield "fill", model.fill_blanks([1, 40, 3], **blanks, **until)
+        yield "fill, beams", model.fill_blanks([1, 40, 3], num_beams=2, **blanks, **until)
+        yield "score", np.round(model.score([1, 40, 3], answers, **blanks), 3).tolist()
+        yield "sums", np.round(row_sums(model, batch)["losses"], 2).tolist()
+        yield "generate", causal.generate(texts, max_new_tokens=5, eos_ids=[])
+        yield "generate, beams", causal.generate(texts, 5, eos_ids=[], num_beams=2)
+
+    with mock.patch.object(attention, "_choose", spied):
+        expected = dict(all_of(one))
+        calls.clear()
+        for name, found in all_of(mesh):
+            assert found == expected[name], (name, found, expected[name])
+            assert calls, name
+            assert all(call == (dict(mesh.shape), None) for call in calls), (name, calls)
+            calls.clear()
 
 
 def check_causal(one, mesh):
@@ -126,6 +164,7 @@ def main():
         assert ours.fill_blanks(ids, **options) == answers
         print(f"{data}x{fsdp}x{tensor}x{sequence}")
     check_causal(one, make_mesh(MeshConfig(1, 2, 4, 1)))
+    check_inference(one, make_mesh(MeshConfig(2, 2, 2, 1)))
     wide = dataclasses.replace(CONFIG, embed_dim=128, dropout_rate=0.0, attention_dropout_rate=0.0)
     check_work(wide)
 

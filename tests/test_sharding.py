@@ -1,3 +1,4 @@
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -8,10 +9,20 @@ import pytest
 from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
 
+from glm_jax import errors
 from glm_jax.config import MeshConfig, ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.models.params import abstract_params, to_paths
-from glm_jax.sharding import AXES, batch_sharding, logical_axes, make_mesh, param_shardings
+from glm_jax.sharding import (
+    AXES,
+    batch_sharding,
+    dividing,
+    logical_axes,
+    make_mesh,
+    param_shardings,
+    replicated,
+    with_mesh_of_params,
+)
 
 CONFIG = ModelConfig(
     vocab_size=64, num_layers=2, embed_dim=32, num_heads=4, max_positions=16, scan_layers=False
@@ -80,6 +91,53 @@ def test_what_cannot_be_placed_is_named(name, shape, message):
     params = {name: jax.ShapeDtypeStruct(shape, np.float32)}
     with pytest.raises(UserError, match=message):
         param_shardings(params, abstract_mesh(2, 2, 2))
+
+
+def test_axes_that_do_not_divide_are_left_out_and_named_once(caplog, monkeypatch):
+    monkeypatch.setattr(errors, "_SAID", set())
+    mesh = abstract_mesh(2, 3, 1, 4)
+    assert dividing(("data", "fsdp"), 12, mesh, "rows") == ("data", "fsdp")
+    assert dividing("sequence", 8, mesh, "slots") == ("sequence",)
+    assert dividing("tensor", 1, mesh) == ("tensor",)
+    assert not caplog.messages
+    for rows in (8, 4):
+        assert dividing(("data", "fsdp"), rows, mesh, "rows") == ("data",)
+    assert dividing(("data", "fsdp"), 9, mesh) == ("fsdp",)
+    # A step of decoding has one slot: there is nothing to split.
+    assert dividing("sequence", 1, mesh, "slots") is None
+    assert caplog.messages == [
+        "8 rows cannot be split over mesh.fsdp=3, so its devices all compute the same"
+    ]
+
+
+def test_a_call_with_parameters_has_their_mesh():
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    seen = []
+
+    @with_mesh_of_params
+    @jax.jit
+    def run(params, x):
+        seen.append(jax.sharding.get_abstract_mesh().axis_names)
+        return params["a"] + x
+
+    run({"a": jax.device_put(np.zeros(3, np.float32), replicated(mesh))}, 1.0)
+    run({"a": jax.numpy.zeros(3)}, 1.0)
+    assert seen == [AXES, ()]
+
+
+def test_all_that_computes_with_parameters_for_inference_has_their_mesh():
+    """Every jitted function of glm_jax.inference whose first argument is parameters."""
+    found, bare = 0, []
+    for path in sorted((Path(errors.__file__).parent / "inference").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.FunctionDef) or not node.args.args:
+                continue
+            names = [ast.unparse(decorator) for decorator in node.decorator_list]
+            if node.args.args[0].arg == "params" and any("jax.jit" in name for name in names):
+                found += 1
+                bare += [f"{path.name}: {node.name}"] * (names[0] != "with_mesh_of_params")
+    assert found >= 10
+    assert not bare
 
 
 @pytest.mark.processes

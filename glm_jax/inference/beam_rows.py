@@ -26,6 +26,7 @@ from glm_jax.inference.given import check_length_penalty, check_special_ids
 from glm_jax.inference.sampling import Sampling
 from glm_jax.inference.tiles import Tiles, bind_tiles, no_tiles
 from glm_jax.models.params import Params, bind
+from glm_jax.sharding import with_mesh_of_params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,6 +199,7 @@ def _answer(found: Sequence[np.ndarray], row: int) -> Answer:
     return Answer(ids[row, : counts[row]].tolist(), float(scores[row]))
 
 
+@with_mesh_of_params
 @functools.partial(
     jax.jit, static_argnames=("config", "beams", "size"), donate_argnames=("caches",)
 )
@@ -256,6 +258,7 @@ def _search_blank(
     return with_length(caches, length + fed), length + fed, answer, count, score
 
 
+@with_mesh_of_params
 @functools.partial(jax.jit, static_argnames=("config", "beams", "width", "size"))
 def _search_text(
     params: Params,

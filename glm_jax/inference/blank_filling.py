@@ -38,6 +38,7 @@ from glm_jax.inference.sampling import Chooser, Sampling, row_keys
 from glm_jax.inference.tiles import Tiles, bind_tiles, no_tiles
 from glm_jax.models.params import Params, bind
 from glm_jax.models.positions import table_rows
+from glm_jax.sharding import with_mesh_of_params
 
 
 def fill_rows(
@@ -177,6 +178,7 @@ def _check(
         )
 
 
+@with_mesh_of_params
 @functools.partial(jax.jit, static_argnames=("config", "size"))
 def prefill(
     params: Params,
@@ -251,6 +253,7 @@ class _Filling:
         return cls(caches, length, token, first.astype(np.int32), zero, zero, chosen, zero, seen)
 
 
+@with_mesh_of_params
 @functools.partial(jax.jit, static_argnames="config", donate_argnames="state")
 def _fill(
     params: Params,

@@ -30,6 +30,7 @@ from glm_jax.inference.given import check_special_ids
 from glm_jax.inference.sampling import Chooser, Sampling, row_keys
 from glm_jax.inference.tiles import Tiles, bind_tiles, no_tiles
 from glm_jax.models.params import Params, bind
+from glm_jax.sharding import with_mesh_of_params
 
 # Places of a prompt that run at once: memory stays bounded and compiled shapes few.
 CHUNK = 512
@@ -103,6 +104,7 @@ def generate_rows(
     return fetch(state.answers, state.count)[: len(rows)]
 
 
+@with_mesh_of_params
 @functools.partial(jax.jit, static_argnames=("config", "width", "room"))
 def _begin(
     params: Params,
@@ -155,6 +157,7 @@ def prefill(
     return with_length(jax.lax.fori_loop(0, pieces, run_piece, caches), length)
 
 
+@with_mesh_of_params
 @functools.partial(jax.jit, static_argnames="config", donate_argnames="rows")
 def _continue(
     params: Params,

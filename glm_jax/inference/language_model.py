@@ -4,7 +4,6 @@ lm = glm_jax.load("runs/demo")
 lm.fill_blanks(lm.tokenizer.encode("[CLS]the [MASK] is good", allow_special=True))
 """
 
-import contextlib
 import dataclasses
 import functools
 import logging
@@ -15,7 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AbstractMesh, Mesh, NamedSharding
+from jax.sharding import Mesh
 
 from glm_jax.batch import Batch
 from glm_jax.config import MeshConfig, ModelConfig
@@ -40,9 +39,9 @@ from glm_jax.interop.tokenizers import Tokenizer, load_tokenizer
 from glm_jax.models.params import Params, bind, to_paths, unstack_layers
 from glm_jax.models.positions import check_positions
 from glm_jax.paths import expanded
-from glm_jax.sharding import batch_sharding, make_mesh, place_groups, row_groups
+from glm_jax.sharding import make_mesh, mesh_of, placed, with_mesh_of_params
 from glm_jax.special_tokens import SpecialTokens
-from glm_jax.training.objective import objective_sums, summarize, token_losses
+from glm_jax.training.objective import hidden_of, objective_sums, summarize, token_losses
 
 _LOG = logging.getLogger(__name__)
 RUN = "run.json"
@@ -86,13 +85,11 @@ class LanguageModel(Judging, Writing):
         Raises:
           UserError: positions outside the tables, or ids outside the vocabulary.
         """
-        batch, mesh = self._placed(batch)
-        return _logits(self.params, batch, config=self.config, mesh=mesh)
+        return _logits(self.params, self._placed(batch), config=self.config)
 
     def loss(self, batch: Batch | Mapping[str, Any]) -> jax.Array:
         """sum(loss_weights * cross entropy) / sum(loss_weights) over the whole batch, in nats."""
-        batch, mesh = self._placed(batch)
-        return _loss(self.params, batch, config=self.config, mesh=mesh)
+        return _loss(self.params, self._placed(batch), config=self.config)
 
     def fill_blanks(
         self,
@@ -282,8 +279,8 @@ class LanguageModel(Judging, Writing):
             self._tiled = (leaves, make_tiles(self.config, self.params))
         return self._tiled[1]
 
-    def _placed(self, batch: Batch | Mapping[str, Any]) -> tuple[Batch, AbstractMesh | None]:
-        """The batch, checked, its rows spread over the mesh where they can be, and that mesh."""
+    def _placed(self, batch: Batch | Mapping[str, Any]) -> Batch:
+        """The batch, checked, spread over the mesh of the parameters as far as it can be."""
         if not isinstance(batch, Batch):
             if not isinstance(batch, Mapping):
                 raise UserError(
@@ -299,44 +296,22 @@ class LanguageModel(Judging, Writing):
                     f"Batch.{name} holds ids from {ids.min()} to {ids.max()}; the model's "
                     f"vocabulary has 0..{self.config.vocab_size - 1}"
                 )
-        sharding = jax.tree.leaves(self.params)[0].sharding
-        mesh = sharding.mesh if isinstance(sharding, NamedSharding) else None
-        if not isinstance(mesh, Mesh):
-            return batch, None
-        rows, length = batch.shape
-        if rows % row_groups(mesh) or length % place_groups(mesh):
-            return batch, None
-        return jax.device_put(batch, batch_sharding(mesh)), mesh.abstract_mesh
+        mesh = mesh_of(self.params)
+        return batch if mesh is None else placed(batch, mesh)
 
 
-@functools.partial(jax.jit, static_argnames=("config", "mesh"))
-def _logits(
-    params: Params, batch: Batch, *, config: ModelConfig, mesh: AbstractMesh | None
-) -> jax.Array:
-    with _on(mesh):
-        model = bind(config, params)
-        hidden = model(
-            batch.tokens,
-            batch.positions,
-            batch.block_positions,
-            batch.attend_start,
-            batch.attend_end,
-        )
-        return model.logits(hidden)
+@with_mesh_of_params
+@functools.partial(jax.jit, static_argnames="config")
+def _logits(params: Params, batch: Batch, *, config: ModelConfig) -> jax.Array:
+    model = bind(config, params)
+    return model.logits(hidden_of(model, batch))
 
 
-@functools.partial(jax.jit, static_argnames=("config", "mesh"))
-def _loss(
-    params: Params, batch: Batch, *, config: ModelConfig, mesh: AbstractMesh | None
-) -> jax.Array:
-    with _on(mesh):
-        losses = token_losses(bind(config, params), batch)
-        return summarize(objective_sums(losses, batch), "token_mean")["loss"]
-
-
-def _on(mesh: AbstractMesh | None) -> contextlib.AbstractContextManager:
-    """Sets the mesh, without which attention's kernels do not know how to split a call."""
-    return contextlib.nullcontext() if mesh is None else jax.sharding.use_abstract_mesh(mesh)
+@with_mesh_of_params
+@functools.partial(jax.jit, static_argnames="config")
+def _loss(params: Params, batch: Batch, *, config: ModelConfig) -> jax.Array:
+    losses = token_losses(bind(config, params), batch)
+    return summarize(objective_sums(losses, batch), "token_mean")["loss"]
 
 
 def load(

@@ -14,6 +14,7 @@ from glm_jax.data.scores import SUMS
 from glm_jax.inference.language_model import LanguageModel
 from glm_jax.models.params import Params, bind
 from glm_jax.models.positions import check_positions
+from glm_jax.sharding import with_mesh_of_params
 from glm_jax.training.objective import cross_entropy, hidden_of
 
 # Most logits at once, in numbers of four bytes; at least one row is taken.
@@ -60,6 +61,7 @@ def total_sums(lm: LanguageModel, batches: Iterable[Batch]) -> dict[str, np.ndar
     return total
 
 
+@with_mesh_of_params
 @functools.partial(jax.jit, static_argnames="config")
 def _row_sums(params: Params, batch: Batch, *, config: ModelConfig) -> jax.Array:
     """[B, 5 sums, 5 objectives] float32."""

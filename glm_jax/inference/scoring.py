@@ -21,6 +21,7 @@ from glm_jax.inference.cache import bucket, power_of_two
 from glm_jax.inference.decoding import check_row
 from glm_jax.models.params import Params, bind
 from glm_jax.models.positions import table_rows
+from glm_jax.sharding import with_mesh_of_params
 
 # Rows that run at once; their scores are computed one row at a time.
 ROWS = 8
@@ -135,6 +136,7 @@ def _judge_some(config: ModelConfig, params: Params, rows: Sequence[JudgedRow]) 
     return [Judgement(scores[i, :n], best[i, :n]) for i, n in enumerate(counts)]
 
 
+@with_mesh_of_params
 @functools.partial(jax.jit, static_argnames="config")
 def _run(
     params: Params,

@@ -12,9 +12,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from glm_jax.errors import say_once
 from glm_jax.models.attention_call import Attend, Call, make_call
 from glm_jax.models.attention_gpu import refuses_gpu, refuses_tokamax, run_gpu, run_tokamax
-from glm_jax.models.attention_pallas import declines_few, refuses_tpu, run_tpu
+from glm_jax.models.attention_pallas import declines_few, refuses_tpu, run_tpu, target_platform
 from glm_jax.models.attention_xla import chunked, dense
 
 
@@ -32,12 +33,14 @@ class Backend:
       refuses: the reason why it cannot compute this call here, or None.
       declines: why "auto" goes on to the next although it could.
       merges: the log-sum-exp passes its gradient on, so that a prefix can be merged in.
+      platforms: whose kernel it is; (): what XLA makes of it, anywhere.
     """
 
     run: Attend
     refuses: Callable[[Call], str | None]
     declines: Callable[[Call], str | None] = _never
     merges: bool = True
+    platforms: tuple[str, ...] = ()
 
 
 def attention(
@@ -106,9 +109,25 @@ def _choose(backend: str, call: Call, merging: bool) -> Backend:
         if chosen is None or _refusal(chosen, call, merging) is not None:
             continue
         if backend == name or chosen.declines(call) is None:
+            if backend == "auto" and not chosen.platforms:
+                _say_without_kernel(name, call, merging)
             return chosen
     said = {name: _refusal(b, call, merging) for name, b in BACKENDS.items()}
     raise ValueError(f"no attention backend for {backend!r}: {_reasons(said)}")
+
+
+def _say_without_kernel(name: str, call: Call, merging: bool) -> None:
+    """Says once why "auto" computes without a kernel where the device has some.
+
+    Not of few queries, which a kernel is not for.
+    """
+    platform = target_platform()
+    kernels = [(k, b) for k, b in BACKENDS.items() if platform in b.platforms]
+    if any(b.declines(call) for _, b in kernels):
+        return
+    reasons = "; ".join(f"{k}: {_refusal(b, call, merging)}" for k, b in kernels)
+    if reasons:
+        say_once("attention", f"attention runs as {name!r}, slower than a kernel: {reasons}")
 
 
 def _refusal(backend: Backend, call: Call, merging: bool) -> str | None:
@@ -147,9 +166,9 @@ DENSE_PAIRS = 2048 * 2048
 
 # Tried in this order by "auto".
 BACKENDS: dict[str, Backend] = {
-    "pallas_tpu": Backend(run_tpu, refuses_tpu, declines_few),
-    "tokamax": Backend(run_tokamax, refuses_tokamax, declines_few, merges=False),
-    "pallas_gpu": Backend(run_gpu, refuses_gpu, declines_few),
+    "pallas_tpu": Backend(run_tpu, refuses_tpu, declines_few, platforms=("tpu",)),
+    "tokamax": Backend(run_tokamax, refuses_tokamax, declines_few, False, ("gpu", "cuda")),
+    "pallas_gpu": Backend(run_gpu, refuses_gpu, declines_few, platforms=("gpu", "cuda")),
     "xla_chunked": Backend(chunked, _never, _declines_short),
     "xla": Backend(dense, _never),
 }

@@ -15,7 +15,8 @@ the smallest number that it divides; N = 8, K = 2, tensor = 4:
     query heads       0 1     2 3     4 5     6 7
     key heads         0       0       1       1          [k0 k0 k1 k1]
 
-An axis that does not divide its dimension is left out: its devices all compute the same.
+An axis that does not divide its dimension is left out: its devices all compute the same, which is
+said once.
 """
 
 import dataclasses
@@ -28,7 +29,7 @@ from jax.sharding import PartitionSpec as P
 
 from glm_jax.models.attention_call import Attend, Call
 from glm_jax.models.dropout import MaskRows
-from glm_jax.sharding import BATCH_AXES
+from glm_jax.sharding import BATCH_AXES, dividing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,15 +67,9 @@ def split_for(q_shape: tuple[int, ...], num_kv_heads: int) -> Split:
         if kind != AxisType.Manual
     )
     batch, length, num_heads = q_shape[:3]
-
-    def dividing(axis: str, size: int) -> str | None:
-        return axis if axis in axes and size % mesh.shape[axis] == 0 else None
-
-    rows: tuple[str, ...] = ()
-    for axis in BATCH_AXES:
-        if dividing(axis, batch // math.prod(mesh.shape[a] for a in rows)):
-            rows = (*rows, axis)
-    sequence, tensor = dividing("sequence", length), dividing("tensor", num_heads)
+    rows = dividing(BATCH_AXES, batch, mesh, "rows") or ()
+    sequence = "sequence" if dividing("sequence", length, mesh, "slots") else None
+    tensor = "tensor" if dividing("tensor", num_heads, mesh, "heads") else None
     over = mesh.shape[tensor] if tensor else 1
     return Split(
         axes=axes,

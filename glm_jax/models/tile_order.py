@@ -14,13 +14,28 @@ elsewhere. [B, T / 8, N, 8, H] names each head's numbers by an axis of their own
 import jax
 import jax.numpy as jnp
 
+from glm_jax.errors import say_once
+from glm_jax.models.attention_pallas import target_platform
+
 # Rows of a tile.
 SUBLANES = 8
 
 
 def is_held_in_tiles(x: jax.Array) -> bool:
-    """Whether x [B, T, N, H] should be worked on in tile order: 16 bits, as on accelerators."""
-    return x.dtype.itemsize == 2 and x.shape[1] % SUBLANES == 0
+    """Whether x [B, T, N, H] should be worked on in tile order: 16 bits, as on accelerators.
+
+    Of rows that tiles do not divide it is said once on a TPU, where heads are then copied over.
+    """
+    if x.dtype.itemsize != 2:
+        return False
+    length = x.shape[1]
+    if length % SUBLANES and length > SUBLANES and target_platform() == "tpu":
+        say_once(
+            "tiles",
+            f"rows of {length} slots are not a multiple of {SUBLANES}: queries and keys are copied "
+            "into the order of a TPU's tiles in every layer",
+        )
+    return length % SUBLANES == 0
 
 
 def in_tiles(x: jax.Array) -> jax.Array:

@@ -5,9 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from glm_jax import errors
 from glm_jax.batch import prefix_bounds
 from glm_jax.config import ModelConfig
+from glm_jax.models import attention as attention_module
 from glm_jax.models.attention import BACKENDS, Backend, attention
+from glm_jax.models.attention_xla import dense
 
 # Bounds of six queries over eight keys: inside, everything, one key, empty, inverted, behind.
 START = np.array([[1, 0, 7, 3, 5, 8]], np.int32)
@@ -195,6 +198,27 @@ def chosen(monkeypatch, length, size):
 def test_auto_on_cpu_goes_by_length(monkeypatch, length, size, name):
     assert list(BACKENDS) == ["pallas_tpu", "tokamax", "pallas_gpu", "xla_chunked", "xla"]
     assert chosen(monkeypatch, length, size) == [name]
+
+
+def test_auto_says_once_why_it_leaves_the_kernels_of_a_device(monkeypatch, caplog):
+    monkeypatch.setattr(errors, "_SAID", set())
+    monkeypatch.setattr(attention_module, "target_platform", lambda: "tpu")
+    refusing = Backend(dense, lambda call: "heads of 5", platforms=("tpu",))
+    serving = Backend(dense, lambda call: None)
+    monkeypatch.setattr(attention_module, "BACKENDS", {"kernel": refusing, "xla": serving})
+    q, k, v = draw((1, 6, 4, 5), (1, 8, 4, 5), (1, 8, 4, 5))
+    for _ in range(2):
+        attention(q, k, v, START, END)
+    assert caplog.messages == ["attention runs as 'xla', slower than a kernel: kernel: heads of 5"]
+    # By name it is what was asked for; few queries are none for a kernel; a CPU has none.
+    errors._SAID.clear()
+    attention(q, k, v, START, END, backend="xla")
+    few = dataclasses.replace(refusing, declines=lambda call: "few")
+    monkeypatch.setitem(attention_module.BACKENDS, "kernel", few)
+    attention(q, k, v, START, END)
+    monkeypatch.setattr(attention_module, "target_platform", lambda: "cpu")
+    attention(q, k, v, START, END)
+    assert len(caplog.messages) == 1
 
 
 def test_config_knows_the_backends():
