@@ -1,6 +1,7 @@
 """Says what a run would need: `python -m glm_jax.plan --config FILE --topology v5e:16x16`."""
 
 import argparse
+import functools
 import json
 import os
 import sys
@@ -18,7 +19,8 @@ _EXAMPLES = """examples:
   python -m glm_jax.plan --config FILE --topology v5e:16x16 --tune
       the same for remat policies, rows a chip and meshes, the best first
 
-exit status: 0 also where the run does not fit; 2 a mistake in the config or the topology"""
+exit status: 0 also where the run does not fit; 1 the compiler failed, with --tune for all choices;
+2 a mistake in the config or the topology"""
 
 
 def main() -> int:
@@ -60,23 +62,31 @@ def main() -> int:
         raise UserError("--tune_layers goes with --tune")
     if args.topology:
         _plan_without_a_backend()
-    reports = []
-    for name in args.topology or [None]:
-        reports += _reports_of(config, name, args)
+    from glm_jax.planning.apart import run_apart
+
+    reports = run_apart(functools.partial(_reports, config, args), _progress)
     if args.json:
         for report in reports:
             print(json.dumps(report), flush=True)
     else:
         _print_texts(reports, args)
-    return 0
+    failed = [report["failed"] is not None for report in reports]
+    return int(bool(failed) and (all(failed) if args.tune else any(failed)))
 
 
-def _reports_of(config, name, args) -> list[dict]:
+def _reports(config, args, attempts) -> list[dict]:
+    """Those of all topologies."""
+    return [
+        one for name in args.topology or [None] for one in _reports_of(config, name, args, attempts)
+    ]
+
+
+def _reports_of(config, name, args, attempts) -> list[dict]:
     """The report of a topology, or with --tune those of all choices, the best first."""
     import jax
 
-    from glm_jax.planning.program import compile_program, prepare
-    from glm_jax.planning.report import report
+    from glm_jax.planning.program import prepare
+    from glm_jax.planning.report import attempted
     from glm_jax.planning.topologies import topology_devices
     from glm_jax.planning.tune import tune
     from glm_jax.training.start import planned_config
@@ -84,10 +94,10 @@ def _reports_of(config, name, args) -> list[dict]:
     config = planned_config(config, args.overrides)
     devices = topology_devices(name) if name else jax.devices()
     if args.tune:
-        return tune(config, devices, name, args.sequences_per_chip, args.tune_layers, _progress)
+        return tune(config, devices, name, args.sequences_per_chip, args.tune_layers, attempts)
     ready, mesh = prepare(config, devices, args.sequences_per_chip)
-    _progress(f"compiling for {name or 'the devices at hand'} ...")
-    return [report(compile_program(ready, mesh), name)]
+    attempts.say(f"compiling for {name or 'the devices at hand'} ...")
+    return [attempted(ready, mesh, name, attempts)]
 
 
 def _print_texts(reports: list[dict], args) -> None:

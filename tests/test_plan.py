@@ -4,6 +4,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -109,3 +110,17 @@ def test_what_the_slice_cannot_split_is_one_sentence(config, changes, message):
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_compiler_that_aborts_is_an_object_and_status_1(config):
+    script = Path(__file__).parent / "planning" / "aborting_plan.py"
+    command = [sys.executable, script, "--config", config]
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=500)
+    assert done.returncode == 1, done.stderr
+    made = json.loads(done.stdout)
+    assert made["failed"] == "the compiler failed: Check failed: groups"
+    assert (made["fits"], made["peak_hbm_gib"], made["num_devices"]) == (None, None, 1)
+    assert "Check failed" not in done.stderr
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.endswith("the compiler failed: Check failed: groups\n")

@@ -52,10 +52,13 @@ def extrapolated(
     made = {**more, **facts, **values, "extrapolated": True}
     made["bytes_per_device"] = {**facts["bytes_per_device"], "temporaries": temporaries}
     limit = more["hbm_gib"]
+    made["failed"] = less["failed"] or more["failed"]
     fits = less["fits"] and more["fits"]
     made["fits"] = fits and (limit is None or made["peak_hbm_gib"] <= limit)
+    if made["failed"] is not None:
+        made["fits"] = None
     made |= rates(places, values["step_ms"], values["ideal_ms"])
     # These are of the smaller model.
     made |= dict.fromkeys(("collectives", "kernels", "top"))
-    made["compile_seconds"] = sum(one["compile_seconds"] for one in reports)
+    made["compile_seconds"] = sum(one["compile_seconds"] or 0.0 for one in reports)
     return made

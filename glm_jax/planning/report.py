@@ -13,13 +13,14 @@ import jax
 from jax.sharding import Mesh
 
 from glm_jax.config import Config
+from glm_jax.planning.apart import Attempts
 from glm_jax.planning.chips import Chip, Gpu, Tpu, chip_of
 from glm_jax.planning.estimate import ASSUMPTIONS, expected_turns, step_time
 from glm_jax.planning.flops import attention_density, flops_per_token, parameter_groups
 from glm_jax.planning.hlo import hlo_cost
 from glm_jax.planning.memory import GIB, held_bytes
-from glm_jax.planning.program import Program, program_text
-from glm_jax.training.state import TrainState
+from glm_jax.planning.program import Program, compile_program, planning_options, program_text
+from glm_jax.training.state import TrainState, abstract_state
 
 Report = dict[str, Any]
 
@@ -42,6 +43,7 @@ def report(program: Program, topology: str | None = None) -> Report:
         "device_kind": device.device_kind,
         **facts,
         "bytes_per_device": {**facts["bytes_per_device"], "temporaries": program.temporary_bytes},
+        "failed": None,
         "peak_hbm_gib": program.peak_bytes / GIB,
         "hbm_gib": limit,
         "fits": program.compiled is not None and (not limit or program.peak_bytes <= limit * GIB),
@@ -50,6 +52,51 @@ def report(program: Program, topology: str | None = None) -> Report:
         "assumptions": ASSUMPTIONS if chip and chip.is_timed else None,
         "compile_seconds": program.seconds,
         "compiler_options": program.options,
+        "versions": _versions(),
+    }
+
+
+def attempted(config: Config, mesh: Mesh, topology: str | None, attempts: Attempts) -> Report:
+    """`report` of a program that is compiled now, or was before, or made the compiler fail."""
+    key = repr((topology, mesh.size, config))
+    failed = failed_report(config, mesh, topology)
+
+    def compile_it() -> Report:
+        try:
+            return report(compile_program(config, mesh), topology)
+        except jax.errors.JaxRuntimeError as error:
+            first = str(error).strip().splitlines()[0]
+            return {**failed, "failed": f"the compiler failed: {first}"}
+
+    return attempts.report(key, failed, compile_it)
+
+
+def failed_report(config: Config, mesh: Mesh, topology: str | None) -> Report:
+    """What `report` says where there is no program; why, under "failed", is left open.
+
+    Raises:
+      UserError: a parameter that the mesh cannot split.
+    """
+    device = mesh.devices.flat[0]
+    chip = chip_of(device)
+    facts = run_facts(config, mesh, abstract_state(config, mesh))
+    places = config.data.batch_size * config.data.sequence_length / mesh.size
+    return {
+        "topology": topology,
+        "extrapolated": False,
+        "device_kind": device.device_kind,
+        **facts,
+        "bytes_per_device": {**facts["bytes_per_device"], "temporaries": None},
+        "failed": None,
+        "peak_hbm_gib": None,
+        "hbm_gib": memory_limit(device),
+        "fits": None,
+        "memory_ms": state_traffic_ms(facts["bytes_per_device"], chip) if chip else None,
+        "ideal_ms": 1e3 * facts["flops_per_token"] * places / chip.peak_flops if chip else None,
+        **dict.fromkeys(_TIMES + _COSTS),
+        "assumptions": None,
+        "compile_seconds": None,
+        "compiler_options": planning_options(mesh),
         "versions": _versions(),
     }
 

@@ -23,8 +23,10 @@ def describe(report: Report) -> str:
         f"{report['sequences_per_chip']:g} rows a chip at a time",
         f"FLOPs       {report['flops_per_token']:.4g} a token, attention over "
         f"{report['attention_density']:.2f} of all pairs",
-        *_memory_lines(report),
+        *([report["failed"]] if report["failed"] is not None else _memory_lines(report)),
     ]
+    if report["failed"] is not None:
+        return "\n".join(lines)
     if report["step_ms"] is not None:
         lines += _time_lines(report)
         if not report["extrapolated"]:
@@ -153,6 +155,7 @@ def _row(report: Report) -> str:
         return ("-" if value is None else format(value, form)).rjust(width)
 
     mesh = ",".join(map(str, report["mesh"].values()))
+    verdict = report["failed"] or ("" if report["fits"] else "does not fit")
     return (
         f"{name_of(report):14}{mesh:>15}{report['remat']:>14}"
         f"{number('sequences_per_chip', 'g', 6)}{number('peak_hbm_gib', '.2f', 10)}"
@@ -160,6 +163,6 @@ def _row(report: Report) -> str:
         f"{number('kernel_ms', '.1f', 8)}{number('exposed_ms', '.1f', 8)}"
         f"{number('step_ms', '.1f', 9)}{number('tokens_per_second_per_device', ',.0f', 12)}"
         f"{number('model_flops_utilisation', '.1%', 7)}"
-        f"{'' if report['fits'] else '  does not fit'}"
+        f"{verdict and '  ' + verdict}"
         f"{'  extrapolated' if report['extrapolated'] else ''}"
     )

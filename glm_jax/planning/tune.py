@@ -11,24 +11,24 @@ whole.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 
 from glm_jax.config import Config, MeshConfig
 from glm_jax.errors import UserError
 from glm_jax.models.remat import POLICIES
+from glm_jax.planning.apart import Attempts, alone
 from glm_jax.planning.chips import chip_of
 from glm_jax.planning.extrapolate import extrapolated
 from glm_jax.planning.memory import GIB, held_bytes
-from glm_jax.planning.program import compile_program, prepare
-from glm_jax.planning.report import Report, memory_limit, report
+from glm_jax.planning.program import prepare
+from glm_jax.planning.report import Report, attempted, memory_limit
 from glm_jax.training.state import abstract_state
 
 ROWS = (1, 2, 4, 8, 16)
 # From most memory to least, which is about from the fastest to the slowest.
 REMATS = ("none", *reversed(POLICIES))
-Say = Callable[[str], None]
 
 
 def tune(
@@ -37,9 +37,11 @@ def tune(
     topology: str | None = None,
     sequences_per_chip: int | None = None,
     num_layers: int | None = None,
-    say: Say = lambda text: None,
+    attempts: Attempts | None = None,
 ) -> list[Report]:
     """Reports of all that was compiled, the best first, what does not fit last.
+
+    What makes the compiler fail is taken for what does not fit.
 
     Args:
       config: of the run; its mesh is tried first.
@@ -47,7 +49,7 @@ def tune(
       topology: their name.
       sequences_per_chip: rows to keep to; None: `ROWS` are tried.
       num_layers: of the shorter of the two models that are compiled in place of the whole one.
-      say: called with a line for each combination.
+      attempts: programs known from before, and where a line for each combination goes.
 
     Raises:
       UserError: devices without an estimate of time, a mesh or batch that does not work out, or
@@ -65,7 +67,7 @@ def tune(
             "--tune_layers must be at least 2 and at most half of model.num_layers="
             f"{config.model.num_layers}; got {num_layers}"
         )
-    search = _Search(devices, topology, num_layers, say)
+    search = _Search(devices, topology, num_layers, attempts or alone())
     search.on_mesh(config, sequences_per_chip)
     best = search.best()
     for mesh in other_meshes(config, len(devices)):
@@ -103,9 +105,10 @@ class _Search:
         devices: Sequence[jax.Device],
         topology: str | None,
         num_layers: int | None,
-        say: Say,
+        attempts: Attempts,
     ):
-        self.devices, self.topology, self.num_layers, self.say = devices, topology, num_layers, say
+        self.devices, self.topology, self.num_layers = devices, topology, num_layers
+        self.attempts, self.say = attempts, attempts.say
         self.found: dict[tuple, tuple[Config, Report]] = {}
 
     def on_mesh(self, config: Config, rows: int | None) -> None:
@@ -128,7 +131,7 @@ class _Search:
         config, mesh = prepare(config, self.devices, rows)
         key = (tuple(mesh.shape.values()), remat, rows)
         if key in self.found:
-            return self.found[key][1]["fits"]
+            return bool(self.found[key][1]["fits"])
         name = f"mesh {','.join(map(str, key[0]))} remat {remat} rows {rows:g}"
         least = least_bytes(config, mesh)
         limit = memory_limit(self.devices[0]) or 0.0
@@ -138,7 +141,7 @@ class _Search:
         made = self._report(config)
         self.found[key] = config, made
         self.say(f"{name}: {_result(made)}")
-        return made["fits"]
+        return bool(made["fits"])
 
     def _report(self, config: Config) -> Report:
         if self.num_layers is None:
@@ -150,7 +153,7 @@ class _Search:
 
     def _compile(self, config: Config) -> Report:
         config, mesh = prepare(config, self.devices)
-        return report(compile_program(config, mesh), self.topology)
+        return attempted(config, mesh, self.topology, self.attempts)
 
     def best(self) -> tuple[str, float] | None:
         """Remat and rows of the best that fits."""
@@ -171,9 +174,10 @@ class _Search:
         return [made for _, (_, made) in self._by_rank()]
 
     def _by_rank(self) -> list[tuple[tuple, tuple[Config, Report]]]:
-        def rank(item: tuple[tuple, tuple[Config, Report]]) -> tuple[bool, float]:
+        def rank(item: tuple[tuple, tuple[Config, Report]]) -> tuple[bool, bool, float]:
             made = item[1][1]
-            return not made["fits"], -(made["tokens_per_second_per_device"] or 0.0)
+            rate = made["tokens_per_second_per_device"] or 0.0
+            return made["failed"] is not None, not made["fits"], -rate
 
         return sorted(self.found.items(), key=rank)
 
@@ -197,6 +201,8 @@ def _with_layers(config: Config, num_layers: int) -> Config:
 
 
 def _result(made: Report) -> str:
+    if made["failed"] is not None:
+        return made["failed"]
     if not made["fits"]:
         return f"does not fit, {made['peak_hbm_gib']:.2f} GiB"
     mark = " (extrapolated)" if made["extrapolated"] else ""

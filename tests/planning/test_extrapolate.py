@@ -23,6 +23,7 @@ def of_depth(depth, **changes):
         "peak_hbm_gib": 1.0 + depth,
         "hbm_gib": 16.0,
         "fits": True,
+        "failed": None,
         "bytes_per_device": {"temporaries": 100 * depth},
         "compile_seconds": 1.5,
         "top": [],

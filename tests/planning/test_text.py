@@ -25,6 +25,7 @@ REPORT = {
     "peak_hbm_gib": 9.0,
     "hbm_gib": 15.75,
     "fits": True,
+    "failed": None,
     "ideal_ms": 400.0,
     "memory_ms": 18.4,
     "compute_ms": 600.0,
@@ -131,3 +132,13 @@ def test_times_that_cannot_be_read_are_left_out_with_the_reason():
     assert "XLA estimates them for GPUs from Hopper on" in a100
     at_hand = {**REPORT, "step_ms": None, "topology": None}
     assert "add --topology v5e:4x4" in describe(at_hand)
+
+
+def test_a_compiler_that_failed_is_a_row_with_its_first_line():
+    unknown = ("peak_hbm_gib", "fits", "step_ms", "compute_ms", "tokens_per_second_per_device")
+    failed = {**REPORT, **dict.fromkeys(unknown), "failed": "the compiler failed: Check failed: a"}
+    rows = table([REPORT, failed]).splitlines()
+    assert rows[2].endswith("  the compiler failed: Check failed: a")
+    assert "does not fit" not in rows[2]
+    assert describe(failed).endswith("\nthe compiler failed: Check failed: a")
+    assert "3,000 parameters" in describe(failed)

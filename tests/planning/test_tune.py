@@ -7,6 +7,7 @@ import pytest
 from glm_jax.config import Config, DataConfig, MeshConfig, ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.planning import tune as tuning
+from glm_jax.planning.apart import Attempts
 from glm_jax.planning.memory import GIB
 from glm_jax.planning.report import rates
 
@@ -62,16 +63,10 @@ def compiled(monkeypatch, request):
             "bytes_per_device": {"temporaries": None},
         }
 
-    def compile_program(config, mesh):
+    def attempted(config, mesh, topology, attempts):
         made = facts(config, mesh, None)
         rows, layers = made["sequences_per_chip"], config.model.num_layers
         done.append((tuple(mesh.shape.values()), config.model.remat, rows, layers))
-        return config, mesh
-
-    def report(program, topology):
-        config, mesh = program
-        made = facts(config, mesh, None)
-        rows, layers = made["sequences_per_chip"], config.model.num_layers
         peak = base + SAVED[config.model.remat] * rows * layers
         step = 10.0 + SPEED[config.model.remat] * rows * layers * (0.5 + 0.5 * (rows > 1))
         # A tensor axis is quicker here, so that the search over meshes matters.
@@ -88,6 +83,7 @@ def compiled(monkeypatch, request):
             "peak_hbm_gib": peak,
             "hbm_gib": 15.75,
             "fits": fits,
+            "failed": None,
             "extrapolated": False,
             "compile_seconds": 1.0,
         }
@@ -95,8 +91,7 @@ def compiled(monkeypatch, request):
     from glm_jax.planning import extrapolate
 
     monkeypatch.setattr(tuning, "prepare", prepare)
-    monkeypatch.setattr(tuning, "compile_program", compile_program)
-    monkeypatch.setattr(tuning, "report", report)
+    monkeypatch.setattr(tuning, "attempted", attempted)
     monkeypatch.setattr(tuning, "least_bytes", lambda config, mesh: 0)
     monkeypatch.setattr(extrapolate, "run_facts", facts)
     monkeypatch.setattr(extrapolate, "abstract_state", lambda config, mesh: None)
@@ -147,9 +142,29 @@ def test_what_cannot_fit_by_arithmetic_is_not_compiled(compiled, monkeypatch):
     monkeypatch.setattr(
         tuning, "least_bytes", lambda config, mesh: 20 * GIB * (config.model.remat != "full")
     )
-    tuning.tune(CONFIG, DEVICES, say=said.append)
+    attempts = Attempts({}, lambda message: said.append(message[1]))
+    tuning.tune(CONFIG, DEVICES, attempts=attempts)
     assert {remat for _, remat, _, _ in compiled} == {"full"}
     assert "mesh 1,16,1,1 remat attention rows 1: needs 20.00 GiB at least, more than 15.75" in said
+
+
+def test_what_makes_the_compiler_fail_comes_last_and_the_search_goes_on(compiled, monkeypatch):
+    attempted, broken = tuning.attempted, "the compiler failed: Check failed"
+
+    def failing(config, mesh, *rest):
+        made = attempted(config, mesh, *rest)
+        if config.model.remat != "none":
+            return made
+        return {**made, "failed": broken, "fits": None, "peak_hbm_gib": None, "step_ms": None}
+
+    monkeypatch.setattr(tuning, "attempted", failing)
+    for layers in (None, 2):
+        found = tuning.tune(CONFIG, DEVICES, num_layers=layers)
+        assert found[0]["remat"] == "dots"
+        assert found[0]["failed"] is None
+        failed = [made["failed"] is not None for made in found]
+        assert failed == sorted(failed)
+        assert {made["remat"] for made in found if made["failed"]} == {"none"}
 
 
 def test_given_rows_are_kept(compiled):
