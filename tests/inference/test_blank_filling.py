@@ -1,3 +1,6 @@
+import importlib.util
+import subprocess
+import sys
 from itertools import chain
 from pathlib import Path
 
@@ -200,3 +203,13 @@ def test_an_answer_may_reach_the_last_block_position(lm):
 def test_what_cannot_be_filled_is_named(lm, ids, options, message):
     with pytest.raises(UserError, match=message):
         fill(lm, ids, **options)
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
+def test_part_a_on_several_tpus_is_attended_by_the_kernel():
+    script = Path(__file__).with_name("prefill_for_tpu.py")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    # With the mesh of the parameters set, and without, as attention would be left to XLA.
+    assert done.stdout.split() == ["1", "0"]
