@@ -1,6 +1,11 @@
-"""Run by test_sharding.py in a process of its own: splits over eight devices change no number."""
+"""Run by test_sharding.py in processes of their own: splits over eight devices change no number.
+
+python eight_devices.py               parameters, scores, losses, dropout, work
+python eight_devices.py inference     what scores, fills and continues texts
+"""
 
 import os
+import sys
 
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
@@ -77,7 +82,6 @@ def hidden_with_dropout(params, mesh, config=CONFIG):
 def check_inference(one, mesh):
     """What scores, fills and continues texts sets the mesh, and finds what one device finds."""
     calls = []
-    jax.clear_caches()  # what is traced already would not be seen
 
     def spied(backend, call, merging, choose=attention._choose):
         calls.append((dict(jax.sharding.get_abstract_mesh().shape), refuses_many_devices()))
@@ -138,6 +142,9 @@ def check_work(config):
 
 def main():
     one = make_mesh(MeshConfig(), jax.devices()[:1])
+    if sys.argv[1:] == ["inference"]:
+        check_inference(one, make_mesh(MeshConfig(2, 2, 2, 1)))
+        return
     params = create_params(CONFIG, one, seed=0)
     model = LanguageModel(CONFIG, params)
     logits, loss = np.asarray(model.logits(rows())), float(model.loss(rows()))
@@ -164,7 +171,6 @@ def main():
         assert ours.fill_blanks(ids, **options) == answers
         print(f"{data}x{fsdp}x{tensor}x{sequence}")
     check_causal(one, make_mesh(MeshConfig(1, 2, 4, 1)))
-    check_inference(one, make_mesh(MeshConfig(2, 2, 2, 1)))
     wide = dataclasses.replace(CONFIG, embed_dim=128, dropout_rate=0.0, attention_dropout_rate=0.0)
     check_work(wide)
 
