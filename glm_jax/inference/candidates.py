@@ -24,6 +24,7 @@ from glm_jax.inference.decoding import check_new_tokens, fill_up, stack
 from glm_jax.inference.given import check_special_ids
 from glm_jax.inference.tiles import Tiles, bind_tiles, no_tiles
 from glm_jax.models.params import Params, bind
+from glm_jax.sharding import with_mesh_of_params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,6 +159,7 @@ def _fed(
     )
 
 
+@with_mesh_of_params
 @functools.partial(jax.jit, static_argnames=("config", "beams", "size"))
 def _find(
     params: Params,
@@ -193,6 +195,7 @@ def _find(
     return found.finished, found.count, found.best
 
 
+@with_mesh_of_params
 @functools.partial(jax.jit, static_argnames=("config",))
 def _feed(
     params: Params,
