@@ -21,7 +21,15 @@ from glm_jax.config import (
     from_dict,
     to_dict,
 )
-from glm_jax.config_checks import check_types, finite_number, short, whole_number, whole_numbers
+from glm_jax.config_checks import (
+    check_choice,
+    check_rate,
+    check_types,
+    finite_number,
+    short,
+    whole_number,
+    whole_numbers,
+)
 from glm_jax.errors import UserError
 
 SECTIONS = {
@@ -188,3 +196,23 @@ def test_types_of_sections_to_come():
 def test_an_error_stays_short():
     assert short("x" * 1000) == repr("x" * 1000)[:160] + " ..."
     assert short(3) == "3"
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"), [("rmsnorm", "rms_norm"), ("layer-norm", "layer_norm"), ("qqq", None)]
+)
+def test_a_choice_that_is_nearly_right_is_suggested(value, hint):
+    with pytest.raises(UserError) as refused:
+        check_choice("model.norm", value, iter(["layer_norm", "rms_norm"]))
+    begin = f"model.norm must be one of ['layer_norm', 'rms_norm']; got {value!r}"
+    assert str(refused.value).startswith(begin)
+    rest = str(refused.value)[len(begin) :]
+    assert [name for name in ("layer_norm", "rms_norm") if name in rest] == ([hint] if hint else [])
+
+
+@pytest.mark.parametrize("rate", [-1e-9, 1 + 1e-9, NAN, INF, -INF])
+def test_a_rate_lies_between_0_and_1(rate):
+    for good in (0, 0.5, 1.0):
+        check_rate("model.dropout_rate", good)
+    with pytest.raises(UserError, match=r"^model\.dropout_rate must be between 0 and 1; got "):
+        check_rate("model.dropout_rate", rate)

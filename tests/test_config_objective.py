@@ -43,6 +43,13 @@ def test_refuses(options, message):
         ObjectiveConfig(**options)
 
 
+@pytest.mark.parametrize("off", [-0.05, -2e-6, 2e-6, 0.05])
+def test_rates_sum_to_1_within_a_millionth(off):
+    ObjectiveConfig(span_rate=0.5, document_rate=0.5 + 0.4e-6 * (1 if off > 0 else -1))
+    with pytest.raises(UserError, match=r"objective\.span_rate, .* must sum to 1; got "):
+        ObjectiveConfig(span_rate=0.5, document_rate=0.5 + off)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

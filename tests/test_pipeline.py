@@ -56,6 +56,18 @@ def test_eval_rows_are_the_same_each_time(tmp_path):
     np.testing.assert_array_equal(first.tokens, again.tokens)
 
 
+def test_published_rows_keep_the_order_of_their_numbers(tmp_path):
+    options = ["objective.published=True", "objective.published_length=50"]
+    config = apply_overrides(Config(), [*make_store(tmp_path / "store"), *options])
+    stream = pipeline.batches(config)
+    numbers = np.arange(12)
+    expected, _ = pipeline.rows(config).build(0 * numbers, numbers)
+    assert len(np.unique(expected.tokens, axis=0)) == 12
+    found = np.concatenate([next(stream).tokens for _ in range(3)])
+    np.testing.assert_array_equal(found, expected.tokens)
+    stream.close()
+
+
 def test_a_model_too_small_for_the_vocabulary_is_refused(tmp_path):
     overrides = [*make_store(tmp_path / "store"), "model.vocab_size=100"]
     with pytest.raises(ValueError, match="at least the tokenizer's 8192; got 100"):

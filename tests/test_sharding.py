@@ -20,6 +20,7 @@ from glm_jax.sharding import (
     logical_axes,
     make_mesh,
     param_shardings,
+    param_spec,
     replicated,
     with_mesh_of_params,
 )
@@ -69,6 +70,16 @@ def test_one_table_says_where_a_parameter_goes():
     assert specs["layers/1/mlp/down/kernel"] == P("tensor", "fsdp")
     assert specs["layers/1/mlp/down/bias"] == P(None)
     assert specs["final_norm/scale"] == P(None)
+
+
+def test_key_heads_that_cannot_be_split_are_whole_on_every_device():
+    """Two key heads over four devices: each has both, and still its part of D over fsdp."""
+    mesh = abstract_mesh(fsdp=2, tensor=4)
+    for name in ("key", "value"):
+        kernel = f"layers/0/attention/{name}/kernel"
+        assert param_spec(kernel, (32, 2, 8), mesh) == P("fsdp", None, None)
+        assert param_spec(kernel, (32, 4, 8), mesh) == P("fsdp", "tensor", None)
+        assert param_spec(f"layers/0/attention/{name}/bias", (2, 8), mesh) == P(None, None)
 
 
 def test_stacked_layers_have_an_axis_in_front():

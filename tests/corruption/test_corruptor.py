@@ -54,6 +54,48 @@ def test_one_objective_only(rates, kind):
     assert set(kinds(**rates).tolist()) == {kind}
 
 
+@pytest.mark.parametrize(
+    ("rates", "kind"),
+    [
+        ({"span_rate": 0.9999995}, SPAN),
+        ({"span_rate": 0.0, "sentence_rate": 0.9999995}, SENTENCE),
+        ({"span_rate": 0.5, "document_rate": 0.4999995}, DOCUMENT),
+    ],
+)
+def test_what_the_rates_leave_goes_to_the_last_in_use(rates, kind):
+    """The highest draw there is, 2^32 - 1, lies beyond rates that sum to a little less than 1."""
+
+    class Highest(Draws):
+        def integers(self, purpose, counts):
+            return np.full(int(np.sum(counts)), 2**32 - 1)
+
+    corruptor = Corruptor(ObjectiveConfig(**rates), SPECIAL, np.zeros(100, bool), 64, 0)
+    drawn = corruptor.kinds(Highest(0, np.zeros(3, np.int64), np.arange(3)))
+    assert drawn.tolist() == [kind] * 3
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"masked_lm": True},
+        {"span_rate": 0.0, "document_rate": 1.0},
+        {"span_rate": 0.0, "causal_rate": 1.0},
+    ],
+    ids=["spans", "masked", "documents", "causal"],
+)
+def test_what_is_counted_is_what_rows_hold(options):
+    rows, size = 30, 50
+    ends = np.ones(rows, bool)
+    pieces = Pieces(np.ones(rows, np.int64), np.zeros(rows, np.int64), size * ends, ends, ends)
+    corruptor = Corruptor(ObjectiveConfig(**options), SPECIAL, np.zeros(100, bool), 128, 0)
+    stored = np.arange(size) % 80 + 20
+    fields, counted = corruptor.build(pieces, stored, np.zeros(rows, np.int64), np.arange(rows))
+    assert counted["rows"] == rows
+    assert counted["places_used"] == (fields["attend_end"] > 0).sum()
+    assert counted["targets"] == (fields["loss_weights"] > 0).sum()
+
+
 def test_laws_that_published_rows_have_too():
     """Length of spans, order in part B, hidden inputs: texts of 512 tokens, one a row."""
     rows, size = 3000, 510

@@ -70,6 +70,14 @@ def test_context_near_masks(sentinel):
     np.testing.assert_array_equal(fields["targets"], before["targets"])
 
 
+def test_the_budget_is_a_share_of_the_text_alone():
+    """Of C, twenty tokens and E: 0.13 * 22 is 2.9; start tokens counted too, 0.13 * 24 is 3.1."""
+    fields = rows(40)
+    before = fields["tokens"].copy()
+    hide_context(fields, draws_of(40), 0.13, HIDDEN, SPECIAL)
+    assert ((fields["tokens"] != before).sum(axis=1) == 2).all()
+
+
 def test_context_does_not_reach_into_the_next_text():
     ids = {"mask_id": 3, "start_id": 6, "end_id": 7}
     first = assemble([8, 30, 31, 32], [(3, 4)], [0], **ids)

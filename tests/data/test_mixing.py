@@ -14,6 +14,17 @@ def test_the_picture():
     assert index.tolist() == [0, 0, 0, 1, 1, 2, 1, 3]
 
 
+def test_a_phase_moves_the_turns():
+    """Half a turn in advance, a source of share 1/2 has the even numbers, not the odd ones."""
+    for phase, turns in ((0, [1, 0, 1, 0, 1, 0]), (2**31, [0, 1, 0, 1, 0, 1])):
+        source, index = Mixing([1, 1], [phase, 0])(np.arange(6))
+        assert source.tolist() == turns
+        assert index.tolist() == [0, 0, 1, 1, 2, 2]
+    # A quarter each of the second half: with three quarters of a turn, the first of every four.
+    source, _ = Mixing([1, 3], [3 * 2**30, 0])(np.arange(8))
+    assert source.tolist() == [0, 1, 1, 1, 0, 1, 1, 1]
+
+
 @pytest.mark.parametrize("rates", RATES)
 def test_shares_are_kept_everywhere(rates):
     source, index = Mixing(rates, [2**31] * len(rates))(np.arange(20_000))

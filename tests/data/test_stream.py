@@ -108,6 +108,15 @@ def test_garbage_is_no_state(state):
         RowStream(ROWS, 8, seed=5).set_state(state)
 
 
+def test_a_state_lies_within_one_epoch():
+    batches = -(-ROWS.num_rows // 8)
+    stream = RowStream(ROWS, 8, seed=5, repeat=False)
+    stream.set_state(str(batches).encode())
+    assert list(stream) == []
+    with pytest.raises(ValueError, match="not the state of a row stream"):
+        stream.set_state(str(batches + 1).encode())
+
+
 def test_an_epoch_smaller_than_a_batch():
     tiny = builder(size=100)
     assert tiny.num_rows < 8

@@ -164,6 +164,7 @@ def test_special_ids():
 def test_the_default_is_taken_where_nothing_is_given():
     assert given("start_id", 0, 7) == 0
     assert given("start_id", None, 7) == 7
+    assert given("end_ids", [], [7]) == []  # no end at all is given by hand: it acts
     with pytest.raises(UserError, match="give start_id="):
         given("start_id", None, None)
 

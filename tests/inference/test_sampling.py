@@ -37,6 +37,13 @@ def test_top_p_reaches_the_probability(top_p, ids):
     assert kept(LOGITS, top_p=top_p) == ids
 
 
+def test_top_p_takes_no_id_beyond_what_reaches_it():
+    """1/2 is reached by the first id; the others start there, not below."""
+    logits = jnp.log(jnp.array([0.5, 0.25, 0.25]))
+    assert jax.nn.softmax(logits).tolist() == [0.5, 0.25, 0.25]
+    assert kept(logits, top_p=0.5) == [0]
+
+
 def test_top_p_is_of_what_top_k_leaves():
     # Of the best two, .5 and .25, the first alone has 2/3.
     assert kept(LOGITS, top_k=2, top_p=0.66) == [1]

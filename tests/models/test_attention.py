@@ -258,6 +258,22 @@ def test_every_query_sees_the_prefix(backend, batched):
     assert (np.asarray(ours)[:, EMPTY] != 0).all()
 
 
+def test_a_prefix_draws_a_mask_of_its_own():
+    """A prefix that is the keys once more changes nothing, unless other weights are dropped."""
+    q, k, v = draw((2, 6, 4, 5), (2, 8, 2, 5), (2, 8, 2, 5))
+    start = np.zeros((2, 6), np.int32)
+
+    def run(prefix, rate):
+        options = {"dropout_rate": rate, "dropout_key": jax.random.key(3)}
+        return np.asarray(attention(q, k, v, start, start + 8, prefix=prefix, **options))
+
+    np.testing.assert_allclose(run((k, v), 0.0), run(None, 0.0), atol=1e-6)
+    once, twice = run(None, 0.5), run((k, v), 0.5)
+    # Half of each: what is left is the result under the other mask.
+    other = 2 * twice - once
+    assert (np.abs(other - once).max(axis=-1) > 0.1).mean() > 0.9
+
+
 def test_prefix_gradients_are_those_of_longer_keys():
     """Where every query sees all keys, a prefix is nothing but more keys."""
     q, k, v, pk, pv, weights = draw(

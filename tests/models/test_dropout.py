@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from glm_jax.models.dropout import dropout, keep_mask
+from glm_jax.models.dropout import dropout, keep_mask, row_seeds
 
 SHAPE = (4, 8, 256, 256)
 SIZE = np.prod(SHAPE)
@@ -44,6 +44,14 @@ def test_rows_differ_in_stride_too(monkeypatch):
     monkeypatch.setattr(jax.random, "bits", lambda *arguments: start_and_stride)
     one, two = np.asarray(keep_mask(None, 0.5, (2, 16, 16)))
     assert (one != two).any()
+
+
+def test_strides_are_odd():
+    """An even one would run through half of the numbers or fewer before it comes again."""
+    start, stride = np.asarray(row_seeds(jax.random.key(0), (64, 64)))
+    assert (stride % 2 == 1).all()
+    assert 0.4 < (start % 2).mean() < 0.6
+    assert len(np.unique(stride)) == stride.size
 
 
 def test_a_share_is_zeroed_and_the_rest_scaled():

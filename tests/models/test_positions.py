@@ -9,6 +9,7 @@ from glm_jax.models.positions import (
     check_positions,
     exchange_neighbours,
     make_rotation,
+    rotary_frequencies,
     rotate,
     table_rows,
 )
@@ -55,6 +56,40 @@ def test_pairs_are_turned_and_the_rest_of_a_head_is_not():
     np.testing.assert_allclose(rotate(head, rotation)[0, 0, 0], [-2, 1, -3, -4, 5, 6], atol=1e-6)
     np.testing.assert_allclose(rotation.cos[0, 0, 0], [0, 0, -1, -1, 1, 1], atol=1e-6)
     np.testing.assert_allclose(rotation.sin[0, 0, 0], [-1, 1, 0, 0, 0, 0], atol=1e-6)
+
+
+def test_yarn_at_the_sizes_of_glm_4():
+    """64 rotated numbers, base 10000, 32,768 positions before, four times as many after.
+
+    Pair j turns 32768 / (2 pi 10000^(j / 32)) times in the old context: 32 times at j = 17.7, once
+    at j = 29.7. So pairs up to 17 keep their frequency, those from 30 on have a quarter of it, and
+    a straight ramp of 13 steps lies between.
+    """
+    config = ModelConfig(
+        embed_dim=256,
+        num_heads=2,
+        position_encoding="rotary",
+        rotary_scaling="yarn",
+        rotary_factor=4.0,
+        max_positions=131_072,
+    )
+    frequencies, magnitude = rotary_frequencies(config)
+    plain = 10_000.0 ** (-np.arange(32) / 32)
+    expected = np.ones(32)
+    expected[17:31] = 1 - 0.75 * np.arange(14) / 13
+    expected[30:] = 0.25
+    np.testing.assert_allclose(frequencies / plain, expected, rtol=1e-5)
+    assert magnitude == pytest.approx(1 + 0.1 * np.log(4))
+
+
+@pytest.mark.parametrize(
+    ("scaling", "share", "base"), [("none", 1, 1e4), ("linear", 1 / 8, 1e4), ("base", 1, 8e4)]
+)
+def test_other_ways_to_a_longer_context(scaling, share, base):
+    options = {"position_encoding": "rotary", "rotary_scaling": scaling, "rotary_factor": 8.0}
+    frequencies, magnitude = rotary_frequencies(ModelConfig(embed_dim=64, num_heads=2, **options))
+    np.testing.assert_allclose(frequencies, share * base ** (-np.arange(8) / 8), rtol=1e-5)
+    assert magnitude == 1.0
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
 
 from glm_jax.training.interrupts import SIGNALS, Interrupts, ending_at_once
@@ -19,6 +20,24 @@ def test_a_signal_is_noted(number, status):
     assert interrupts.exit_status == status
     assert interrupts.received_name == number.name
     assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+def test_a_signal_on_one_host_stops_all_at_the_same_step(monkeypatch):
+    """Two hosts, of which the other one got SIGTERM; they ask each other every tenth step."""
+    from jax.experimental import multihost_utils
+
+    asked = []
+
+    def gather(own):
+        asked.append(int(own))
+        return np.array([own, signal.SIGTERM])
+
+    monkeypatch.setattr("jax.process_count", lambda: 2)
+    monkeypatch.setattr(multihost_utils, "process_allgather", gather)
+    with Interrupts() as interrupts:
+        assert [interrupts.stop_after(step) for step in range(5, 11)] == [False] * 5 + [True]
+    assert asked == [0]
+    assert interrupts.exit_status == 143
 
 
 @pytest.mark.processes
