@@ -4,6 +4,7 @@ import pytest
 
 from glm_jax.config import MeshConfig, OptimizerConfig, TrainConfig
 from glm_jax.errors import UserError
+from glm_jax.training.objective import REDUCTIONS
 
 
 @pytest.mark.parametrize(
@@ -61,3 +62,11 @@ def test_the_default_optimizer_is_the_published_one():
     default = OptimizerConfig()
     assert (default.beta1, default.beta2, default.epsilon) == (0.9, 0.98, 1e-6)
     assert (default.weight_decay, default.clip_norm) == (0.1, 1.0)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_every_reduction_of_the_loss_can_be_asked_for(reduction):
+    assert TrainConfig(loss_reduction=reduction).loss_reduction == reduction
+    with pytest.raises(UserError) as refused:
+        TrainConfig(loss_reduction="?")
+    assert f"one of {list(REDUCTIONS)};" in str(refused.value)
