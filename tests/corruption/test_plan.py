@@ -37,15 +37,14 @@ def test_some_pieces_of_all_rows():
 
 
 def test_a_row_takes_pieces_until_one_does_not_fit():
-    """Ten places: 4 + 6 fit to the last place; 4, then 7 is cut where 6 are left; 11 at once."""
-    pieces = pieces_of([3, 3, 1, 2], [1] * 9)
-    found = fit(pieces, np.array([4, 6, 1, 4, 7, 1, 11, 10, 1]), 10)
-    assert found.whole.tolist() == [True, True, False, True, False, False, False, True, False]
-    assert found.cut.tolist() == [False, False, False, False, True, False, True, False, False]
-    assert found.room[:2].tolist() == [10, 6]
-    assert found.room[[4, 6]].tolist() == [6, 10]
-    # No room is found behind the piece that did not fit, however small the next one is.
-    assert found.room[5] < 0
+    """Of ten slots 4 + 6 fill all; 4, then 7 is cut where 6 are left; 11 are cut at once."""
+    pieces = pieces_of([3, 3, 1, 2, 2], [1] * 11)
+    found = fit(pieces, np.array([4, 6, 1, 4, 7, 1, 11, 10, 1, 11, 2]), 10)
+    assert np.flatnonzero(found.whole).tolist() == [0, 1, 3, 7]
+    assert np.flatnonzero(found.cut).tolist() == [4, 6, 9]
+    assert found.room[[0, 1, 4, 6, 9]].tolist() == [10, 6, 6, 10, 10]
+    # Behind a piece that did not fit there is no room, however small the next one is.
+    assert (found.room[[5, 10]] < 0).all()
 
 
 @pytest.mark.parametrize(("size", "kept"), [(7, [True, False]), (8, [True, True])])
