@@ -1,4 +1,7 @@
-"""Every module has the test file that its name says: `glm_jax/a/b.py` has `tests/a/test_b.py`."""
+"""Every module has the test file that its name says: `glm_jax/a/b.py` has `tests/a/test_b.py`.
+
+Underscores around a name are left out: `__main__.py` has `test_main.py`.
+"""
 
 from pathlib import Path
 
@@ -18,7 +21,7 @@ MODULES = sorted(
 
 def mirror(module):
     path = Path(module)
-    return ROOT / "tests" / path.with_name(f"test_{path.name}")
+    return ROOT / "tests" / path.with_name(f"test_{path.stem.strip('_')}.py")
 
 
 @pytest.mark.parametrize("module", MODULES)
