@@ -52,6 +52,25 @@ class Config:
                 f"{self.data.batch_size} and {self.train.accumulation_steps}"
             )
         self.objective.check_lengths(self.data.sequence_length, self.model.vocab_size)
+        if self.train.local_start:
+            self._check_local_start()
+
+    def _check_local_start(self) -> None:
+        """Refuses a start by `train.local_start` that the model or `train.init_from` rules out."""
+        if self.train.init_from is not None:
+            raise UserError(
+                "train.local_start says how parameters are drawn, and those of train.init_from="
+                f"{self.train.init_from!r} are not; leave one of them out"
+            )
+        if self.model.position_encoding == "rotary":
+            raise UserError(
+                "train.local_start takes a model with a position table; "
+                "model.position_encoding='rotary' has none"
+            )
+        if self.model.embed_dim % 2:
+            raise UserError(
+                f"train.local_start takes an even model.embed_dim; got {self.model.embed_dim}"
+            )
 
 
 # What `run.json` holds beside the sections of the config.

@@ -96,6 +96,9 @@ class TrainConfig:
         shape replaces `model.*`, but for dropout, dtypes, remat, scan_layers and the attention
         backend; what is asked for beside it, by `--set` or in the same file, must fit it. None:
         parameters are drawn.
+      local_start: parameters are drawn so that the heads of the first layer begin by looking at
+        neighbouring tokens, which small models otherwise take most of a short run to find; for
+        models with a position table (`glm_jax.models.local_attention`).
       accumulation_steps: parts a batch is cut into, one after the other, before an optimizer step;
         the result is that of the whole batch.
       loss_reduction: "token_mean" (every predicted token of the global batch alike, times its
@@ -126,6 +129,7 @@ class TrainConfig:
     num_steps: int = 1000
     seed: int = 0
     init_from: str | None = None
+    local_start: bool = False
     accumulation_steps: int = 1
     loss_reduction: str = "token_mean"
     cross_entropy: str | None = None

@@ -1,6 +1,7 @@
 """Everything a run changes from step to step, as one plain tree of arrays."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ from flax import serialization
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from glm_jax.config import Config
+from glm_jax.models.local_attention import with_local_attention
 from glm_jax.models.params import abstract_params, create_params
 from glm_jax.sharding import replicated
 from glm_jax.training.optimizer import learning_rate_schedule, make_optimizer
@@ -47,6 +49,10 @@ def create_state(config: Config, mesh: Mesh, params: Any = None) -> TrainState:
     """
     if params is None:
         params = create_params(config.model, mesh, config.train.seed)
+        if config.train.local_start:
+            start = functools.partial(with_local_attention, config=config.model)
+            where = jax.tree.map(lambda leaf: leaf.sharding, params)
+            params = jax.jit(start, out_shardings=where)(params)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
     opt_state = jax.jit(optimizer_of(config).init, out_shardings=shardings.opt_state)(params)
     return TrainState(jax.device_put(jnp.int32(0), shardings.step), params, opt_state)
