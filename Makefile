@@ -38,7 +38,7 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(READY)
-	@$(BIN)/python -m glm_jax.train --config configs/tiny_cpu.py --workdir $(WORKDIR)
+	@$(BIN)/python -m glm_jax.train --config configs/demo_cpu.py --workdir $(WORKDIR)
 
 test: $(READY)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

@@ -18,7 +18,7 @@ from glm_jax.config import (
 def get_config() -> Config:
     return Config(
         model=ModelConfig(
-            vocab_size=8192,
+            vocab_size=7168,
             num_layers=6,
             embed_dim=384,
             num_heads=6,

@@ -23,7 +23,7 @@ from glm_jax.config import (
 def get_config() -> Config:
     return Config(
         model=ModelConfig(
-            vocab_size=8192,
+            vocab_size=7168,
             num_layers=4,
             embed_dim=128,
             num_heads=4,

@@ -1,6 +1,6 @@
-"""A GLM of 5 M parameters on the bundled text: the demo.
+"""A GLM of 5 M parameters on the bundled text, in rows of 256 slots.
 
-    python -m glm_jax.train --config configs/tiny_cpu.py --workdir runs/demo
+    python -m glm_jax.train --config configs/tiny_cpu.py --workdir runs/tiny
 
 Every kind of row: [MASK] spans, [sMASK] sentences, [gMASK] documents.
 """
@@ -18,7 +18,7 @@ from glm_jax.config import (
 def get_config() -> Config:
     return Config(
         model=ModelConfig(
-            vocab_size=8192,
+            vocab_size=7168,
             num_layers=4,
             embed_dim=256,
             num_heads=4,

@@ -10,13 +10,13 @@ the value.
 
 import dataclasses
 import functools
+import math
 import operator
 import os
+import struct
 import typing
 from collections.abc import Callable, Iterable
 from typing import Any
-
-import numpy as np
 
 from glm_jax.errors import UserError, did_you_mean
 
@@ -50,7 +50,7 @@ def whole_number(name: str, value: Any, least: int = -LARGEST_INT, most: int = L
       UserError: anything else (a boolean and 2.0 too), or outside of least..most; names it.
     """
     try:
-        number = None if isinstance(value, bool | np.bool_) else operator.index(value)
+        number = None if _is_flag(value) else operator.index(value)
     except TypeError:
         number = None
     if number is None:
@@ -91,9 +91,7 @@ def finite_number(
       UserError: a boolean, a text, NaN, infinite (as float32), or outside of the bounds; names it.
     """
     number = _float(value)
-    with np.errstate(over="ignore", under="ignore"):
-        rounded = np.float32(np.nan if number is None else number)
-    if number is None or not np.isfinite(rounded):
+    if number is None or not math.isfinite(rounded := _float32(number)):
         raise UserError(f"{name} must be a finite number; got {short(value)}")
     wanted: list[tuple[str, float | None, Callable[[Any, Any], bool]]] = [
         ("at least", least, operator.ge),
@@ -104,7 +102,7 @@ def finite_number(
     bounds = [(said, bound, holds) for said, bound, holds in wanted if bound is not None]
     allowed = " and ".join(f"{said} {bound:g}" for said, bound, _ in bounds)
     check(all(holds(number, bound) for _, bound, holds in bounds), name, value, allowed)
-    in_float32 = all(holds(rounded, np.float32(bound)) for _, bound, holds in bounds)
+    in_float32 = all(holds(rounded, _float32(bound)) for _, bound, holds in bounds)
     check(in_float32, name, value, f"{allowed}, as float32 too")
     return number
 
@@ -146,7 +144,7 @@ def _annotations(section: type) -> dict[str, Any]:
 
 
 def _flag(name: str, value: Any) -> bool:
-    check(isinstance(value, bool | np.bool_), name, value, "True or False")
+    check(_is_flag(value), name, value, "True or False")
     return bool(value)
 
 
@@ -167,12 +165,25 @@ _READERS: dict[type, Callable[[str, Any], Any]] = {
 
 
 def _float(value: Any) -> float | None:
-    if isinstance(value, bool | np.bool_ | str | bytes):
+    if _is_flag(value) or isinstance(value, str | bytes):
         return None
     try:
         return float(value)
     except (TypeError, ValueError, OverflowError):
         return None
+
+
+def _float32(number: float) -> float:
+    """The nearest float32."""
+    try:
+        return float(struct.unpack("f", struct.pack("f", number))[0])
+    except OverflowError:
+        return math.copysign(math.inf, number)
+
+
+def _is_flag(value: Any) -> bool:
+    """Whether it is a boolean, of numpy too, which is not imported: a config needs no packages."""
+    return isinstance(value, bool) or type(value).__name__ in ("bool", "bool_")
 
 
 def short(value: Any) -> str:

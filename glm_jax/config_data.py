@@ -17,8 +17,9 @@ class DataConfig:
     """Where text comes from and the shape of a Batch.
 
     Attributes:
-      source: "bundled" (the corpus in the package), or a glob of files: "my/*.txt" (UTF-8, an empty
-        line ends a document), "my/*.jsonl" (one JSON object a line, its text under `text_field`),
+      source: "bundled" (the corpus in the package; "bundled:en", "bundled:zh": one language of it),
+        or a glob of files: "my/*.txt" (UTF-8, an empty line ends a document), "my/*.jsonl" (one
+        JSON object a line, its text under `text_field`),
         "my/*.tfrecord*" (tf.train.Example, its text under `text_field`); or
         "tfds:NAME:VERSION" (a dataset of TensorFlow Datasets), or "task:NAME" (a registered SeqIO
         task or mixture that gives texts or ids).

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from glm_jax.config_checks import check, check_choice, check_types, finite_number, whole_number
+from glm_jax.config_checks import check_choice, check_types, finite_number, whole_number
 from glm_jax.errors import UserError
 
 _MODEL_CHOICES = {
@@ -116,8 +116,10 @@ class ModelConfig:
         for name in ("num_kv_heads", "head_dim", "mlp_dim", "rotary_original_positions"):
             if getattr(self, name) is not None:
                 self._check_size(name)
-        for name in ("norm_epsilon", "initializer_range", "rotary_base", "rotary_factor"):
+        for name in ("norm_epsilon", "initializer_range"):
             finite_number(f"model.{name}", getattr(self, name), least=0)
+        for name in ("rotary_base", "rotary_factor"):
+            finite_number(f"model.{name}", getattr(self, name), above=0)
         if self.head_dim is None and self.embed_dim % self.num_heads:
             raise UserError(
                 f"model.embed_dim must be a multiple of model.num_heads when model.head_dim is "
@@ -143,8 +145,6 @@ class ModelConfig:
         whole_number(f"model.{name}", getattr(self, name), least=1, most=most)
 
     def _check_rotary(self) -> None:
-        for name in ("rotary_base", "rotary_factor"):
-            check(getattr(self, name) > 0, f"model.{name}", getattr(self, name), "above 0")
         head_dim = self.head_dim or self.embed_dim // self.num_heads
         size = head_dim * self.rotary_fraction
         if not 2 <= size <= head_dim or size % 2:

@@ -38,8 +38,8 @@ def stay_off_absent_tpus() -> None:
         os.environ["JAX_PLATFORMS"] = "cpu"
         return
     # It read the variable when it was imported; a platform that was chosen since then stays.
-    config = sys.modules["jax"].config
-    if not getattr(config, "jax_platforms", None):
+    config = getattr(sys.modules["jax"], "config", None)
+    if config is not None and not getattr(config, "jax_platforms", None):
         config.update("jax_platforms", "cpu")
 
 

@@ -128,7 +128,7 @@ def describe(objective: str, row: "Batch", tokenizer: "Tokenizer", places: int) 
 
 def _decoder(tokenizer: "Tokenizer") -> Callable[[Sequence[int]], str]:
     """Spells ids, the space in front of a word with it; those beyond the vocabulary
-    (`objective.block_mask_id`) as numbers, <8192>."""
+    (`objective.block_mask_id`) as numbers, <7168>."""
     special = tokenizer.special
     mask = tokenizer.decode([special.mask])
 

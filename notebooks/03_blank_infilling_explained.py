@@ -157,7 +157,7 @@ plt.show()
 # %%
 folder = tempfile.mkdtemp()
 config = Config(
-    model=ModelConfig(vocab_size=8192, max_positions=256),
+    model=ModelConfig(vocab_size=7168, max_positions=256),
     data=DataConfig(source="bundled", sequence_length=48, batch_size=4, store=folder + "/store"),
     objective=ObjectiveConfig(span_rate=1.0),
 )

@@ -93,5 +93,7 @@ def test_sizes_have_an_end(name, most):
 @pytest.mark.parametrize("odd", [math.nan, math.inf, -1.0])
 def test_numbers_of_a_model_are_finite(odd):
     for name in ("norm_epsilon", "initializer_range", "rotary_base", "rotary_factor"):
-        with pytest.raises(UserError, match=f"model.{name} must be (a finite number|at least 0)"):
+        with pytest.raises(
+            UserError, match=f"model.{name} must be (a finite number|at least 0|above 0)"
+        ):
             ModelConfig(**{name: odd})

@@ -30,8 +30,8 @@ def test_sizes_that_follow(options, sizes):
     [
         ({"vocab_size": 0}, r"model\.vocab_size must be at least 1; got 0"),
         ({"num_layers": -1}, r"model\.num_layers must be at least 1; got -1"),
-        ({"num_kv_heads": 0}, r"model\.num_kv_heads must be at least 1 or None; got 0"),
-        ({"mlp_dim": 0}, r"model\.mlp_dim must be at least 1 or None; got 0"),
+        ({"num_kv_heads": 0}, r"model\.num_kv_heads must be at least 1; got 0"),
+        ({"mlp_dim": 0}, r"model\.mlp_dim must be at least 1; got 0"),
         ({"embed_dim": 97, "num_heads": 4}, r"embed_dim=97, num_heads=4"),
         ({"num_heads": 4, "num_kv_heads": 3}, r"multiple of model\.num_kv_heads; got 4 and 3"),
         ({"num_heads": 2, "num_kv_heads": 4}, r"multiple of model\.num_kv_heads; got 2 and 4"),

@@ -20,7 +20,7 @@ from glm_jax.models.params import create_params
 from glm_jax.sharding import make_mesh
 
 MODEL = ModelConfig(
-    vocab_size=8192, num_layers=1, embed_dim=8, num_heads=2, max_positions=64, dropout_rate=0.0
+    vocab_size=7168, num_layers=1, embed_dim=8, num_heads=2, max_positions=64, dropout_rate=0.0
 )
 
 
@@ -38,7 +38,7 @@ def workdir(tmp_path_factory):
     ) as writer:
         draws = np.random.default_rng(0)
         for split in pipeline.SPLITS:
-            writer.add(split, [draws.integers(300, 8000, 50) for _ in range(9)])
+            writer.add(split, [draws.integers(300, 7000, 50) for _ in range(9)])
     data = DataConfig(store=str(workdir / "store"), sequence_length=64, batch_size=4)
     objective = ObjectiveConfig(span_rate=0.5, document_rate=0.5)
     (workdir / "run.json").write_text(to_json(Config(MODEL, data, objective)))

@@ -30,7 +30,7 @@ def make_store(directory, special=None, **description):
     ) as writer:
         draws = np.random.default_rng(0)
         for split in pipeline.SPLITS:
-            writer.add(split, [draws.integers(300, 8000, 50) for _ in range(20)])
+            writer.add(split, [draws.integers(300, tokenizer.vocab_size, 50) for _ in range(20)])
     return [f"data.store={directory}", *SIZE]
 
 
@@ -70,7 +70,7 @@ def test_published_rows_keep_the_order_of_their_numbers(tmp_path):
 
 def test_a_model_too_small_for_the_vocabulary_is_refused(tmp_path):
     overrides = [*make_store(tmp_path / "store"), "model.vocab_size=100"]
-    with pytest.raises(ValueError, match="at least the tokenizer's 8192; got 100"):
+    with pytest.raises(ValueError, match="at least the tokenizer's 7168; got 100"):
         pipeline.open_stores(apply_overrides(Config(), overrides))
 
 

@@ -23,6 +23,12 @@ _KINDS = {
     "json": re.compile(r".*\.jsonl"),
     "tfrecord": re.compile(r".*\.tfrecords?(-\d+-of-\d+)?"),
 }
+# Sources in the package: English, Chinese, or both.
+BUNDLED = {
+    "bundled": "corpus.*.xz",
+    "bundled:en": "corpus.en.xz",
+    "bundled:zh": "corpus.zh.xz",
+}
 _ALLOWED = ".txt, .jsonl or .tfrecord"
 
 
@@ -37,16 +43,16 @@ def file_kind(path: Path) -> str:
 
 
 def source_files(data: DataConfig) -> list[Path]:
-    """The files of `data.source`, sorted; those of the package for "bundled", none for a dataset.
+    """The files of `data.source`, sorted; those of the package for `BUNDLED`, none for a dataset.
 
     Raises:
       ValueError: nothing matches, or a file is neither text nor JSON lines nor TFRecord.
     """
     if is_scheme(data.source):
         return []
-    if data.source == "bundled":
+    if data.source in BUNDLED:
         folder = Path(str(importlib.resources.files("glm_jax.bundled")))
-        return sorted(folder.glob("corpus.*.xz"))
+        return sorted(folder.glob(BUNDLED[data.source]))
     pattern = os.path.expanduser(data.source)
     # A file whose own name has brackets in it is meant as it is.
     names = [pattern] if os.path.isfile(pattern) else glob.glob(pattern, recursive=True)
@@ -55,7 +61,8 @@ def source_files(data: DataConfig) -> list[Path]:
         hint = " (a directory; name its files, for example with /*.txt)"
         raise UserError(
             f"no file matches data.source={data.source!r}{hint if os.path.isdir(pattern) else ''}; "
-            f"allowed: 'bundled', a glob of {_ALLOWED} files, 'tfds:NAME:VERSION' or 'task:NAME'"
+            f"allowed: {', '.join(map(repr, BUNDLED))}, a glob of {_ALLOWED} files, "
+            "'tfds:NAME:VERSION' or 'task:NAME'"
         )
     for file in files:
         if not file_kind(file) or file.suffix == ".xz":

@@ -22,9 +22,9 @@ from glm_jax.errors import UserError
 from glm_jax.ids import id_rows, one_or_more
 from glm_jax.inference.beam_rows import BeamSearch, search_blanks, search_texts
 from glm_jax.inference.blank_filling import fill_rows
-from glm_jax.inference.ends import check_ids, eos_ids_of
+from glm_jax.inference.ends import eos_ids_of
 from glm_jax.inference.generation import OnToken, generate_rows
-from glm_jax.inference.given import ENCODE, check_read, given
+from glm_jax.inference.given import ENCODE, check_read, check_special_ids, given
 from glm_jax.inference.judging import Judging
 from glm_jax.inference.sampling import Sampling
 from glm_jax.inference.tiles import Tiles, make_tiles
@@ -143,8 +143,8 @@ class LanguageModel(Judging, Writing):
             "max_new_tokens": max_new_tokens,
             "tiles": self._tiles,
         }
-        check_ids("start_id", [known["start_id"]], self.config.vocab_size)
-        check_ids("end_ids", known["end_ids"], self.config.vocab_size)
+        marks = {name: known[name] for name in ("mask_ids", "start_id", "end_ids")}
+        check_special_ids(self.config, **marks)
         sampling = Sampling(
             temperature,
             top_k,
@@ -215,7 +215,7 @@ class LanguageModel(Judging, Writing):
             "max_new_tokens": max_new_tokens,
             "tiles": self._tiles,
         }
-        check_ids("eos_ids", known["end_ids"], self.config.vocab_size)
+        check_special_ids(self.config, eos_ids=known["end_ids"])
         rows = id_rows("generate", prompts, f"lm.complete(text), or {ENCODE}")
         sampling = Sampling(
             temperature, top_k, top_p, seed, repetition_penalty, min_new_tokens, no_repeat_ngram

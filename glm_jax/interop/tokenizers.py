@@ -168,7 +168,7 @@ def load_tokenizer(path: str | Path = "bundled", colliding_ids: bool = False) ->
     """Reads a tokenizer.
 
     Args:
-      path: "bundled" (8192 pieces, English and Chinese), a sentencepiece model file, or a directory
+      path: "bundled" (7168 pieces, English and Chinese), a sentencepiece model file, or a directory
         with a `tokenizer.model`, such as a workdir of `glm_jax.train`; or the vocabulary of a GLM
         of 2021 (`glm_jax.interop.published_tokenizers` lists its files), or a directory with one.
       colliding_ids: [gMASK] has the id of <|endofpiece|>, as in GLM-10B-Chinese.

@@ -26,6 +26,8 @@ from glm_jax.models.params import Params, is_stacked
 # A head's score at its offset, at the start. On the bundled text (1 M parameters, rows of 64 slots)
 # 5 and 11 found a blank's neighbours within 500 steps; weights as drawn did not within 1,000.
 _PEAK = 5.0
+# Slower than this (10,000 in arXiv:1706.03762), and neighbours would look alike.
+_SLOWEST = 30.0
 # Size of the sinusoids in standard deviations of the drawn weights.
 _AMPLITUDE = 2.0
 
@@ -73,10 +75,9 @@ def rotation(frequencies: np.ndarray, offset: int) -> np.ndarray:
 
 
 def _frequencies(config: ModelConfig) -> np.ndarray:
-    """[D / 2] from 1 down to half a turn over all positions, so that no two look alike."""
+    """[D / 2] radians a position, from 1 down to about 1 / `_SLOWEST`."""
     pairs = config.embed_dim // 2
-    slowest = max(30.0, config.max_positions / math.pi)
-    return slowest ** (-np.arange(pairs) / pairs)
+    return _SLOWEST ** (-np.arange(pairs) / pairs)
 
 
 def _sinusoids(rows: int, frequencies: np.ndarray) -> np.ndarray:

@@ -47,7 +47,8 @@ class Interrupts:
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
         self._stack = contextlib.ExitStack()
-        self._count = 0
+        self._count = 0  # heard by the thread
+        self._noted = False  # by the main thread
 
     def __enter__(self) -> "Interrupts":
         self._stack.enter_context(_handled(self._note))
@@ -55,10 +56,11 @@ class Interrupts:
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        """In the main thread, once it is at an instruction of Python's: the next one kills."""
+        """In the main thread, once it is at an instruction of Python's."""
+        if self._noted:
+            os._exit(128 + number)
+        self._noted = True
         self.received = self.received or signal.Signals(number)
-        for each in SIGNALS:
-            signal.signal(each, signal.SIG_DFL)
 
     def _hear(self, number: signal.Signals) -> None:
         """In the thread, at once."""

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from glm_jax.config import Config
+from glm_jax.data.store_path import BUNDLED
 
 
 def going_on(rewound: bool) -> str:
@@ -19,12 +20,16 @@ def filling(config: Config, workdir: Path) -> str:
     """The command that uses the model: fills a blank, or continues a text where it has none."""
     if config.objective.causal_rate == 1.0:
         prompt = "In the beginning"
-    elif config.data.source == "bundled":
-        prompt = "In the beginning God [MASK] the heaven and the earth."
+    elif all(source in BUNDLED for source in _sources(config)):
+        prompt = "In the beginning, God [MASK] the heavens and the earth."
     else:
         prompt = "A text of yours with a [MASK] in it."
     words = [_python(), "-m", "glm_jax.generate", "--checkpoint", str(workdir), prompt]
     return f"next: {shlex.join(words)}"
+
+
+def _sources(config: Config) -> list[str]:
+    return [part.source for part in config.data.components] or [config.data.source]
 
 
 def longer(config: Config) -> str:

@@ -179,16 +179,16 @@ def test_a_single_document_is_in_both_splits(write):
 
 def test_the_bundled_corpus():
     corpus = scan(DataConfig())
-    assert len(corpus.places) == 455 + 924
+    assert len(corpus.places) == 637 + 924
     assert corpus.read(0).startswith("In the beginning, God created the heavens and the earth.")
-    assert corpus.read(455).startswith("《鄭伯克段於鄢》\n初，鄭武公娶於申，")
+    assert corpus.read(637).startswith("《鄭伯克段於鄢》\n初，鄭武公娶於申，")
     everything = "\n\n".join(texts(corpus))
-    assert 3_500_000 < len(everything.encode()) < 3_600_000
+    assert 4_300_000 < len(everything.encode()) < 4_400_000
     # No control characters, replacement characters, markup or doubled blanks.
     assert not [c for c in set(everything) if ord(c) < 32 and c != "\n"]
     assert not set("<>[]{}|�□＊*#@\xa0\u3000") & set(everything)
     assert "  " not in everything
     assert corpus.skipped.counts == {}
-    # 2 % of 1379, give or take.
+    # 2 % of 1561, give or take.
     assert 15 < len(corpus.indices("eval")) < 45
     assert np.array_equal(np.flatnonzero(corpus.is_eval), corpus.indices("eval"))

@@ -26,4 +26,4 @@ def test_a_causal_model_with_its_tokenizer():
     lm = model(glm_jax.load_tokenizer(), position_encoding="rotary", param_dtype="bfloat16")
     assert "continues texts" in repr(lm)
     assert ", bfloat16, " in repr(lm)
-    assert repr(lm).endswith(", tokenizer of 8,192 ids)")
+    assert repr(lm).endswith(", tokenizer of 7,168 ids)")

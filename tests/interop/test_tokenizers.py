@@ -34,7 +34,7 @@ def small_model(**options):
 
 
 def test_size_and_ids_of_the_bundled_vocabulary(tokenizer):
-    assert tokenizer.vocab_size == 8192
+    assert tokenizer.vocab_size == 7168
     special = tokenizer.special
     assert (special.pad, special.eos) == (0, 1)
     assert (special.cls, special.mask, special.gmask, special.smask) == (3, 4, 5, 6)
@@ -103,13 +103,13 @@ def test_decode_with_masks(tokenizer):
     assert tokenizer.decode(np.array([s.mask, was], np.int32)) == "[MASK] was"
     chinese = tokenizer.encode("天地[MASK]黃", allow_special=True)
     assert tokenizer.decode(chinese) == "天地[MASK]黃"
-    with pytest.raises(ValueError, match=r"0\.\.8191; got 8192"):
-        tokenizer.decode([8192])
+    with pytest.raises(ValueError, match=r"0\.\.7167; got 7168"):
+        tokenizer.decode([7168])
 
 
 def test_sentence_ends(tokenizer):
     ends = tokenizer.sentence_ends()
-    assert ends.shape == (8192,)
+    assert ends.shape == (7168,)
     assert ends.dtype == np.bool_
     text = "yes. no, so? ah; go: up! 之。，；！？…\n"
     got = [piece for piece in pieces(tokenizer, np.flatnonzero(ends)) if piece in text]

@@ -36,7 +36,7 @@ def rows_of(dataset, length=64, seed=3, **objective):
 
 def texts(count=70, size=40):
     draws = np.random.default_rng(0)
-    return [draws.integers(300, 8000, size).tolist() for _ in range(count)]
+    return [draws.integers(300, 7000, size).tolist() for _ in range(count)]
 
 
 def test_the_features_are_the_fields_of_a_batch():

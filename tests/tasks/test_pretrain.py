@@ -159,7 +159,7 @@ def test_text_that_spells_special_tokens_stays_letters(tmp_path, tokenizer):
 
 def test_vocabulary_has_the_ids_of_the_tokenizer(tokenizer):
     vocabulary = tasks.pretrain.Vocabulary("bundled")
-    assert vocabulary.vocab_size == 8192
+    assert vocabulary.vocab_size == 7168
     assert (vocabulary.pad_id, vocabulary.eos_id, vocabulary.unk_id) == (0, 1, 2)
     # The last one has two cuts of equal probability.
     texts = ["the light\nwas", "", TRICKY, "naïve 天地", "庭院深深深几许，云窗雾阁"]

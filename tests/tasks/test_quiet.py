@@ -65,7 +65,8 @@ def test_without_the_packages_the_error_says_what_to_install():
     )
     assert done.returncode == 2
     assert done.stderr.startswith("error: glm_jax.tasks needs seqio and TensorFlow")
-    assert "glm_jax[tasks]" in done.stderr
+    assert "-m pip install -e" in done.stderr
+    assert "[tasks]" in done.stderr
     assert "python -m glm_jax.cache" in done.stderr
     assert done.stderr.count("\n") == 1
 

@@ -14,10 +14,14 @@ def test_a_run_goes_on_by_the_same_command():
     assert "without --resume_step" in going_on(rewound=True)
 
 
+GENESIS = "In the beginning, God [MASK] the heavens and the earth."
+
+
 @pytest.mark.parametrize(
     ("section", "prompt"),
     [
-        ({"data": {"source": "bundled"}}, "In the beginning God [MASK] the heaven and the earth."),
+        ({"data": {"source": "bundled"}}, GENESIS),
+        ({"data": {"mixture": "a=bundled:en@0.7, b=bundled:zh@0.3"}}, GENESIS),
         ({"data": {"source": "x/*.txt"}}, "A text of yours with a [MASK] in it."),
         ({"objective": {"span_rate": 0.0, "causal_rate": 1.0}}, "In the beginning"),
     ],
