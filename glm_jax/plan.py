@@ -60,6 +60,8 @@ def main() -> int:
     config = cli.config_from(args)
     if args.tune_layers and not args.tune:
         raise UserError("--tune_layers goes with --tune")
+    import jax  # noqa: F401  (where it is missing, this process says so, not the one it starts)
+
     if args.topology:
         _plan_without_a_backend()
     from glm_jax.planning.apart import run_apart

@@ -86,12 +86,24 @@ def _beginning(tokens: list[int]) -> BlankedText:
     return BlankedText(tokens[:cut], [cut], [tokens[cut : cut + _LONGEST_ANSWER]])
 
 
-def choose_texts(batch: Batch, end_id: int, count: int = 6, longest: int = 64) -> list[BlankedText]:
-    """The first texts with blanks, one of each row and as many objectives as there are in turn."""
+def choose_texts(
+    batch: Batch, end_id: int, continues: bool, count: int = 6, longest: int = 64
+) -> list[BlankedText]:
+    """The first texts with blanks, one of each row and as many objectives as there are in turn.
+
+    Args:
+      batch: numpy, [B, T].
+      end_id: the target that ends a span.
+      continues: whether the model goes on from a beginning; one that fills blanks may learn from
+        causal rows, and is not asked to.
+      count: of texts, at most.
+      longest: ids cut out of a text, at most.
+    """
     by_objective: dict[int, list[BlankedText]] = {}
     for row in range(len(batch.tokens)):
         objective = int(batch.objective[row].max())
         texts = [t for t in blanked_texts(batch, row, end_id) if t.blanks]
+        texts = [t for t in texts if continues or not t.continues]
         texts = [t for t in texts if sum(map(len, t.originals)) <= longest]
         if texts:
             by_objective.setdefault(objective, []).append(texts[0])

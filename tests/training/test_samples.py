@@ -40,11 +40,29 @@ def test_a_causal_text_is_cut_in_the_middle(tokenizer):
 
 
 def test_texts_of_every_objective_in_turn(batch):
-    chosen = choose_texts(batch, end_id=5, count=3)
+    chosen = choose_texts(batch, end_id=5, continues=False, count=3)
     # The tiny rows alternate between document and span.
     rows = [blanked_texts(batch, row, 5)[0] for row in (1, 0, 3)]
     assert chosen == rows
     assert all(len(text.originals[0]) == 4 for text in chosen)
+
+
+def test_a_model_that_fills_blanks_goes_on_from_no_beginning():
+    """A causal row [6 7 8 9], and one with a blank [6 M] | S 7."""
+    fields = {
+        "tokens": [[6, 7, 8, 9], [6, 1, 4, 7]],
+        "targets": [[7, 8, 9, 0], [6, 1, 7, 5]],
+        "positions": [[0, 1, 2, 3], [0, 1, 1, 1]],
+        "block_positions": [[0, 0, 0, 0], [0, 0, 1, 2]],
+        "attend_start": [[0] * 4] * 2,
+        "attend_end": [[1, 2, 3, 4], [2, 2, 3, 4]],
+        "loss_weights": [[1.0] * 4] * 2,
+        "objective": [[4] * 4, [1] * 4],
+    }
+    batch = Batch.from_dict({name: np.array(value) for name, value in fields.items()})
+    blank, beginning = BlankedText([6, 1], [1], [[7]]), BlankedText([6, 7], [2], [[8, 9]])
+    assert choose_texts(batch, end_id=5, continues=False) == [blank]
+    assert choose_texts(batch, end_id=5, continues=True) == [blank, beginning]
 
 
 def test_rendered_lines(tokenizer):
