@@ -48,7 +48,8 @@ def run_cell(source: str, names: dict[str, Any], number: int) -> list[dict[str, 
 
     def flush() -> None:
         if printed.getvalue():
-            text = _lines(printed.getvalue())
+            # A command to be typed names the interpreter of this machine.
+            text = _lines(printed.getvalue().replace(sys.executable, "python"))
             outputs.append({"name": "stdout", "output_type": "stream", "text": text})
             printed.seek(0)
             printed.truncate()
