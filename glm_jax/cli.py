@@ -197,7 +197,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds `--config FILE` and the repeatable `--set NAME=VALUE`."""
+    """Adds `--config FILE` and `--set NAME=VALUE ..`."""
     parser.add_argument(
         "--config",
         required=True,
@@ -210,15 +210,16 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_set_argument(parser: argparse.ArgumentParser) -> None:
-    """Adds the repeatable `--set NAME=VALUE`."""
+    """Adds `--set NAME=VALUE ..`, which may come several times."""
     parser.add_argument(
         "--set",
-        action="append",
+        action="extend",
+        nargs="+",
         default=[],
         dest="overrides",
         metavar="NAME=VALUE",
-        help="change one value of the config, for example model.num_layers=4; may be repeated; "
-        "docs/config.md lists the names",
+        help="change values of the config, for example model.num_layers=4 train.seed=1; may be "
+        "repeated; docs/config.md lists the names",
     )
 
 

@@ -59,9 +59,10 @@ def test_set_is_repeatable(tmp_path):
     )
     parser = argparse.ArgumentParser()
     cli.add_config_arguments(parser)
-    arguments = ["--config", str(path), "--set", "train.seed=3", "--set", "model.num_layers=2"]
+    arguments = ["--config", str(path), "--set", "train.seed=3", "model.num_layers=2"]
+    arguments += ["--set", "data.batch_size=4"]
     config = cli.config_from(parser.parse_args(arguments))
-    assert (config.train.seed, config.model.num_layers) == (3, 2)
+    assert (config.train.seed, config.model.num_layers, config.data.batch_size) == (3, 2, 4)
 
 
 def test_arguments_that_are_wrong_are_one_sentence():
