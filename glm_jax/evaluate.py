@@ -70,8 +70,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m glm_jax.evaluate",
         description="Evaluates a checkpoint and prints what it finds, a number a line.",
         epilog="glm_pretrain: loss, perplexity and accuracy of each objective on the held-out rows "
-        "of the run's own corpus. cloze, last_word, perplexity, perplexity_bidirectional: on "
-        "examples made of held-out bundled text. Any other name: a registered SeqIO task or "
+        "of the run's own corpus. blanks, cloze, last_word, perplexity, perplexity_bidirectional: "
+        "on examples made of held-out bundled text. Any other name: a registered SeqIO task or "
         "mixture whose features are those of a Batch.",
     )
     parser.add_argument(

@@ -86,6 +86,8 @@ TASKS: dict[str, Task] = {"glm_pretrain": pretrain}
 
 # What the numbers of a task are of, and their units.
 _ABOUT = {
+    "blanks": "fifty blanks of one or two words in held-out bundled text, filled freely; shares; "
+    "unigram and bigram are counts of the training chapters, told how many words a blank has",
     "glm_pretrain": "each row of the split {split!r} of {corpus}; losses in nats per target, "
     "perplexity is exp(loss), accuracy the share of targets ranked first",
     "cloze": "which of four words fills a blank in held-out bundled text; accuracy is a share",

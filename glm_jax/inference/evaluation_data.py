@@ -6,6 +6,8 @@ and are made in a second. They compare models of this corpus; they are no public
 
 import dataclasses
 import functools
+import importlib.resources
+import json
 import re
 from collections.abc import Iterator
 
@@ -49,6 +51,34 @@ class Cloze:
     after: str
     choices: list[str]
     answer: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Blank:
+    """A sentence with one or two words cut out, and what its paragraph says before it.
+
+    Attributes:
+      before: without the blank at its end.
+      answer: the words.
+      after: begins with a blank or a sign.
+    """
+
+    before: str
+    answer: str
+    after: str
+
+
+def blanks() -> list[Blank]:
+    """The fifty of the package (`tools/choose_blanks.py`), in the order of the corpus."""
+    file = importlib.resources.files("glm_jax.bundled") / "blanks.jsonl"
+    lines = file.read_text(encoding="utf-8").split("\n")
+    return [Blank(**json.loads(line)) for line in lines if line]
+
+
+def training_chapters() -> list[str]:
+    """The English documents that no model of the bundled corpus is tried on."""
+    corpus = scan(DataConfig(source="bundled:en"))
+    return [corpus.read(index) for index in corpus.indices("train").tolist()]
 
 
 def held_out(language: str | None = None) -> list[str]:

@@ -4,19 +4,29 @@ TASKS["cloze"](lm, lm.tokenizer, 100)    ->    {"accuracy": 0.31, "chance": 0.25
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
 from glm_jax.errors import UserError
-from glm_jax.inference.evaluation_data import clozes, held_out, last_words
+from glm_jax.inference.evaluation_data import (
+    Blank,
+    blanks,
+    clozes,
+    held_out,
+    last_words,
+    training_chapters,
+)
 from glm_jax.inference.generation import continues_texts
 from glm_jax.inference.language_model import LanguageModel
-from glm_jax.inference.texts import blanked_ids, causal_prefix
+from glm_jax.inference.ngrams import WordCounts
+from glm_jax.inference.texts import Candidate, blanked_ids, causal_prefix
 from glm_jax.interop.tokenizers import Tokenizer
 
 _LONGEST_DOCUMENT = 512  # ids of a document whose perplexity is taken
+_CANDIDATES = 5
+_LONGEST_ANSWER = 12  # ids; two words take six at most
 
 
 def cloze(lm: LanguageModel, tokenizer: Tokenizer, examples: int) -> dict[str, float]:
@@ -34,6 +44,64 @@ def cloze(lm: LanguageModel, tokenizer: Tokenizer, examples: int) -> dict[str, f
         scores = lm.score(ids, answers, **_special(tokenizer))
         right.append(int(np.argmax(scores)) == one.answer)
     return {"accuracy": float(np.mean(right)), "chance": 0.25, "examples": float(len(right))}
+
+
+def blanks_filled(lm: LanguageModel, tokenizer: Tokenizer, examples: int) -> dict[str, float]:
+    """Blanks of one or two words in held-out sentences, filled freely.
+
+    The model finds the words and how many there are. Of what stands before a sentence, it gets as
+    much as its positions have room for. Counts of words and of pairs of words in the training
+    chapters fill the same blanks, and are told how many words each has.
+
+    Returns:
+      Shares: `exact`, the most probable filling is what stood there; `first_five`, one of five is;
+      `exact_one_word` and `exact_two_words` of the blanks of each kind, NaN if there are none;
+      `unigram`, `unigram_first_five`, `bigram`, `bigram_first_five` of the counts; `examples`.
+
+    Raises:
+      UserError: a causal model.
+    """
+    if continues_texts(lm.config):
+        raise UserError("the task 'blanks' needs a model that fills blanks; this one is causal")
+    some = blanks()[: _checked(examples)]
+    counts = WordCounts(training_chapters())
+    guesses: dict[str, list[list[str]]] = {"": [], "unigram": [], "bigram": []}
+    for one in some:
+        words = len(one.answer.split())
+        text = fitting_prompt(tokenizer, one, lm.config.max_positions)
+        found = lm.fill(text, candidates=_CANDIDATES, max_new_tokens=_LONGEST_ANSWER)
+        guesses[""].append([one.answers[0].strip() for one in found if isinstance(one, Candidate)])
+        guesses["unigram"].append(counts.unigram(words, _CANDIDATES))
+        guesses["bigram"].append(counts.bigram(one.before, one.after, words, _CANDIDATES))
+    answers = [one.answer for one in some]
+    two = [" " in answer for answer in answers]
+    right = [found[:1] == [answer] for found, answer in zip(guesses[""], answers, strict=True)]
+    result = {
+        "exact": _mean(right),
+        "first_five": _mean(a in found for found, a in zip(guesses[""], answers, strict=True)),
+        "exact_one_word": _mean(hit for hit, pair in zip(right, two, strict=True) if not pair),
+        "exact_two_words": _mean(hit for hit, pair in zip(right, two, strict=True) if pair),
+    }
+    for name in ("unigram", "bigram"):
+        pairs = list(zip(guesses[name], answers, strict=True))
+        result[name] = _mean(found[0] == answer for found, answer in pairs)
+        result[f"{name}_first_five"] = _mean(answer in found for found, answer in pairs)
+    return result | {"examples": float(len(some))}
+
+
+def fitting_prompt(tokenizer: Tokenizer, blank: Blank, places: int) -> str:
+    """The text of a blank, with the words in front that fit into so many places.
+
+    Words go, not ids, and from the front, so that what is left reads on:
+
+        "of Noah. The waters rose [MASK] the ark.", 12 places -> "waters rose [MASK] the ark."
+    """
+    words = blank.before.split(" ")
+    for first in range(len(words)):
+        text = f"{' '.join(words[first:])} [MASK]{blank.after}"
+        if len(blanked_ids(tokenizer, text)) <= places:
+            break
+    return text
 
 
 def last_word(lm: LanguageModel, tokenizer: Tokenizer, examples: int) -> dict[str, float]:
@@ -67,6 +135,7 @@ def perplexity_bidirectional(
 
 
 TASKS: dict[str, Callable[[LanguageModel, Tokenizer, int], dict[str, float]]] = {
+    "blanks": blanks_filled,
     "cloze": cloze,
     "last_word": last_word,
     "perplexity": perplexity,
@@ -102,6 +171,11 @@ def _perplexity(
         "tokens": float(len(judged)),
         "examples": float(len(texts)),
     }
+
+
+def _mean(hits: Iterable[bool]) -> float:
+    found = list(hits)
+    return float(np.mean(found)) if found else float("nan")
 
 
 def _checked(examples: int) -> int:

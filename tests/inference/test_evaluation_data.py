@@ -1,11 +1,17 @@
 import itertools
 
-from glm_jax.inference.evaluation_data import clozes, held_out, last_words
+from glm_jax.inference.evaluation_data import (
+    blanks,
+    clozes,
+    held_out,
+    last_words,
+    training_chapters,
+)
 
 
 def test_documents_are_held_out_and_known_by_language():
     english, chinese = held_out("en"), held_out("zh")
-    # The corpus has 455 and 924 documents, and one in a hundred is held out.
+    # The corpus has 637 and 924 documents, and one in a hundred is held out.
     assert english
     assert chinese
     assert len(english) + len(chinese) < 50
@@ -39,3 +45,11 @@ def test_clozes_have_the_word_among_others():
 def test_they_are_the_same_every_time():
     assert list(itertools.islice(clozes(), 5)) == list(itertools.islice(clozes(), 5))
     assert next(last_words()) == next(last_words())
+
+
+def test_blanks_are_the_fifty_and_no_chapter_of_theirs_is_counted():
+    assert len(blanks()) == 50
+    chapters = training_chapters()
+    assert len(chapters) + len(held_out("en")) == 637
+    joined = "\n".join(chapters).replace("\n", " ")
+    assert not any(f"{one.before} {one.answer}{one.after}" in joined for one in blanks())
