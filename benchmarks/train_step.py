@@ -6,7 +6,10 @@ One step is forward, backward, clipping and AdamW of a GLM (learned positions in
 prefix mask, tied output matrix) in float32 without dropout, on rows whose first half is part A.
 Each side runs in a process of its own, and they take turns step by step, so that what else goes on
 on the machine slows both. The last line is a JSON object; `tokens_per_second` is the median, and a
-token is a place of the batch, predicted or not.
+token is a place of the batch, predicted or not. Between the steps jax multiplies two large matrices
+on the same cores: `peak_gflops` is the fastest of these products, and `share_of_peak` what the
+step's own products, `step_gflop`, take of it. `--give_back_memory` leaves out
+`train.keep_freed_memory`.
 
 On an accelerator, `--preset h100` measures a causal model of 1.5 billion parameters in bfloat16
 alone, its share of the device's peak too (`accelerator.py`). Not run on a GPU yet.
@@ -25,6 +28,8 @@ from typing import Any
 import accelerator
 import numpy as np
 import rivals
+
+PRODUCT = 2048  # rows and columns of the matrices by which the machine's peak is measured
 
 
 def make_fields(args: argparse.Namespace) -> dict[str, np.ndarray]:
@@ -57,11 +62,14 @@ def jax_step(args: argparse.Namespace) -> tuple[Callable[[], float], str]:
 
     from glm_jax.batch import Batch
     from glm_jax.config import Config, DataConfig, ModelConfig, TrainConfig
+    from glm_jax.freed_memory import keep_freed_memory
     from glm_jax.sharding import batch_sharding, make_mesh
     from glm_jax.training.feed import to_devices
     from glm_jax.training.state import create_state
     from glm_jax.training.step import make_train_step
 
+    if not args.give_back_memory:
+        keep_freed_memory(lambda: True)
     model = ModelConfig(
         vocab_size=args.vocab_size,
         num_layers=args.layers,
@@ -228,11 +236,37 @@ def accelerator_result(args: argparse.Namespace) -> dict[str, Any]:
 SIDES = {"jax": jax_step, "torch": torch_step}
 
 
+def step_flop(args: argparse.Namespace) -> float:
+    """FLOPs of a step's products: all pairs of a row in attention, logits where there are targets.
+
+    8 layers x 512, 4 rows of 512, half of them targets -> 6 * (25.2 M * 2048 + 4.2 M * 1024) + 52 G
+    """
+    width, places = args.width, args.batch_size * args.length
+    targets = int(make_fields(args)["loss_weights"].sum())
+    matrices = args.layers * 12 * width**2
+    attention = 12 * args.layers * width * args.length * places
+    return 6 * (matrices * places + args.vocab_size * width * targets) + attention
+
+
+def jax_product() -> Callable[[], Any]:
+    """A product that is as fast as any, 17 GFLOP."""
+    import jax
+    import jax.numpy as jnp
+
+    matrix = jnp.ones((PRODUCT, PRODUCT), jnp.float32)
+    compiled = jax.jit(jnp.matmul).lower(matrix, matrix).compile()
+    return lambda: jax.block_until_ready(compiled(matrix, matrix))
+
+
 def serve(args: argparse.Namespace) -> None:
-    """Runs one step for every line on standard input."""
+    """Runs one step, or one product, for every line on standard input."""
     os.environ["JAX_PLATFORMS"] = "cpu"
     step, version = SIDES[args.serve](args)
-    rivals.answer(lambda line: step(), {"first_losses": [step(), step()], "version": version})
+    runs = {"step": step}
+    if args.serve == "jax":
+        runs["product"] = jax_product()
+        runs["product"]()
+    rivals.answer(lambda line: runs[line](), {"first_losses": [step(), step()], "version": version})
 
 
 def main() -> None:
@@ -251,6 +285,7 @@ def main() -> None:
     parser.add_argument("--prefix", type=int, default=0, help="places of part A; 0: half")
     parser.add_argument("--scan", action="store_true", help="scanned layers in JAX")
     parser.add_argument("--no_torch", action="store_true")
+    parser.add_argument("--give_back_memory", action="store_true", help="freed memory, in JAX")
     parser.add_argument("--serve", choices=sorted(SIDES), help=argparse.SUPPRESS)
     for name in ("kv_heads", "mlp_width"):
         parser.add_argument(f"--{name}", type=int, help="of a preset")
@@ -270,9 +305,11 @@ def main() -> None:
     # All are warm before the first step is measured.
     versions = {side: server.facts["version"] for side, server in servers.items()}
     took: dict[str, list[list[float]]] = {side: [] for side in servers}
+    products: list[float] = []
     for number in range(args.steps):
         for side, server in servers.items():
             took[side].append(server.ask("step"))
+        products += [servers["jax"].ask("product")[0] for _ in range(3)]
         print(f"step {number + 1}: { ({s: round(t[-1][0], 3) for s, t in took.items()}) } s")
     for server in servers.values():
         server.close()
@@ -286,6 +323,12 @@ def main() -> None:
         result[f"{prefix}seconds"] = round(wall, 4)
         result[f"{prefix}cpu_seconds"] = round(cpu, 4)
         result[f"{side}_version"] = versions[side]
+    peak, flop = 2 * PRODUCT**3 / min(products), step_flop(args)
+    result |= {"step_gflop": round(flop / 1e9, 1), "peak_gflops": round(peak / 1e9, 1)}
+    for side in took:
+        prefix = "" if side == "jax" else "torch_"
+        share = flop / result[f"{prefix}seconds"] / peak
+        result[f"{prefix}share_of_peak"] = round(share, 4)
     if with_torch:
         ratios = [t[0] / j[0] for j, t in zip(took["jax"], took["torch"], strict=True)]
         result["times_torch"] = round(statistics.median(ratios), 3)

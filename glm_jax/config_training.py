@@ -119,6 +119,11 @@ class TrainConfig:
         has it are compared, so that "eval/loss" wants an evaluation where a checkpoint is.
       verify_checkpoints: compare a checkpoint's files with their checksums before it is read, and
         read them twice for that.
+      keep_freed_memory: memory that a step frees stays with the process for the next step, which
+        then need not have the system make each page anew; a sixth of a step's time on CPU. The
+        process holds as much more as a step works in, which is said when it is compiled. Needs
+        Linux with glibc. None: where jax computes on CPU; False: it is given back. What is
+        computed is the same.
       accept_data_change: go on with a run whose data is no longer what it was; data.json in the
         workdir records what has changed, and after which step.
       tensorboard: write the rows of metrics.jsonl to WORKDIR/tensorboard too.
@@ -143,6 +148,7 @@ class TrainConfig:
     keep_best: int = 0
     best_metric: str = "eval/loss"
     verify_checkpoints: bool = True
+    keep_freed_memory: bool | None = None
     accept_data_change: bool = False
     tensorboard: bool = False
     wandb: str | None = None

@@ -5,6 +5,7 @@ import dataclasses
 
 from glm_jax import cli
 from glm_jax.errors import UserError
+from glm_jax.freed_memory import keep_freed_memory
 from glm_jax.paths import cache_directory
 from glm_jax.training.interrupts import ending_at_once
 
@@ -39,6 +40,8 @@ def _main() -> int:
     if args.accept_data_change:
         settings = dataclasses.replace(config.train, accept_data_change=True)
         config = dataclasses.replace(config, train=settings)
+
+    keep_memory(config.train.keep_freed_memory)
 
     import jax
 
@@ -115,6 +118,26 @@ def _parser() -> argparse.ArgumentParser:
         help="trace COUNT steps from step FIRST into DIR/profile",
     )
     return parser
+
+
+def keep_memory(asked: bool | None) -> None:
+    """Does what `train.keep_freed_memory` asks; before jax is imported.
+
+    Raises:
+      UserError: True where the C library cannot.
+    """
+    if asked is False:
+        return
+
+    def wanted() -> bool:
+        import jax
+
+        return bool(asked) or jax.default_backend() == "cpu"
+
+    if not keep_freed_memory(wanted) and asked:
+        raise UserError(
+            "train.keep_freed_memory=True needs Linux with glibc; leave it out, or say False"
+        )
 
 
 def keep_compilations() -> None:

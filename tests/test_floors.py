@@ -17,7 +17,7 @@ FLOORS = {
     ),
     **dict.fromkeys(["config_mixture", "config_model", "config_objective"], 0),
     **dict.fromkeys(["config_training", "config_files", "config_names"], 0),
-    **dict.fromkeys(["ids", "json_files", "paths", "platforms"], 0),
+    **dict.fromkeys(["freed_memory", "ids", "json_files", "paths", "platforms"], 0),
     **dict.fromkeys(["corruption", "bundled"], 0),
     **dict.fromkeys(["models", "kernels", "seeds", "sharding"], 1),
     **dict.fromkeys(["data", "training", "inference", "interop", "planning"], 2),

@@ -18,8 +18,11 @@ import jax
 import numpy as np
 import pytest
 
+from glm_jax import freed_memory
 from glm_jax.data.store import StoreWriter
+from glm_jax.errors import UserError
 from glm_jax.interop.tokenizers import load_tokenizer
+from glm_jax.train import keep_memory
 from glm_jax.training.checkpoints import load_params
 
 pytestmark = pytest.mark.processes
@@ -164,6 +167,10 @@ def test_what_a_run_leaves(whole_run):
         assert 0 < evaluations[-1][name] < 20
     assert training[-1]["loss"] < training[0]["loss"]
     assert "parameters" in output
+    # What is kept on CPU is said once, with its size and the way out.
+    assert len(re.findall(r"^kept .* [KM]iB .* train.keep_freed_memory=False", output, re.M)) == (
+        freed_memory._mallopt() is not None
+    )
     samples = (workdir / "samples.txt").read_text()
     assert samples.count("step ") >= 2
     assert "original: " in samples
@@ -190,8 +197,10 @@ def test_a_signal_saves_and_stops(start, whole_run, tmp_path, number, status):
     assert f"stopped by {number.name}" in output
     assert output.endswith("is saved; the same command goes on\n")
     stopped_at = rows_of(tmp_path / "run")[-1]["step"]
-    output, errors = start(tmp_path / "run", "train.checkpoint_every=0").communicate()
+    left = ["train.checkpoint_every=0", "train.keep_freed_memory=False"]
+    output, errors = start(tmp_path / "run", *left).communicate()
     assert f"goes on after step {stopped_at}" in output, errors
+    assert "kept" not in output
     assert_ended_alike(tmp_path / "run", whole_run[0])
 
 
@@ -280,6 +289,16 @@ def test_a_workdir_of_another_config_is_refused(start, whole_run):
     assert "train.seed was 0, is 1" in errors
     assert "log_every" not in errors
     assert (whole_run[0] / "run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("asked", [True, None])
+def test_what_the_system_cannot_keep_is_refused_where_it_was_asked_for(monkeypatch, asked):
+    monkeypatch.setattr(freed_memory, "_mallopt", lambda: None)
+    if asked is None:
+        keep_memory(asked)
+    else:
+        with pytest.raises(UserError, match="keep_freed_memory=True needs Linux with glibc"):
+            keep_memory(asked)
 
 
 CAUSAL = [

@@ -21,6 +21,7 @@ from glm_jax.batch import Batch
 from glm_jax.config import Config
 from glm_jax.data.identity import fingerprints
 from glm_jax.errors import UserError
+from glm_jax.freed_memory import is_kept
 from glm_jax.inference.generation import continues_texts
 from glm_jax.sharding import batch_sharding, make_mesh
 from glm_jax.training.checkpoints import Checkpoints
@@ -53,7 +54,7 @@ from glm_jax.training.rewind import (
 from glm_jax.training.samples import Sampler, choose_texts
 from glm_jax.training.state import create_state
 from glm_jax.training.step import Metrics
-from glm_jax.training.summary import summary
+from glm_jax.training.summary import kept_line, summary
 from glm_jax.training.tracking import check_trackers, open_trackers
 from glm_jax.training.unigram import target_counts
 from glm_jax.training.workdir import check_config, check_workdir, read_record, record_run
@@ -261,6 +262,8 @@ class _Run:
         fed = next(self.feed)
         say("compiling ...")
         train_step = compile_train_step(self.config, self.mesh)
+        if is_kept():
+            say(kept_line(train_step))
         profiler = Profiler(profile if self.writes else None, self.workdir / "profile")
         self.stack.callback(profiler.close)
         self.pace.restart()

@@ -5,7 +5,7 @@ from jax.sharding import Mesh
 
 from glm_jax.config import Config
 from glm_jax.planning.flops import describe_groups, flops_per_token, parameter_groups
-from glm_jax.planning.memory import describe_held, held_bytes
+from glm_jax.planning.memory import describe_held, held_bytes, readable
 from glm_jax.training.state import abstract_state
 
 
@@ -38,4 +38,14 @@ def summary(config: Config, mesh: Mesh, rows_per_epoch: int, start: str) -> str:
             f"{steps * rows / max(rows_per_epoch, 1):.1f} epochs",
             f"start       {start}",
         ]
+    )
+
+
+def kept_line(step: jax.stages.Compiled) -> str:
+    """What `train.keep_freed_memory` costs: what a step works in beside what it is given."""
+    memory = step.memory_analysis()
+    size = readable(memory.temp_size_in_bytes) if memory is not None else "memory"
+    return (
+        f"kept        {size} that a step works in, for the next step; "
+        "train.keep_freed_memory=False gives it back"
     )

@@ -60,6 +60,7 @@ MAY_CHANGE = {
     "train.eval_every",
     "train.keep_best",
     "train.keep_checkpoints",
+    "train.keep_freed_memory",
     "train.loss_chunk",
     "train.log_every",
     "train.sample_every",

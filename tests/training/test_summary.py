@@ -1,5 +1,7 @@
 """The first lines of a run, against arithmetic."""
 
+from types import SimpleNamespace
+
 from glm_jax.config import (
     Config,
     DataConfig,
@@ -9,7 +11,7 @@ from glm_jax.config import (
     TrainConfig,
 )
 from glm_jax.sharding import make_mesh
-from glm_jax.training.summary import summary
+from glm_jax.training.summary import kept_line, summary
 
 
 def test_the_lines_say_what_the_run_holds_and_does():
@@ -32,3 +34,10 @@ def test_the_lines_say_what_the_run_holds_and_does():
     assert step.endswith(f"8 rows x 32 places = 256 tokens of {flops:.3g} FLOPs")
     assert data.endswith("100 rows an epoch; 50 steps are 4.0 epochs")
     assert start.endswith("a new run")
+
+
+def test_what_is_kept_is_what_a_step_works_in():
+    memory = SimpleNamespace(temp_size_in_bytes=3 * 2**20 // 2)
+    line = kept_line(SimpleNamespace(memory_analysis=lambda: memory))
+    assert line.startswith("kept        1.5 MiB that a step works in")
+    assert line.endswith("train.keep_freed_memory=False gives it back")
