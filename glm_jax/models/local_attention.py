@@ -8,10 +8,18 @@ first layer begins with heads that look one, two, ... tokens to the left or righ
     head    0   1   2   3   4        the [MASK] dog     query: [MASK] or the start of its span
     offset -1  +1  -2  +2  -3         -1          +1
 
-The position table begins as sinusoids (arXiv:1706.03762, section 3.5). Sinusoids that are shifted
-by an offset are a rotation of their pairs, table[p] @ rotation(offset) = table[p + offset], so with
-a key kernel W and a query kernel rotation(offset) @ W a head's score is highest where the key's
-position is the query's plus the offset. All of it is learned further, as drawn weights are.
+The position table begins as sinusoids (arXiv:1706.03762, section 3.5, with other frequencies).
+Sinusoids that are shifted by an offset are a rotation of their pairs, table[p] @ rotation(offset) =
+table[p + offset]. A head's keys take some of these pairs as they are, and its queries the same ones
+rotated, so that it scores a key by the mean of cos(w * (distance - offset)) over its frequencies w.
+Where these are evenly spaced up to pi, that is 1 at the offset and 0 at every other distance:
+
+    distance - offset     -3  -2  -1   0   1   2   3      sinusoids down to 1 / 10,000 would give
+    score / _PEAK          0   0   0   1   0   0   0      .9  .95  1  1  1 .95 .9, no neighbour
+
+All of it is learned further, as drawn weights are, and forgotten at a learning rate that moves
+weights by their size within a few steps: 1.5e-3 keeps it, 4e-3 does not
+(docs/decisions/021-small-runs-that-learn.md).
 """
 
 import math
@@ -23,11 +31,9 @@ import numpy as np
 from glm_jax.config import ModelConfig
 from glm_jax.models.params import Params, is_stacked
 
-# A head's score at its offset, at the start. On the bundled text (1 M parameters, rows of 64 slots)
-# 5 and 11 found a blank's neighbours within 500 steps; weights as drawn did not within 1,000.
-_PEAK = 5.0
-# Slower than this (10,000 in arXiv:1706.03762), and neighbours would look alike.
-_SLOWEST = 30.0
+# A head's score at its offset, at the start: of 64 keys, one that has 12 more than the others gets
+# all the weight, what tokens add to scores included.
+_PEAK = 12.0
 # Size of the sinusoids in standard deviations of the drawn weights.
 _AMPLITUDE = 2.0
 
@@ -75,9 +81,24 @@ def rotation(frequencies: np.ndarray, offset: int) -> np.ndarray:
 
 
 def _frequencies(config: ModelConfig) -> np.ndarray:
-    """[D / 2] radians a position, from 1 down to about 1 / `_SLOWEST`."""
-    pairs = config.embed_dim // 2
-    return _SLOWEST ** (-np.arange(pairs) / pairs)
+    """[D / 2] radians a position, evenly spaced below pi.
+
+    One in `step` is a head's (`_pairs`), and these begin at a quarter of their spacing: a head of H
+    numbers then takes no other distance for its offset before 4 H. (At H - 1 and 3 H + 1 further
+    its score is 2 / pi of that at the offset; for the weight, e^-4 of it.)
+    """
+    pairs, step = config.embed_dim // 2, _step(config)
+    return (np.arange(pairs) + step / 4 % 1) * np.pi / pairs
+
+
+def _pairs(config: ModelConfig) -> np.ndarray:
+    """[H / 2], which of the D / 2 pairs of sinusoids the heads look at."""
+    step = _step(config)
+    return np.arange(step // 4, config.embed_dim // 2, step)
+
+
+def _step(config: ModelConfig) -> int:
+    return max(1, config.embed_dim // (config.resolved().head_dim or 1))
 
 
 def _sinusoids(rows: int, frequencies: np.ndarray) -> np.ndarray:
@@ -88,30 +109,32 @@ def _sinusoids(rows: int, frequencies: np.ndarray) -> np.ndarray:
 
 def _local(attention: Params, config: ModelConfig, frequencies: np.ndarray) -> Params:
     """The attention of one layer, its queries looking where `offsets` says."""
-    gain = _gain(config)
-    key = attention["key"]["kernel"] * gain
-    shared = config.num_heads // key.shape[1]
+    key = attention["key"]["kernel"]
+    one = jnp.asarray(_key_kernel(config), key.dtype)
     query = jnp.stack(
         [
-            jnp.asarray(rotation(frequencies, offset), key.dtype) @ key[:, head // shared]
-            for head, offset in enumerate(offsets(config.num_heads))
+            jnp.asarray(rotation(frequencies, offset), key.dtype) @ one
+            for offset in offsets(config.num_heads)
         ],
         axis=1,
     )
     return {
         **attention,
         "query": {**attention["query"], "kernel": query},
-        "key": {**attention["key"], "kernel": key},
+        "key": {**attention["key"], "kernel": jnp.broadcast_to(one[:, None], key.shape)},
     }
 
 
-def _gain(config: ModelConfig) -> float:
-    """What drawn keys are multiplied with for a score of `_PEAK` at a head's offset.
+def _key_kernel(config: ModelConfig) -> np.ndarray:
+    """[D, H], which takes the pairs of `_pairs`, for a score of `_PEAK` where all of them agree.
 
-    An input has D numbers of variance 1 behind its norm, of which positions are a share; a drawn
-    kernel of H columns keeps H variances of their product, and scores are divided by sqrt(H).
+    An input has D numbers of variance 1 behind its norm, of which positions are a share, so a pair
+    adds twice that share to a score; scores are divided by sqrt(H).
     """
-    resolved = config.resolved()
+    head_dim, pairs = config.resolved().head_dim or 0, config.embed_dim // 2
+    chosen = _pairs(config)[: head_dim // 2]
     share = _AMPLITUDE**2 / (_AMPLITUDE**2 + 2)  # beside a token's and a block position's
-    drawn = config.initializer_range**2 * math.sqrt(resolved.head_dim or 0)
-    return math.sqrt(_PEAK / (drawn * config.embed_dim * share))
+    kernel = np.zeros((config.embed_dim, head_dim))
+    columns = np.arange(len(chosen))
+    kernel[chosen, columns] = kernel[pairs + chosen, len(chosen) + columns] = 1.0
+    return kernel * math.sqrt(_PEAK * math.sqrt(head_dim) / (2 * share * len(chosen)))

@@ -9,7 +9,13 @@ import pytest
 from glm_jax.config import Config, MeshConfig, ModelConfig, TrainConfig
 from glm_jax.errors import UserError
 from glm_jax.models.layers import layer_norm
-from glm_jax.models.local_attention import offsets, rotation, with_local_attention
+from glm_jax.models.local_attention import (
+    _frequencies,
+    _pairs,
+    offsets,
+    rotation,
+    with_local_attention,
+)
 from glm_jax.models.params import create_params, stack_layers, to_paths, unstack_layers
 from glm_jax.sharding import make_mesh
 from glm_jax.training.state import create_state
@@ -62,30 +68,56 @@ def by_offset(scores, offset):
     return np.diagonal(scores, offset, axis1=1, axis2=2).mean(1)
 
 
+def softmax(scores):
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    return weights / weights.sum(-1, keepdims=True)
+
+
 def test_offsets_alternate():
     assert offsets(5) == [-1, 1, -2, 2, -3]
 
 
-def test_a_rotation_moves_a_row_of_sinusoids(drawn):
-    table = np.asarray(with_local_attention(drawn, CONFIG)["positions"]["table"], np.float64)
-    frequencies = 30.0 ** (-np.arange(64) / 64)
+@pytest.mark.parametrize(("width", "heads"), [(128, 4), (192, 6), (64, 2), (64, 1), (96, 12)])
+def test_a_rotation_moves_a_row_of_sinusoids(mesh, width, heads):
+    config = dataclasses.replace(CONFIG, embed_dim=width, num_heads=heads, num_layers=1)
+    params = with_local_attention(create_params(config, mesh, seed=0), config)
+    table = np.asarray(params["positions"]["table"], np.float64)
+    # Evenly spaced below pi, from a quarter of a head's spacing, which is D / H of these.
+    first = width // (width // heads) / 4 % 1
+    frequencies = (np.arange(width // 2) + first) * 2 * np.pi / width
     np.testing.assert_allclose(table[:-3] @ rotation(frequencies, 3), table[3:], atol=1e-6)
     # Of the size that was asked for: twice the drawn weights' standard deviation.
-    assert np.sqrt((table**2).mean()) == pytest.approx(0.1, rel=1e-3)
+    np.testing.assert_allclose((table**2).sum(1), width * 0.1**2, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kv_heads", [4, 2])
-def test_each_head_looks_at_its_own_neighbour(mesh, kv_heads):
+def test_each_head_looks_at_its_own_neighbour_and_at_no_other(mesh, kv_heads):
     config = dataclasses.replace(CONFIG, num_kv_heads=kv_heads)
     before = create_params(config, mesh, seed=0)
     found = scores(with_local_attention(before, config), config)
     reach = range(-12, 13)
     profile = np.stack([by_offset(found, offset) for offset in reach])
     assert [reach[index] for index in profile.argmax(0)] == offsets(4)
-    # As high as _PEAK where a head looks, and little left eleven tokens further; drawn: nothing.
-    assert profile.max(0) == pytest.approx(np.full(4, 5.0), abs=1.0)
-    assert (profile.max(0) - profile[0 if kv_heads else -1] > 2.0).all()
+    # As high as _PEAK where a head looks, and nothing, tokens aside, beside it.
+    assert profile.max(0) == pytest.approx(np.full(4, 12.0), abs=1.5)
+    assert np.abs(np.sort(profile, axis=0)[:-1]).max() < 1.5
+    for head, offset in enumerate(offsets(4)):
+        weights = np.diagonal(softmax(found[head]), offset)
+        assert weights.mean() > 0.9
     assert np.abs(scores(before, config)).max() < 2.5
+
+
+def test_a_head_takes_no_far_token_for_its_neighbour():
+    """Frequencies a quarter of their spacing above 0 repeat after 4 H, here 128."""
+    distances = np.arange(128)
+    frequencies = _frequencies(CONFIG)[_pairs(CONFIG)]
+    assert len(frequencies) == 16
+    likeness = np.cos(distances[:, None] * frequencies).mean(1)
+    assert likeness[0] == 1.0
+    # On the way a quarter of a turn is left over, the mean of a sine: 2 / pi, and beside it less.
+    high = distances[1:][likeness[1:] > 0.25]
+    assert high.tolist() == [31, 97]
+    assert likeness[[31, 97]] == pytest.approx([2 / np.pi] * 2, rel=1e-3)
 
 
 def test_all_else_is_as_drawn(drawn):
