@@ -36,8 +36,18 @@ def open_stores(config: Config) -> dict[str, tuple[float, TokenStore]]:
     parts = sources(config.data)
     for part in parts:
         if not part.directory.exists():
-            build_store(part.data, part.directory)
+            _build_missing(part)
     return {part.name: (part.rate, _open(config, part)) for part in built(parts)}
+
+
+def _build_missing(part: Part) -> None:
+    """Builds a store, unless another process has built it since it was found missing."""
+    try:
+        build_store(part.data, part.directory)
+    except (UserError, OSError):
+        # A store comes to its place whole.
+        if not part.directory.exists():
+            raise
 
 
 def build_store(data: DataConfig, directory: Path) -> None:

@@ -155,6 +155,33 @@ def test_a_missing_store_is_built_without_tensorflow(tmp_path, monkeypatch):
     assert len(list((tmp_path / "cache" / "stores").iterdir())) == 1
 
 
+def test_a_store_that_another_process_builds_meanwhile_is_used(tmp_path, monkeypatch):
+    """Two runs that start together both find it missing; one of them finishes first."""
+    monkeypatch.setenv("GLM_JAX_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "some.txt").write_text("The light was good.\n\n" * 300)
+    changes = [f"data.source={tmp_path / 'some.txt'}", "data.eval_fraction=0.5", *SIZE]
+    config = apply_overrides(Config(), changes)
+    real, found = pipeline.build_store, []
+
+    def build(data, directory):
+        real(data, directory)  # the other one's
+        found.append(directory)
+        real(data, directory)
+
+    monkeypatch.setattr(pipeline, "build_store", build)
+    stream = pipeline.batches(config)
+    assert next(stream).shape == (4, 64)
+    stream.close()
+    assert len(found) == 1
+
+    def fail(data, directory):
+        raise UserError("the disk is full")
+
+    monkeypatch.setattr(pipeline, "build_store", fail)
+    with pytest.raises(UserError, match="the disk is full"):
+        pipeline.batches(apply_overrides(config, ["data.eval_fraction=0.25"]))
+
+
 def test_a_missing_corpus_is_one_sentence(tmp_path):
     config = apply_overrides(Config(), [f"data.source={tmp_path}/none/*.txt"])
     with pytest.raises(ValueError, match=r"no file matches data.source='.*none/\*.txt'"):
