@@ -12,7 +12,7 @@ torch's threads wait for each other in a loop: where other programs hold one of 
 and CPU seconds both grow many times over. There, compare with `--threads 1`.
 
 On an accelerator, `--preset h100` measures a model of 1.5 billion parameters in bfloat16 alone, its
-share of the memory's bandwidth too (`accelerator.py`). Not run on a GPU yet.
+share of the memory's bandwidth too (`accelerator.py`).
 """
 
 import argparse

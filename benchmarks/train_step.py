@@ -12,7 +12,7 @@ step's own products, `step_gflop`, take of it. `--give_back_memory` leaves out
 `train.keep_freed_memory`.
 
 On an accelerator, `--preset h100` measures a causal model of 1.5 billion parameters in bfloat16
-alone, its share of the device's peak too (`accelerator.py`). Not run on a GPU yet.
+alone, its share of the device's peak too (`accelerator.py`).
 """
 
 import argparse

@@ -13,7 +13,7 @@ _MODEL_CHOICES = {
     "position_encoding": ["learned_block", "learned", "rotary"],
     "rotary_scaling": ["none", "base", "linear", "yarn"],
     "remat": ["none", "full", "attention", "qkv", "qkv_attention", "dots"],
-    "attention_backend": ["auto", "pallas_tpu", "tokamax", "pallas_gpu", "xla_chunked", "xla"],
+    "attention_backend": ["auto", "pallas_tpu", "pallas_gpu", "tokamax", "xla_chunked", "xla"],
 }
 
 # Sizes beyond these are a slip or an attack: they would fill the memory before anything is said.
@@ -76,8 +76,9 @@ class ModelConfig:
         for "attention" (its result), "qkv" (queries, keys, values), "qkv_attention" (both) or
         "dots" (all matrix products); `glm_jax/models/remat.py` says what each saves.
       attention_backend: "auto" takes the first that serves, by device and length: "pallas_tpu" and
-        "pallas_gpu" (kernels without T x T arrays; "tokamax" comes before the latter on Hopper, if
-        that package is installed), "xla_chunked" (queries in chunks), "xla" (all pairs at once).
+        "pallas_gpu" (kernels without T x T arrays), "xla_chunked" (queries in chunks), "xla" (all
+        pairs at once). "tokamax" (OpenXLA's kernel for Hopper, if that package is installed) is
+        taken where it is asked for.
     """
 
     vocab_size: int = 8192

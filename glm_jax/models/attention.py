@@ -167,8 +167,8 @@ DENSE_PAIRS = 2048 * 2048
 # Tried in this order by "auto".
 BACKENDS: dict[str, Backend] = {
     "pallas_tpu": Backend(run_tpu, refuses_tpu, declines_few, platforms=("tpu",)),
-    "tokamax": Backend(run_tokamax, refuses_tokamax, declines_few, False, ("gpu", "cuda")),
     "pallas_gpu": Backend(run_gpu, refuses_gpu, declines_few, platforms=("gpu", "cuda")),
+    "tokamax": Backend(run_tokamax, refuses_tokamax, declines_few, False, ("gpu", "cuda")),
     "xla_chunked": Backend(chunked, _never, _declines_short),
     "xla": Backend(dense, _never),
 }

@@ -56,6 +56,7 @@ def hopper(monkeypatch):
     """As if the machine had an H100 and a tokamax that is known."""
     monkeypatch.setattr(attention_gpu, "compute_capability", lambda: 9.0)
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.0.17")
+    monkeypatch.setattr(attention_gpu, "_import_trouble", lambda: None)
 
 
 @pytest.mark.skipif(jax.default_backend() == "gpu", reason="says what it says elsewhere")
@@ -115,6 +116,19 @@ def test_tokamax_that_is_missing_is_said(monkeypatch):
         assert refuses_tokamax(call()) == "the package tokamax is not installed"
 
 
+def test_tokamax_that_does_not_import_is_said_and_left_out(monkeypatch, hopper):
+    """Its own packages may be missing: on an H200 without xprof "auto" ended in its traceback."""
+    monkeypatch.undo()
+    monkeypatch.setattr(attention_gpu, "compute_capability", lambda: 9.0)
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.0.17")
+    attention_gpu._import_trouble.cache_clear()
+    monkeypatch.setitem(sys.modules, "tokamax", None)
+    with on_gpu():
+        reason = refuses_tokamax(call())
+    attention_gpu._import_trouble.cache_clear()
+    assert reason.startswith("tokamax 0.0.17 is installed and cannot be imported: ModuleNotFound")
+
+
 def test_decoding_is_left_to_others():
     assert "few" in declines_few(call(1))
     assert declines_few(call(64)) is None
@@ -135,12 +149,13 @@ def first_choice(monkeypatch, *arguments, **options):
     return chosen[0]
 
 
-def test_auto_goes_from_tokamax_to_our_kernel_to_xla(monkeypatch, hopper):
+def test_auto_goes_from_our_kernel_to_xla(monkeypatch, hopper):
     def choice(*arguments, **options):
         with on_gpu(), monkeypatch.context() as patch:
             return first_choice(patch, *arguments, **options)
 
-    assert choice(*shapes()) == "tokamax"
+    assert choice(*shapes()) == "pallas_gpu"
+    assert choice(*shapes(), backend="tokamax") == "tokamax"
     assert choice(*shapes(dtype=jnp.float32)) == "pallas_gpu"
     assert choice(*shapes(head_dim=80, dtype=jnp.float32)) == "xla"
     assert choice(*shapes(1)) == "xla"
