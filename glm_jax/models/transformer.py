@@ -70,6 +70,13 @@ class SelfAttention(nnx.Module):
 
     def __call__(self, x, attend_start, attend_end, rotation, *, dropout_key=None, cache=None):
         """[B, T, D] -> ([B, T, D], cache)."""
+        y, cache = self.attend(
+            x, attend_start, attend_end, rotation, dropout_key=dropout_key, cache=cache
+        )
+        return self.out(y), cache
+
+    def attend(self, x, attend_start, attend_end, rotation, *, dropout_key=None, cache=None):
+        """[B, T, D] -> (values by head [B, T, N, H], cache)."""
         q, k, v = self.query(x), self.key(x), self.value(x)
         # Keys are kept rotated: each is rotated once, by its own position.
         q = _saved_as("query", rotate(q, rotation))
@@ -87,7 +94,7 @@ class SelfAttention(nnx.Module):
             dropout_rate=self.config.attention_dropout_rate,
             dropout_key=dropout_key,
         )
-        return self.out(y), cache
+        return y, cache
 
 
 def _saved_as(name: str, x: jax.Array) -> jax.Array:
@@ -124,10 +131,20 @@ class Layer(nnx.Module):
             dropout_key=keys[0],
             cache=cache,
         )
-        x = x + dropout(self.attention_out_norm(y), self.dropout_rate, keys[1])
+        return constrain_rows(self._finish(x, y, keys[1], keys[2])), cache
+
+    def attend(self, x, attend_start, attend_end, rotation):
+        """The part that looks at other places: [B, T, D] -> values by head [B, T, N, H]."""
+        return self.attention.attend(self.attention_norm(x), attend_start, attend_end, rotation)[0]
+
+    def finish(self, x, y):
+        """What is left, at each place alone: x [.., D], `attend`'s y [.., N, H] -> [.., D]."""
+        return self._finish(x, self.attention.out(y))
+
+    def _finish(self, x, y, attention_key=None, mlp_key=None):
+        x = x + dropout(self.attention_out_norm(y), self.dropout_rate, attention_key)
         y = self.mlp(self.mlp_norm(x))
-        x = x + dropout(self.mlp_out_norm(y), self.dropout_rate, keys[2])
-        return constrain_rows(x), cache
+        return x + dropout(self.mlp_out_norm(y), self.dropout_rate, mlp_key)
 
 
 class Transformer(nnx.Module):
@@ -206,6 +223,49 @@ class Transformer(nnx.Module):
             new_caches.append(cache)
         return self.final_norm(x), new_caches
 
+    def unfinished(
+        self,
+        tokens: jax.Array,
+        positions: jax.Array,
+        block_positions: jax.Array,
+        attend_start: jax.Array,
+        attend_end: jax.Array,
+    ) -> jax.Array:
+        """`__call__` without what the last layer does at each place alone, nor dropout.
+
+        For losses that want that at few places: `finisher()` does it, for any choice of them. The
+        layers must be listed.
+
+        Returns:
+          [B, T, D + N H]: what the last layer adds to, and the values of its heads.
+        """
+        x = self.embed(tokens, positions, block_positions)
+        rotation = self.positions.rotation(positions, block_positions)
+        x = self._run_layers(
+            x, attend_start, attend_end, rotation, None, self.config.num_layers - 1
+        )
+        y = self._last_layer().attend(x, attend_start, attend_end, rotation)
+        return jnp.concatenate([x, y.reshape(*x.shape[:-1], -1)], axis=-1)
+
+    def finisher(self) -> Callable[[jax.Array], jax.Array]:
+        """Logits of what `unfinished` gives: [.., D + N H] -> float32 [.., V]."""
+        config, last, score = self.config, self._last_layer(), self.scorer()
+
+        def logits(unfinished: jax.Array) -> jax.Array:
+            x, y = jnp.split(unfinished, [config.embed_dim], axis=-1)
+            y = y.reshape(*y.shape[:-1], config.num_heads, -1)
+            return score(self.final_norm(last.finish(x, y)))
+
+        return logits
+
+    def _last_layer(self) -> Layer:
+        if isinstance(self.layers, Layer):
+            raise ValueError(
+                "the last layer is not apart; see glm_jax.models.params.unstack_layers"
+            )
+        graph, state = nnx.split(self.layers[-1])
+        return nnx.merge(graph, as_used(state, self.config))
+
     def embed(
         self, tokens: jax.Array, positions: jax.Array, block_positions: jax.Array
     ) -> jax.Array:
@@ -229,8 +289,12 @@ class Transformer(nnx.Module):
         attend_end: jax.Array,
         rotation: Rotation | None,
         dropout_key: jax.Array | None,
+        first: int | None = None,
     ) -> jax.Array:
-        layers = self.layers if isinstance(self.layers, nnx.List) else [self.layers]
+        """All layers, or of listed ones the `first` so many."""
+        layers = list(self.layers)[:first] if isinstance(self.layers, nnx.List) else [self.layers]
+        if not layers:
+            return x
         splits = [nnx.split(layer) for layer in layers]
         graph = splits[0][0]
 

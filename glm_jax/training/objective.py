@@ -67,6 +67,17 @@ def hidden_of(model: Any, batch: Batch, dropout_key: jax.Array | None = None) ->
     )
 
 
+def unfinished_of(model: Any, batch: Batch) -> jax.Array:
+    """`hidden_of` as far as places look at one another, [B, T, D + N H]; no dropout."""
+    return model.unfinished(
+        batch.tokens,
+        batch.positions,
+        batch.block_positions,
+        batch.attend_start,
+        batch.attend_end,
+    )
+
+
 def coefficients(batch: Batch, reduction: str) -> jax.Array:
     """What each place's cross entropy is multiplied by in the loss of the global batch.
 

@@ -20,7 +20,6 @@ from glm_jax.training.defaults import for_devices
 from glm_jax.training.losses import weighted_losses
 from glm_jax.training.objective import (
     coefficients,
-    hidden_of,
     objective_sums,
     summarize,
 )
@@ -71,10 +70,8 @@ def make_eval_step(config: Config, mesh: Mesh) -> Callable[[Any, Batch], dict[st
             model = bind(config.model, params)
             # The weights of the sum do not matter, but a place without one may be left out.
             scale = batch.loss_weights.astype(jnp.float32)
-            losses = weighted_losses(
-                config.train, mesh, model, hidden_of(model, batch), batch, scale
-            )
-            return objective_sums(losses[1], batch)
+            _, losses = weighted_losses(config.train, mesh, model, batch, scale)
+            return objective_sums(losses, batch)
 
     return jax.jit(eval_step)
 
@@ -87,8 +84,8 @@ def _gradients(config: Config, mesh: Mesh, state: TrainState, batch: Batch) -> A
 
     def loss_of_part(sites: Any, params: Any, key: Any, part: Batch, scale: jax.Array) -> Any:
         model = bind(config.model, _at_sites(params, sites))
-        hidden = hidden_of(model, part, key if has_dropout else None)
-        loss, losses = weighted_losses(config.train, mesh, model, hidden, part, scale)
+        dropout_key = key if has_dropout else None
+        loss, losses = weighted_losses(config.train, mesh, model, part, scale, dropout_key)
         return loss, objective_sums(losses, part)
 
     sites = _sites(state.params, config.model, mesh)

@@ -58,6 +58,39 @@ def test_scanned_layers_are_unrolled_ones(params, key):
     )
 
 
+@pytest.mark.parametrize(
+    "variant",
+    [
+        {},
+        {"num_layers": 1},
+        {"residual": "sandwich", "norm": "rms_norm", "activation": "swiglu", "num_kv_heads": 2},
+        {"position_encoding": "rotary", "biases": "qkv", "tied_embeddings": False, "head_dim": 16},
+    ],
+    ids=["glm", "one layer", "sandwich", "rotary"],
+)
+def test_what_is_left_unfinished_can_be_finished_anywhere(variant):
+    """At all places: the logits of the whole model. At some, in another order: theirs."""
+    config = dataclasses.replace(CONFIG, **variant)
+    params = create_params(config, make_mesh(MeshConfig(), jax.devices()[:1]), seed=0)
+    inputs = rows()
+
+    @jax.jit
+    def both(params):
+        model = bind(config, params)
+        open_ended = model.unfinished(*inputs)
+        return model.logits(model(*inputs)), open_ended, model.finisher()(open_ended[:, [7, 2]])
+
+    whole, open_ended, some = both(params)
+    resolved = config.resolved()
+    assert open_ended.shape == (2, 12, 32 + 4 * resolved.head_dim)
+    np.testing.assert_allclose(some, whole[:, [7, 2]], atol=1e-5)
+
+
+def test_stacked_layers_have_no_last_one_to_leave_unfinished(params):
+    with pytest.raises(ValueError, match="unstack_layers"):
+        bind(CONFIG, stack_layers(params)).unfinished(*rows())
+
+
 @pytest.mark.parametrize("stacked", [False, True], ids=["listed", "stacked"])
 @pytest.mark.parametrize("remat", ["full", "dots"])
 def test_rematerialisation_changes_no_gradient(params, remat, stacked):

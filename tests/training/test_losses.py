@@ -6,8 +6,9 @@ import pytest
 
 from glm_jax.config import CROSS_ENTROPIES, MeshConfig
 from glm_jax.models.params import to_paths
+from glm_jax.models.transformer import Transformer
 from glm_jax.sharding import make_mesh
-from glm_jax.training.state import create_state
+from glm_jax.training.state import abstract_state, create_state
 from glm_jax.training.step import make_train_step
 
 
@@ -36,3 +37,27 @@ def test_every_method_gives_the_loss_and_the_gradient_of_all_logits(gradients_by
         np.testing.assert_allclose(found[path], moment, atol=limit, err_msg=path)
     for name, value in their_metrics.items():
         np.testing.assert_allclose(metrics[name], value, rtol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("method", "dropout", "early"),
+    [
+        ("gradient_in_forward", 0.0, True),
+        ("gradient_in_forward", 0.1, False),
+        ("plain", 0.0, False),
+    ],
+)
+def test_the_last_layer_ends_at_targets_where_nothing_forbids(
+    config, batch, monkeypatch, method, dropout, early
+):
+    asked = []
+    real = Transformer.finisher
+    monkeypatch.setattr(Transformer, "finisher", lambda self: asked.append(1) or real(self))
+    model = dataclasses.replace(
+        config.model, dropout_rate=dropout, attention_dropout_rate=0.0, scan_layers=False
+    )
+    settings = dataclasses.replace(config.train, cross_entropy=method)
+    changed = dataclasses.replace(config, model=model, train=settings)
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    make_train_step(changed, mesh).lower(abstract_state(changed, mesh), batch)
+    assert bool(asked) == early
