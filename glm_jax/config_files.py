@@ -65,15 +65,16 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     return apply_overrides(config, overrides)
 
 
-def read_record(path: Path) -> Config:
-    """The config in a `run.json`.
+def read_run(path: Path) -> tuple[Config, dict[str, Any]]:
+    """The config in a `run.json`, and all that it holds.
 
     Raises:
       UserError: it is not the record of a run: damaged, or with names, types or values that no
         config has.
     """
     try:
-        return from_dict(read_object(path))
+        found = read_object(path)
+        return from_dict(found), found
     except UserError as error:
         raise UserError(f"{path} is not the record of a run: {error}") from error
 

@@ -119,8 +119,9 @@ class ModelConfig:
                 self._check_size(name)
         for name in ("norm_epsilon", "initializer_range"):
             finite_number(f"model.{name}", getattr(self, name), least=0)
-        for name in ("rotary_base", "rotary_factor"):
-            finite_number(f"model.{name}", getattr(self, name), above=0)
+        # Below 1 later pairs would turn faster than a radian a position, and faster than the first.
+        finite_number("model.rotary_base", self.rotary_base, least=1)
+        finite_number("model.rotary_factor", self.rotary_factor, above=0)
         if self.head_dim is None and self.embed_dim % self.num_heads:
             raise UserError(
                 f"model.embed_dim must be a multiple of model.num_heads when model.head_dim is "

@@ -40,7 +40,10 @@ def test_sizes_that_follow(options, sizes):
         ({"param_dtype": "int8"}, r"model\.param_dtype must be one of .*float16.*; got 'int8'"),
         ({"dropout_rate": 1.1}, r"model\.dropout_rate must be .*below 1; got 1\.1"),
         ({"attention_dropout_rate": -0.1}, r"model\.attention_dropout_rate must be at least 0"),
-        ({"position_encoding": "rotary", "rotary_base": 0.0}, r"model\.rotary_base must be above"),
+        (
+            {"position_encoding": "rotary", "rotary_base": 0.99},
+            r"model\.rotary_base must be at least 1; got 0\.99",
+        ),
         (
             {"position_encoding": "rotary", "rotary_factor": -1.0},
             r"model\.rotary_factor must be above 0; got -1\.0",

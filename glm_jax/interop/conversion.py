@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from glm_jax.config import ModelConfig
-from glm_jax.config_files import read_record
+from glm_jax.config_files import read_run
 from glm_jax.errors import UserError
 from glm_jax.files import check_replaceable
 from glm_jax.inference.language_model import RUN, find_workdir
@@ -69,7 +69,7 @@ def look(path: Path, dtype: str | None, mesh: Mesh) -> Source:
         for row in checkpoint.rows:
             stored.update(dict.fromkeys(row.paths, checkpoint.tensor(row).dtype))
     else:
-        config = read_record(workdir / RUN).model
+        config = read_run(workdir / RUN)[0].model
     config = dataclasses.replace(config, param_dtype=dtype or config.param_dtype)
     shapes = to_paths(abstract_params(dataclasses.replace(config, scan_layers=False), mesh))
     leaves = {

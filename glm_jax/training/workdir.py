@@ -16,13 +16,12 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from glm_jax import config_files
 from glm_jax.config import Config, differences, to_dict
+from glm_jax.config_files import read_run
 from glm_jax.data.rows import ROW_FORMAT
 from glm_jax.errors import UserError
 from glm_jax.files import write_whole
 from glm_jax.interop.tokenizers import Tokenizer
-from glm_jax.json_files import read_object
 from glm_jax.models.positions import table_rows
 from glm_jax.sharding import place_groups, row_groups
 from glm_jax.training.data_record import keep_tokenizer, read_data
@@ -166,7 +165,7 @@ def _read_record(workdir: Path) -> tuple[Config, dict[str, Any]] | None:
     record = workdir / "run.json"
     if not record.exists():
         return None
-    return config_files.read_record(record), read_object(record)
+    return read_run(record)
 
 
 def check_workdir(workdir: Path, config: Config) -> None:
