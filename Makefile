@@ -21,7 +21,7 @@ help:
 	@echo "make test        all tests"
 	@echo "make faults      kill training at 20 random moments; it must end bit-equal"
 	@echo "make nightly     the tests that take too long for every change, 100 kills among them"
-	@echo "make mutate      break the code on purpose, some 75 times in copies, and see a test go red each time"
+	@echo "make mutate      break the code on purpose, some 80 times in copies, and see a test go red each time"
 	@echo "make lint types  ruff and mypy, as CI runs them"
 	@echo "make format      rewrite the code in the house's format"
 	@echo "make benchmarks  throughput of corruption, data pipeline, training step and import, one JSON line each"
@@ -39,6 +39,7 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 
 demo: $(READY)
 	@$(BIN)/python -m glm_jax.train --config configs/demo_cpu.py --workdir $(WORKDIR)
+	@$(BIN)/python tools/show_blanks.py $(WORKDIR)
 
 test: $(READY)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

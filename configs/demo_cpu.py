@@ -4,7 +4,8 @@
 
 Every kind of row: [MASK] spans, [sMASK] sentences, [gMASK] documents, and rows read from left to
 right, in which every token is predicted. What lets a few minutes do: short rows, many targets in
-each (left-to-right rows, 30 % masked in short spans), and heads that begin at their neighbours.
+each (left-to-right rows, 30 % masked in short spans), heads that begin at their neighbours, and a
+learning rate that does not undo that (docs/decisions/021-small-runs-that-learn.md).
 """
 
 from glm_jax.config import (
@@ -24,22 +25,27 @@ def get_config() -> Config:
             num_layers=4,
             embed_dim=128,
             num_heads=4,
-            max_positions=256,
+            # As far as rows reach: positions that no row has would stay as drawn.
+            max_positions=64,
             initializer_range=0.05,
             dropout_rate=0.0,
             attention_dropout_rate=0.0,
         ),
-        data=DataConfig(source="bundled", sequence_length=64, batch_size=16),
+        data=DataConfig(
+            mixture={"en": ("bundled:en", 0.8), "zh": ("bundled:zh", 0.2)},
+            sequence_length=64,
+            batch_size=16,
+        ),
         objective=ObjectiveConfig(
-            span_rate=0.55,
-            sentence_rate=0.05,
-            document_rate=0.05,
+            span_rate=0.6,
+            sentence_rate=0.03,
+            document_rate=0.02,
             causal_rate=0.35,
-            mask_ratio=0.3,
+            mask_ratio=0.15,
             mean_span_length=1.0,
         ),
         optimizer=OptimizerConfig(
-            peak_learning_rate=4e-3,
+            peak_learning_rate=2e-3,
             warmup_steps=100,
             beta2=0.98,
             weight_decay=0.1,

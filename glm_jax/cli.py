@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from glm_jax.config import Config
 from glm_jax.config_files import load_config
 from glm_jax.errors import UserError, did_you_mean, how_to_install
-from glm_jax.paths import expanded
+from glm_jax.paths import checkpoint, expanded
 
 # What setup.cfg asks for, as modules; without them nothing runs.
 _REQUIRED = {"flax", "grain", "jax", "jaxlib", "matplotlib", "numpy", "optax", "orbax"}
@@ -174,6 +174,11 @@ def path(argument: str) -> Path:
     if not argument:
         raise argparse.ArgumentTypeError("is empty; a path is wanted")
     return expanded(argument)
+
+
+def model(argument: str) -> Path:
+    """Type of an option that is a model: a `path`, or the word bundled."""
+    return checkpoint(argument) if argument else path(argument)
 
 
 class Parser(argparse.ArgumentParser):

@@ -92,10 +92,10 @@ class TrainConfig:
     Attributes:
       num_steps: optimizer steps in all.
       seed: of parameters, dropout, row order and corruption; 0..2^64 - 1.
-      init_from: a model to go on from: a Hugging Face directory or the workdir of another run. Its
-        shape replaces `model.*`, but for dropout, dtypes, remat, scan_layers and the attention
-        backend; what is asked for beside it, by `--set` or in the same file, must fit it. None:
-        parameters are drawn.
+      init_from: a model to go on from: a Hugging Face directory, the workdir of another run, or
+        "bundled", the small model of the package. Its shape replaces `model.*`, but for dropout,
+        dtypes, remat, scan_layers and the attention backend; what is asked for beside it, by
+        `--set` or in the same file, must fit it. None: parameters are drawn.
       local_start: parameters are drawn so that the heads of the first layer begin by looking at
         neighbouring tokens, which small models otherwise take most of a short run to find; for
         models with a position table (`glm_jax.models.local_attention`).

@@ -98,9 +98,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "source",
-        type=cli.path,
+        type=cli.model,
         metavar="SRC",
-        help="a Hugging Face directory, a workdir of glm_jax.train, or one of its checkpoints",
+        help="a Hugging Face directory, a workdir of glm_jax.train, one of its checkpoints, or "
+        "bundled: the small model of the package",
     )
     parser.add_argument(
         "destination",

@@ -77,9 +77,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--checkpoint",
         required=True,
-        type=cli.path,
+        type=cli.model,
         metavar="DIR",
-        help="a workdir of glm_jax.train, one of its checkpoints, or a Hugging Face directory",
+        help="a workdir of glm_jax.train, one of its checkpoints, a Hugging Face directory, or "
+        "bundled: the small model of the package",
     )
     parser.add_argument("--task", default="glm_pretrain", help="(default: %(default)s)")
     parser.add_argument("--split", help="of the corpus or the task (default: what is held out)")

@@ -1,5 +1,6 @@
 """Fills the blanks of a text or, with a causal model, continues it.
 
+python -m glm_jax.generate 'text with [MASK]'
 python -m glm_jax.generate --checkpoint DIR 'text with [MASK]'
 python -m glm_jax.generate --checkpoint DIR 'text with [MASK]' --candidates 5 --json
 python -m glm_jax.generate --checkpoint DIR_OF_A_CAUSAL_MODEL 'text that goes on'
@@ -98,10 +99,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--checkpoint",
-        required=True,
-        type=cli.path,
+        default="bundled",
+        type=cli.model,
         metavar="DIR",
-        help="a workdir of glm_jax.train, one of its checkpoints, or a Hugging Face directory",
+        help="a workdir of glm_jax.train, one of its checkpoints, or a Hugging Face directory "
+        "(default: bundled, the small model of the package: English and Chinese of old books)",
     )
     parser.add_argument("--interactive", action="store_true", help="a prompt a line from stdin")
     parser.add_argument(

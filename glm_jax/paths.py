@@ -1,5 +1,6 @@
 """Paths as people write them, and where the user's own files go."""
 
+import importlib.resources
 import os
 from pathlib import Path
 
@@ -12,6 +13,16 @@ def expanded(path: str | Path) -> Path:
     A shell does it for `--workdir ~/x`, and not for `--workdir=~/x` and `--set data.store=~/x`.
     """
     return Path(os.path.expanduser(path))
+
+
+def checkpoint(path: str | Path) -> Path:
+    """The directory of a model: `expanded`, and "bundled" is the small one that the package brings.
+
+    checkpoint("bundled") -> <glm_jax>/bundled/model        checkpoint("./bundled") -> ./bundled
+    """
+    if path == "bundled":
+        return Path(str(importlib.resources.files("glm_jax.bundled"))) / "model"
+    return expanded(path)
 
 
 def cache_directory() -> Path:

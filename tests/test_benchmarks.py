@@ -50,6 +50,18 @@ def test_a_preset_is_defaults_and_what_is_given_goes_before(load):
         decode.accelerator.parse(decode._parser(), "decode")
 
 
+def test_the_products_of_a_step_on_cpu_are_counted(load):
+    """As docs/decisions/007-cpu-attention.md does: 386 GFLOP, attention over all pairs."""
+    module = load("train_step")
+    args = types.SimpleNamespace(
+        layers=8, width=512, vocab_size=8192, length=512, batch_size=4, prefix=0
+    )
+    layers, output = 8 * 12 * 512**2 * 2048, 8192 * 512 * 1024
+    pairs = 2 * 2 * 512 * 512 * 512 * 4 * 8  # scores and values, 4 rows, 8 layers
+    assert module.step_flop(args) == 6 * (layers + output) + 3 * pairs
+    assert round(module.step_flop(args) / 1e9) == 387
+
+
 def test_a_step_of_training_counts_the_flops_of_its_rows(load, capsys):
     shape = arguments(**TINY, length=64, batch_size=2, steps=2)
     load("train_step", "--preset", "h100", *shape).main()

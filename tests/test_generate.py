@@ -2,6 +2,7 @@ import io
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -16,6 +17,7 @@ from glm_jax.inference.candidates import Filling
 from glm_jax.inference.language_model import LanguageModel
 from glm_jax.inference.texts import blanked_ids
 from glm_jax.models.params import create_params
+from glm_jax.paths import checkpoint
 from glm_jax.sharding import make_mesh
 
 TOKENIZER = glm_jax.load_tokenizer("bundled")
@@ -157,6 +159,17 @@ def test_a_trained_causal_model_continues_a_prompt(tmp_path, capsys):
     expected = TOKENIZER.decode([*ids[2:], *answer], skip_special=True)
     assert capsys.readouterr().out == expected + "\n"
     assert len(expected) > len("the light")
+
+
+def test_without_a_checkpoint_the_bundled_model_answers(monkeypatch, capsys):
+    asked = []
+    model = Filler("light")
+    monkeypatch.setattr(language_model, "load", lambda path: asked.append(path) or model)
+    assert main(["the [MASK]"]) == 0
+    assert capsys.readouterr().out == "the [light]\n"
+    assert asked == [checkpoint("bundled")]
+    assert main(["--checkpoint", "./bundled", "the [MASK]"]) == 0
+    assert asked[-1] == Path("bundled")
 
 
 def test_a_model_that_fills_blanks_wants_one(loaded):

@@ -12,6 +12,15 @@ def test_home(monkeypatch):
     assert paths.expanded("x/~") == Path("x/~")
 
 
+def test_the_bundled_model_is_a_word_and_no_path(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bundled").mkdir()
+    found = paths.checkpoint("bundled")
+    assert found.parts[-3:] == ("glm_jax", "bundled", "model")
+    for path in ("./bundled", Path("bundled"), tmp_path / "bundled"):
+        assert paths.checkpoint(path).resolve() == tmp_path / "bundled"
+
+
 def test_the_cache_is_found_in_this_order(monkeypatch):
     for name, value, expected in (
         ("HOME", "/home/me", "/home/me/.cache/glm_jax"),

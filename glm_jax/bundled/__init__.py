@@ -1,1 +1,1 @@
-"""Data files only: the corpus (`corpus.en.xz`, `corpus.zh.xz`) and its `vocabulary.model`."""
+"""Data files only: the corpus (`corpus.*.xz`), its vocabulary, and a model of it."""

@@ -64,29 +64,39 @@ def blanks_filled(lm: LanguageModel, tokenizer: Tokenizer, examples: int) -> dic
     if continues_texts(lm.config):
         raise UserError("the task 'blanks' needs a model that fills blanks; this one is causal")
     some = blanks()[: _checked(examples)]
-    counts = WordCounts(training_chapters())
-    guesses: dict[str, list[list[str]]] = {"": [], "unigram": [], "bigram": []}
-    for one in some:
-        words = len(one.answer.split())
-        text = fitting_prompt(tokenizer, one, lm.config.max_positions)
-        found = lm.fill(text, candidates=_CANDIDATES, max_new_tokens=_LONGEST_ANSWER)
-        guesses[""].append([one.answers[0].strip() for one in found if isinstance(one, Candidate)])
-        guesses["unigram"].append(counts.unigram(words, _CANDIDATES))
-        guesses["bigram"].append(counts.bigram(one.before, one.after, words, _CANDIDATES))
     answers = [one.answer for one in some]
-    two = [" " in answer for answer in answers]
-    right = [found[:1] == [answer] for found, answer in zip(guesses[""], answers, strict=True)]
-    result = {
-        "exact": _mean(right),
-        "first_five": _mean(a in found for found, a in zip(guesses[""], answers, strict=True)),
-        "exact_one_word": _mean(hit for hit, pair in zip(right, two, strict=True) if not pair),
-        "exact_two_words": _mean(hit for hit, pair in zip(right, two, strict=True) if pair),
+    words = [len(answer.split()) for answer in answers]
+    found = [_fillings(lm, tokenizer, one) for one in some]
+    counts = WordCounts(training_chapters())
+    by_words = [counts.unigram(number, _CANDIDATES) for number in words]
+    by_pairs = [
+        counts.bigram(one.before, one.after, number, _CANDIDATES)
+        for one, number in zip(some, words, strict=True)
+    ]
+    exact = _hits(found, answers, 1)
+    return {
+        "exact": _mean(exact),
+        "first_five": _mean(_hits(found, answers, _CANDIDATES)),
+        "exact_one_word": _mean(hit for hit, n in zip(exact, words, strict=True) if n == 1),
+        "exact_two_words": _mean(hit for hit, n in zip(exact, words, strict=True) if n == 2),
+        "unigram": _mean(_hits(by_words, answers, 1)),
+        "unigram_first_five": _mean(_hits(by_words, answers, _CANDIDATES)),
+        "bigram": _mean(_hits(by_pairs, answers, 1)),
+        "bigram_first_five": _mean(_hits(by_pairs, answers, _CANDIDATES)),
+        "examples": float(len(some)),
     }
-    for name in ("unigram", "bigram"):
-        pairs = list(zip(guesses[name], answers, strict=True))
-        result[name] = _mean(found[0] == answer for found, answer in pairs)
-        result[f"{name}_first_five"] = _mean(answer in found for found, answer in pairs)
-    return result | {"examples": float(len(some))}
+
+
+def _fillings(lm: LanguageModel, tokenizer: Tokenizer, blank: Blank) -> list[str]:
+    """What a model would put into a blank, the most probable first."""
+    text = fitting_prompt(tokenizer, blank, lm.config.max_positions)
+    found = lm.fill(text, candidates=_CANDIDATES, max_new_tokens=_LONGEST_ANSWER)
+    return [one.answers[0].strip() for one in found if isinstance(one, Candidate)]
+
+
+def _hits(found: list[list[str]], answers: list[str], count: int) -> list[bool]:
+    """Whether each answer is among the first `count` that were found for it."""
+    return [answer in some[:count] for some, answer in zip(found, answers, strict=True)]
 
 
 def fitting_prompt(tokenizer: Tokenizer, blank: Blank, places: int) -> str:

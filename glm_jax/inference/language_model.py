@@ -38,7 +38,7 @@ from glm_jax.interop.tokenizers import FILE_NAME as TOKENIZER
 from glm_jax.interop.tokenizers import Tokenizer, load_tokenizer
 from glm_jax.models.params import Params, bind, to_paths, unstack_layers
 from glm_jax.models.positions import check_positions
-from glm_jax.paths import expanded
+from glm_jax.paths import checkpoint, expanded
 from glm_jax.sharding import make_mesh, mesh_of, placed, with_mesh_of_params
 from glm_jax.special_tokens import SpecialTokens
 from glm_jax.training.objective import hidden_of, objective_sums, summarize, token_losses
@@ -325,7 +325,8 @@ def load(
 
     Args:
       path: a Hugging Face directory (config.json and safetensors), a workdir of `glm_jax.train`, or
-        one step in its `checkpoints`.
+        one step in its `checkpoints`; "bundled": the small model of the package
+        (`glm_jax/bundled/model/README.md`).
       dtype: of the parameters, "float32", "bfloat16" or "float16"; None keeps the checkpoint's.
       compute_dtype: of activations, "float32" or "bfloat16"; None: float32 on CPU, elsewhere
         bfloat16 where the parameters have 16 bits, else the checkpoint's.
@@ -335,7 +336,7 @@ def load(
     Raises:
       UserError: nothing there, or what is there cannot be used; names it.
     """
-    path = expanded(path)
+    path = checkpoint(path)
     if dtype is not None and dtype not in DTYPES:
         raise UserError(f"dtype must be one of {DTYPES}; got {dtype!r}")
     workdir = find_workdir(path)

@@ -25,7 +25,7 @@ from glm_jax.interop.checkpoint import open_directory
 from glm_jax.interop.tokenizers import load_tokenizer
 from glm_jax.models.params import Params, abstract_params, stack_layers, unstack_layers
 from glm_jax.models.transformer import uses_scan
-from glm_jax.paths import expanded
+from glm_jax.paths import checkpoint
 from glm_jax.training.retention import saved_steps
 from glm_jax.training.workdir import read_record
 
@@ -83,7 +83,7 @@ def planned_config(config: Config, overrides: Iterable[str] = ()) -> Config:
     """
     if config.train.init_from is None:
         return config
-    path = expanded(config.train.init_from)
+    path = checkpoint(config.train.init_from)
     workdir = find_workdir(path)
     if workdir is None:
         return _with_model(config, open_directory(path).config, overrides)
