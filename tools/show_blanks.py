@@ -84,12 +84,12 @@ def main() -> None:
         assert lm.tokenizer is not None
         results[name] = TASKS["blanks"](lm, lm.tokenizer, 50)
     counted = results["bundled"]
-    print(f"  {'':<42}right  among the first five")
+    print(f"  {'':<46}right  among the first five")
     for name, found in results.items():
-        print(f"  {name:<42}{found['exact']:>4.0%}   {found['first_five']:>4.0%}")
+        print(f"  {name:<46}{found['exact']:>4.0%}   {found['first_five']:>4.0%}")
     for name, label in (("bigram", "pairs of words"), ("unigram", "the most frequent words")):
         told = f"{label}, told how many words"
-        print(f"  {told:<42}{counted[name]:>4.0%}   {counted[f'{name}_first_five']:>4.0%}")
+        print(f"  {told:<46}{counted[name]:>4.0%}   {counted[f'{name}_first_five']:>4.0%}")
 
 
 if __name__ == "__main__":
