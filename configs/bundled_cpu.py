@@ -1,10 +1,12 @@
 """The GLM of 3.2 M parameters that the package brings, `glm_jax.load("bundled")`.
 
+    python -m glm_jax.train --config configs/bundled_cpu.py --workdir runs/bundled
     python tools/make_bundled_model.py
 
-trains it by this config and the short one of its end, `bundled_end_cpu.py` (an hour in all on two
-cores), and puts it into `glm_jax/bundled/model`. It is the demo's recipe with wider layers, dropout
-and six times as many slots: the English text is read more than twenty times.
+The second line makes the model whole: it trains by this config and the short one of its end,
+`bundled_end_cpu.py` (an hour in all on two cores), and puts what it has into
+`glm_jax/bundled/model`. It is the demo's recipe with wider layers, dropout and six times as many
+slots: the English text is read more than twenty times.
 """
 
 from glm_jax.config import (

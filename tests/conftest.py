@@ -37,4 +37,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in slow)
 
 
+@pytest.fixture(autouse=True)
+def memory_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that a test calls here must not change how this process frees, until its end."""
+    monkeypatch.setattr("glm_jax.train.keep_freed_memory", lambda wanted: False)
+
+
 _MADE = pytest.StashKey[str]()

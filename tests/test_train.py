@@ -294,6 +294,7 @@ def test_a_workdir_of_another_config_is_refused(start, whole_run):
 @pytest.mark.parametrize("asked", [True, None])
 def test_what_the_system_cannot_keep_is_refused_where_it_was_asked_for(monkeypatch, asked):
     monkeypatch.setattr(freed_memory, "_mallopt", lambda: None)
+    monkeypatch.setattr("glm_jax.train.keep_freed_memory", freed_memory.keep_freed_memory)
     if asked is None:
         keep_memory(asked)
     else:

@@ -196,7 +196,7 @@ def chosen(monkeypatch, length, size):
     [(512, 512, "xla"), (2048, 2048, "xla"), (2049, 2048, "xla_chunked"), (1, 1 << 20, "xla")],
 )
 def test_auto_on_cpu_goes_by_length(monkeypatch, length, size, name):
-    assert list(BACKENDS) == ["pallas_tpu", "tokamax", "pallas_gpu", "xla_chunked", "xla"]
+    assert list(BACKENDS) == ["pallas_tpu", "pallas_gpu", "tokamax", "xla_chunked", "xla"]
     assert chosen(monkeypatch, length, size) == [name]
 
 
