@@ -4,7 +4,7 @@
 
 Every kind of row: [MASK] spans, [sMASK] sentences, [gMASK] documents, and rows read from left to
 right, in which every token is predicted. What lets a few minutes do: short rows, many targets in
-each (left-to-right rows, 30 % masked in short spans), heads that begin at their neighbours, and a
+each (left-to-right rows, masked spans that are short), heads that begin at their neighbours, and a
 learning rate that does not undo that (docs/decisions/021-small-runs-that-learn.md).
 """
 

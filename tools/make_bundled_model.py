@@ -19,7 +19,7 @@ from typing import Any
 import jax
 
 import glm_jax
-from glm_jax.config import from_dict
+from glm_jax.config_files import read_run
 from glm_jax.inference.evaluation_tasks import TASKS
 from glm_jax.interop.huggingface import save_directory
 from glm_jax.models.params import count_params
@@ -80,7 +80,7 @@ def card(lm: glm_jax.LanguageModel, workdirs: list[Path]) -> str:
 
 def facts(workdir: Path) -> dict[str, Any]:
     """What the card says of one run."""
-    run = from_dict(json.loads((workdir / "run.json").read_text(encoding="utf-8")))
+    run, _ = read_run(workdir / "run.json")
     lines = (workdir / "metrics.jsonl").read_text(encoding="utf-8").split("\n")
     rows = [json.loads(line) for line in lines if line]
     last = [row for row in rows if "eval/loss" in row][-1]

@@ -41,9 +41,10 @@ def chinese_blanks() -> Iterator[Blank]:
 def answer(lm: glm_jax.LanguageModel, blank: Blank, chinese: bool) -> str:
     """The most probable filling."""
     assert lm.tokenizer is not None
-    prompt = fitting_prompt(lm.tokenizer, blank, lm.config.max_positions)
     if chinese:  # no space stands between characters
         prompt = f"{blank.before}[MASK]{blank.after}"
+    else:
+        prompt = fitting_prompt(lm.tokenizer, blank, lm.config.max_positions)
     found = fill_candidates(lm, prompt, 1, max_new_tokens=12)
     return found[0].answers[0].strip() if found else ""
 

@@ -3,6 +3,7 @@
 TASKS["cloze"](lm, lm.tokenizer, 100)    ->    {"accuracy": 0.31, "chance": 0.25, "examples": 100.0}
 """
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -67,12 +68,7 @@ def blanks_filled(lm: LanguageModel, tokenizer: Tokenizer, examples: int) -> dic
     answers = [one.answer for one in some]
     words = [len(answer.split()) for answer in answers]
     found = [_fillings(lm, tokenizer, one) for one in some]
-    counts = WordCounts(training_chapters())
-    by_words = [counts.unigram(number, _CANDIDATES) for number in words]
-    by_pairs = [
-        counts.bigram(one.before, one.after, number, _CANDIDATES)
-        for one, number in zip(some, words, strict=True)
-    ]
+    by_words, by_pairs = _counted(len(some))
     exact = _hits(found, answers, 1)
     return {
         "exact": _mean(exact),
@@ -85,6 +81,18 @@ def blanks_filled(lm: LanguageModel, tokenizer: Tokenizer, examples: int) -> dic
         "bigram_first_five": _mean(_hits(by_pairs, answers, _CANDIDATES)),
         "examples": float(len(some)),
     }
+
+
+@functools.lru_cache(maxsize=1)
+def _counted(examples: int) -> tuple[list[list[str]], list[list[str]]]:
+    """What counts of words, and of pairs, put into the first blanks; the same for every model."""
+    counts = WordCounts(training_chapters())
+    by_words, by_pairs = [], []
+    for one in blanks()[:examples]:
+        words = len(one.answer.split())
+        by_words.append(counts.unigram(words, _CANDIDATES))
+        by_pairs.append(counts.bigram(one.before, one.after, words, _CANDIDATES))
+    return by_words, by_pairs
 
 
 def _fillings(lm: LanguageModel, tokenizer: Tokenizer, blank: Blank) -> list[str]:

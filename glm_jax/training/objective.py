@@ -57,19 +57,17 @@ def token_losses(model: Any, batch: Batch, dropout_key: jax.Array | None = None)
 
 def hidden_of(model: Any, batch: Batch, dropout_key: jax.Array | None = None) -> jax.Array:
     """What logits are made of, [B, T, D]; see `token_losses`."""
-    return model(
-        batch.tokens,
-        batch.positions,
-        batch.block_positions,
-        batch.attend_start,
-        batch.attend_end,
-        dropout_key=dropout_key,
-    )
+    return model(*_inputs(batch), dropout_key=dropout_key)
 
 
 def unfinished_of(model: Any, batch: Batch) -> jax.Array:
     """`hidden_of` as far as places look at one another, [B, T, D + N H]; no dropout."""
-    return model.unfinished(
+    return model.unfinished(*_inputs(batch))
+
+
+def _inputs(batch: Batch) -> tuple[jax.Array, ...]:
+    """What a `Transformer` is given of whole rows, in its order."""
+    return (
         batch.tokens,
         batch.positions,
         batch.block_positions,
