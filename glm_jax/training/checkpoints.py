@@ -115,7 +115,7 @@ class Checkpoints:
             "manifest": True,
             "data": dict(self.data),
         }
-        self._held_back.enter_context(HeldBack(self._directory))
+        self._held_back.enter_context(HeldBack(self._directory / str(step)))
         response = ocp.save_checkpointables_async(
             self._directory / str(step), items, custom_metadata=about
         )
@@ -178,7 +178,7 @@ class Checkpoints:
             return trouble
         failure: Exception | None = None
         try:
-            with no_closed_loops(), HeldBack(self._directory):
+            with no_closed_loops(), HeldBack(self._directory / str(step)):
                 restored = self._restore(step)
         except Exception as error:
             failure = error

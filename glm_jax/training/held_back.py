@@ -8,6 +8,7 @@ before the sentence that says it.
 import contextlib
 import gc
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -17,21 +18,39 @@ from types import TracebackType
 _LOGGERS = ("absl", "asyncio")
 
 
+class _Raised(logging.Filter):
+    """Drops records of failures that were raised, however late the last thread logs its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._directories: set[Path] = set()
+
+    def add(self, directory: Path) -> None:
+        self._directories.add(directory)
+        for name in _LOGGERS:
+            logging.getLogger(name).addFilter(self)  # which has it once
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not any(_is_of(record, directory) for directory in list(self._directories))
+
+
+_RAISED = _Raised()
+
+
 class HeldBack(logging.Filter):
     """Context in which records that name a directory wait: said if it succeeds, else dropped."""
 
     def __init__(self, directory: Path):
         """Args:
-        directory: of the checkpoints that are read or written.
+        directory: of the step that is read or written.
         """
         super().__init__()
-        self._name = str(directory)
+        self._directory = directory
         self._records: list[logging.LogRecord] = []
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Called by the loggers, in any thread."""
-        error = record.exc_info[1] if record.exc_info else None
-        if self._name not in f"{record.getMessage()} {error}":
+        if not _is_of(record, self._directory):
             return True
         self._records.append(record)
         return False
@@ -48,11 +67,18 @@ class HeldBack(logging.Filter):
         traceback: TracebackType | None,
     ) -> None:
         if error is not None:
-            collect()  # while the filter is there
+            _RAISED.add(self._directory)
+            collect()
         for name in _LOGGERS:
             logging.getLogger(name).removeFilter(self)
         for record in self._records if error is None else ():
             logging.getLogger(record.name).handle(record)
+
+
+def _is_of(record: logging.LogRecord, directory: Path) -> bool:
+    """Whether a record names a step's directory, or its name while it is written."""
+    error = record.exc_info[1] if record.exc_info else None
+    return bool(re.search(rf"{re.escape(str(directory))}(?!\d)", f"{record.getMessage()} {error}"))
 
 
 def collect() -> None:

@@ -29,6 +29,22 @@ def test_what_is_raised_is_not_logged_too(tmp_path, caplog):
     assert [record.getMessage() for record in caplog.records] == said
 
 
+def test_what_is_logged_after_the_failure_was_raised_is_dropped_too(tmp_path, caplog):
+    """Each item of a save has its own thread: one fails first, the others log theirs later."""
+
+    def fail():
+        with HeldBack(tmp_path / "2"):
+            raise OSError("full: params")
+
+    with pytest.raises(OSError, match="full: params"):
+        fail()
+    for step in (2, 20):
+        logging.getLogger("absl").error("cannot write %s.orbax-tmp/optimizer", tmp_path / str(step))
+    assert [record.getMessage() for record in caplog.records] == [
+        f"cannot write {tmp_path}/20.orbax-tmp/optimizer"
+    ]
+
+
 def test_what_is_not_raised_is_said_at_the_end(tmp_path, caplog):
     with HeldBack(tmp_path):
         before = len(log_of(tmp_path, caplog))
