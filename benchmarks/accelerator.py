@@ -5,7 +5,7 @@ python benchmarks/decode.py --preset h100
 
 A preset is a set of defaults; what else stands on the command line goes before it. It runs in one
 process on the first device that jax finds, beside nothing. The last line is a JSON object, with
-`mfu`, the model's FLOPs (`glm_jax.planning.flops`; what is computed again does not count) over the
+`mfu`, the model's FLOPs (`glm_jax.models.flops`; what is computed again does not count) over the
 device's peak, or `bandwidth_share_batch_N`, the bytes that a step of decoding must read over what
 the memory can give; both are null on a device that `planning.chips` does not know.
 """

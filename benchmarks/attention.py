@@ -27,7 +27,7 @@ def measure(args: argparse.Namespace, mesh, backend: str, length: int, both: boo
     import jax.numpy as jnp
     from jax.sharding import NamedSharding, PartitionSpec
 
-    from glm_jax.models.attention import attention
+    from glm_jax.attention.dispatch import attention
 
     batch = max(1, PLACES // length)
     everywhere = NamedSharding(mesh, PartitionSpec())
@@ -88,7 +88,7 @@ def main() -> None:
 
     from glm_jax.config import MeshConfig
     from glm_jax.planning.topologies import topology_devices
-    from glm_jax.sharding import make_mesh
+    from glm_jax.sharding.mesh import make_mesh
 
     mesh = make_mesh(MeshConfig(), topology_devices(args.topology)[:1])
     results = []

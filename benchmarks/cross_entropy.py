@@ -20,11 +20,11 @@ import jax.numpy as jnp
 
 from glm_jax.batch import Batch
 from glm_jax.config import MeshConfig, TrainConfig
+from glm_jax.losses.pretraining import weighted_losses
 from glm_jax.models.layers import scores
 from glm_jax.planning.topologies import topology_devices
-from glm_jax.sharding import make_mesh, replicated
+from glm_jax.sharding.mesh import make_mesh, replicated
 from glm_jax.training.compiling import compiler_options
-from glm_jax.training.losses import weighted_losses
 
 METHODS = ("plain", "chunked", "gradient_in_forward")
 

@@ -41,9 +41,9 @@ def jax_side(args: argparse.Namespace) -> tuple[Callable[[int], None], dict[str,
     import jax
 
     from glm_jax.config import MeshConfig, ModelConfig
-    from glm_jax.inference.language_model import LanguageModel
+    from glm_jax.generation.language_model import LanguageModel
     from glm_jax.models.params import count_params, create_params
-    from glm_jax.sharding import make_mesh
+    from glm_jax.sharding.mesh import make_mesh
 
     config = ModelConfig(
         vocab_size=args.vocab_size,
@@ -132,9 +132,9 @@ def accelerator_result(args: argparse.Namespace) -> dict[str, Any]:
     import jax
 
     from glm_jax.config import MeshConfig
-    from glm_jax.inference.language_model import LanguageModel
+    from glm_jax.generation.language_model import LanguageModel
     from glm_jax.models.params import count_params, create_params
-    from glm_jax.sharding import make_mesh
+    from glm_jax.sharding.mesh import make_mesh
 
     length = args.prompt + args.new_tokens
     config = accelerator.model_config(args, length, param_dtype=args.dtype, scan_layers=False)

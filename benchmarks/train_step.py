@@ -62,9 +62,9 @@ def jax_step(args: argparse.Namespace) -> tuple[Callable[[], float], str]:
 
     from glm_jax.batch import Batch
     from glm_jax.config import Config, DataConfig, ModelConfig, TrainConfig
-    from glm_jax.freed_memory import keep_freed_memory
-    from glm_jax.sharding import batch_sharding, make_mesh
+    from glm_jax.sharding.mesh import batch_sharding, make_mesh
     from glm_jax.training.feed import to_devices
+    from glm_jax.training.run.freed_memory import keep_freed_memory
     from glm_jax.training.state import create_state
     from glm_jax.training.step import make_train_step
 
@@ -187,9 +187,9 @@ def accelerator_result(args: argparse.Namespace) -> dict[str, Any]:
 
     from glm_jax.batch import Batch
     from glm_jax.config import Config, DataConfig, TrainConfig
+    from glm_jax.models.flops import attention_flops_per_token, matrix_parameters
     from glm_jax.models.params import abstract_params, count_params
-    from glm_jax.planning.flops import attention_flops_per_token, matrix_parameters
-    from glm_jax.sharding import batch_sharding, make_mesh
+    from glm_jax.sharding.mesh import batch_sharding, make_mesh
     from glm_jax.training.feed import to_devices
     from glm_jax.training.state import create_state
     from glm_jax.training.step import make_train_step

@@ -16,7 +16,7 @@ import dataclasses
 from pathlib import Path
 
 from glm_jax.config import Config, DataConfig, MeshConfig
-from glm_jax.config_files import load_config
+from glm_jax.config.files import load_config
 
 
 def get_config() -> Config:

@@ -17,10 +17,10 @@ _HOMES = {
     "prefix_bounds": "glm_jax.batch",
     "ModelConfig": "glm_jax.config",
     "Config": "glm_jax.config",
-    "load_config": "glm_jax.config_files",
-    "load": "glm_jax.inference.language_model",
-    "LanguageModel": "glm_jax.inference.language_model",
-    "load_tokenizer": "glm_jax.interop.tokenizers",
+    "load_config": "glm_jax.config.files",
+    "load": "glm_jax.generation.language_model",
+    "LanguageModel": "glm_jax.generation.language_model",
+    "load_tokenizer": "glm_jax.tokenizers.tokenizer",
     "batches": "glm_jax.pipeline",
 }
 _MODULES = ["corruption"]
@@ -42,10 +42,10 @@ if TYPE_CHECKING:
     from glm_jax import corruption
     from glm_jax.batch import Batch, prefix_bounds
     from glm_jax.config import Config, ModelConfig
-    from glm_jax.config_files import load_config
-    from glm_jax.inference.language_model import LanguageModel, load
-    from glm_jax.interop.tokenizers import load_tokenizer
+    from glm_jax.config.files import load_config
+    from glm_jax.generation.language_model import LanguageModel, load
     from glm_jax.pipeline import batches
+    from glm_jax.tokenizers.tokenizer import load_tokenizer
 
 
 # Before jax starts what it finds, whichever module of this package is the first to import it.

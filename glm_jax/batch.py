@@ -23,7 +23,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from glm_jax.config_checks import whole_number
+from glm_jax.checks import whole_number
 
 # Values of `Batch.objective`: which objective asked for a target.
 NONE, SPAN, SENTENCE, DOCUMENT, CAUSAL = range(5)

@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.to == "orbax" and args.names != "as_loaded":
         raise UserError("--names is for --to huggingface; orbax has this project's own names")
 
-    from glm_jax.training.disk import disk_trouble
+    from glm_jax.checkpoints.disk import disk_trouble
 
     try:
         _convert(args)
@@ -37,10 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _convert(args: argparse.Namespace) -> None:
     import jax
 
+    from glm_jax.checkpoints.conversion import check_apart, check_target, describe, look, rewrite
     from glm_jax.config import MeshConfig
-    from glm_jax.inference.language_model import load
-    from glm_jax.interop.conversion import check_apart, check_target, describe, look, rewrite
-    from glm_jax.sharding import make_mesh
+    from glm_jax.generation.language_model import load
+    from glm_jax.sharding.mesh import make_mesh
 
     # Nothing is computed: accelerators, whose memory may be small, are left alone.
     mesh = make_mesh(MeshConfig(), jax.devices("cpu")[:1])

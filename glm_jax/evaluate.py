@@ -1,6 +1,6 @@
 """Evaluates a checkpoint: `python -m glm_jax.evaluate --checkpoint DIR --task glm_pretrain`.
 
-`evaluations.py` has the tasks by name; any other name is looked for in SeqIO's registry.
+`evaluation/registry.py` has the tasks by name; any other name is looked for in SeqIO's registry.
 """
 
 import argparse
@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 from glm_jax import cli
 from glm_jax.config import Config, from_dict
-from glm_jax.config_files import apply_overrides, load_config
+from glm_jax.config.files import apply_overrides, load_config
 from glm_jax.errors import UserError
-from glm_jax.evaluations import Request, about, find_task
+from glm_jax.evaluation.registry import Request, about, find_task
 from glm_jax.files import write_whole
 
 
@@ -27,7 +27,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     task = find_task(args.task, args.task_module)
     config = _config(args)
 
-    from glm_jax.inference.language_model import find_workdir, load
+    from glm_jax.checkpoints.finding import find_workdir
+    from glm_jax.generation.language_model import load
 
     lm = load(args.checkpoint)
     own = args.config is None and not any(one.strip()[:5] == "data." for one in args.overrides)
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _config(args: argparse.Namespace) -> Config:
     """The run's own config, or that of --config, with the changes of --set."""
-    from glm_jax.inference.language_model import RUN, find_workdir
+    from glm_jax.checkpoints.finding import RUN, find_workdir
 
     workdir = find_workdir(args.checkpoint)
     of_model = [override for override in args.overrides if override.strip().startswith("model.")]
@@ -93,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--num_examples", type=int, help="of tasks that take examples")
     parser.add_argument(
         "--task_module",
-        help="a Python module that registers tasks, of SeqIO or of `glm_jax.evaluations`",
+        help="a Python module that registers tasks, of SeqIO or of `glm_jax.evaluation.registry`",
     )
     parser.add_argument(
         "--config",

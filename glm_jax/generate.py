@@ -17,7 +17,7 @@ from glm_jax import cli
 from glm_jax.errors import UserError
 
 if TYPE_CHECKING:
-    from glm_jax.inference.language_model import LanguageModel
+    from glm_jax.generation.language_model import LanguageModel
 
 _OPTIONS = (
     "max_new_tokens",
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--candidates must be at least 1; got {args.candidates}")
     prompt = cli.read_input() if args.prompt == "-" else args.prompt
 
-    from glm_jax.inference.language_model import load
+    from glm_jax.generation.language_model import load
 
     model = load(args.checkpoint)
     answer = functools.partial(_answer, model, args)
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _answer(model: "LanguageModel", args: argparse.Namespace, prompt: str) -> None:
     """Prints what the options ask for of one prompt."""
-    from glm_jax.inference.texts import answer_record, complete_text, fill_candidates
+    from glm_jax.generation.texts import answer_record, complete_text, fill_candidates
 
     options = {name: getattr(args, name) for name in _OPTIONS}
     if args.candidates is not None:

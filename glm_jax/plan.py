@@ -91,7 +91,7 @@ def _reports_of(config, name, args, attempts) -> list[dict]:
     from glm_jax.planning.report import attempted
     from glm_jax.planning.topologies import topology_devices
     from glm_jax.planning.tune import tune
-    from glm_jax.training.start import planned_config
+    from glm_jax.training.run.start import planned_config
 
     config = planned_config(config, args.overrides)
     devices = topology_devices(name) if name else jax.devices()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from glm_jax.batch import Batch
     from glm_jax.config import Config
     from glm_jax.data.stream import RowStream
-    from glm_jax.interop.tokenizers import Tokenizer
+    from glm_jax.tokenizers.tokenizer import Tokenizer
 
 # A mask of up to this many places is drawn beside the table, a larger one below it, compressed.
 _WIDE = 32
@@ -52,7 +52,7 @@ def main() -> None:
     config = cli.config_from(args)
 
     from glm_jax import pipeline
-    from glm_jax.interop.tokenizers import load_tokenizer
+    from glm_jax.tokenizers.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(config.data.tokenizer)
     stream = pipeline.batches(config)

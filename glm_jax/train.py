@@ -5,9 +5,9 @@ import dataclasses
 
 from glm_jax import cli
 from glm_jax.errors import UserError
-from glm_jax.freed_memory import keep_freed_memory
 from glm_jax.paths import cache_directory
-from glm_jax.training.interrupts import ending_at_once
+from glm_jax.training.run.freed_memory import keep_freed_memory
+from glm_jax.training.run.interrupts import ending_at_once
 
 _STATUS = """exit status:
   0    done, or there was nothing left to do
@@ -46,15 +46,15 @@ def _main() -> int:
     import jax
 
     from glm_jax import pipeline
-    from glm_jax.interop.tokenizers import load_tokenizer
-    from glm_jax.sharding import make_mesh
-    from glm_jax.training.extension import extended
+    from glm_jax.checkpoints.retention import saved_steps
+    from glm_jax.sharding.mesh import make_mesh
+    from glm_jax.tokenizers.tokenizer import load_tokenizer
     from glm_jax.training.loop import train
-    from glm_jax.training.profiling import ProfiledSteps
-    from glm_jax.training.retention import saved_steps
-    from glm_jax.training.rewind import Rewind
-    from glm_jax.training.start import starting_point
-    from glm_jax.training.workdir import read_record
+    from glm_jax.training.run.extension import extended
+    from glm_jax.training.run.rewind import Rewind
+    from glm_jax.training.run.start import starting_point
+    from glm_jax.training.run.workdir import read_record
+    from glm_jax.training.watch.profiling import ProfiledSteps
 
     profile = ProfiledSteps.parse(args.profile) if args.profile else None
     rewind = None if args.resume_step is None else Rewind(args.resume_step, args.skip_batches)

@@ -1,4 +1,4 @@
-"""Run by test_sharding.py in processes of their own: splits over eight devices change no number.
+"""Run by sharding/test_mesh.py in its own processes: splits over eight devices change no number.
 
 python eight_devices.py               parameters, scores, losses, dropout, work
 python eight_devices.py inference     what scores, fills and continues texts
@@ -18,14 +18,14 @@ from unittest import mock
 import jax
 import numpy as np
 
+from glm_jax.attention import dispatch as attention
+from glm_jax.attention.tpu.backend import refuses_many_devices
 from glm_jax.batch import Batch
 from glm_jax.config import MeshConfig, ModelConfig
-from glm_jax.inference.language_model import LanguageModel
-from glm_jax.inference.row_scores import row_sums
-from glm_jax.models import attention
-from glm_jax.models.attention_pallas import refuses_many_devices
+from glm_jax.evaluation.rows import row_sums
+from glm_jax.generation.language_model import LanguageModel
 from glm_jax.models.params import bind, create_params, stack_layers, to_paths
-from glm_jax.sharding import batch_sharding, make_mesh
+from glm_jax.sharding.mesh import batch_sharding, make_mesh
 
 CONFIG = ModelConfig(
     vocab_size=64,

@@ -17,16 +17,16 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent / "training"))
+sys.path.insert(0, str(Path(__file__).parent))
 
-import conftest
 import jax
 import matplotlib.figure  # noqa: F401 - so that no fork imports it
 import numpy as np
+import tiny_run
 
-from glm_jax.training.checkpoints import load_params
+from glm_jax.checkpoints.params import load_params
+from glm_jax.checkpoints.retention import saved_steps
 from glm_jax.training.loop import train
-from glm_jax.training.retention import saved_steps
 
 NUM_STEPS = 16
 LIMIT = 1800  # seconds an attempt may take, on however busy a machine
@@ -34,15 +34,15 @@ LIMIT = 1800  # seconds an attempt may take, on however busy a machine
 
 def attempt(workdir: Path) -> None:
     """In a fork: trains to the end, then writes what came out to WORKDIR/outcome.json."""
-    config = conftest.change_fields(
-        conftest.tiny_config(),
+    config = tiny_run.change_fields(
+        tiny_run.tiny_config(),
         train={"num_steps": NUM_STEPS, "checkpoint_every": 1, "eval_every": 8, "keep_best": 1},
     )
 
     def batches(split, shard_index, num_shards):
-        return conftest.Stream(0 if split == "train" else 10_000, shard_index, num_shards)
+        return tiny_run.Stream(0 if split == "train" else 10_000, shard_index, num_shards)
 
-    status = train(config, workdir, batches, conftest.LetterTokenizer())
+    status = train(config, workdir, batches, tiny_run.LetterTokenizer())
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(load_params(workdir)[1]):
         digest.update(np.asarray(leaf).tobytes())

@@ -14,10 +14,10 @@ import pytest
 
 from glm_jax import cli
 from glm_jax.config import MeshConfig, ModelConfig
-from glm_jax.inference.language_model import LanguageModel
-from glm_jax.interop.tokenizers import load_tokenizer
+from glm_jax.generation.language_model import LanguageModel
 from glm_jax.models.params import create_params
-from glm_jax.sharding import make_mesh
+from glm_jax.sharding.mesh import make_mesh
+from glm_jax.tokenizers.tokenizer import load_tokenizer
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 CHATGLM = Path(__file__).parent / "golden" / "chatglm"

@@ -93,7 +93,7 @@ def test_decoding_counts_the_bytes_of_a_step(load, capsys):
 
 
 def test_prompt_and_half_of_the_answer_need_a_cache_of_the_same_size(load):
-    from glm_jax.inference.cache import bucket
+    from glm_jax.generation.cache import bucket
 
     preset = load("decode").accelerator.PRESETS["decode"]["h100"]
     prompt, new_tokens = preset["prompt"], preset["new_tokens"]

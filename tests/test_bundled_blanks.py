@@ -4,7 +4,7 @@ import importlib.util
 import json
 from pathlib import Path
 
-from glm_jax.inference.evaluation_data import held_out
+from glm_jax.evaluation.data import held_out
 
 ROOT = Path(__file__).parents[1]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 import glm_jax
-from glm_jax.config_files import load_config
-from glm_jax.inference.evaluation_tasks import TASKS
+from glm_jax.config.files import load_config
+from glm_jax.evaluation.tasks import TASKS
 from glm_jax.models.params import count_params
 
 ROOT = Path(__file__).parents[1]

@@ -8,7 +8,7 @@ from glm_jax import cache
 from glm_jax.config import DataConfig
 from glm_jax.data.store import StoreWriter
 from glm_jax.errors import UserError
-from glm_jax.interop.tokenizers import load_tokenizer
+from glm_jax.tokenizers.tokenizer import load_tokenizer
 
 CONFIG = "from glm_jax.config import Config\n\ndef get_config():\n    return Config()\n"
 

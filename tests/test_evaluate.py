@@ -12,12 +12,12 @@ from glm_jax import evaluate, pipeline
 from glm_jax.config import Config, DataConfig, MeshConfig, ModelConfig, ObjectiveConfig, to_json
 from glm_jax.data.store import StoreWriter
 from glm_jax.errors import UserError
-from glm_jax.evaluations import Request, about, pretrain
-from glm_jax.inference import language_model
-from glm_jax.inference.language_model import LanguageModel
-from glm_jax.interop.tokenizers import load_tokenizer
+from glm_jax.evaluation.registry import Request, about, pretrain
+from glm_jax.generation import language_model
+from glm_jax.generation.language_model import LanguageModel
 from glm_jax.models.params import create_params
-from glm_jax.sharding import make_mesh
+from glm_jax.sharding.mesh import make_mesh
+from glm_jax.tokenizers.tokenizer import load_tokenizer
 
 MODEL = ModelConfig(
     vocab_size=7168, num_layers=1, embed_dim=8, num_heads=2, max_positions=64, dropout_rate=0.0

@@ -1,6 +1,7 @@
-"""The architecture holds: imports go down the floors, without cycles, with no TensorFlow below."""
+"""The house holds: one order of all packages, a limit on depth, TensorFlow in `tasks` alone."""
 
 import ast
+import functools
 import graphlib
 import subprocess
 import sys
@@ -10,25 +11,52 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "glm_jax"
 
-# First part of a module's name below glm_jax -> floor; commands (all the rest) are floor 4.
-FLOORS = {
-    **dict.fromkeys(
-        ["errors", "files", "special_tokens", "batch", "config", "config_checks", "config_data"], 0
-    ),
-    **dict.fromkeys(["config_mixture", "config_model", "config_objective"], 0),
-    **dict.fromkeys(["config_training", "config_files", "config_names"], 0),
-    **dict.fromkeys(["freed_memory", "ids", "json_files", "paths", "platforms"], 0),
-    **dict.fromkeys(["corruption", "bundled"], 0),
-    **dict.fromkeys(["models", "kernels", "seeds", "sharding"], 1),
-    **dict.fromkeys(["data", "training", "inference", "interop", "planning"], 2),
-    "tasks": 3,
+# From the ground up: a package imports from those before it alone, in functions too. "" is the
+# ground, the modules of GROUND beside the commands; "commands" is all else at the top level.
+ORDER = [
+    "",
+    "bundled",
+    "config",
+    "cli",
+    "tokenizers",
+    "corruption",
+    "sharding",
+    "attention",
+    "models",
+    "losses",
+    "interop",
+    "data",
+    "checkpoints",
+    "generation",
+    "training",
+    "planning",
+    "tasks",
+    "pipeline",
+    "evaluation",
+    "commands",
+]
+GROUND = {
+    *["batch", "checks", "draws", "errors", "files", "json_files", "paths", "platforms"],
+    *["ragged", "special_tokens"],
 }
+COMMANDS = {"cache", "convert", "evaluate", "generate", "plan", "preview", "train", "__main__"}
+# The order of packages within one; its own modules may stand anywhere between them.
+INNER = {
+    "attention": ["tpu", "gpu"],
+    "interop": ["architectures"],
+    "corruption": ["published"],
+    "training": ["optimizer", "watch", "run"],
+}
+# Modules on the longest way down, this package's alone.
+DEEPEST = 25
+
+FRAMEWORKS = {"tensorflow", "seqio", "torch", "transformers"}
+TRAINING = {"flax", "optax", "orbax", "grain"}
 FORBIDDEN = {
-    0: {"tensorflow", "seqio", "torch", "transformers", "flax", "optax", "orbax", "grain"},
-    1: {"tensorflow", "seqio", "torch", "transformers", "orbax", "grain"},
-    2: {"tensorflow", "seqio", "torch", "transformers"},
-    3: {"torch", "transformers", "flax", "optax", "orbax"},
-    4: {"torch", "transformers"},
+    **dict.fromkeys(ORDER, FRAMEWORKS),
+    **dict.fromkeys(ORDER[: ORDER.index("sharding")], FRAMEWORKS | TRAINING),
+    **dict.fromkeys(["sharding", "attention", "models", "losses"], FRAMEWORKS | {"orbax", "grain"}),
+    "tasks": {"torch", "transformers", "flax", "optax", "orbax"},
 }
 
 
@@ -40,15 +68,22 @@ def module_name(path):
 MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
-def floor(name):
+def room(name):
+    """The package of a module, by its name in ORDER: glm_jax.data.rows is in "data"."""
     parts = name.split(".")
-    return FLOORS.get(parts[1], 4) if len(parts) > 1 else 0
+    if len(parts) == 1:
+        return "commands"  # glm_jax itself names all of the public surface
+    if (PACKAGE / parts[1]).is_dir():
+        return parts[1]
+    assert parts[1] in GROUND | COMMANDS, f"{name} is neither of the ground nor a command"
+    return "" if parts[1] in GROUND else "commands"
 
 
 def type_checking(node):
     return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
 
 
+@functools.cache
 def imports(name, inside_functions):
     """Absolute names that a module imports; relative imports are not used in this project."""
     found = set()
@@ -63,23 +98,59 @@ def imports(name, inside_functions):
             found |= {one if one in MODULES else node.module for one in full}
         elif not type_checking(node) and (inside_functions or not is_function(node)):
             pending += ast.iter_child_nodes(node)
-    return found
+    return frozenset(found)
 
 
 def is_function(node):
     return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_a_module_imports_only_from_its_floor_and_below(name):
-    above = {other for other in imports(name, True) & set(MODULES) if floor(other) > floor(name)}
-    assert not above, f"{name} (floor {floor(name)}) imports {sorted(above)}"
+def own(name):
+    """The modules of this package that a module imports, in functions too."""
+    return imports(name, True) & set(MODULES) - {name, "glm_jax"}
+
+
+def test_every_package_has_its_place_in_the_order():
+    packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert packages == set(ORDER) - {"", "commands"}
+    inner = {path.parent.relative_to(PACKAGE).parts for path in PACKAGE.glob("*/*/__init__.py")}
+    assert inner == {(outer, name) for outer, names in INNER.items() for name in names}
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_no_floor_imports_what_it_must_not(name):
+def test_a_module_imports_only_from_its_package_and_those_below(name):
+    place = ORDER.index(room(name))
+    above = {other for other in own(name) if ORDER.index(room(other)) > place}
+    assert not above, f"{name} imports {sorted(above)}"
+
+
+@pytest.mark.parametrize("outer", INNER)
+def test_packages_within_one_are_in_their_order(outer):
+    names = INNER[outer]
+    for name in MODULES:
+        parts = name.split(".")
+        if parts[1:2] != [outer] or len(parts) < 4:
+            continue
+        others = {o.split(".")[2] for o in own(name) if o.split(".")[1] == outer} & set(names)
+        above = names[names.index(parts[2]) + 1 :]
+        assert not others & set(above), f"{name} imports from {sorted(others & set(above))}"
+
+
+@functools.cache
+def way_down(name):
+    """The longest chain of imports that begins at a module."""
+    return max(((name, *way_down(other)) for other in own(name)), key=len, default=(name,))
+
+
+def test_no_chain_of_imports_is_deeper_than_the_limit():
+    deepest = max((way_down(name) for name in MODULES if name != "glm_jax"), key=len)
+    assert len(deepest) <= DEEPEST, " > ".join(name[8:] for name in deepest)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_no_package_imports_what_it_must_not(name):
     roots = {other.partition(".")[0] for other in imports(name, True)}
-    assert not roots & FORBIDDEN[floor(name)]
+    assert not roots & FORBIDDEN[room(name)]
 
 
 def test_there_is_no_import_cycle():

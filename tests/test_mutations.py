@@ -26,7 +26,7 @@ def test_the_table_reaches_every_part_that_computes():
     assert len(TABLE) >= 60
     assert len(set(map(str, TABLE))) == len(TABLE)
     folders = {mutation.file.partition("/")[0] for mutation in TABLE}
-    assert {"corruption", "data", "models", "training", "inference"} <= folders
+    assert {"corruption", "data", "models", "training", "generation", "losses"} <= folders
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from glm_jax import preview
 from glm_jax.data.store import StoreWriter
 from glm_jax.errors import UserError
-from glm_jax.interop.tokenizers import load_tokenizer
+from glm_jax.tokenizers.tokenizer import load_tokenizer
 
 CONFIG = """
 from glm_jax.config import Config, DataConfig, ObjectiveConfig

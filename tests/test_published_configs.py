@@ -5,9 +5,9 @@ from pathlib import Path
 import jax
 import pytest
 
-from glm_jax.config_files import load_config
-from glm_jax.sharding import make_mesh
-from glm_jax.training.workdir import check_config
+from glm_jax.config.files import load_config
+from glm_jax.sharding.mesh import make_mesh
+from glm_jax.training.run.workdir import check_config
 
 FOLDER = Path(__file__).parents[1] / "configs" / "published"
 

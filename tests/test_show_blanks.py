@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from glm_jax.inference.evaluation_data import Blank, held_out
+from glm_jax.evaluation.data import Blank, held_out
 
 TOOL = Path(__file__).parents[1] / "tools" / "show_blanks.py"
 

@@ -18,12 +18,12 @@ import jax
 import numpy as np
 import pytest
 
-from glm_jax import freed_memory
+from glm_jax.checkpoints.params import load_params
 from glm_jax.data.store import StoreWriter
 from glm_jax.errors import UserError
-from glm_jax.interop.tokenizers import load_tokenizer
+from glm_jax.tokenizers.tokenizer import load_tokenizer
 from glm_jax.train import keep_memory
-from glm_jax.training.checkpoints import load_params
+from glm_jax.training.run import freed_memory
 
 pytestmark = pytest.mark.processes
 

@@ -19,8 +19,8 @@ from typing import Any
 import jax
 
 import glm_jax
-from glm_jax.config_files import read_run
-from glm_jax.inference.evaluation_tasks import TASKS
+from glm_jax.config.files import read_run
+from glm_jax.evaluation.tasks import TASKS
 from glm_jax.interop.huggingface import save_directory
 from glm_jax.models.params import count_params
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from glm_jax.config import Config
-from glm_jax.training.workdir import MAY_CHANGE
+from glm_jax.training.run.workdir import MAY_CHANGE
 
 _WIDTH = 118
 PAGE = Path(__file__).parents[1] / "docs" / "config.md"

@@ -7,7 +7,7 @@ For each entry of the table the old text becomes the new one in a copy of the tr
 that should notice are run: the file's mirror, unless the entry names others. A line a mutation:
 
     killed       3.1 s  corruption/hiding.py: the start token of a span is text
-    SURVIVED     4.0 s  models/dropout.py: strides may be even
+    SURVIVED     4.0 s  attention/dropout.py: strides may be even
     equivalent   2.2 s  data/documents.py: the line's end behind a text is kept
 
 The checkout is never touched. Status 0: each was killed, or survived and is named equivalent; 1:

@@ -16,9 +16,9 @@ import numpy as np
 
 import glm_jax
 from glm_jax.errors import UserError
-from glm_jax.inference.evaluation_data import Blank, blanks, held_out
-from glm_jax.inference.evaluation_tasks import TASKS, fitting_prompt
-from glm_jax.inference.texts import fill_candidates
+from glm_jax.evaluation.data import Blank, blanks, held_out
+from glm_jax.evaluation.tasks import TASKS, fitting_prompt
+from glm_jax.generation.texts import fill_candidates
 
 _SENTENCE = re.compile(r"[\u4e00-\u9fff，、：；]{8,20}[。？！]")
 _SEED = 20210318

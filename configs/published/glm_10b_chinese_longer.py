@@ -14,7 +14,7 @@ with `--set objective.published=true --set data.sequence_length=1330`.
 from pathlib import Path
 
 from glm_jax.config import Config
-from glm_jax.config_files import load_config
+from glm_jax.config.files import load_config
 
 CHANGES = [
     "data.sequence_length=1024",

@@ -15,7 +15,7 @@ import dataclasses
 from pathlib import Path
 
 from glm_jax.config import Config
-from glm_jax.config_files import load_config
+from glm_jax.config.files import load_config
 from glm_jax.models.variants import GLM_LARGE_CHINESE
 
 CHANGES = [

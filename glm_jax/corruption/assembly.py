@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from glm_jax.batch import DOCUMENT, SPAN, prefix_bounds
-from glm_jax.config_checks import whole_number, whole_numbers
+from glm_jax.checks import whole_number, whole_numbers
 
 
 def assemble(

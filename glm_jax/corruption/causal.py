@@ -15,7 +15,7 @@ import numpy as np
 from glm_jax.batch import CAUSAL
 from glm_jax.config import ObjectiveConfig
 from glm_jax.corruption.plan import Pieces, fit
-from glm_jax.corruption.ragged import sums_before, within_groups
+from glm_jax.ragged import sums_before, within_groups
 from glm_jax.special_tokens import SpecialTokens
 
 # [gMASK] and the start token.

@@ -6,7 +6,6 @@ from glm_jax.batch import CAUSAL, DOCUMENT, SENTENCE, SPAN
 from glm_jax.config import ObjectiveConfig
 from glm_jax.corruption.causal import write_causal
 from glm_jax.corruption.documents import plan_documents
-from glm_jax.corruption.draws import Draws, Purpose, SpanLengths, unit
 from glm_jax.corruption.hiding import block_id, hide_context, hide_inputs
 from glm_jax.corruption.masked import write_masked
 from glm_jax.corruption.plan import Pieces, Plan
@@ -15,6 +14,7 @@ from glm_jax.corruption.sentences import plan_sentences
 from glm_jax.corruption.shifting import shift_positions
 from glm_jax.corruption.short import cut_short
 from glm_jax.corruption.spans import plan_spans
+from glm_jax.draws import Draws, Purpose, SpanLengths, unit
 from glm_jax.special_tokens import SpecialTokens
 
 # Rows worked on at once: enough to hide the cost of numpy calls, few enough for the cache.

@@ -4,8 +4,8 @@ import numpy as np
 
 from glm_jax.batch import DOCUMENT
 from glm_jax.config import ObjectiveConfig
-from glm_jax.corruption.draws import Draws, Purpose, below, unit
 from glm_jax.corruption.plan import Pieces, Plan, fit
+from glm_jax.draws import Draws, Purpose, below, unit
 
 
 def plan_documents(pieces: Pieces, draws: Draws, length: int, config: ObjectiveConfig) -> Plan:

@@ -8,9 +8,9 @@ import numpy as np
 
 from glm_jax.batch import SPAN
 from glm_jax.config import ObjectiveConfig
-from glm_jax.corruption.draws import Draws, Purpose, unit
-from glm_jax.corruption.ragged import within_groups
+from glm_jax.draws import Draws, Purpose, unit
 from glm_jax.errors import UserError
+from glm_jax.ragged import within_groups
 from glm_jax.special_tokens import SpecialTokens
 
 # How far from a mask, in places of part A, context is hidden.

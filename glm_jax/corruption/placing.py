@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from glm_jax.config_checks import whole_number, whole_numbers
+from glm_jax.checks import whole_number, whole_numbers
 
 Span = tuple[int, int]
 

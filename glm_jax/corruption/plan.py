@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from glm_jax.corruption.draws import Draws, Purpose
-from glm_jax.corruption.ragged import sums_before, within_groups
+from glm_jax.draws import Draws, Purpose
+from glm_jax.ragged import sums_before, within_groups
 
 # The beginning of a document that has fewer tokens than this at the end of a row is left out.
 SHORTEST_BEGINNING = 8

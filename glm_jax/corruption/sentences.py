@@ -12,10 +12,10 @@ import numpy as np
 
 from glm_jax.batch import SENTENCE, SPAN
 from glm_jax.config import ObjectiveConfig
-from glm_jax.corruption.draws import Draws, Purpose, SpanLengths
 from glm_jax.corruption.plan import SHORTEST_BEGINNING, Pieces, Plan, fit, order_in_part_b
-from glm_jax.corruption.ragged import group_of, starts, sums, sums_before, within_groups
 from glm_jax.corruption.spans import PlacedSpans, SpanCandidates, place
+from glm_jax.draws import Draws, Purpose, SpanLengths
+from glm_jax.ragged import group_of, starts, sums, sums_before, within_groups
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from glm_jax.corruption.draws import Draws, Purpose, below
+from glm_jax.draws import Draws, Purpose, below
 
 
 def shift_positions(fields: dict[str, np.ndarray], draws: Draws) -> None:

@@ -4,9 +4,9 @@ import dataclasses
 
 import numpy as np
 
-from glm_jax.corruption.draws import Draws, Purpose, below, unit
 from glm_jax.corruption.plan import Pieces
-from glm_jax.corruption.ragged import group_of, sums, within_groups
+from glm_jax.draws import Draws, Purpose, below, unit
+from glm_jax.ragged import group_of, sums, within_groups
 
 # Shortest text that is drawn, where rows have twice as many places.
 SHORTEST = 32

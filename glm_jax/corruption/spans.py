@@ -20,9 +20,9 @@ import numpy as np
 
 from glm_jax.batch import SPAN
 from glm_jax.config import ObjectiveConfig
-from glm_jax.corruption.draws import Draws, Purpose, SpanLengths, below, unit
 from glm_jax.corruption.plan import Pieces, Plan, fit, order_in_part_b
-from glm_jax.corruption.ragged import group_of, starts, sums, sums_before, within_groups
+from glm_jax.draws import Draws, Purpose, SpanLengths, below, unit
+from glm_jax.ragged import group_of, starts, sums, sums_before, within_groups
 
 # A size that no text has.
 _NEVER = 2.0**40

@@ -22,7 +22,7 @@ from glm_jax.data.documents import SPLITS, Corpus, scan
 from glm_jax.data.store import StoreWriter
 from glm_jax.data.store_path import described_files, store_key
 from glm_jax.errors import UserError
-from glm_jax.interop.tokenizers import Tokenizer, load_tokenizer
+from glm_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer
 
 # Documents that a thread reads and tokenises at once.
 _BATCH = 128

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from glm_jax.corruption.draws import Draws, Purpose, below
+from glm_jax.draws import Draws, Purpose, below
 
 _ROUNDS = 6
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from glm_jax.corruption.ragged import within_groups
+from glm_jax.ragged import within_groups
 
 _BOUNDS = ("attend_start", "attend_end")
 

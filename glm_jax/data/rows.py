@@ -16,15 +16,15 @@ from glm_jax.batch import Batch
 from glm_jax.config import DataConfig, ObjectiveConfig
 from glm_jax.corruption.causal import PREFIX
 from glm_jax.corruption.corruptor import Corruptor
-from glm_jax.corruption.draws import Draws, Purpose, SpanLengths, below
 from glm_jax.corruption.plan import SHORTEST_BEGINNING, Pieces
-from glm_jax.corruption.ragged import group_of, within_groups
 from glm_jax.corruption.short import expected_parts
 from glm_jax.data.store import Documents, TokenStore
+from glm_jax.draws import Draws, Purpose, SpanLengths, below
 from glm_jax.errors import UserError
+from glm_jax.ragged import group_of, within_groups
 
 # Which rows a store, a config and a seed make; raised with every change of them, so that a run of
-# older rows does not go on with others (`glm_jax.training.workdir.check_workdir`).
+# older rows does not go on with others (`glm_jax.training.run.workdir.check_workdir`).
 #   1  the length that passed a text's budget stood last
 #   2  the lengths of a text's spans are shuffled
 ROW_FORMAT = 2

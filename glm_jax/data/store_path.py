@@ -12,8 +12,8 @@ from glm_jax.config import DataConfig
 from glm_jax.data.file_hashes import file_hashes
 from glm_jax.data.store import FORMAT
 from glm_jax.errors import UserError
-from glm_jax.interop.tokenizers import load_tokenizer
 from glm_jax.paths import cache_directory, expanded
+from glm_jax.tokenizers.tokenizer import load_tokenizer
 
 # Beginnings of sources that are no files, and that only `glm_jax.tasks` can read.
 SCHEMES = ("tfds:", "task:")

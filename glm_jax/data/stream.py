@@ -6,7 +6,7 @@ import grain
 import numpy as np
 
 from glm_jax.batch import Batch
-from glm_jax.config_checks import whole_number
+from glm_jax.checks import whole_number
 from glm_jax.data.identity import Identity, identity
 from glm_jax.data.rows import Builder
 from glm_jax.data.sequence import Mixture, Rows, rows_of

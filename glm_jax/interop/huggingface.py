@@ -22,7 +22,6 @@ from glm_jax.interop.architectures.rows import Row
 from glm_jax.interop.checkpoint import CONFIG, Origin, check_repeated, open_directory
 from glm_jax.interop.finite import Unusable
 from glm_jax.interop.save_plan import MAX_SHARD_BYTES, SavePlan, is_model, plan_save
-from glm_jax.interop.tokenizers import Tokenizer
 from glm_jax.interop.weights import INDEX, TensorToWrite, copy_out, write_safetensors
 from glm_jax.models.params import (
     Params,
@@ -32,6 +31,7 @@ from glm_jax.models.params import (
     to_paths,
     unstack_layers,
 )
+from glm_jax.tokenizers.tokenizer import Tokenizer
 
 Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 

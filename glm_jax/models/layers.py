@@ -15,15 +15,8 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 
 from glm_jax.config import ModelConfig
-from glm_jax.sharding import (
-    auto_axes,
-    axis_size,
-    constrain,
-    dividing,
-    param_spec,
-    places_are_split,
-    whole_over,
-)
+from glm_jax.sharding.mesh import auto_axes, axis_size, constrain, dividing, places_are_split
+from glm_jax.sharding.rules import param_spec, whole_over
 
 
 def fold_name(key: jax.Array, name: str) -> jax.Array:
@@ -138,7 +131,7 @@ def look_up(table: jax.Array, ids: jax.Array, dtype: jnp.dtype | str) -> jax.Arr
     """Rows of a table [R, D] by their ids [B, T]: [B, T, D], D split over "fsdp".
 
     The table stays split: every device looks up its part of D for the ids of all, and the parts are
-    exchanged (`glm_jax.sharding.constrain_rows`), once for the sum of all tables. Gathering a table
+    exchanged (`glm_jax.sharding.mesh.constrain_rows`), once for the sum of all tables. Gathering a table
     would move R x D numbers for B x T rows.
     """
     ids = constrain(ids, "data", "sequence")

@@ -20,10 +20,10 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from glm_jax.config import ModelConfig
+from glm_jax.models.seeds import key_of
 from glm_jax.models.transformer import Transformer, uses_scan
 from glm_jax.models.weights import is_master, is_matrix, settle
-from glm_jax.seeds import key_of
-from glm_jax.sharding import param_shardings, path_name
+from glm_jax.sharding.rules import param_shardings, path_name
 
 Params = dict[str, Any]
 
@@ -35,7 +35,7 @@ def create_params(config: ModelConfig, mesh: Mesh, seed: int) -> Params:
     are stacked.
 
     Raises:
-      UserError: the mesh cannot split a parameter; see `glm_jax.sharding.param_shardings`.
+      UserError: the mesh cannot split a parameter; see `glm_jax.sharding.rules.param_shardings`.
     """
     shardings = param_shardings(_abstract(config), mesh)
     return jax.jit(functools.partial(_draw, config), out_shardings=shardings)(key_of(seed))

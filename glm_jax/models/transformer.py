@@ -21,9 +21,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
+from glm_jax.attention.dispatch import attention
+from glm_jax.attention.dropout import dropout
+from glm_jax.attention.tpu.tile_order import from_tiles, in_tiles, is_held_in_tiles
 from glm_jax.config import ModelConfig
-from glm_jax.models.attention import attention
-from glm_jax.models.dropout import dropout
 from glm_jax.models.layers import (
     Embedding,
     Identity,
@@ -35,9 +36,8 @@ from glm_jax.models.layers import (
 )
 from glm_jax.models.positions import Rotation, make_positions, rotate
 from glm_jax.models.remat import rematerialised
-from glm_jax.models.tile_order import from_tiles, in_tiles, is_held_in_tiles
 from glm_jax.models.weights import as_used
-from glm_jax.sharding import constrain_rows
+from glm_jax.sharding.mesh import constrain_rows
 
 
 class LayerCache(Protocol):

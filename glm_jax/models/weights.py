@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from glm_jax.config import ModelConfig
-from glm_jax.sharding import param_spec, path_name, whole_over
+from glm_jax.sharding.rules import param_spec, path_name, whole_over
 
 
 @jax.tree_util.register_dataclass

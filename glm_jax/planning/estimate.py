@@ -27,11 +27,11 @@ from collections.abc import Iterable, Sequence
 from jax.sharding import Mesh
 
 from glm_jax.config import Config
+from glm_jax.models.flops import attention_density, predicted_share
 from glm_jax.planning.chips import Chip, Tpu
-from glm_jax.planning.flops import attention_density, predicted_share
 from glm_jax.planning.hlo import Collective, HloCost, Kernel
 from glm_jax.planning.tpu_topologies import wraps_around
-from glm_jax.sharding import row_groups
+from glm_jax.sharding.mesh import row_groups
 
 KERNEL_SHARE_OF_PEAK = 0.5
 # [8192, 2048] x [2048, 8192] in bfloat16 stands at 374 us for an H100: 0.74.

@@ -13,13 +13,13 @@ import jax
 from jax.sharding import Mesh
 
 from glm_jax.config import Config
+from glm_jax.models.flops import attention_density, flops_per_token, parameter_groups
 from glm_jax.planning.apart import Attempts
 from glm_jax.planning.chips import Chip, Gpu, Tpu, chip_of
 from glm_jax.planning.estimate import ASSUMPTIONS, expected_turns, step_time
-from glm_jax.planning.flops import attention_density, flops_per_token, parameter_groups
 from glm_jax.planning.hlo import hlo_cost
-from glm_jax.planning.memory import GIB, held_bytes
 from glm_jax.planning.program import Program, compile_program, planning_options, program_text
+from glm_jax.training.memory import GIB, held_bytes
 from glm_jax.training.state import TrainState, abstract_state
 
 Report = dict[str, Any]

@@ -12,7 +12,7 @@ from glm_jax.batch import Batch
 from glm_jax.config import DataConfig, ObjectiveConfig
 from glm_jax.data.rows import RowBuilder
 from glm_jax.data.store import Documents, TokenStore
-from glm_jax.interop.tokenizers import Tokenizer
+from glm_jax.tokenizers.tokenizer import Tokenizer
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Batch))
 

@@ -9,14 +9,14 @@ import seqio
 import tensorflow as tf
 
 from glm_jax.batch import Batch
-from glm_jax.data.scores import SUMS
 from glm_jax.errors import UserError, did_you_mean
+from glm_jax.losses.scores import SUMS
 from glm_jax.tasks.converter import GlmFeatureConverter
 from glm_jax.tasks.corrupt import FIELDS
 
 _SPLITS = ("eval", "validation", "test")
 
-# Rows [B, T] -> sums of each row by name (`glm_jax.data.scores.SUMS`), [B, 5] each.
+# Rows [B, T] -> sums of each row by name (`glm_jax.losses.scores.SUMS`), [B, 5] each.
 ScoreRows = Callable[[Batch], Mapping[str, np.ndarray]]
 
 

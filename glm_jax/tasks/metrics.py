@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from glm_jax.data.scores import SUMS, mean_metrics
+from glm_jax.losses.scores import SUMS, mean_metrics
 
 
 def objective_metrics(

@@ -24,7 +24,7 @@ from glm_jax.data.cutting import cut
 from glm_jax.data.documents import SPLITS
 from glm_jax.data.records import checked
 from glm_jax.errors import UserError, did_you_mean
-from glm_jax.interop.tokenizers import load_tokenizer
+from glm_jax.tokenizers.tokenizer import load_tokenizer
 
 _EVAL_NAMES = ("eval", "validation", "test")
 # Examples handed from TensorFlow into Python at once.

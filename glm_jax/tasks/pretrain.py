@@ -11,11 +11,11 @@ import tensorflow as tf
 
 from glm_jax.config import Config, DataConfig
 from glm_jax.data.store_path import is_scheme
-from glm_jax.interop.tokenizers import load_tokenizer, tokenizer_file
 from glm_jax.tasks.corrupt import corrupt_documents, output_features
 from glm_jax.tasks.metrics import objective_metrics
 from glm_jax.tasks.named import NamedSource
 from glm_jax.tasks.source import DocumentSource
+from glm_jax.tokenizers.tokenizer import load_tokenizer, tokenizer_file
 
 # Documents tokenised per call.
 _BATCH = 256

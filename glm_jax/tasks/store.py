@@ -20,9 +20,9 @@ from glm_jax.data.mixture_store import INDEX
 from glm_jax.data.store_path import is_scheme
 from glm_jax.errors import UserError
 from glm_jax.files import sync, write_whole
-from glm_jax.interop.tokenizers import Tokenizer, load_tokenizer
 from glm_jax.tasks.named import NamedSource, registered
 from glm_jax.tasks.quiet import without_chatter
+from glm_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer
 
 # Examples handed from TensorFlow to numpy at once.
 _BATCH = 128

@@ -1,6 +1,3 @@
-"""Training: objective, optimizer, step, loop, checkpoints."""
+"""Training: the step, the loop and what they stand on."""
 
-import os
-
-# Orbax's paths look for TensorFlow, for gs:// paths, unless told not to; training has none.
-os.environ.setdefault("EPATH_USE_TF", "0")
+import glm_jax.checkpoints  # noqa: F401  what it sets for orbax must be set before orbax is imported

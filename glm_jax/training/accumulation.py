@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from glm_jax.batch import Batch
-from glm_jax.sharding import BATCH_AXES, constrain
+from glm_jax.sharding.mesh import BATCH_AXES, constrain
 
 # (sites, params, key, part, scale) -> (gradient of sites, sums).
 GradientOfPart = Callable[..., tuple[Any, Any]]

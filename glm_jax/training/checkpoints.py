@@ -22,21 +22,11 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from orbax.checkpoint import v1 as ocp
 
-from glm_jax.config import Config, MeshConfig, ModelConfig, from_dict, to_dict, to_json
-from glm_jax.errors import UserError
-from glm_jax.files import replaced_directory
-from glm_jax.interop.checkpoint import Origin
-from glm_jax.interop.companions import COMPANIONS, keep_companions
-from glm_jax.models.params import abstract_params, is_stacked
-from glm_jax.models.transformer import uses_scan
-from glm_jax.sharding import make_mesh
-from glm_jax.training.checksums import damage, size_of, write_manifest
-from glm_jax.training.disk import DiskTrouble, disk_trouble, probe, reason
-from glm_jax.training.distributed import any_of, from_first
-from glm_jax.training.held_back import HeldBack, collect, no_closed_loops
-from glm_jax.training.layouts import convert_layers, own_copy, with_layout
-from glm_jax.training.retention import (
-    check_name,
+from glm_jax.checkpoints.checksums import damage, size_of, write_manifest
+from glm_jax.checkpoints.disk import DiskTrouble, disk_trouble, probe, reason
+from glm_jax.checkpoints.held_back import HeldBack, collect, no_closed_loops
+from glm_jax.checkpoints.layouts import convert_layers, own_copy, with_layout
+from glm_jax.checkpoints.retention import (
     check_names,
     remove_failed_save,
     remove_left_overs,
@@ -45,6 +35,10 @@ from glm_jax.training.retention import (
     set_aside,
     unfinished_steps,
 )
+from glm_jax.config import Config, to_dict
+from glm_jax.errors import UserError
+from glm_jax.models.transformer import uses_scan
+from glm_jax.training.distributed import any_of, from_first
 from glm_jax.training.state import (
     TrainState,
     abstract_state,
@@ -285,108 +279,3 @@ class Checkpoints:
             remove_failed_save(self._directory)
         why = reason(error) if error else "the first process cannot write it, and says why"
         return DiskTrouble(f"checkpoint {step} could not be written: {why}")
-
-
-def load_params(
-    path: str | Path,
-    config: Config | None = None,
-    mesh: Mesh | None = None,
-    step: int | None = None,
-) -> tuple[Config, Any]:
-    """Loads the parameters alone; nothing of the optimizer is read.
-
-    Args:
-      path: a workdir, or a step directory in its `checkpoints`.
-      config: None for the config the checkpoint was saved with; its `model.scan_layers` decides
-        whether the layers come stacked or listed.
-      mesh: None for the first device alone.
-      step: None for the newest; only with a workdir.
-
-    Returns:
-      The config and the nested dict of parameters.
-
-    Raises:
-      ValueError: no checkpoint there, or not of that step, or its parameters are not what was
-        saved (`train.verify_checkpoints` of the config: whether that is looked at).
-    """
-    step_directory = _find_step(Path(path).absolute(), step)
-    about = _about(step_directory, config is None or config.train.verify_checkpoints)
-    config = config or from_dict(about["config"])
-    _refuse_damage(step_directory, "params", config.train.verify_checkpoints)
-    mesh = mesh or make_mesh(MeshConfig(), jax.devices()[:1])
-    like = abstract_params(with_layout(config, about["stacked"]).model, mesh)
-    with no_closed_loops(), HeldBack(step_directory):
-        params = ocp.load_checkpointables(step_directory, {"params": like})["params"]
-    if about["stacked"] != uses_scan(config.model):
-        wanted = abstract_params(config.model, mesh)
-        params = convert_layers(params, wanted, jax.tree.structure(params), not about["stacked"])
-    return config, params
-
-
-def _about(step: Path, verify: bool) -> dict[str, Any]:
-    """What `Checkpoints.save` wrote beside a step: its config, and whether it is stacked."""
-    _refuse_damage(step, "_CHECKPOINT_METADATA", verify)
-    return ocp.checkpointables_metadata(step).custom_metadata
-
-
-def _refuse_damage(step: Path, part: str, read: bool) -> None:
-    try:
-        trouble = damage(step, part, read)
-    except DiskTrouble as error:
-        raise UserError(str(error)) from error
-    if trouble is not None:
-        raise UserError(f"checkpoint {step.name} cannot be read: {trouble}")
-
-
-def save_params(
-    path: str | Path,
-    config: ModelConfig,
-    params: Any,
-    tokenizer: Any = None,
-    origin: Origin | None = None,
-) -> None:
-    """Writes parameters alone, all or nothing, as a workdir that `load_params` reads.
-
-    Args:
-      path: a directory to be made; one that an earlier call wrote is replaced.
-      config: of the model.
-      params: stacked or listed, on any devices.
-      tokenizer: None or what to keep beside them.
-      origin: of a model that came with files of its own, which are kept too.
-
-    Raises:
-      ValueError: `path` holds something else.
-    """
-    run = Config(model=config)
-    about = {"config": to_dict(run), "stacked": is_stacked(params)}
-    with replaced_directory(Path(path).absolute(), holds_only_params) as directory:
-        (directory / "run.json").write_text(to_json(run), encoding="utf-8")
-        keep_companions(directory, origin or Origin())
-        if tokenizer is not None:
-            tokenizer.save(directory)
-        step = directory / "checkpoints" / "0"
-        ocp.save_checkpointables(step, {"params": params}, custom_metadata=about)
-        write_manifest(step, {})
-
-
-def holds_only_params(path: Path) -> bool:
-    """Whether all that lies there is what `save_params` writes."""
-    steps = path / "checkpoints"
-    return {file.name for file in path.iterdir()} <= {"run.json", steps.name, *COMPANIONS} and (
-        [step.name for step in steps.glob("*")] == ["0"]
-        and not (steps / "0" / "optimizer").exists()
-    )
-
-
-def _find_step(path: Path, step: int | None) -> Path:
-    if (path / "params").is_dir() and path.name.isdecimal():
-        check_name(path)
-        return path
-    directory = path if path.name == "checkpoints" else path / "checkpoints"
-    check_names(directory)
-    steps = saved_steps(directory)
-    if not steps:
-        raise UserError(f"no checkpoint in {str(path)!r}")
-    if step is not None and step not in steps:
-        raise UserError(f"no checkpoint of step {step} in {str(path)!r}; there are {steps}")
-    return directory / str(steps[-1] if step is None else step)

@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 
 from glm_jax.batch import Batch
 from glm_jax.config import Config
-from glm_jax.sharding import batch_sharding
+from glm_jax.sharding.mesh import batch_sharding
 from glm_jax.training.defaults import for_devices
 from glm_jax.training.state import abstract_state
 from glm_jax.training.step import make_train_step

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from glm_jax.batch import OBJECTIVES, Batch
 from glm_jax.config import Config
-from glm_jax.training.objective import objective_sums, summarize
+from glm_jax.losses.by_objective import objective_sums, summarize
 from glm_jax.training.step import make_eval_step
 from glm_jax.training.unigram import unigram_losses
 

@@ -18,30 +18,25 @@ import jax
 from jax.sharding import Mesh
 
 from glm_jax.batch import Batch
+from glm_jax.checkpoints.disk import DiskTrouble, disk_trouble
+from glm_jax.checkpoints.retention import check_names, saved_steps
 from glm_jax.config import Config
 from glm_jax.data.identity import fingerprints
+from glm_jax.data.record import check_checkpoint, check_data, record_data
 from glm_jax.errors import UserError
-from glm_jax.freed_memory import is_kept
-from glm_jax.inference.generation import continues_texts
-from glm_jax.sharding import batch_sharding, make_mesh
+from glm_jax.generation.continuation import continues_texts
+from glm_jax.sharding.mesh import batch_sharding, make_mesh
 from glm_jax.training.checkpoints import Checkpoints
 from glm_jax.training.compiling import compile_train_step
-from glm_jax.training.data_record import check_checkpoint, check_data, record_data
-from glm_jax.training.disk import DiskTrouble, disk_trouble
 from glm_jax.training.evaluation import Evaluator, evaluation_line
-from glm_jax.training.extension import adopted
 from glm_jax.training.feed import Fed, Feed, to_devices
-from glm_jax.training.interrupts import Interrupts
-from glm_jax.training.metrics import MetricsLog, data_shares
-from glm_jax.training.next_command import filling, going_on, longer
-from glm_jax.training.optimizer import learning_rate_schedule
-from glm_jax.training.owner import owned
-from glm_jax.training.pace import Pace
-from glm_jax.training.plot import plot_losses
-from glm_jax.training.profiling import ProfiledSteps, Profiler
-from glm_jax.training.progress import Progress, say
-from glm_jax.training.retention import check_names, saved_steps
-from glm_jax.training.rewind import (
+from glm_jax.training.optimizer.optimizers import learning_rate_schedule
+from glm_jax.training.run.extension import adopted
+from glm_jax.training.run.freed_memory import is_kept
+from glm_jax.training.run.interrupts import Interrupts
+from glm_jax.training.run.next_command import filling, going_on, longer
+from glm_jax.training.run.owner import owned
+from glm_jax.training.run.rewind import (
     Rewind,
     SkippingStream,
     check_rewind,
@@ -51,13 +46,18 @@ from glm_jax.training.rewind import (
     read_skips,
     write_skips,
 )
-from glm_jax.training.samples import Sampler, choose_texts
+from glm_jax.training.run.workdir import check_config, check_workdir, read_record, record_run
 from glm_jax.training.state import create_state
 from glm_jax.training.step import Metrics
-from glm_jax.training.summary import kept_line, summary
-from glm_jax.training.tracking import check_trackers, open_trackers
 from glm_jax.training.unigram import target_counts
-from glm_jax.training.workdir import check_config, check_workdir, read_record, record_run
+from glm_jax.training.watch.metrics import MetricsLog, data_shares
+from glm_jax.training.watch.pace import Pace
+from glm_jax.training.watch.plot import plot_losses
+from glm_jax.training.watch.profiling import ProfiledSteps, Profiler
+from glm_jax.training.watch.progress import Progress, say
+from glm_jax.training.watch.samples import Sampler, choose_texts
+from glm_jax.training.watch.summary import kept_line, summary
+from glm_jax.training.watch.tracking import check_trackers, open_trackers
 
 # batches(split, shard_index, num_shards) -> RowStream, see glm_jax.pipeline.batches.
 Batches = Callable[[str, int, int], Any]
@@ -83,7 +83,7 @@ def train(
 
     Args:
       config: of the run.
-      workdir: made where it is missing; see `glm_jax.training.workdir` for what it holds.
+      workdir: made where it is missing; see `glm_jax.training.run.workdir` for what it holds.
       batches: opens the row stream of a split for one host of several.
       tokenizer: of the data; kept in the workdir, and decodes the samples.
       params: what a new run starts from, see `starting_point`; None: drawn.

@@ -13,8 +13,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from glm_jax.config import Config
 from glm_jax.models.local_attention import with_local_attention
 from glm_jax.models.params import abstract_params, create_params
-from glm_jax.sharding import replicated
-from glm_jax.training.optimizer import learning_rate_schedule, make_optimizer
+from glm_jax.sharding.mesh import replicated
+from glm_jax.training.optimizer.optimizers import learning_rate_schedule, make_optimizer
 
 
 @jax.tree_util.register_dataclass

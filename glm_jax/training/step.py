@@ -11,19 +11,20 @@ from jax.sharding import Mesh, NamedSharding
 
 from glm_jax.batch import Batch
 from glm_jax.config import Config, ModelConfig
-from glm_jax.models.params import bind
-from glm_jax.models.weights import Master, is_matrix
-from glm_jax.seeds import key_of
-from glm_jax.sharding import batch_sharding, param_shardings, path_name, replicated
-from glm_jax.training.accumulation import sum_of_parts, sum_over_replicas
-from glm_jax.training.defaults import for_devices
-from glm_jax.training.losses import weighted_losses
-from glm_jax.training.objective import (
+from glm_jax.losses.by_objective import (
     coefficients,
     objective_sums,
     summarize,
 )
-from glm_jax.training.optimizer import clip, global_norm, learning_rate_schedule
+from glm_jax.losses.pretraining import weighted_losses
+from glm_jax.models.params import bind
+from glm_jax.models.seeds import key_of
+from glm_jax.models.weights import Master, is_matrix
+from glm_jax.sharding.mesh import batch_sharding, replicated
+from glm_jax.sharding.rules import param_shardings, path_name
+from glm_jax.training.accumulation import sum_of_parts, sum_over_replicas
+from glm_jax.training.defaults import for_devices
+from glm_jax.training.optimizer.optimizers import clip, global_norm, learning_rate_schedule
 from glm_jax.training.state import TrainState, abstract_state, optimizer_of
 
 Metrics = dict[str, jax.Array]

@@ -3,7 +3,7 @@
 import numpy as np
 
 from glm_jax.corruption.plan import Plan
-from glm_jax.corruption.ragged import group_of, starts, sums, within_groups
+from glm_jax.ragged import group_of, starts, sums, within_groups
 
 # Standard errors that a measured mean may lie off. A test looks at some 50 means; one of them lies
 # further off with a chance of 3 in 1000, and draws are the same in every run.

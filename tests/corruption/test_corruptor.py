@@ -10,8 +10,8 @@ from scipy import stats
 from glm_jax.batch import CAUSAL, DOCUMENT, SENTENCE, SPAN
 from glm_jax.config import ObjectiveConfig
 from glm_jax.corruption.corruptor import Corruptor
-from glm_jax.corruption.draws import Draws
 from glm_jax.corruption.plan import Pieces
+from glm_jax.draws import Draws
 from glm_jax.special_tokens import SpecialTokens
 
 STATS = Path(__file__).parents[1] / "golden" / "glm" / "stats"

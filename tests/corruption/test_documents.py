@@ -6,9 +6,9 @@ from scipy import stats
 
 from glm_jax.config import ObjectiveConfig
 from glm_jax.corruption.documents import plan_documents
-from glm_jax.corruption.draws import Draws
 from glm_jax.corruption.plan import Pieces
-from glm_jax.corruption.ragged import starts
+from glm_jax.draws import Draws
+from glm_jax.ragged import starts
 from tests.corruption.measured import ERRORS, assert_both_ends_alike, masked_slots
 
 

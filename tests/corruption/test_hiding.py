@@ -8,8 +8,8 @@ import pytest
 from glm_jax.batch import SENTENCE, SPAN
 from glm_jax.config import ObjectiveConfig
 from glm_jax.corruption import assemble
-from glm_jax.corruption.draws import Draws
 from glm_jax.corruption.hiding import block_id, hide_context, hide_inputs
+from glm_jax.draws import Draws
 from glm_jax.errors import UserError
 from glm_jax.special_tokens import SpecialTokens
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from glm_jax.corruption.draws import Draws
 from glm_jax.corruption.plan import Pieces, fit, order_in_part_b
+from glm_jax.draws import Draws
 
 
 def pieces_of(counts, size):

@@ -9,11 +9,11 @@ from glm_jax.batch import DOCUMENT, SENTENCE, SPAN, Batch
 from glm_jax.config import ObjectiveConfig
 from glm_jax.corruption import assemble, assemble_prefix
 from glm_jax.corruption.corruptor import Corruptor
-from glm_jax.corruption.draws import Draws
 from glm_jax.corruption.masked import assemble_masked
 from glm_jax.corruption.plan import Pieces, Plan
-from glm_jax.corruption.ragged import starts
 from glm_jax.corruption.rows import write_rows
+from glm_jax.draws import Draws
+from glm_jax.ragged import starts
 from glm_jax.special_tokens import SpecialTokens
 
 SPECIAL = SpecialTokens(mask=3, gmask=4, smask=5, start=6, end=7, cls=8, eos=9, pad=1)

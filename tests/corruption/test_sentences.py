@@ -6,10 +6,10 @@ from scipy import stats
 
 from glm_jax.batch import SENTENCE, SPAN
 from glm_jax.config import ObjectiveConfig
-from glm_jax.corruption.draws import Draws, SpanLengths
 from glm_jax.corruption.plan import Pieces
-from glm_jax.corruption.ragged import group_of, starts, sums
 from glm_jax.corruption.sentences import find_sentences, plan_sentences
+from glm_jax.draws import Draws, SpanLengths
+from glm_jax.ragged import group_of, starts, sums
 from tests.corruption.measured import assert_both_ends_alike, assert_lengths_alike, masked_slots
 
 STOP = 1

@@ -4,8 +4,8 @@ import numpy as np
 from scipy import stats
 
 from glm_jax.corruption import assemble
-from glm_jax.corruption.draws import Draws
 from glm_jax.corruption.shifting import shift_positions
+from glm_jax.draws import Draws
 
 
 def rows_of_two_texts(rows, span_position=None):

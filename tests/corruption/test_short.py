@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from glm_jax.corruption.draws import Draws
 from glm_jax.corruption.plan import Pieces
-from glm_jax.corruption.ragged import sums
 from glm_jax.corruption.short import cut_short, expected_parts
+from glm_jax.draws import Draws
+from glm_jax.ragged import sums
 
 
 def draws_of(rows):

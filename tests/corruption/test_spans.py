@@ -9,10 +9,10 @@ from scipy import stats
 
 from glm_jax.config import ObjectiveConfig
 from glm_jax.corruption import place_spans
-from glm_jax.corruption.draws import Draws, Purpose, SpanLengths, below
 from glm_jax.corruption.plan import SHORTEST_BEGINNING, Pieces
-from glm_jax.corruption.ragged import group_of, starts, sums, within_groups
 from glm_jax.corruption.spans import SpanCandidates, place, plan_spans
+from glm_jax.draws import Draws, Purpose, SpanLengths, below
+from glm_jax.ragged import group_of, starts, sums, within_groups
 from tests.corruption.measured import (
     ERRORS,
     assert_both_ends_alike,

@@ -13,7 +13,7 @@ from glm_jax.data.building import build_store, encode_texts, in_threads
 from glm_jax.data.store import TokenStore
 from glm_jax.data.store_path import store_key
 from glm_jax.errors import UserError
-from glm_jax.interop.tokenizers import load_tokenizer
+from glm_jax.tokenizers.tokenizer import load_tokenizer
 
 
 def documents(split):

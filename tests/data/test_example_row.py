@@ -6,7 +6,7 @@ import pytest
 from glm_jax.config import Config, ObjectiveConfig
 from glm_jax.data.example_row import example_row
 from glm_jax.data.picture import objective_of, places_used, segments
-from glm_jax.interop.tokenizers import load_tokenizer
+from glm_jax.tokenizers.tokenizer import load_tokenizer
 
 TOKENIZER = load_tokenizer("bundled")
 

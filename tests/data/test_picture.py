@@ -16,8 +16,8 @@ from glm_jax.data.picture import (
     show,
     spell,
 )
-from glm_jax.interop.tokenizers import load_tokenizer
 from glm_jax.special_tokens import SPELLINGS
+from glm_jax.tokenizers.tokenizer import load_tokenizer
 
 WORDS = [
     "pad",

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from glm_jax.batch import DOCUMENT, SENTENCE, SPAN
 from glm_jax.config import DataConfig, ObjectiveConfig
 from glm_jax.corruption.plan import SHORTEST_BEGINNING
-from glm_jax.corruption.ragged import starts
 from glm_jax.data.rows import ROW_FORMAT, RowBuilder
 from glm_jax.data.store import Documents, TokenStore
 from glm_jax.errors import UserError
+from glm_jax.ragged import starts
 from glm_jax.special_tokens import SpecialTokens
 
 SPECIAL = SpecialTokens(mask=3, gmask=4, smask=5, start=6, end=7, cls=8, eos=9, pad=1)

@@ -69,7 +69,7 @@ def test_name_changes_with_all_that_decides_the_content(data, tmp_path):
 
 
 def _other_tokenizer(tmp_path):
-    from glm_jax.interop.tokenizers import tokenizer_file
+    from glm_jax.tokenizers.tokenizer import tokenizer_file
 
     path = tmp_path / "other.model"
     # The same message with an empty field 3 (normaliser options) behind it.

@@ -13,12 +13,12 @@ from safetensors.numpy import load_file, save_file
 import glm_jax
 from glm_jax.convert import main
 from glm_jax.errors import UserError
-from glm_jax.inference.language_model import LanguageModel
+from glm_jax.generation.language_model import LanguageModel
 from glm_jax.interop import huggingface
-from glm_jax.interop.byte_pairs import byte_letters
 from glm_jax.interop.huggingface import save_directory
-from glm_jax.interop.tokenizers import tokenizer_file
 from glm_jax.models.params import stack_layers, to_paths
+from glm_jax.tokenizers.byte_pairs import byte_letters
+from glm_jax.tokenizers.tokenizer import tokenizer_file
 
 CHATGLM = Path(__file__).parents[1] / "golden" / "chatglm"
 GENERATION = Path(__file__).parents[1] / "golden" / "glm" / "generation"
@@ -344,7 +344,7 @@ def test_parameters_on_a_mesh_are_read_and_written_piece_by_piece(tmp_path):
     code = f"""
 import jax, glm_jax, numpy as np
 from glm_jax.config import MeshConfig
-from glm_jax.sharding import make_mesh
+from glm_jax.sharding.mesh import make_mesh
 mesh = make_mesh(MeshConfig(data=1, fsdp=2, tensor=2))
 lm = glm_jax.load({str(CHATGLM / "chatglm2")!r}, mesh=mesh)
 assert len(lm.params["embedding"]["table"].sharding.device_set) == 4

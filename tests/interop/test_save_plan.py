@@ -6,13 +6,13 @@ from pathlib import Path
 import jax
 import pytest
 
+from glm_jax.checkpoints.conversion import check_target
 from glm_jax.config import MeshConfig, ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.interop.checkpoint import Origin, open_directory
-from glm_jax.interop.conversion import check_target
 from glm_jax.interop.save_plan import is_model, plan_save
 from glm_jax.models.params import abstract_params, to_paths
-from glm_jax.sharding import make_mesh
+from glm_jax.sharding.mesh import make_mesh
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "chatglm"
 

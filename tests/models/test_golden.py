@@ -14,8 +14,8 @@ from safetensors.numpy import load_file
 import glm_jax
 from glm_jax.batch import Batch, prefix_bounds
 from glm_jax.interop.key_tables import ARCHITECTURES
+from glm_jax.losses.by_objective import token_losses
 from glm_jax.models.params import bind, decay_mask, to_paths
-from glm_jax.training.objective import token_losses
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "glm" / "model"
 BATCHES = sorted(GOLDEN.glob("*/batch_*.npz"))

@@ -15,10 +15,10 @@ from safetensors.numpy import load_file
 
 import glm_jax
 from glm_jax.batch import Batch
-from glm_jax.inference.cache import empty_cache
-from glm_jax.inference.language_model import LanguageModel
+from glm_jax.generation.cache import empty_cache
+from glm_jax.generation.language_model import LanguageModel
+from glm_jax.losses.by_objective import token_losses
 from glm_jax.models.params import bind
-from glm_jax.training.objective import token_losses
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "chatglm"
 MODELS = ("chatglm2", "chatglm3", "glm4_9b", "glm4_0414")

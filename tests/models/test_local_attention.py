@@ -17,7 +17,7 @@ from glm_jax.models.local_attention import (
     with_local_attention,
 )
 from glm_jax.models.params import create_params, stack_layers, to_paths, unstack_layers
-from glm_jax.sharding import make_mesh
+from glm_jax.sharding.mesh import make_mesh
 from glm_jax.training.state import create_state
 
 CONFIG = ModelConfig(

@@ -18,7 +18,7 @@ from glm_jax.models.params import (
     to_paths,
     unstack_layers,
 )
-from glm_jax.sharding import make_mesh
+from glm_jax.sharding.mesh import make_mesh
 
 # More than ten layers: "10" sorts before "2".
 CONFIG = ModelConfig(

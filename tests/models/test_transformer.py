@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from glm_jax.attention.dropout import mask_rows
 from glm_jax.config import MeshConfig, ModelConfig
-from glm_jax.models.dropout import mask_rows
 from glm_jax.models.params import bind, create_params, stack_layers, to_paths
-from glm_jax.sharding import make_mesh
+from glm_jax.sharding.mesh import make_mesh
 
 CONFIG = ModelConfig(
     vocab_size=48,
@@ -154,7 +154,7 @@ def test_every_site_of_every_layer_has_its_key(params, monkeypatch):
         return mask_rows(key, shape)
 
     monkeypatch.setattr("glm_jax.models.transformer.dropout", record)
-    monkeypatch.setattr("glm_jax.models.attention_call.mask_rows", record_rows)
+    monkeypatch.setattr("glm_jax.attention.call.mask_rows", record_rows)
     bind(CONFIG, params)(*rows(), dropout_key=KEY)
     # The embeddings; attention's probabilities, its output and the MLP's in three layers.
     assert len(keys) == 1 + 3 * 3

@@ -12,7 +12,7 @@ from glm_jax.planning.estimate import (
     step_time,
 )
 from glm_jax.planning.hlo import Collective, HloCost, Kernel
-from glm_jax.sharding import AXES
+from glm_jax.sharding.mesh import AXES
 
 V5E = CHIPS["v5e"]
 CONFIG = Config(

@@ -4,7 +4,7 @@ from jax.sharding import AbstractMesh, AxisType
 from glm_jax.config import Config, DataConfig, ModelConfig
 from glm_jax.planning.extrapolate import extrapolated
 from glm_jax.planning.report import rates
-from glm_jax.sharding import AXES
+from glm_jax.sharding.mesh import AXES
 
 CONFIG = Config(
     ModelConfig(vocab_size=64, num_layers=10, embed_dim=16, num_heads=2),

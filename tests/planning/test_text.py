@@ -1,5 +1,5 @@
-from glm_jax.planning.memory import GIB
 from glm_jax.planning.text import advice, describe, table
+from glm_jax.training.memory import GIB
 
 REPORT = {
     "topology": "v5e:4x4",

@@ -5,7 +5,7 @@ import pytest
 
 from glm_jax.batch import Batch
 from glm_jax.config import DataConfig, ObjectiveConfig
-from glm_jax.interop.tokenizers import load_tokenizer
+from glm_jax.tokenizers.tokenizer import load_tokenizer
 
 seqio = pytest.importorskip("seqio")
 tf = pytest.importorskip("tensorflow")

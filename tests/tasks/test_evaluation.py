@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from glm_jax.config import Config, DataConfig
-from glm_jax.data.scores import SUMS
 from glm_jax.errors import UserError
+from glm_jax.losses.scores import SUMS
 
 seqio = pytest.importorskip("seqio")
 tasks = pytest.importorskip("glm_jax.tasks")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from glm_jax.data.scores import SUMS
+from glm_jax.losses.scores import SUMS
 
 pytest.importorskip("seqio")
 objective_metrics = pytest.importorskip("glm_jax.tasks.metrics").objective_metrics

@@ -12,7 +12,7 @@ from glm_jax.data import cutting
 from glm_jax.data.mixture_store import INDEX
 from glm_jax.data.store import TokenStore
 from glm_jax.errors import UserError
-from glm_jax.interop.tokenizers import load_tokenizer
+from glm_jax.tokenizers.tokenizer import load_tokenizer
 
 seqio = pytest.importorskip("seqio")
 tf = pytest.importorskip("tensorflow")

@@ -8,7 +8,7 @@ from glm_jax.config import DataConfig
 from glm_jax.data.store import TokenStore
 from glm_jax.data.store_path import store_key
 from glm_jax.errors import UserError
-from glm_jax.interop.tokenizers import load_tokenizer
+from glm_jax.tokenizers.tokenizer import load_tokenizer
 
 pytest.importorskip("seqio")
 build_store = pytest.importorskip("glm_jax.tasks.store").build_store

@@ -9,15 +9,15 @@ import sys
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import conftest
 import jax
 import numpy as np
+import tiny_run
 from jax.experimental.multihost_utils import sync_global_devices
 
 from glm_jax.config import MeshConfig
-from glm_jax.sharding import make_mesh
+from glm_jax.sharding.mesh import make_mesh
 from glm_jax.training.checkpoints import Checkpoints
 from glm_jax.training.state import create_state
 
@@ -27,7 +27,7 @@ def main():
     jax.config.update("jax_num_cpu_devices", 2)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(f"127.0.0.1:{port}", 2, rank)
-    config = conftest.tiny_config()
+    config = tiny_run.tiny_config()
     mesh = make_mesh(MeshConfig(data=1, fsdp=4))
     state = create_state(config, mesh)
     checkpoints = Checkpoints(folder, config, mesh)

@@ -26,8 +26,8 @@ import numpy as np
 from glm_jax.batch import Batch
 from glm_jax.config import Config, DataConfig, MeshConfig, ModelConfig, OptimizerConfig, TrainConfig
 from glm_jax.errors import UserError
-from glm_jax.sharding import batch_sharding, make_mesh
-from glm_jax.training.objective import REDUCTIONS
+from glm_jax.losses.by_objective import REDUCTIONS
+from glm_jax.sharding.mesh import batch_sharding, make_mesh
 from glm_jax.training.state import abstract_state, create_state
 from glm_jax.training.step import make_train_step
 

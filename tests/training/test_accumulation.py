@@ -10,7 +10,7 @@ import pytest
 
 from glm_jax.batch import Batch
 from glm_jax.config import MeshConfig
-from glm_jax.sharding import make_mesh
+from glm_jax.sharding.mesh import make_mesh
 from glm_jax.training.accumulation import sum_of_parts, sum_over_replicas
 
 

@@ -14,15 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from glm_jax.config import to_dict
+from glm_jax.checkpoints import checksums
+from glm_jax.checkpoints.disk import DiskTrouble
+from glm_jax.checkpoints.layouts import own_copy
+from glm_jax.checkpoints.params import load_params
+from glm_jax.checkpoints.retention import saved_steps
 from glm_jax.errors import UserError
-from glm_jax.sharding import make_mesh
+from glm_jax.sharding.mesh import make_mesh
 from glm_jax.training import checkpoints as checkpoints_module
-from glm_jax.training import checksums
-from glm_jax.training.checkpoints import Checkpoints, load_params, save_params
-from glm_jax.training.disk import DiskTrouble
-from glm_jax.training.layouts import own_copy
-from glm_jax.training.retention import saved_steps
+from glm_jax.training.checkpoints import Checkpoints
 from glm_jax.training.state import create_state
 
 
@@ -249,46 +249,6 @@ def test_layers_come_in_the_layout_that_is_wanted(tmp_path, config, change, mesh
     jax.tree.map(np.testing.assert_array_equal, restored, expected)
 
 
-def test_load_params_of_a_workdir_and_of_a_step(tmp_path, config, change, mesh, state):
-    save(tmp_path / "checkpoints", config, mesh, [at(state, 1), at(state, 2)])
-    for found in (
-        load_params(tmp_path),
-        load_params(tmp_path / "checkpoints" / "2"),
-        load_params(str(tmp_path), step=1),
-    ):
-        assert to_dict(found[0]) == to_dict(config)
-        jax.tree.map(np.testing.assert_array_equal, found[1], state.params)
-    stacked = change(config, "model.scan_layers", True)
-    _, params = load_params(tmp_path, stacked)
-    expected = create_state(stacked, mesh).params
-    jax.tree.map(np.testing.assert_array_equal, params, expected)
-
-
-@pytest.mark.parametrize("stacked", [True, False])
-def test_params_alone_are_written_and_read(tmp_path, config, change, mesh, state, stacked):
-    params = create_state(change(config, "model.scan_layers", stacked), mesh).params
-    save_params(tmp_path / "out", config.model, jax.tree.map(jnp.zeros_like, params))
-    save_params(tmp_path / "out", config.model, params)
-    found, loaded = load_params(tmp_path / "out")
-    assert found.model == config.model
-    jax.tree.map(np.testing.assert_array_equal, loaded, state.params)
-
-
-def test_params_replace_nothing_else(tmp_path, config, mesh, state):
-    save(tmp_path / "checkpoints", config, mesh, [at(state, 0)])
-    with pytest.raises(UserError, match="not empty"):
-        save_params(tmp_path, config.model, state.params)
-    assert saved_steps(tmp_path / "checkpoints") == [0]
-
-
-@pytest.mark.parametrize("step", [None, 7])
-def test_load_params_where_there_are_none(tmp_path, config, mesh, state, step):
-    if step:
-        save(tmp_path / "checkpoints", config, mesh, [at(state, 1)])
-    with pytest.raises(UserError, match="step 7" if step else "no checkpoint"):
-        load_params(tmp_path, step=step)
-
-
 def flip_a_byte(step):
     """Changes one bit of the parameters' largest file: the formats below do not notice."""
     file = max((step / "params").rglob("d/*"), key=lambda path: path.stat().st_size)
@@ -310,16 +270,6 @@ def test_a_flipped_byte_is_refused(tmp_path, config, mesh, state, caplog):
     assert str(file) in caplog.text
     assert checkpoints.steps() == [1]
     assert (tmp_path / "checkpoints" / "damaged-2").is_dir()
-
-
-def test_checksums_need_not_be_looked_at(tmp_path, config, change, mesh, state):
-    save(tmp_path / "checkpoints", config, mesh, [at(state, 1)])
-    manifest = tmp_path / "checkpoints" / "1" / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"sha256": "', '"sha256": "x'))
-    with pytest.raises(UserError, match="checksum differs"):
-        load_params(tmp_path)
-    _, params = load_params(tmp_path, change(config, "train.verify_checkpoints", False))
-    jax.tree.map(np.testing.assert_array_equal, params, state.params)
 
 
 def test_one_step_that_is_asked_for(tmp_path, config, mesh, state):
@@ -345,13 +295,6 @@ def test_a_step_whose_manifest_was_not_written_is_not_taken(tmp_path, config, me
     checkpoints.save(at(state, 2), b"")
     checkpoints.close()
     assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["1", "2"]
-
-
-def test_parameters_alone_need_no_optimizer(tmp_path, config, mesh, state):
-    save(tmp_path / "checkpoints", config, mesh, [at(state, 1)])
-    shutil.rmtree(tmp_path / "checkpoints" / "1" / "optimizer")
-    _, params = load_params(tmp_path)
-    jax.tree.map(np.testing.assert_array_equal, params, state.params)
 
 
 def test_the_best_stay_beside_the_newest(tmp_path, config, change, mesh, state):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from glm_jax.config import MeshConfig
-from glm_jax.sharding import batch_sharding, make_mesh
+from glm_jax.sharding.mesh import batch_sharding, make_mesh
 from glm_jax.training.compiling import abstract_batch, compile_train_step, compiler_options
 from glm_jax.training.feed import to_devices
 from glm_jax.training.state import create_state

@@ -10,13 +10,13 @@ import shutil
 import jax.numpy as jnp
 import pytest
 
+from glm_jax.checkpoints.checksums import damage
 from glm_jax.errors import UserError
-from glm_jax.sharding import make_mesh
+from glm_jax.sharding.mesh import make_mesh
 from glm_jax.training import loop
 from glm_jax.training.checkpoints import Checkpoints
-from glm_jax.training.checksums import damage
 from glm_jax.training.loop import train
-from glm_jax.training.rewind import write_skips
+from glm_jax.training.run.rewind import write_skips
 
 MADE_AGAIN = ["metrics.jsonl", "samples.txt", "loss.png", "unigram.npz"]
 WANTED = ["run.json", "skipped.json", "data.json"]

@@ -5,7 +5,7 @@ import jax
 import numpy as np
 
 from glm_jax.config import MeshConfig, TrainConfig
-from glm_jax.sharding import make_mesh
+from glm_jax.sharding.mesh import make_mesh
 from glm_jax.training.defaults import for_devices
 
 

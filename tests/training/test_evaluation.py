@@ -3,10 +3,10 @@ import numpy as np
 import pytest
 
 from glm_jax.batch import OBJECTIVES, SPAN
+from glm_jax.losses.by_objective import token_losses
 from glm_jax.models.params import bind
-from glm_jax.sharding import make_mesh
+from glm_jax.sharding.mesh import make_mesh
 from glm_jax.training.evaluation import Evaluator, evaluation_line
-from glm_jax.training.objective import token_losses
 from glm_jax.training.state import create_state
 
 

@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from glm_jax.sharding import batch_sharding, make_mesh
+from glm_jax.sharding.mesh import batch_sharding, make_mesh
 from glm_jax.training.feed import Feed
 
 

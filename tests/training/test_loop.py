@@ -15,15 +15,15 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+from glm_jax.checkpoints.retention import saved_steps
 from glm_jax.errors import UserError
 from glm_jax.training import checkpoints, loop
-from glm_jax.training.extension import extended
 from glm_jax.training.loop import train
-from glm_jax.training.metrics import MetricsLog
-from glm_jax.training.optimizer import learning_rate_schedule
-from glm_jax.training.retention import saved_steps
-from glm_jax.training.rewind import Rewind
-from glm_jax.training.workdir import read_record
+from glm_jax.training.optimizer.optimizers import learning_rate_schedule
+from glm_jax.training.run.extension import extended
+from glm_jax.training.run.rewind import Rewind
+from glm_jax.training.run.workdir import read_record
+from glm_jax.training.watch.metrics import MetricsLog
 
 
 def rows_of(workdir):

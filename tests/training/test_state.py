@@ -10,7 +10,7 @@ from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
 
 from glm_jax.config import Config, MeshConfig, ModelConfig, OptimizerConfig
-from glm_jax.sharding import AXES, make_mesh
+from glm_jax.sharding.mesh import AXES, make_mesh
 from glm_jax.training.state import (
     abstract_state,
     create_state,

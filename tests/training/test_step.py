@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from glm_jax.losses.by_objective import coefficients, token_losses
 from glm_jax.models.params import bind
-from glm_jax.sharding import make_mesh
-from glm_jax.training.objective import coefficients, token_losses
+from glm_jax.sharding.mesh import make_mesh
 from glm_jax.training.state import create_state
 from glm_jax.training.step import make_eval_step, make_train_step
 
@@ -123,15 +123,15 @@ def test_evaluation_has_no_dropout(config, change, batch):
 _ON_FOUR_DEVICES = """
     import dataclasses, json, sys
     sys.path.insert(0, {folder!r})
-    import conftest, jax
+    import jax, tiny_run
     jax.config.update("jax_num_cpu_devices", 4)
     from glm_jax.config import MeshConfig
-    from glm_jax.sharding import batch_sharding, make_mesh
+    from glm_jax.sharding.mesh import (batch_sharding, make_mesh)
     from glm_jax.training.feed import to_devices
     from glm_jax.training.state import create_state
     from glm_jax.training.step import make_train_step
-    batch = next(conftest.Stream())
-    config = conftest.tiny_config()
+    batch = next(tiny_run.Stream())
+    config = tiny_run.tiny_config()
     losses = []
     for sizes in ((1, 1, 1), (4, 1, 1), (1, 2, 2)):
         devices = jax.devices()[: sizes[0] * sizes[1] * sizes[2]]
@@ -160,9 +160,7 @@ _ON_FOUR_DEVICES = """
 
 @pytest.mark.processes
 def test_every_mesh_trains_alike_with_dropout(pytestconfig):
-    code = textwrap.dedent(_ON_FOUR_DEVICES).format(
-        folder=str(pytestconfig.rootpath / "tests" / "training")
-    )
+    code = textwrap.dedent(_ON_FOUR_DEVICES).format(folder=str(pytestconfig.rootpath / "tests"))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     losses, summed = map(np.array, json.loads(done.stdout.splitlines()[-1]))

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import conftest
 import jax
+import tiny_run
 
 from glm_jax.errors import UserError
 from glm_jax.training.loop import train
@@ -22,8 +22,8 @@ def main():
     jax.config.update("jax_num_cpu_devices", 2)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(f"127.0.0.1:{port}", 2, rank)
-    config = conftest.change_fields(
-        conftest.tiny_config(),
+    config = tiny_run.change_fields(
+        tiny_run.tiny_config(),
         train={"num_steps": 2, "checkpoint_every": 0, "eval_every": 0},
         mesh={"data": 1, "fsdp": 4},
     )
@@ -32,12 +32,12 @@ def main():
         # Within the first start: a second one is refused on both hosts alike.
         if split == "train" and num_shards == 2:
             try:
-                train(config, workdir, batches, conftest.LetterTokenizer())
+                train(config, workdir, batches, tiny_run.LetterTokenizer())
             except UserError as error:
                 print(error, flush=True)
-        return conftest.Stream(0 if split == "train" else 10_000, shard_index, num_shards)
+        return tiny_run.Stream(0 if split == "train" else 10_000, shard_index, num_shards)
 
-    sys.exit(train(config, workdir, batches, conftest.LetterTokenizer()))
+    sys.exit(train(config, workdir, batches, tiny_run.LetterTokenizer()))
 
 
 if __name__ == "__main__":

@@ -12,10 +12,10 @@ import numpy as np
 from glm_jax.batch import DOCUMENT, SENTENCE, SPAN
 from glm_jax.config import ObjectiveConfig
 from glm_jax.corruption.assembly import assemble, assemble_prefix
-from glm_jax.corruption.draws import SpanLengths
 from glm_jax.corruption.masked import assemble_masked
 from glm_jax.corruption.placing import Span, hand_out, place_spans
 from glm_jax.corruption.published.text_rows import TextRow
+from glm_jax.draws import SpanLengths
 from glm_jax.special_tokens import SpecialTokens
 
 Fields = dict[str, np.ndarray]

@@ -13,7 +13,7 @@ from scipy import stats
 
 from glm_jax.batch import DOCUMENT, SENTENCE, SPAN
 from glm_jax.corruption.published import TextRow, build_micro_batch
-from glm_jax.corruption.ragged import sums_before
+from glm_jax.ragged import sums_before
 
 CLS, HIDDEN = 1, 9
 MODES = {SPAN: "bert", SENTENCE: "sentence", DOCUMENT: "gpt"}

@@ -1,0 +1,174 @@
+"""Attention over an interval of keys per query, and the backends that compute it.
+
+Query i sees the keys `attend_start[i] <= j < attend_end[i]`; that one rule covers GLM's prefix
+mask, causal and bidirectional models, packed documents and padding (`glm_jax.batch`). A query with
+the empty interval gives exactly 0 and passes no gradient.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from glm_jax.attention.call import Attend, Call, make_call
+from glm_jax.attention.gpu.backends import refuses_gpu, refuses_tokamax, run_gpu, run_tokamax
+from glm_jax.attention.tpu.backend import declines_few, refuses_tpu, run_tpu, target_platform
+from glm_jax.attention.xla import chunked, dense
+from glm_jax.errors import say_once
+
+
+def _never(call: Call) -> str | None:
+    """Serves every call."""
+    return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Backend:
+    """One way to compute attention.
+
+    Attributes:
+      run: gives the output and the log-sum-exp of the scores, float32 [B, T, N].
+      refuses: the reason why it cannot compute this call here, or None.
+      declines: why "auto" goes on to the next although it could.
+      merges: the log-sum-exp passes its gradient on, so that a prefix can be merged in.
+      platforms: whose kernel it is; (): what XLA makes of it, anywhere.
+    """
+
+    run: Attend
+    refuses: Callable[[Call], str | None]
+    declines: Callable[[Call], str | None] = _never
+    merges: bool = True
+    platforms: tuple[str, ...] = ()
+
+
+def attention(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    attend_start: jax.Array,
+    attend_end: jax.Array,
+    *,
+    scale: float | None = None,
+    backend: str = "auto",
+    dropout_rate: float = 0.0,
+    dropout_key: jax.Array | None = None,
+    prefix: tuple[jax.Array, jax.Array] | None = None,
+) -> jax.Array:
+    """Softmax attention of each query over its interval of keys.
+
+        T = S = 4, prefix_bounds(2, 4)      attend_start  0 0 0 0      keys seen  0 1 . .
+                                            attend_end    2 2 3 4                 0 1 . .
+                                                                                  0 1 2 .
+                                                                                  0 1 2 3
+
+    Args:
+      q: [B, T, N, H] queries.
+      k: [B, S, K, H] keys; N is a multiple of K, and query head n uses head n // (N / K).
+      v: [B, S, K, H] values.
+      attend_start: [B, T] int32, first key each query sees, as an index into S.
+      attend_end: [B, T] int32, one past the last; at most S.
+      scale: factor on the scores; None: 1 / sqrt(H).
+      backend: a name in `BACKENDS`, or "auto" for the first that does not refuse.
+      dropout_rate: share of the probabilities set to 0.
+      dropout_key: key of that draw; None: no dropout. The mask is the same with every backend and
+        on every mesh.
+      prefix: (k, v) that every query sees beside its interval, also where that is empty (P-Tuning,
+        arXiv:2110.07602), [B, P, K, H] or, the same in every row, [P, K, H]; None: none.
+
+    Returns:
+      [B, T, N, H] in the dtype of q; softmax is float32 whatever the dtype.
+
+    Raises:
+      ValueError: heads that do not divide, an unknown backend, or one that refuses, with the
+        reason of each.
+    """
+    num_heads, num_kv_heads = q.shape[2], k.shape[2]
+    if num_heads % num_kv_heads:
+        raise ValueError(
+            f"query heads must be a multiple of key heads; got {num_heads} and {num_kv_heads}"
+        )
+    options: dict[str, Any] = {"scale": scale, "dropout_rate": dropout_rate}
+    call = make_call(q, k, v, attend_start, attend_end, dropout_key=dropout_key, **options)
+    run = _choose(backend, call, merging=prefix is not None).run
+    first = run(call)
+    if prefix is None:
+        return first[0]
+    k, v = (jnp.broadcast_to(x, (q.shape[0], *x.shape[-3:])).astype(q.dtype) for x in prefix)
+    start = jnp.zeros(q.shape[:2], jnp.int32)
+    key = None if dropout_key is None else jax.random.fold_in(dropout_key, 1)
+    seen_by_all = make_call(q, k, v, start, start + k.shape[1], dropout_key=key, **options)
+    return _merge(first, run(seen_by_all))
+
+
+def _choose(backend: str, call: Call, merging: bool) -> Backend:
+    """The backend of that name, or the first that neither refuses nor declines."""
+    for name in BACKENDS if backend == "auto" else [backend]:
+        chosen = BACKENDS.get(name)
+        if chosen is None or _refusal(chosen, call, merging) is not None:
+            continue
+        if backend == name or chosen.declines(call) is None:
+            if backend == "auto" and not chosen.platforms:
+                _say_without_kernel(name, call, merging)
+            return chosen
+    said = {name: _refusal(b, call, merging) for name, b in BACKENDS.items()}
+    raise ValueError(f"no attention backend for {backend!r}: {_reasons(said)}")
+
+
+def _say_without_kernel(name: str, call: Call, merging: bool) -> None:
+    """Says once why "auto" computes without a kernel where the device has some.
+
+    Not of few queries, which a kernel is not for.
+    """
+    platform = target_platform()
+    kernels = [(k, b) for k, b in BACKENDS.items() if platform in b.platforms]
+    if any(b.declines(call) for _, b in kernels):
+        return
+    reasons = "; ".join(f"{k}: {_refusal(b, call, merging)}" for k, b in kernels)
+    if reasons:
+        say_once("attention", f"attention runs as {name!r}, slower than a kernel: {reasons}")
+
+
+def _refusal(backend: Backend, call: Call, merging: bool) -> str | None:
+    """Why a backend cannot compute a call, with a prefix (`merging`) or without."""
+    reason = backend.refuses(call)
+    return "takes no prefix" if reason is None and merging and not backend.merges else reason
+
+
+def _reasons(said: dict[str, str | None]) -> str:
+    """What every backend says to this call, for the error message."""
+    return "; ".join(
+        f"{name}: {reason or 'works here'}" for name, reason in {"auto": None, **said}.items()
+    )
+
+
+def _merge(first: tuple[jax.Array, jax.Array], prefix: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """One attention over the keys of two that were computed apart.
+
+        y = w y_interval + (1 - w) y_prefix      w = exp(lse_interval) / sum of both exp(lse)
+
+    A query with the empty interval has w = 0. Each half has its own dropout mask.
+    """
+    (y, lse), (prefix_y, prefix_lse) = first, prefix
+    weight = jax.nn.sigmoid(lse - prefix_lse)[..., None]
+    return (weight * y + (1.0 - weight) * prefix_y).astype(y.dtype)
+
+
+def _declines_short(call: Call) -> str | None:
+    """Chunks cost a loop, so short rows are better off without."""
+    pairs = call.q.shape[1] * call.k.shape[1]
+    return None if pairs > DENSE_PAIRS else f"{pairs} pairs a row are few"
+
+
+# Up to that many pairs of a query and a key in a row "auto" computes all at once.
+DENSE_PAIRS = 2048 * 2048
+
+# Tried in this order by "auto".
+BACKENDS: dict[str, Backend] = {
+    "pallas_tpu": Backend(run_tpu, refuses_tpu, declines_few, platforms=("tpu",)),
+    "pallas_gpu": Backend(run_gpu, refuses_gpu, declines_few, platforms=("gpu", "cuda")),
+    "tokamax": Backend(run_tokamax, refuses_tokamax, declines_few, False, ("gpu", "cuda")),
+    "xla_chunked": Backend(chunked, _never, _declines_short),
+    "xla": Backend(dense, _never),
+}

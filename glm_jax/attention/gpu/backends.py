@@ -1,0 +1,145 @@
+"""When and how attention is computed by kernels on NVIDIA GPUs.
+
+"pallas_gpu" is our own kernel (`glm_jax.attention.gpu.interval_attention`), which Pallas lowers to
+Triton. "tokamax" is OpenXLA's for Hopper (Pallas, Mosaic GPU), where that package is installed: its
+operator takes a first and a last key for each query. The class that does is not public, so only
+versions whose source was read are used. "auto" takes ours: a training step on an H200 took 0.642 s
+with it and 0.651 s with tokamax (docs/performance.md), and it needs no other package.
+
+cuDNN's (`jax.nn.dot_product_attention(implementation="cudnn")`) takes lengths, causal and sliding
+windows, offsets of packed texts, or a bias of all pairs. GLM's mask, bidirectional in part A and
+causal in part B, packed texts and padding together are none of the first, and the bias is the
+T x S array that is to be avoided.
+
+Both have run on an H200; there ours was compared with the reference too, compiled.
+"""
+
+import functools
+import importlib.metadata
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from glm_jax.attention.call import Call
+from glm_jax.attention.sharded import over_mesh
+from glm_jax.attention.tpu.backend import refuses_many_devices, target_platform
+from glm_jax.attention.xla import HIDDEN
+
+TOKAMAX_VERSIONS = ("0.0.17",)
+HOPPER, AMPERE = 9.0, 8.0
+
+
+def compute_capability() -> float | None:
+    """9.0 for Hopper, 8.0 for Ampere; None where the first device here is no NVIDIA GPU."""
+    said = getattr(jax.local_devices()[0], "compute_capability", None)
+    try:
+        return float(said)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+
+
+def _refuses_place() -> str | None:
+    """Why no GPU kernel can be used here, whatever the call."""
+    platform = target_platform()
+    if platform not in ("gpu", "cuda"):
+        return f"needs an NVIDIA GPU; this is for {platform}"
+    return refuses_many_devices()
+
+
+def refuses_gpu(call: Call) -> str | None:
+    """Why our own kernel cannot compute this call here, or None."""
+    if (reason := _refuses_place()) is not None:
+        return reason
+    # A program that is compiled for a GPU elsewhere cannot be asked.
+    capability = compute_capability()
+    if capability is not None and capability < AMPERE:
+        return f"needs compute capability {AMPERE} (Ampere); this GPU has {capability}"
+    from glm_jax.attention.gpu.interval_attention import refusal
+
+    return refusal(call.q, call.k, call.dropout_rate)
+
+
+def run_gpu(call: Call, *, interpret: bool = False) -> tuple[jax.Array, jax.Array]:
+    """Our own kernel, on each device of the mesh that is set; returns what `dense` does."""
+    return over_mesh(functools.partial(_run, interpret=interpret), call)
+
+
+def _run(call: Call, *, interpret: bool) -> tuple[jax.Array, jax.Array]:
+    from glm_jax.attention.gpu.interval_attention import interval_attention
+
+    return interval_attention(
+        call.q,
+        call.k,
+        call.v,
+        call.attend_start,
+        call.attend_end,
+        scale=call.scale,
+        interpret=interpret,
+    )
+
+
+def refuses_tokamax(call: Call) -> str | None:
+    """Why tokamax's kernel cannot compute this call here, or None."""
+    if (reason := _refuses_place()) is not None:
+        return reason
+    if compute_capability() != HOPPER:
+        return f"needs compute capability {HOPPER} (Hopper); got {compute_capability()}"
+    try:
+        version = importlib.metadata.version("tokamax")
+    except importlib.metadata.PackageNotFoundError:
+        return "the package tokamax is not installed"
+    if version not in TOKAMAX_VERSIONS:
+        return f"knows tokamax {', '.join(TOKAMAX_VERSIONS)}; installed is {version}"
+    if (trouble := _import_trouble()) is not None:
+        return f"tokamax {version} is installed and cannot be imported: {trouble}"
+    dtypes = [x.dtype for x in (call.q, call.k, call.v)]
+    if set(dtypes) != {jnp.dtype(jnp.bfloat16)}:
+        return f"queries, keys and values must be bfloat16; got {', '.join(map(str, dtypes))}"
+    if call.mask_rows is not None:
+        return f"has no dropout on the probabilities; got rate {call.dropout_rate}"
+    return None
+
+
+@functools.cache
+def _import_trouble() -> str | None:
+    """What ends the import of tokamax, which comes with packages of its own; None: nothing."""
+    try:
+        _import_tokamax()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _import_tokamax() -> tuple[Any, Any]:
+    from tokamax._src.ops.attention.base import Mask
+    from tokamax._src.ops.attention.pallas_mosaic_gpu import PallasMosaicGpuFlashAttention
+
+    return Mask, PallasMosaicGpuFlashAttention
+
+
+def run_tokamax(call: Call) -> tuple[jax.Array, jax.Array]:
+    """tokamax's kernel, on each device of the mesh that is set; returns what `dense` does.
+
+    The log-sum-exp passes no gradient, so this serves no prefix (`Backend.merges`), and under
+    `jax.checkpoint` the kernel is run again whatever the policy.
+    """
+    return over_mesh(_run_tokamax, call)
+
+
+def _run_tokamax(call: Call) -> tuple[jax.Array, jax.Array]:
+    Mask, FlashAttention = _import_tokamax()
+    # An empty interval far to the right would make its block of queries go through all keys.
+    bounds = call.attend_start, call.attend_end
+    start, end = (jnp.where(bounds[0] < bounds[1], x, 0)[:, None] for x in bounds)
+    out, (largest, total) = FlashAttention()(
+        call.q,
+        call.k,
+        call.v,
+        logits_scale=call.scale,
+        mask=Mask(k_start=start, k_end=end),
+        return_residuals=True,
+    )
+    share = jnp.where(total > 0.0, total, 1.0)
+    lse = jnp.where(total > 0.0, largest + jnp.log(share), HIDDEN)
+    return out, jax.lax.stop_gradient(jnp.moveaxis(lse, 1, 2))

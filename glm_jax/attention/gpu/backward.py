@@ -1,0 +1,144 @@
+"""The backward kernels for GPUs: scores once more from the log-sum-exp, then their gradient.
+
+With p the probabilities, o the output and l the log-sum-exp of a query,
+
+    ds = p (dp - delta)      dp = do . v      delta = do . o - dl
+    dq = ds k                dk = ds^T q      dv = p^T do
+
+(FlashAttention, arXiv:2205.14135, appendix B; q comes scaled, and dl is there because parts of an
+attention are merged by l). One kernel has a block of queries and goes through its keys, for dq,
+another a block of keys and goes through the queries of all heads that share it, for dk and dv, so
+that nothing is summed in memory.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+
+from glm_jax.attention.gpu.tiles import LOG2E, Plan, Tiling, block_of, hide, loop, matmul
+from glm_jax.attention.xla import FLOOR
+
+
+def query_gradient(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    start: jax.Array,
+    end: jax.Array,
+    lse: jax.Array,
+    d_out: jax.Array,
+    delta: jax.Array,
+    ranges: jax.Array,
+    plan: Plan,
+) -> jax.Array:
+    """dq [B, T, N, H]; `lse` and `delta` are [B, N, T], the rest as `forward` has it."""
+    batch, length, heads, head_dim = q.shape
+    size, group = k.shape[1], heads // k.shape[2]
+    tiling = plan.query_gradient
+    queries = pl.BlockSpec((None, tiling.block_q, None, head_dim), lambda i, b, n: (b, i, n, 0))
+    keys = pl.BlockSpec((None, size, None, head_dim), lambda i, b, n: (b, 0, n // group, 0))
+    row = pl.BlockSpec((None, tiling.block_q), lambda i, b, n: (b, i))
+    head_row = pl.BlockSpec((None, None, tiling.block_q), lambda i, b, n: (b, n, i))
+    return pl.pallas_call(
+        functools.partial(_query_kernel, tiling=tiling),
+        grid=(length // tiling.block_q, batch, heads),
+        in_specs=[
+            *(queries, keys, keys, row, row, head_row, queries, head_row),
+            pl.BlockSpec((None, None, 4), lambda i, b, n: (b, i, 0)),
+        ],
+        out_specs=queries,
+        out_shape=jax.ShapeDtypeStruct(q.shape, q.dtype),
+        compiler_params=tiling.compiler_params(),
+        interpret=plan.interpret,
+        name="interval_attention_gpu_query_gradient",
+    )(q, k, v, start, end, lse, d_out, delta, ranges)
+
+
+def _query_kernel(*refs, tiling: Tiling):
+    q_ref, k_ref, v_ref, start_ref, end_ref, lse_ref, d_out_ref, delta_ref, ranges, dq = refs
+    q, d_out, start, end = q_ref[...], d_out_ref[...], start_ref[...], end_ref[...]
+    # A query without keys has the log-sum-exp HIDDEN; lifted to FLOOR its probabilities are 0.
+    shift = (jnp.maximum(lse_ref[...], FLOOR) * LOG2E)[:, None]
+    delta = delta_ref[...][:, None]
+
+    def step(block, summed, masked: bool):
+        places = block_of(tiling.block_k, block)
+        k = k_ref[places, :]
+        s = matmul(q, k, 1)
+        if masked:
+            s = hide(s, start, end, block * tiling.block_k, 1)
+        p = jnp.exp2(s * LOG2E - shift)
+        ds = p * (matmul(d_out, v_ref[places, :], 1) - delta)
+        return summed + matmul(ds.astype(k.dtype), k, 0)
+
+    summed = loop(ranges, step, jnp.zeros(q.shape, jnp.float32))
+    dq[...] = summed.astype(dq.dtype)
+
+
+def key_gradient(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    start: jax.Array,
+    end: jax.Array,
+    lse: jax.Array,
+    d_out: jax.Array,
+    delta: jax.Array,
+    ranges: jax.Array,
+    plan: Plan,
+) -> tuple[jax.Array, jax.Array]:
+    """dk and dv [B, S, K, H]; `ranges` [B, S / block_k, 4] by key, the rest as for queries."""
+    batch, length, heads, head_dim = q.shape
+    size, kv_heads = k.shape[1:3]
+    group, tiling = heads // kv_heads, plan.key_gradient
+    queries = pl.BlockSpec((None, length, group, head_dim), lambda j, b, m: (b, 0, m, 0))
+    keys = pl.BlockSpec((None, tiling.block_k, None, head_dim), lambda j, b, m: (b, j, m, 0))
+    row = pl.BlockSpec((None, length), lambda j, b, m: (b, 0))
+    head_rows = pl.BlockSpec((None, group, length), lambda j, b, m: (b, m, 0))
+    return pl.pallas_call(
+        functools.partial(_key_kernel, tiling=tiling),
+        grid=(size // tiling.block_k, batch, kv_heads),
+        in_specs=[
+            *(queries, keys, keys, row, row, head_rows, queries, head_rows),
+            pl.BlockSpec((None, None, 4), lambda j, b, m: (b, j, 0)),
+        ],
+        out_specs=[keys, keys],
+        out_shape=[
+            jax.ShapeDtypeStruct(k.shape, k.dtype),
+            jax.ShapeDtypeStruct(v.shape, v.dtype),
+        ],
+        compiler_params=tiling.compiler_params(),
+        interpret=plan.interpret,
+        name="interval_attention_gpu_key_gradient",
+    )(q, k, v, start, end, lse, d_out, delta, ranges)
+
+
+def _key_kernel(*refs, tiling: Tiling):
+    q_ref, k_ref, v_ref, start_ref, end_ref, lse_ref, d_out_ref, delta_ref, ranges, dk, dv = refs
+    k, v = k_ref[...], v_ref[...]
+    first_key = pl.program_id(0) * tiling.block_k
+
+    def of_head(head, carry):
+        # Tiles are turned, keys by queries, so that both products want them as they are.
+        def step(block, carry, masked: bool):
+            dk_sum, dv_sum = carry
+            places = block_of(tiling.block_q, block)
+            q, d_out = q_ref[places, head, :], d_out_ref[places, head, :]
+            s = matmul(k, q, 1)
+            if masked:
+                s = hide(s, start_ref[places], end_ref[places], first_key, 0)
+            shift = jnp.maximum(lse_ref[head, places], FLOOR) * LOG2E
+            p = jnp.exp2(s * LOG2E - shift[None, :])
+            ds = p * (matmul(v, d_out, 1) - delta_ref[head, places][None, :])
+            dk_sum = dk_sum + matmul(ds.astype(q.dtype), q, 0)
+            return dk_sum, dv_sum + matmul(p.astype(d_out.dtype), d_out, 0)
+
+        return loop(ranges, step, carry)
+
+    nothing = jnp.zeros(k.shape, jnp.float32)
+    dk_sum, dv_sum = lax.fori_loop(0, q_ref.shape[1], of_head, (nothing, nothing))
+    dk[...] = dk_sum.astype(dk.dtype)
+    dv[...] = dv_sum.astype(dv.dtype)

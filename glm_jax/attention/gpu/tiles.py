@@ -1,0 +1,90 @@
+"""What the attention kernels for GPUs share: the fixed numbers of a call, loops and masks.
+
+Arrays stay as they are, [B, T, N, H]; a program sees one block of one head, and of the other side
+the whole row of its head, of which it loads block after block:
+
+    array               block of a program          loads in the loop
+    q, out [B,T,N,H]    [bq, H]
+    k, v   [B,S,K,H]    [S, H], head n // (N / K)   [bk, H]
+    bounds [B,T]        [bq]
+    lse    [B,N,T]      [bq]
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton as plt
+
+from glm_jax.attention.xla import HIDDEN
+
+# The hardware has exp2; this factor is part of the multiplication that is there anyway.
+LOG2E = 1.4426950408889634
+
+
+@dataclasses.dataclass(frozen=True)
+class Tiling:
+    """How a kernel is cut.
+
+    Attributes:
+      block_q, block_k: places in a block of queries and of keys, powers of two.
+      num_warps: of 32 threads, that share a program.
+      num_stages: blocks that are being loaded or used at a time.
+    """
+
+    block_q: int
+    block_k: int
+    num_warps: int
+    num_stages: int
+
+    def compiler_params(self) -> plt.CompilerParams:
+        """As Triton wants them."""
+        return plt.CompilerParams(num_warps=self.num_warps, num_stages=self.num_stages)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The fixed numbers of a call.
+
+    Attributes:
+      forward, query_gradient, key_gradient: tilings of the three kernels.
+      interpret: run anywhere, slowly, for tests.
+    """
+
+    forward: Tiling
+    query_gradient: Tiling
+    key_gradient: Tiling
+    interpret: bool
+
+
+def matmul(a: jax.Array, b: jax.Array, axis_b: int) -> jax.Array:
+    """Product over the last axis of a and one of b, summed in float32."""
+    dimensions = (((1,), (axis_b,)), ((), ()))
+    return lax.dot_general(a, b, dimensions, preferred_element_type=jnp.float32)
+
+
+def hide(s: jax.Array, start: jax.Array, end: jax.Array, first_key: Any, key_axis: int):
+    """Scores with HIDDEN for the keys outside [start, end), one of each a query.
+
+    key_axis 1: s is [bq, bk]; 0: turned, [bk, bq].
+    """
+    key = first_key + lax.broadcasted_iota(jnp.int32, s.shape, key_axis)
+    start, end = (jnp.expand_dims(x, key_axis) for x in (start, end))
+    return jnp.where((start <= key) & (key < end), s, HIDDEN)
+
+
+def loop(ranges: Any, step: Callable[[Any, Any, bool], Any], carry: Any) -> Any:
+    """Calls carry = step(block, carry, masked) for the blocks of a row of `block_ranges`."""
+    bounds = [ranges[i] for i in range(4)]
+    for low, high, masked in zip(bounds, bounds[1:], (True, False, True), strict=False):
+        carry = lax.fori_loop(low, high, lambda i, c, masked=masked: step(i, c, masked), carry)
+    return carry
+
+
+def block_of(size: int, index: Any) -> Any:
+    """The places of a block."""
+    return pl.ds(index * size, size)

@@ -1,0 +1,1 @@
+"""The Pallas kernel for TPUs, and the layout of its tiles."""

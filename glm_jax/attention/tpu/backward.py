@@ -1,0 +1,185 @@
+"""The backward kernels: scores once more from the log-sum-exp, then their gradient.
+
+With p the probabilities, o the output and l the log-sum-exp of a query,
+
+    ds = p (dp - delta)      dp = do . v      delta = do . o - dl
+    dq = scale ds k          dk = scale ds^T q          dv = p^T do
+
+(FlashAttention, arXiv:2205.14135, appendix B; dl is there because parts of an attention are merged
+by l). One kernel goes through the keys of a block of queries, for dq, another through the queries
+of a block of keys, for dk and dv, so that neither writes a partial sum.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from glm_jax.attention.tpu.blocks import Steps
+from glm_jax.attention.tpu.layout import Plan, by_key, by_query, compiler_params, cost, specs
+from glm_jax.attention.tpu.tiles import kept, matmul, of_part, run_kind, scaled, scores
+from glm_jax.attention.xla import FLOOR
+
+
+def score_shift(out: jax.Array, d_out: jax.Array, d_lse: jax.Array, num_heads: int) -> jax.Array:
+    """delta, float32 [B, N, 1, T], of out and d_out [B, T, N H] and d_lse [B, N, 1, T].
+
+    The columns of a head are summed by a product with ones: for a reduction over [B, T, N, H] XLA
+    copies their product into another layout, in float32.
+    """
+    columns = jax.lax.broadcasted_iota(jnp.int32, (out.shape[-1], num_heads), 0)
+    heads = jax.lax.broadcasted_iota(jnp.int32, columns.shape, 1)
+    of_head = (columns // (out.shape[-1] // num_heads) == heads).astype(jnp.float32)
+    products = out.astype(jnp.float32) * d_out.astype(jnp.float32)
+    sums = jnp.matmul(products, of_head, precision=jax.lax.Precision.HIGHEST)
+    return jnp.moveaxis(sums, 1, 2)[:, :, None] - d_lse
+
+
+def query_gradient(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    lse: jax.Array,
+    d_out: jax.Array,
+    delta: jax.Array,
+    rows: tuple[jax.Array, jax.Array, jax.Array],
+    seeds: jax.Array,
+    steps: Steps,
+    plan: Plan,
+) -> jax.Array:
+    """dq [B, T, N H]; `delta` from `score_shift`, the rest as `forward` has and gives it."""
+    place = by_query(plan, steps.size)
+    at = specs(plan, place, keys_outer=False)
+    block = (plan.block_q, plan.width)
+    return pl.pallas_call(
+        functools.partial(_query_kernel, place=place, plan=plan),
+        grid_spec=pltpu.PrefetchScalarGridSpec(
+            num_scalar_prefetch=2,
+            grid=(q.shape[0], plan.num_heads // plan.pack, steps.longest),
+            in_specs=[
+                *(at.queries, at.keys, at.keys, at.head_row, at.queries, at.head_row),
+                *(at.row, at.row, at.shared_row),
+            ],
+            out_specs=at.queries,
+            scratch_shapes=[pltpu.VMEM(block, q.dtype), pltpu.VMEM(block, jnp.float32)],
+        ),
+        out_shape=jax.ShapeDtypeStruct(q.shape, q.dtype),
+        compiler_params=compiler_params(parallel=2, sequential=1),
+        cost_estimate=cost(q, k, plan, products=3, arrays=3),
+        interpret=plan.interpret,
+        name="interval_attention_query_gradient",
+    )(steps.packed, seeds, q, k, v, lse, d_out, delta, *rows)
+
+
+def _query_kernel(packed, seeds, *refs, place, plan: Plan):
+    q, k, v, lse, d_out, delta, start, end, places, dq, q_scaled, summed = refs
+    at = place(*map(pl.program_id, range(3)), packed)
+    first_key = at.step.inner * plan.block_k
+
+    @pl.when(at.step.is_first)
+    def _():
+        q_scaled[...] = scaled(q[...], plan.scale)
+        summed[...] = jnp.zeros_like(summed)
+
+    def tile(masked: bool) -> None:
+        bounds = (start[...], end[...]) if masked else None
+        for part in range(plan.pack):
+            k_part, v_part = of_part(k[...], part, plan), of_part(v[...], part, plan)
+            s = scores(k_part, q_scaled[...], bounds, first_key)
+            keep = None
+            if plan.dropout_rate:
+                keep = kept(seeds, at, part, places[...], first_key, plan)
+            _, ds = _tile_gradient(s, v_part, d_out[...], lse[part], delta[part], keep, plan)
+            summed[...] += matmul(ds.astype(k.dtype), k_part, 0, 0)
+
+    run_kind(at.step, tile)
+
+    @pl.when(at.step.is_last)
+    def _():
+        dq[...] = (summed[...] * plan.scale).astype(dq.dtype)
+
+
+def key_gradient(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    lse: jax.Array,
+    d_out: jax.Array,
+    delta: jax.Array,
+    rows: tuple[jax.Array, jax.Array, jax.Array],
+    seeds: jax.Array,
+    steps: Steps,
+    plan: Plan,
+) -> tuple[jax.Array, jax.Array]:
+    """dk and dv [B, S, K H]; `steps` by key, `delta` from `score_shift`."""
+    place = by_key(plan, steps.size)
+    at = specs(plan, place, keys_outer=True)
+    block = pltpu.VMEM((plan.block_k, plan.width), jnp.float32)
+    return pl.pallas_call(
+        functools.partial(_key_kernel, place=place, plan=plan),
+        grid_spec=pltpu.PrefetchScalarGridSpec(
+            num_scalar_prefetch=2,
+            grid=(q.shape[0], plan.num_kv_heads // plan.pack, steps.longest, plan.group),
+            in_specs=[
+                *(at.queries, at.keys, at.keys, at.head_row, at.queries, at.head_row),
+                *(at.row, at.row, at.shared_row),
+            ],
+            out_specs=[at.keys, at.keys],
+            scratch_shapes=[block, block],
+        ),
+        out_shape=[
+            jax.ShapeDtypeStruct(k.shape, k.dtype),
+            jax.ShapeDtypeStruct(v.shape, v.dtype),
+        ],
+        compiler_params=compiler_params(parallel=2, sequential=2),
+        cost_estimate=cost(q, k, plan, products=4, arrays=4),
+        interpret=plan.interpret,
+        name="interval_attention_key_gradient",
+    )(steps.packed, seeds, q, k, v, lse, d_out, delta, *rows)
+
+
+def _key_kernel(packed, seeds, *refs, place, plan: Plan):
+    q, k, v, lse, d_out, delta, start, end, places, dk, dv, dk_sum, dv_sum = refs
+    at = place(*map(pl.program_id, range(4)), packed)
+    first_key = at.step.outer * plan.block_k
+    of_group = pl.program_id(3)
+
+    @pl.when(at.step.is_first & (of_group == 0))
+    def _():
+        dk_sum[...] = jnp.zeros_like(dk_sum)
+        dv_sum[...] = jnp.zeros_like(dv_sum)
+
+    def tile(masked: bool) -> None:
+        bounds = (start[...], end[...]) if masked else None
+        q_scaled = scaled(q[...], plan.scale)
+        for part in range(plan.pack):
+            q_part, d_part = of_part(q_scaled, part, plan), of_part(d_out[...], part, plan)
+            s = scores(k[...], q_part, bounds, first_key)
+            keep = None
+            if plan.dropout_rate:
+                keep = kept(seeds, at, part, places[...], first_key, plan)
+            p, ds = _tile_gradient(s, v[...], d_part, lse[part], delta[part], keep, plan)
+            dv_sum[...] += matmul(p.astype(d_out.dtype), d_part, 1, 0)
+            dk_sum[...] += matmul(ds.astype(q.dtype), q_part, 1, 0)
+
+    run_kind(at.step, tile)
+
+    @pl.when(at.step.is_last & (of_group == plan.group - 1))
+    def _():
+        dk[...] = dk_sum[...].astype(dk.dtype)
+        dv[...] = (dv_sum[...] / (1.0 - plan.dropout_rate)).astype(dv.dtype)
+
+
+def _tile_gradient(s, v, d_out, lse, delta, keep, plan: Plan):
+    """What multiplies do in dv, and the gradient of the scores, both float32 [bk, bq].
+
+    A query without keys has the log-sum-exp HIDDEN; lifted to FLOOR its probabilities are 0.
+    """
+    p = jnp.exp(s - jnp.maximum(lse, FLOOR))
+    dp = matmul(v, d_out, 1, 1)
+    if keep is None:
+        return p, p * (dp - delta)
+    dp = jnp.where(keep, dp / (1.0 - plan.dropout_rate), 0.0)
+    return jnp.where(keep, p, 0.0), p * (dp - delta)

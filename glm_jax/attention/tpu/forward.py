@@ -1,0 +1,109 @@
+"""The forward kernel: softmax over the keys of an interval, block by block.
+
+For a block of queries the blocks of keys go by; what is kept is the largest score so far, the sum
+and the weighted values, shrunk whenever a larger score turns up (FlashAttention, arXiv:2205.14135,
+algorithm 1).
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from glm_jax.attention.tpu.blocks import Steps
+from glm_jax.attention.tpu.layout import Plan, by_query, compiler_params, cost, specs
+from glm_jax.attention.tpu.tiles import kept, matmul, of_part, run_kind, scaled, scores
+from glm_jax.attention.xla import FLOOR, HIDDEN
+
+
+def forward(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    rows: tuple[jax.Array, jax.Array, jax.Array],
+    seeds: jax.Array,
+    steps: Steps,
+    plan: Plan,
+) -> tuple[jax.Array, jax.Array]:
+    """Runs the kernel.
+
+    Args:
+      q: [B, T, N H]; T is a multiple of block_q.
+      k, v: [B, S, K H]; S is a multiple of block_k.
+      rows: int32 start and end [B, 1, T], and places [1, 1, T] of `tiles.kept`.
+      seeds: [2 * B * N] int32 of `tiles.kept`.
+      steps: by query.
+
+    Returns:
+      [B, T, N H] in the dtype of v, and the log-sum-exp of the scores, float32 [B, N, 1, T].
+    """
+    batch, length = q.shape[:2]
+    place = by_query(plan, steps.size)
+    at = specs(plan, place, keys_outer=False)
+    row = pltpu.VMEM((plan.pack, 1, plan.block_q), jnp.float32)
+    return pl.pallas_call(
+        functools.partial(_kernel, place=place, plan=plan),
+        grid_spec=pltpu.PrefetchScalarGridSpec(
+            num_scalar_prefetch=2,
+            grid=(batch, plan.num_heads // plan.pack, steps.longest),
+            in_specs=[at.queries, at.keys, at.keys, at.row, at.row, at.shared_row],
+            out_specs=[at.queries, at.head_row],
+            scratch_shapes=[
+                pltpu.VMEM((plan.pack, plan.block_q, plan.width), q.dtype),
+                row,
+                row,
+                pltpu.VMEM((plan.pack, plan.head_dim, plan.block_q), jnp.float32),
+            ],
+        ),
+        out_shape=[
+            jax.ShapeDtypeStruct(q.shape, v.dtype),
+            jax.ShapeDtypeStruct((batch, plan.num_heads, 1, length), jnp.float32),
+        ],
+        compiler_params=compiler_params(parallel=2, sequential=1),
+        cost_estimate=cost(q, k, plan, products=2, arrays=2),
+        interpret=plan.interpret,
+        name="interval_attention_forward",
+    )(steps.packed, seeds, q, k, v, *rows)
+
+
+def _kernel(packed, seeds, *refs, place, plan: Plan):
+    q, k, v, start, end, places, out, lse, q_scaled, largest, total, summed = refs
+    at = place(*map(pl.program_id, range(3)), packed)
+    first_key = at.step.inner * plan.block_k
+
+    @pl.when(at.step.is_first)
+    def _():
+        for part in range(plan.pack):
+            q_scaled[part] = of_part(scaled(q[...], plan.scale), part, plan)
+        largest[...] = jnp.full_like(largest, FLOOR)
+        total[...] = jnp.zeros_like(total)
+        summed[...] = jnp.zeros_like(summed)
+
+    def tile(masked: bool) -> None:
+        bounds = (start[...], end[...]) if masked else None
+        for part in range(plan.pack):
+            s = scores(k[...], q_scaled[part], bounds, first_key)
+            before = largest[part]
+            now = jnp.maximum(before, jnp.max(s, axis=0, keepdims=True))
+            weights = jnp.exp(s - now)
+            shrink = jnp.exp(before - now)
+            largest[part] = now
+            total[part] = shrink * total[part] + jnp.sum(weights, axis=0, keepdims=True)
+            if plan.dropout_rate:
+                keep = kept(seeds, at, part, places[...], first_key, plan)
+                weights = jnp.where(keep, weights, 0.0)
+            columns = matmul(v[...], weights.astype(v.dtype), 0, 0)
+            of_head = columns[part * plan.head_dim : (part + 1) * plan.head_dim]
+            summed[part] = shrink * summed[part] + of_head
+
+    run_kind(at.step, tile)
+
+    @pl.when(at.step.is_last)
+    def _():
+        sees = total[...] > 0.0
+        share = jnp.where(sees, total[...], 1.0)
+        lse[...] = jnp.where(sees, largest[...] + jnp.log(share), HIDDEN)
+        y = summed[...] / (share * (1.0 - plan.dropout_rate))
+        out[...] = y.reshape(plan.width, plan.block_q).T.astype(out.dtype)

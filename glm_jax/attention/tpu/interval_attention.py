@@ -1,0 +1,180 @@
+"""Attention over an interval of keys per query on TPU, without a T x S array.
+
+The mathematics is that of `glm_jax.attention.dispatch`; memory beyond inputs and outputs is one
+float per query and head. Blocks of keys that no query of a block sees are neither fetched nor
+multiplied (`blocks`), blocks that all see need no mask (`tiles`), and the backward pass computes
+the scores again (`backward`).
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.ad_checkpoint import checkpoint_name
+
+from glm_jax.attention.dropout import MaskRows
+from glm_jax.attention.tpu.backward import key_gradient, query_gradient, score_shift
+from glm_jax.attention.tpu.blocks import LANES, MAX_BLOCKS, block_kinds, block_size, list_steps
+from glm_jax.attention.tpu.forward import forward
+from glm_jax.attention.tpu.layout import Plan
+
+# By 512 x 512 a tile of scores is 1 MiB of float32 and the backward kernels hold four; a step costs
+# some 0.35 us besides its work of 0.7 us (v5e, forward). From LONG on wider blocks of keys halve
+# the steps for a few per cent more masked work, where the 16 MiB that a kernel may use hold them.
+BLOCK_Q = 512
+BLOCK_K = 512
+LONG = 4096
+LONG_BLOCK_K = 1024
+LONG_ROW_BYTES = 512
+
+MAX_HEAD_DIM = 256
+# Of the 1 MiB of scalar memory, for the packed steps.
+MAX_STEP_BYTES = 512 * 1024
+DTYPES = (jnp.bfloat16, jnp.float32)
+
+Shaped = jax.Array | jax.ShapeDtypeStruct
+
+
+def refusal(q: Shaped, k: Shaped, dropout_rate: float = 0.0) -> str | None:
+    """Why the kernel cannot compute this call (shapes as in `interval_attention`), or None."""
+    head_dim, dtypes = q.shape[-1], {np.dtype(x.dtype) for x in (q, k)}
+    if head_dim > MAX_HEAD_DIM:
+        return f"head_dim must be at most {MAX_HEAD_DIM}; got {head_dim}"
+    if not dtypes <= {np.dtype(dtype) for dtype in DTYPES} or len(dtypes) > 1:
+        names = ", ".join(sorted(dtype.name for dtype in dtypes))
+        return f"queries and keys must both be bfloat16 or float32; got {names}"
+    if dropout_rate >= 1.0:
+        return f"dropout must leave something; got rate {dropout_rate}"
+    blocks = [-(-x.shape[1] // size) for x, size in zip((q, k), block_sizes(q, k), strict=True)]
+    steps = q.shape[0] * blocks[0] * blocks[1]
+    if max(blocks) > MAX_BLOCKS or 4 * steps > MAX_STEP_BYTES:
+        return f"the list of {steps} steps does not fit scalar memory ({MAX_STEP_BYTES // 4} do)"
+    return None
+
+
+def block_sizes(q: Shaped, k: Shaped) -> tuple[int, int]:
+    """(block_q, block_k) where the caller leaves them open."""
+    row_bytes = -(-k.shape[-1] // LANES) * LANES * np.dtype(k.dtype).itemsize
+    wide = k.shape[1] >= LONG and row_bytes <= LONG_ROW_BYTES
+    largest = LONG_BLOCK_K if wide else BLOCK_K
+    return block_size(q.shape[1], BLOCK_Q), block_size(k.shape[1], largest)
+
+
+def interval_attention(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    attend_start: jax.Array,
+    attend_end: jax.Array,
+    *,
+    scale: float | None = None,
+    dropout_rate: float = 0.0,
+    mask_rows: MaskRows | None = None,
+    blocks: tuple[int, int] | None = None,
+    interpret: bool = False,
+) -> tuple[jax.Array, jax.Array]:
+    """Softmax attention of each query over the keys [attend_start, attend_end).
+
+    Places, and a head_dim whose heads do not fill 128 lanes side by side (64 does, where N = K),
+    are padded to whole blocks of 128, with queries that see nothing and keys that nobody sees.
+    Under `jax.checkpoint` a policy can save the results that the backward pass needs, by the names
+    "attention_out" and "attention_lse".
+
+    Args:
+      q: [B, T, N, H] queries.
+      k, v: [B, S, K, H]; N is a multiple of K, and query head n uses head n // (N / K).
+      attend_start, attend_end: [B, T] int32, indices into S.
+      scale: factor on the scores; None: 1 / sqrt(H).
+      dropout_rate: share of the probabilities set to 0, below 1.
+      mask_rows: says which (`glm_jax.attention.dropout`); None: no dropout.
+      blocks: (block_q, block_k), multiples of 128; None: chosen by length.
+      interpret: run on any platform, slowly.
+
+    Returns:
+      [B, T, N, H] in the dtype of v, 0 where the interval is empty; and the log of the sum of the
+      exponentials of the scores, float32 [B, T, N], -1e30 there. Both may be differentiated.
+    """
+    batch, length, heads, head_dim = q.shape
+    num_keys, kv_heads = k.shape[1:3]
+    block_q, block_k = blocks or block_sizes(q, k)
+    pack = _heads_a_block(heads, kv_heads, head_dim)
+    plan = Plan(
+        num_heads=heads,
+        num_kv_heads=kv_heads,
+        width=-(-pack * head_dim // LANES) * LANES,
+        pack=pack,
+        block_q=block_q,
+        block_k=block_k,
+        num_keys=num_keys,
+        scale=head_dim**-0.5 if scale is None else scale,
+        dropout_rate=0.0 if mask_rows is None else dropout_rate,
+        interpret=interpret,
+    )
+    bounds = [_fill(x.astype(jnp.int32), block_q, 1) for x in (attend_start, attend_end)]
+    bounds[1] = jnp.minimum(bounds[1], num_keys)
+    if mask_rows is None:
+        seeds = jnp.zeros((2, batch, heads), jnp.uint32)
+        mask_rows = MaskRows(seeds, jnp.zeros(length, jnp.uint32))
+    seeds = jax.lax.bitcast_convert_type(mask_rows.seeds, jnp.int32).reshape(-1)
+    places = jax.lax.bitcast_convert_type(_fill(mask_rows.places, block_q, 0), jnp.int32)
+    rows = (bounds[0][:, None], bounds[1][:, None], places[None, None])
+    out, lse = _attention(
+        _flat(q, block_q, plan), _flat(k, block_k, plan), _flat(v, block_k, plan), rows, seeds, plan
+    )
+    out = out.reshape(batch, -1, heads, plan.head_dim)[:, :length, :, :head_dim]
+    return out, jnp.moveaxis(lse[:, :, 0, :length], 1, 2)
+
+
+def _heads_a_block(num_heads: int, num_kv_heads: int, head_dim: int) -> int:
+    """Heads that fill the lanes of a block together; 1 where they cannot.
+
+    >>> [_heads_a_block(16, 16, 64), _heads_a_block(16, 2, 64), _heads_a_block(15, 15, 64)]
+    [2, 1, 1]
+    """
+    pack = LANES // head_dim if LANES % head_dim == 0 else 1
+    return pack if num_heads == num_kv_heads and num_heads % pack == 0 else 1
+
+
+def _fill(x: jax.Array, multiple: int, axis: int) -> jax.Array:
+    """Zeros behind x, up to a multiple."""
+    missing = -x.shape[axis] % multiple
+    widths = [(0, missing if index == axis else 0) for index in range(x.ndim)]
+    return jnp.pad(x, widths) if missing else x
+
+
+def _flat(x: jax.Array, block: int, plan: Plan) -> jax.Array:
+    """[B, T, N, H] -> [B, T', N H'], padded to whole blocks."""
+    x = _fill(_fill(x, plan.head_dim, 3), block, 1)
+    return x.reshape(*x.shape[:2], -1)
+
+
+def _kinds(q, k, rows, plan: Plan) -> jax.Array:
+    start, end = rows[0][:, 0], rows[1][:, 0]
+    return block_kinds(start, end, plan.block_q, plan.block_k, k.shape[1] // plan.block_k)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
+def _attention(q, k, v, rows, seeds, plan: Plan):
+    """Flat and padded arrays to out [B, T, N H] and lse [B, N, 1, T]."""
+    return forward(q, k, v, rows, seeds, list_steps(_kinds(q, k, rows, plan)), plan)
+
+
+def _attention_forward(q, k, v, rows, seeds, plan: Plan):
+    out, lse = _attention(q, k, v, rows, seeds, plan)
+    out, lse = checkpoint_name(out, "attention_out"), checkpoint_name(lse, "attention_lse")
+    return (out, lse), (q, k, v, rows, seeds, out, lse)
+
+
+def _attention_backward(plan: Plan, residuals, gradients):
+    q, k, v, rows, seeds, out, lse = residuals
+    d_out, d_lse = gradients
+    kinds = _kinds(q, k, rows, plan)
+    delta = score_shift(out, d_out, d_lse, plan.num_heads)
+    dq = query_gradient(q, k, v, lse, d_out, delta, rows, seeds, list_steps(kinds), plan)
+    by_key = list_steps(jnp.swapaxes(kinds, 1, 2))
+    dk, dv = key_gradient(q, k, v, lse, d_out, delta, rows, seeds, by_key, plan)
+    return dq, dk, dv, None, None
+
+
+_attention.defvjp(_attention_forward, _attention_backward)

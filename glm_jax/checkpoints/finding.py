@@ -1,0 +1,25 @@
+"""What a path that names a model is: a run of this project, or a Hugging Face directory."""
+
+from pathlib import Path
+
+from glm_jax.errors import UserError
+from glm_jax.interop.checkpoint import CONFIG
+
+RUN = "run.json"
+
+
+def find_workdir(path: Path) -> Path | None:
+    """The workdir of `glm_jax.train` that a path is or lies in; None for a Hugging Face directory.
+
+    Raises:
+      UserError: it is neither.
+    """
+    if not path.exists():
+        raise UserError(
+            f"no directory {str(path)!r}; a model of a hub must be downloaded first, and the path "
+            "of its directory given"
+        )
+    workdir = next((p for p in (path, path.parent.parent) if (p / RUN).is_file()), None)
+    if workdir is None and not (path / CONFIG).is_file():
+        raise UserError(f"{str(path)!r} holds neither {CONFIG} (Hugging Face) nor {RUN} (a run)")
+    return workdir

@@ -1,0 +1,145 @@
+"""Which checkpoints stay: the newest, and the best by a metric. The others go.
+
+keep_checkpoints=2, keep_best=1, best_metric="eval/loss"
+
+step        100   200   300   400   500
+eval/loss   3.9   3.2   3.4    -    3.5
+stays              x           x     x
+"""
+
+import math
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from glm_jax.checkpoints.checksums import is_complete, read_manifest
+from glm_jax.config import TrainConfig
+from glm_jax.errors import UserError
+
+# Names of what is not a step: saves that were killed, steps whose removal was.
+_LEFT_OVERS = ("*.orbax-checkpoint-tmp*", "*.removed")
+
+
+def saved_steps(directory: Path) -> list[int]:
+    """Complete steps in a directory of checkpoints, ascending."""
+    return [step for step in _numbers(directory) if is_complete(directory / str(step))]
+
+
+def unfinished_steps(directory: Path) -> list[int]:
+    """Steps whose manifest was not written before their process ended, ascending."""
+    return [step for step in _numbers(directory) if not is_complete(directory / str(step))]
+
+
+def steps_to_keep(
+    metrics: Mapping[int, Mapping[str, float]], newest: int, best: int, metric: str
+) -> set[int]:
+    """Chooses; see the module's picture.
+
+    Args:
+      metrics: of each step; those without the metric, or with one that is not finite, are never
+        among the best.
+      newest, best: how many stay.
+      metric: the lower the better; of equals the newer.
+    """
+    measured = [step for step in metrics if math.isfinite(metrics[step].get(metric, math.nan))]
+    ranked = sorted(measured, key=lambda step: (metrics[step][metric], -step))
+    return {*sorted(metrics)[-newest:], *ranked[:best]}
+
+
+def remove_others(directory: Path, settings: TrainConfig) -> None:
+    """Removes the steps that need not stay, and what earlier processes left half done.
+
+    A step loses its name first, so that a kill never leaves half of one.
+    """
+    metrics = {
+        step: (read_manifest(directory / str(step)) or {}).get("metrics", {})
+        for step in saved_steps(directory)
+    }
+    keep = steps_to_keep(
+        metrics, settings.keep_checkpoints, settings.keep_best, settings.best_metric
+    )
+    for step in set(metrics) - keep:
+        removed = directory / f"{step}.removed"
+        (directory / str(step)).rename(removed)
+        shutil.rmtree(removed, ignore_errors=True)
+    for left in directory.glob("unfinished-*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def remove_left_overs(directory: Path) -> bool:
+    """Removes saves and removals that did not come to their end; whether there were any."""
+    found = [left for pattern in _LEFT_OVERS for left in directory.glob(pattern)]
+    for left in found:
+        shutil.rmtree(left, ignore_errors=True)
+    return bool(found)
+
+
+def remove_failed_save(directory: Path, seconds: float = 5.0) -> None:
+    """Removes what a save that failed just now wrote.
+
+    The threads of its other arrays may still write, and make the directory anew: it must stay away
+    for three looks in a row.
+
+    Args:
+      directory: of the checkpoints.
+      seconds: after which what is left stays for the next start to remove.
+    """
+    deadline, gone = time.monotonic() + seconds, 0
+    while gone < 3 and time.monotonic() < deadline:
+        gone = 0 if remove_left_overs(directory) else gone + 1
+        time.sleep(0.1)
+
+
+def set_aside(directory: Path, step: int, as_what: str) -> Path:
+    """Renames a step, so that it is no longer one: `damaged-400`, `damaged-400.1`, ..
+
+    Returns:
+      Its new path.
+    """
+    target, number = directory / f"{as_what}-{step}", 0
+    while target.exists():
+        number += 1
+        target = directory / f"{as_what}-{step}.{number}"
+    return (directory / str(step)).rename(target)
+
+
+def check_names(directory: Path) -> None:
+    """Refuses a directory of checkpoints with a step that is not what its name says.
+
+    Raises:
+      UserError: as `check_name`, of the first of them; or `directory` is a file.
+    """
+    if os.path.lexists(directory) and not directory.is_dir():
+        raise UserError(f"{str(directory)!r} must be a directory of checkpoints; it is a file")
+    for step in sorted(directory.glob("*")):
+        if _is_number(step.name):
+            check_name(step)
+
+
+def check_name(step: Path) -> None:
+    """Refuses a step that was copied or renamed by hand, so that none is taken for another.
+
+    Raises:
+      UserError: names the step, and what it holds by its manifest; or it is a file.
+    """
+    if not step.is_dir():
+        raise UserError(f"{str(step)!r} must be a checkpoint's directory; move the file away")
+    held = (read_manifest(step) or {}).get("step", int(step.name))
+    if held != int(step.name):
+        raise UserError(
+            f"{str(step)!r} holds the checkpoint of step {held}, by its manifest; rename it to "
+            f"{held}, or move it away if {held} is there too"
+        )
+
+
+def _numbers(directory: Path) -> list[int]:
+    return sorted(
+        int(path.name) for path in directory.glob("*") if _is_number(path.name) and path.is_dir()
+    )
+
+
+def _is_number(name: str) -> bool:
+    """Whether it is the name of a step: no sign, no zeros in front, no other script's digits."""
+    return name.isdecimal() and name == str(int(name))

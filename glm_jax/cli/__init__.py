@@ -1,0 +1,26 @@
+"""What all commands share: options, standard input, and how a command ends."""
+
+from glm_jax.cli.ending import run
+from glm_jax.cli.options import (
+    Parser,
+    add_config_arguments,
+    add_set_argument,
+    config_from,
+    model,
+    path,
+    text,
+)
+from glm_jax.cli.streams import read_input, read_line
+
+__all__ = [
+    "Parser",
+    "add_config_arguments",
+    "add_set_argument",
+    "config_from",
+    "model",
+    "path",
+    "read_input",
+    "read_line",
+    "run",
+    "text",
+]

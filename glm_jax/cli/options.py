@@ -1,0 +1,94 @@
+"""Options that commands share, and the types of their values."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from glm_jax.config import Config
+from glm_jax.config.files import load_config
+from glm_jax.errors import UserError, did_you_mean
+from glm_jax.paths import checkpoint, expanded
+
+
+def text(argument: str) -> str:
+    """Type of an option that is text: what the shell gave, read as UTF-8 where it must be.
+
+    Bytes that the locale has no characters for come as lone surrogates, which no tokenizer takes.
+    """
+    try:
+        argument.encode()
+        return argument
+    except UnicodeEncodeError:
+        pass
+    try:
+        return os.fsencode(argument).decode()
+    except UnicodeDecodeError as error:
+        raise argparse.ArgumentTypeError(
+            f"is not UTF-8: byte 0x{error.object[error.start]:02x} at {error.start}"
+        ) from error
+
+
+def path(argument: str) -> Path:
+    """Type of an option that is a path; `~` is the home directory."""
+    if not argument:
+        raise argparse.ArgumentTypeError("is empty; a path is wanted")
+    return expanded(argument)
+
+
+def model(argument: str) -> Path:
+    """Type of an option that is a model: a `path`, or the word bundled."""
+    return checkpoint(argument) if argument else path(argument)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser of arguments whose mistakes are one sentence, as all mistakes of a user are."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (--help says what there is)")
+
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> argparse.Namespace:
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if not unknown:
+            return parsed
+        odd = unknown[0]
+        if odd.startswith("-"):
+            name = odd.partition("=")[0]
+            known = [option for action in self._actions for option in action.option_strings]
+            self.error(f"unknown option {name}{did_you_mean(name, known)}")
+        self.error(f"one argument too many: {odd!r}; a text with spaces is written in quotes")
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds `--config FILE` and `--set NAME=VALUE ..`."""
+    parser.add_argument(
+        "--config",
+        required=True,
+        type=path,
+        metavar="FILE",
+        help="a file in configs/ or one like them; it is Python and is run, so use none that you "
+        "would not run",
+    )
+    add_set_argument(parser)
+
+
+def add_set_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds `--set NAME=VALUE ..`, which may come several times."""
+    parser.add_argument(
+        "--set",
+        action="extend",
+        nargs="+",
+        default=[],
+        dest="overrides",
+        metavar="NAME=VALUE",
+        help="change values of the config, for example model.num_layers=4 train.seed=1; may be "
+        "repeated; docs/config.md lists the names",
+    )
+
+
+def config_from(args: argparse.Namespace) -> Config:
+    """Loads the config that `add_config_arguments` asked for."""
+    return load_config(args.config, args.overrides)

@@ -1,0 +1,126 @@
+"""What a run is: frozen dataclasses that check themselves.
+
+Each section's docstring says what its fields mean (`config/model.py`, `config/data.py`,
+`config/objective.py`, `config/training.py`); `config/files.py` reads files and overrides.
+"""
+
+import dataclasses
+import json
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from glm_jax.config.data import DataConfig
+from glm_jax.config.model import ModelConfig
+from glm_jax.config.objective import ObjectiveConfig
+from glm_jax.config.training import CROSS_ENTROPIES, MeshConfig, OptimizerConfig, TrainConfig
+from glm_jax.errors import UserError
+from glm_jax.json_files import shown
+
+__all__ = [
+    "CROSS_ENTROPIES",
+    "Config",
+    "DataConfig",
+    "MeshConfig",
+    "ModelConfig",
+    "ObjectiveConfig",
+    "OptimizerConfig",
+    "TrainConfig",
+    "differences",
+    "field_types",
+    "from_dict",
+    "to_dict",
+    "to_json",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A whole run."""
+
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    train: TrainConfig = TrainConfig()
+    mesh: MeshConfig = MeshConfig()
+
+    def __post_init__(self):
+        if self.data.batch_size % self.train.accumulation_steps:
+            raise UserError(
+                "data.batch_size must be a multiple of train.accumulation_steps; got "
+                f"{self.data.batch_size} and {self.train.accumulation_steps}"
+            )
+        self.objective.check_lengths(self.data.sequence_length, self.model.vocab_size)
+        if self.train.local_start:
+            self._check_local_start()
+
+    def _check_local_start(self) -> None:
+        """Refuses a start by `train.local_start` that the model or `train.init_from` rules out."""
+        if self.train.init_from is not None:
+            raise UserError(
+                "train.local_start says how parameters are drawn, and those of train.init_from="
+                f"{self.train.init_from!r} are not; leave one of them out"
+            )
+        if self.model.position_encoding == "rotary":
+            raise UserError(
+                "train.local_start takes a model with a position table; "
+                "model.position_encoding='rotary' has none"
+            )
+        if self.model.embed_dim % 2:
+            raise UserError(
+                f"train.local_start takes an even model.embed_dim; got {self.model.embed_dim}"
+            )
+
+
+# What `run.json` holds beside the sections of the config.
+RECORDED = frozenset({"row_format"})
+
+
+def field_types(section: Any) -> dict[str, Any]:
+    """The annotated type of each field of a section, by name."""
+    return typing.get_type_hints(type(section))
+
+
+def to_dict(config: Config) -> dict[str, dict[str, Any]]:
+    """The config as nested plain values, as `run.json` holds it."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(values: Mapping[str, Mapping[str, Any]]) -> Config:
+    """The inverse of `to_dict`; what else the record of a run holds (`RECORDED`) is left out.
+
+    Raises:
+      ValueError: a section or a name that this version does not know, or a value of another type.
+    """
+    default = Config()
+    sections = {}
+    for name in [field.name for field in dataclasses.fields(default)]:
+        section = getattr(default, name)
+        given = values.get(name, {})
+        if not isinstance(given, Mapping):
+            raise UserError(f"{name} must be an object; got {shown(given)}")
+        unknown = sorted(set(given) - set(field_types(section)))
+        if unknown:
+            raise UserError(f"unknown config names {[f'{name}.{key}' for key in unknown]}")
+        sections[name] = type(section)(**given)
+    unknown = sorted(set(values) - set(sections) - RECORDED)
+    if unknown:
+        raise UserError(f"unknown config sections {unknown}; known: {sorted(sections)}")
+    return Config(**sections)
+
+
+def to_json(config: Config) -> str:
+    """`to_dict` as indented JSON."""
+    return json.dumps(to_dict(config), indent=2) + "\n"
+
+
+def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
+    """The dotted names whose values differ: `{"model.num_layers": (2, 4)}`."""
+    before, after = to_dict(old), to_dict(new)
+    return {
+        f"{section}.{key}": (before[section][key], after[section][key])
+        for section in before
+        for key in before[section]
+        if before[section][key] != after[section][key]
+    }

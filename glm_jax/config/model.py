@@ -1,0 +1,165 @@
+"""The section `model` of a config: shape and numerics of the Transformer."""
+
+import dataclasses
+
+from glm_jax.checks import check_choice, check_types, finite_number, whole_number
+from glm_jax.errors import UserError
+
+_MODEL_CHOICES = {
+    "activation": ["gelu", "swiglu"],
+    "norm": ["layer_norm", "rms_norm"],
+    "residual": ["pre_norm", "sandwich"],
+    "biases": ["all", "qkv", "none"],
+    "position_encoding": ["learned_block", "learned", "rotary"],
+    "rotary_scaling": ["none", "base", "linear", "yarn"],
+    "remat": ["none", "full", "attention", "qkv", "qkv_attention", "dots"],
+    "attention_backend": ["auto", "pallas_tpu", "pallas_gpu", "tokamax", "xla_chunked", "xla"],
+}
+
+# Sizes beyond these are a slip or an attack: they would fill the memory before anything is said.
+# Ids and positions are int32.
+_WIDEST = 2**24
+_MOST = {
+    "vocab_size": 2**31 - 1,
+    "max_positions": 2**31 - 1,
+    "rotary_original_positions": 2**31 - 1,
+    "num_layers": 1_000,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Shape and numerics of the Transformer (GLM, arXiv:2103.10360, section 2.2).
+
+    The defaults are GLM (2021); `glm_jax.models.variants` has every published model.
+
+    Attributes:
+      vocab_size: V, rows of the word table.
+      num_layers: L.
+      embed_dim: D.
+      num_heads: N; D must be a multiple of it unless head_dim is given.
+      num_kv_heads: K, heads of keys and values; query head n uses n // (N / K). None: num_heads;
+        1 is multi-query attention (arXiv:1911.02150), between is grouped (arXiv:2305.13245).
+      head_dim: H, size of one head; None: embed_dim / num_heads.
+      mlp_dim: F, width of the feed-forward layer; None: 4 * embed_dim.
+      activation: of the feed-forward layer: "gelu" (tanh form) or "swiglu", the product of
+        silu(gate) and up (arXiv:2002.05202).
+      norm: "layer_norm", or "rms_norm" (arXiv:1910.07467), which has no bias.
+      norm_epsilon: of every norm.
+      residual: how a part of a layer joins its input: "pre_norm", x + part(norm(x)); "sandwich",
+        x + norm(part(norm(x))) (GLM-4-0414).
+      biases: which matrices have one: "all", "qkv" (queries, keys, values: ChatGLM2 and later) or
+        "none". The output matrix has none.
+      tied_embeddings: the word table is also the output matrix.
+      max_positions: P, the longest text. With block positions both tables have P + 1 rows, as the
+        published checkpoints have; with "learned" there is one table of P rows; with "rotary" there
+        is none, and P is how far generation goes.
+      position_encoding: "learned_block" (two tables, GLM), "learned" (one table, GPT) or "rotary"
+        (arXiv:2104.09864, neighbouring numbers are a pair).
+      rotary_fraction: share of each head, from its start, that is rotated; its size is even.
+      rotary_base: b; pair j of R rotated numbers turns by position * b^(-2j / R).
+      rotary_scaling: how a longer context was reached: "none"; "base", b times the factor
+        (ChatGLM3-32k, GLM-4); "linear", positions divided by it (ChatGLM2-32k, arXiv:2306.15595);
+        "yarn" (GLM-4-0414, arXiv:2309.00071).
+      rotary_factor: that factor.
+      rotary_original_positions: the context before "yarn"; None: max_positions / rotary_factor.
+      initializer_range: standard deviation of the initial weights; matrices that write into the
+        residual stream get it divided by sqrt(2 L).
+      dropout_rate: on the embeddings and on the output of attention and MLP, in training.
+      attention_dropout_rate: on the attention probabilities, in training.
+      compute_dtype: of activations, "float32" or "bfloat16"; softmax, norms and loss stay float32.
+      param_dtype: of the parameters and of the optimizer's moments; "float16" is what published
+        checkpoints have, not for training.
+      scan_layers: run the layers as one `jax.lax.scan` over stacked parameters (compiles 3-8 times
+        faster); None: scanned on accelerators, unrolled on CPU, where steps are faster unrolled.
+      remat: what the backward pass computes again: "none", "full" (each layer), or each layer but
+        for "attention" (its result), "qkv" (queries, keys, values), "qkv_attention" (both) or
+        "dots" (all matrix products); `glm_jax/models/remat.py` says what each saves.
+      attention_backend: "auto" takes the first that serves, by device and length: "pallas_tpu" and
+        "pallas_gpu" (kernels without T x T arrays), "xla_chunked" (queries in chunks), "xla" (all
+        pairs at once). "tokamax" (OpenXLA's kernel for Hopper, if that package is installed) is
+        taken where it is asked for.
+    """
+
+    vocab_size: int = 8192
+    num_layers: int = 12
+    embed_dim: int = 768
+    num_heads: int = 12
+    num_kv_heads: int | None = None
+    head_dim: int | None = None
+    mlp_dim: int | None = None
+    activation: str = "gelu"
+    norm: str = "layer_norm"
+    norm_epsilon: float = 1e-5
+    residual: str = "pre_norm"
+    biases: str = "all"
+    tied_embeddings: bool = True
+    max_positions: int = 512
+    position_encoding: str = "learned_block"
+    rotary_fraction: float = 0.5
+    rotary_base: float = 10000.0
+    rotary_scaling: str = "none"
+    rotary_factor: float = 1.0
+    rotary_original_positions: int | None = None
+    initializer_range: float = 0.02
+    dropout_rate: float = 0.1
+    attention_dropout_rate: float = 0.1
+    compute_dtype: str = "float32"
+    param_dtype: str = "float32"
+    scan_layers: bool | None = None
+    remat: str = "none"
+    attention_backend: str = "auto"
+
+    def __post_init__(self):
+        check_types(self, "model")
+        for name in ("vocab_size", "num_layers", "embed_dim", "num_heads", "max_positions"):
+            self._check_size(name)
+        for name in ("num_kv_heads", "head_dim", "mlp_dim", "rotary_original_positions"):
+            if getattr(self, name) is not None:
+                self._check_size(name)
+        for name in ("norm_epsilon", "initializer_range"):
+            finite_number(f"model.{name}", getattr(self, name), least=0)
+        # Below 1 later pairs would turn faster than a radian a position, and faster than the first.
+        finite_number("model.rotary_base", self.rotary_base, least=1)
+        finite_number("model.rotary_factor", self.rotary_factor, above=0)
+        if self.head_dim is None and self.embed_dim % self.num_heads:
+            raise UserError(
+                f"model.embed_dim must be a multiple of model.num_heads when model.head_dim is "
+                f"None; got embed_dim={self.embed_dim}, num_heads={self.num_heads}"
+            )
+        if self.num_heads % (self.num_kv_heads or self.num_heads):
+            raise UserError(
+                "model.num_heads must be a multiple of model.num_kv_heads; got "
+                f"{self.num_heads} and {self.num_kv_heads}"
+            )
+        for name, choices in _MODEL_CHOICES.items():
+            check_choice(f"model.{name}", getattr(self, name), choices)
+        if self.position_encoding == "rotary":
+            self._check_rotary()
+        dtypes = ["float32", "bfloat16"]
+        check_choice("model.compute_dtype", self.compute_dtype, dtypes)
+        check_choice("model.param_dtype", self.param_dtype, [*dtypes, "float16"])
+        for name in ("dropout_rate", "attention_dropout_rate"):
+            finite_number(f"model.{name}", getattr(self, name), least=0, below=1)
+
+    def _check_size(self, name: str) -> None:
+        most = _MOST.get(name, _WIDEST)
+        whole_number(f"model.{name}", getattr(self, name), least=1, most=most)
+
+    def _check_rotary(self) -> None:
+        head_dim = self.head_dim or self.embed_dim // self.num_heads
+        size = head_dim * self.rotary_fraction
+        if not 2 <= size <= head_dim or size % 2:
+            raise UserError(
+                "model.rotary_fraction must rotate an even share of a head; got "
+                f"{self.rotary_fraction} of {head_dim}"
+            )
+
+    def resolved(self) -> "ModelConfig":
+        """Returns a copy with num_kv_heads, head_dim and mlp_dim filled in."""
+        return dataclasses.replace(
+            self,
+            num_kv_heads=self.num_kv_heads or self.num_heads,
+            head_dim=self.head_dim or self.embed_dim // self.num_heads,
+            mlp_dim=self.mlp_dim or 4 * self.embed_dim,
+        )

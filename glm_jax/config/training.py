@@ -1,0 +1,202 @@
+"""The sections `optimizer`, `train` and `mesh` of a config: how a run goes, on which devices."""
+
+import dataclasses
+from typing import Any
+
+from glm_jax.checks import check, check_choice, check_rate, check_types, finite_number
+from glm_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with the published decay groups (no decay on norms and biases), and its schedule.
+
+    Attributes:
+      peak_learning_rate: reached after `warmup_steps`.
+      schedule: "cosine", "linear" or "constant"; falls to `final_ratio` of the peak at
+        `decay_steps` and stays there. "linear_published" falls on, below zero in the end, as the
+        published code does.
+      warmup_steps: linear rise from 0.
+      decay_steps: step at which the fall ends, warm-up included; None: train.num_steps.
+      final_ratio: floor as a share of the peak.
+      beta1, beta2, epsilon: of AdamW.
+      weight_decay: of either, decoupled.
+      clip_norm: largest global norm of the gradient; None: no clipping.
+      extended: recorded by `train --extend`: pairs of a step and the `num_steps` that the run had
+        up to it, see `glm_jax.training.optimizer.optimizers`.
+      name: "adamw", or "adafactor", whose second moment is a row and a column a matrix and which
+        has no first (arXiv:1804.04235): a third of AdamW's memory, state and parameters together.
+    """
+
+    peak_learning_rate: float = 4e-4
+    schedule: str = "cosine"
+    warmup_steps: int = 100
+    decay_steps: int | None = None
+    final_ratio: float = 0.1
+    beta1: float = 0.9
+    beta2: float = 0.98
+    epsilon: float = 1e-6
+    weight_decay: float = 0.1
+    clip_norm: float | None = 1.0
+    name: str = "adamw"
+    extended: tuple | None = None
+
+    @property
+    def depends_on_num_steps(self) -> bool:
+        """Whether the learning rate of a step depends on how many there are in all."""
+        return self.schedule != "constant" and self.decay_steps is None
+
+    def __post_init__(self):
+        check_types(self, "optimizer")
+        object.__setattr__(self, "extended", _pairs("optimizer.extended", self.extended) or None)
+        check_choice("optimizer.name", self.name, ["adamw", "adafactor"])
+        schedules = ["cosine", "linear", "linear_published", "constant"]
+        check_choice("optimizer.schedule", self.schedule, schedules)
+        for name in ("peak_learning_rate", "warmup_steps", "weight_decay"):
+            check(getattr(self, name) >= 0, f"optimizer.{name}", getattr(self, name), "at least 0")
+        check_rate("optimizer.final_ratio", self.final_ratio)
+        # A mean with a beta of 1 never gets a value; without a gradient 0 is divided by epsilon.
+        for name in ("beta1", "beta2"):
+            finite_number(f"optimizer.{name}", getattr(self, name), least=0, below=1)
+        finite_number("optimizer.epsilon", self.epsilon, above=0)
+        check(
+            self.decay_steps is None or self.decay_steps >= 1,
+            "optimizer.decay_steps",
+            self.decay_steps,
+            "at least 1 or None",
+        )
+        if self.clip_norm is not None:
+            finite_number("optimizer.clip_norm", self.clip_norm, above=0)
+
+
+def _pairs(name: str, value: Any) -> tuple[tuple[int, int], ...]:
+    """Pairs of whole numbers from 1, as tuples; JSON has lists."""
+    given = [] if value is None else value if isinstance(value, list | tuple) else [value]
+    good = all(
+        isinstance(pair, list | tuple)
+        and len(pair) == 2
+        and all(type(number) is int and number >= 1 for number in pair)
+        for pair in given
+    )
+    check(good, name, value, "pairs of a step and a number of steps, such as ((440, 440),)")
+    return tuple((pair[0], pair[1]) for pair in given)
+
+
+CROSS_ENTROPIES = (None, "plain", "chunked", "gradient_in_forward")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """The loop.
+
+    Attributes:
+      num_steps: optimizer steps in all.
+      seed: of parameters, dropout, row order and corruption; 0..2^64 - 1.
+      init_from: a model to go on from: a Hugging Face directory, the workdir of another run, or
+        "bundled", the small model of the package. Its shape replaces `model.*`, but for dropout,
+        dtypes, remat, scan_layers and the attention backend; what is asked for beside it, by
+        `--set` or in the same file, must fit it. None: parameters are drawn.
+      local_start: parameters are drawn so that the heads of the first layer begin by looking at
+        neighbouring tokens, which small models otherwise take most of a short run to find; for
+        models with a position table (`glm_jax.models.local_attention`).
+      accumulation_steps: parts a batch is cut into, one after the other, before an optimizer step;
+        the result is that of the whole batch.
+      loss_reduction: "token_mean" (every predicted token of the global batch alike, times its
+        objective's weight) or "objective_mean" (sum over objectives of weight * mean over the
+        objective's own tokens).
+      cross_entropy: how logits are computed in a step: "plain" (all at once), "chunked" (a chunk at
+        once, again for the gradient) or "gradient_in_forward" (the gradient with them, only where
+        something is predicted); the loss is the same. None: "chunked", on CPU, where memory is not
+        scarce, "gradient_in_forward".
+      loss_chunk: places of a device whose logits are there at once; None: 1024, on CPU 256.
+      log_every, eval_every, checkpoint_every, sample_every: steps between rows of metrics.jsonl,
+        evaluations, checkpoints and filled samples; 0: never (a last checkpoint, evaluation and
+        sample come at the end all the same).
+      eval_batches: batches of the split "eval" in one evaluation.
+      keep_checkpoints: how many of the newest checkpoints stay.
+      keep_best: how many of the best by `best_metric` stay beside them.
+      best_metric: a name in metrics.jsonl, the lower the better; only checkpoints of a step that
+        has it are compared, so that "eval/loss" wants an evaluation where a checkpoint is.
+      verify_checkpoints: compare a checkpoint's files with their checksums before it is read, and
+        read them twice for that.
+      keep_freed_memory: memory that a step frees stays with the process for the next step, which
+        then need not have the system make each page anew; a sixth of a step's time on CPU. The
+        process holds as much more as a step works in, which is said when it is compiled. Needs
+        Linux with glibc. None: where jax computes on CPU; False: it is given back. What is
+        computed is the same.
+      accept_data_change: go on with a run whose data is no longer what it was; data.json in the
+        workdir records what has changed, and after which step.
+      tensorboard: write the rows of metrics.jsonl to WORKDIR/tensorboard too.
+      wandb: a project of Weights & Biases that gets them too; WANDB_MODE=offline keeps them in
+        WORKDIR/wandb. None: nothing is sent.
+    """
+
+    num_steps: int = 1000
+    seed: int = 0
+    init_from: str | None = None
+    local_start: bool = False
+    accumulation_steps: int = 1
+    loss_reduction: str = "token_mean"
+    cross_entropy: str | None = None
+    loss_chunk: int | None = None
+    log_every: int = 10
+    eval_every: int = 200
+    eval_batches: int = 8
+    checkpoint_every: int = 200
+    keep_checkpoints: int = 2
+    sample_every: int = 0
+    keep_best: int = 0
+    best_metric: str = "eval/loss"
+    verify_checkpoints: bool = True
+    keep_freed_memory: bool | None = None
+    accept_data_change: bool = False
+    tensorboard: bool = False
+    wandb: str | None = None
+
+    def __post_init__(self):
+        check_types(self, "train", seeds=["seed"])
+        for name in ("num_steps", "accumulation_steps", "eval_batches", "keep_checkpoints"):
+            check(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "at least 1")
+        for name in ("log_every", "eval_every", "checkpoint_every", "sample_every", "keep_best"):
+            check(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "at least 0")
+        check(
+            self.best_metric.startswith(("loss", "eval/")),
+            "train.best_metric",
+            self.best_metric,
+            "'loss', 'eval/loss' or one of these by objective, such as 'eval/loss/span'",
+        )
+        check(self.wandb != "", "train.wandb", self.wandb, "the name of a project, or None")
+        check_choice("train.loss_reduction", self.loss_reduction, ["token_mean", "objective_mean"])
+        check_choice("train.cross_entropy", self.cross_entropy, CROSS_ENTROPIES)
+        check(
+            self.loss_chunk is None or self.loss_chunk >= 1,
+            "train.loss_chunk",
+            self.loss_chunk,
+            "at least 1 or None",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each axis; -1 takes what the others leave, on one axis at most.
+
+    Attributes:
+      data: replicas of the parameters; batch rows are split over it.
+      fsdp: parameters, optimizer state and batch rows are split over it.
+      tensor: heads, MLP width and vocabulary are split over it.
+      sequence: the places of a row are split over it; each device gathers the keys and values of
+        the whole row.
+    """
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+    sequence: int = 1
+
+    def __post_init__(self):
+        check_types(self, "mesh")
+        sizes = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        for name, size in sizes.items():
+            check(size == -1 or size >= 1, f"mesh.{name}", size, "at least 1, or -1 for the rest")
+        if list(sizes.values()).count(-1) > 1:
+            raise UserError(f"at most one axis of mesh may be -1; got {sizes}")

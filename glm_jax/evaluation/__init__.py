@@ -1,0 +1,1 @@
+"""Tasks of `evaluate`: scores of rows, clozes, blanks, perplexity."""

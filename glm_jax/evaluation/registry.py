@@ -1,0 +1,196 @@
+"""What `python -m glm_jax.evaluate` can run: names, and functions from a model to numbers.
+
+A module given by --task_module may add its own, beside the SeqIO tasks that it registers:
+
+    from glm_jax.evaluation.registry import TASKS
+
+    TASKS["mine"] = lambda lm, request: {"accuracy": ...}
+"""
+
+import dataclasses
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from glm_jax.config import Config
+from glm_jax.errors import UserError, did_you_mean, how_to_install
+
+if TYPE_CHECKING:
+    from glm_jax.generation.language_model import LanguageModel
+
+# Held-out examples that a task takes where --num_examples does not say.
+EXAMPLES = 200
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What to evaluate on.
+
+    Attributes:
+      config: of the run, with the user's changes; its `data` and `objective` count.
+      split: of the corpus, "eval" or "train"; of a SeqIO task, any that it has. None: held-out.
+      num_batches: batches of `glm_pretrain`, the same as those of an evaluation in training; None:
+        each row of one epoch.
+      num_examples: of tasks that take examples; None: a number of their own.
+      task_module: registers SeqIO tasks when it is imported.
+      workdir: of a run that is evaluated on its own data; where that has changed since, it is said.
+    """
+
+    config: Config
+    split: str | None = None
+    num_batches: int | None = None
+    num_examples: int | None = None
+    task_module: str | None = None
+    workdir: Path | None = None
+
+
+Task = Callable[["LanguageModel", Request], dict[str, float]]
+
+
+def pretrain(lm: "LanguageModel", request: Request) -> dict[str, float]:
+    """Loss, perplexity and accuracy of each objective on rows of the run's corpus.
+
+    Needs no TensorFlow where the corpus is files or its token store is there.
+    """
+    from glm_jax import pipeline
+    from glm_jax.data.record import change_since
+    from glm_jax.data.stream import RowStream
+    from glm_jax.evaluation.rows import total_sums
+    from glm_jax.losses.scores import mean_metrics
+
+    config, count = request.config, request.num_batches
+    stream = RowStream(
+        pipeline.rows(config, request.split or "eval"),
+        config.data.batch_size,
+        config.train.seed,
+        shuffle=False,
+        repeat=count is not None,
+    )
+    if request.workdir is not None and (what := change_since(request.workdir, stream.data)):
+        print(
+            f"warning: the data of the run in {str(request.workdir)!r} has changed since: {what}",
+            file=sys.stderr,
+        )
+    try:
+        return mean_metrics(total_sums(lm, islice(stream, count)))
+    finally:
+        stream.close()
+
+
+TASKS: dict[str, Task] = {"glm_pretrain": pretrain}
+
+
+# What the numbers of a task are of, and their units.
+_ABOUT = {
+    "blanks": "fifty blanks of one or two words in held-out bundled text, filled freely; shares; "
+    "unigram and bigram are counts of the training chapters, told how many words a blank has",
+    "glm_pretrain": "each row of the split {split!r} of {corpus}; losses in nats per target, "
+    "perplexity is exp(loss), accuracy the share of targets ranked first",
+    "cloze": "which of four words fills a blank in held-out bundled text; accuracy is a share",
+    "last_word": "the last word of passages of held-out bundled text; accuracy is a share",
+    "perplexity": "held-out bundled documents from left to right; loss in nats per token",
+    "perplexity_bidirectional": "held-out bundled documents, windows seen both ways; loss in nats "
+    "per token",
+}
+
+
+def about(name: str, request: Request) -> str:
+    """A line that says what the numbers of a task are of; empty for a task of others."""
+    data, some = request.config.data, request.num_batches
+    corpus = data.store or (f"the mixture {data.mixture!r}" if data.mixture else data.source)
+    line = _ABOUT.get(name, "").format(split=request.split or "eval", corpus=corpus)
+    return (
+        line.replace("each row", f"{some} batch{'es' if some > 1 else ''} of rows")
+        if some
+        else line
+    )
+
+
+def find_task(name: str, module: str | None = None) -> Task:
+    """The task of a name: of `TASKS`, of `glm_jax.evaluation.tasks`, or of SeqIO.
+
+    Args:
+      name: of a task.
+      module: imported first.
+
+    Raises:
+      UserError: no such module, or no such task; names those there are.
+    """
+    if module is not None:
+        _import(module)
+    if name in TASKS:
+        return TASKS[name]
+    answers = _tasks_of_answers()
+    if name in answers:
+
+        def of_answers(lm: "LanguageModel", request: Request) -> dict[str, float]:
+            if lm.tokenizer is None:
+                raise UserError(f"the task {name!r} needs a tokenizer; the checkpoint holds none")
+            return answers[name](lm, lm.tokenizer, request.num_examples or EXAMPLES)
+
+        return of_answers
+    known = sorted({*TASKS, *answers})
+    if importlib.util.find_spec("seqio") is None:
+        raise UserError(
+            f"unknown task {name!r}{did_you_mean(name, known)}; known: {known}, and the tasks of "
+            f"SeqIO, which is not installed; install it with: {how_to_install('tasks')}"
+        )
+    _check_seqio(name, known, module)
+
+    def of_seqio(lm: "LanguageModel", request: Request) -> dict[str, float]:
+        return _evaluate_seqio(name, lm, request)
+
+    return of_seqio
+
+
+def _tasks_of_answers() -> dict[str, Callable]:
+    """Tasks with texts to be answered or judged, (model, tokenizer, examples) -> numbers."""
+    from glm_jax.evaluation import tasks as evaluation_tasks
+
+    return evaluation_tasks.TASKS
+
+
+def _check_seqio(name: str, known: list[str], module: str | None) -> None:
+    """Raises UserError where SeqIO does not know a task either; takes the seconds of its import."""
+    from glm_jax.tasks.evaluation import registered_names
+
+    others = [task for task in registered_names() if task not in known]
+    if name not in others:
+        more = "" if module else "; --task_module imports the module that registers another"
+        raise UserError(
+            f"unknown task {name!r}{did_you_mean(name, [*known, *others])}; known: {known}"
+            f"{f', and of SeqIO: {others}' if others else ''}{more}"
+        )
+
+
+def _evaluate_seqio(name: str, lm: "LanguageModel", request: Request) -> dict[str, float]:
+    from glm_jax.evaluation.rows import row_sums
+    from glm_jax.tasks.evaluation import evaluate_task
+
+    data = request.config.data
+    found = evaluate_task(
+        name,
+        lambda batch: row_sums(lm, batch),
+        length=data.sequence_length,
+        batch_size=data.batch_size,
+        pad_id=lm.special.pad if lm.special else 0,
+        split=request.split,
+        num_examples=request.num_examples,
+        module=request.task_module,
+    )
+    if len(found) == 1:
+        return next(iter(found.values()))
+    return {f"{task}/{key}": value for task, of in found.items() for key, value in of.items()}
+
+
+def _import(module: str) -> None:
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module.startswith(error.name):
+            raise
+        raise UserError(f"--task_module: no module {module!r} on the path of Python") from error

@@ -1,0 +1,80 @@
+"""What a model makes of rows: sums by objective, of each row or of all."""
+
+import functools
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from glm_jax.batch import NUM_OBJECTIVES, Batch
+from glm_jax.config import ModelConfig
+from glm_jax.generation.language_model import LanguageModel
+from glm_jax.losses.by_objective import cross_entropy, hidden_of
+from glm_jax.losses.scores import SUMS
+from glm_jax.models.params import Params, bind
+from glm_jax.models.positions import check_positions
+from glm_jax.sharding.mesh import with_mesh_of_params
+
+# Most logits at once, in numbers of four bytes; at least one row is taken.
+_MOST = 1 << 26
+
+
+def row_sums(lm: LanguageModel, batch: Batch) -> dict[str, np.ndarray]:
+    """Scores rows; few at a time where the vocabulary is large.
+
+        targets of objectives [1 1 2] with losses 2, 4, 3, the first one ranked first
+            -> {"losses": [0 6 3 0 0], "count": [0 2 1 0 0], "correct": [0 1 0 0 0], ..}
+
+    Args:
+      lm: the model.
+      batch: numpy, [B, T].
+
+    Returns:
+      `SUMS` by name, float64 [B, 5], by the value of `Batch.objective`.
+
+    Raises:
+      UserError: positions outside the model's tables.
+    """
+    check_positions(batch, lm.config)
+    rows, length = batch.shape
+    at_once = min(rows, max(1, _MOST // (length * lm.config.vocab_size)))
+    fields = batch.to_dict()
+    found = []
+    for start in range(0, rows, at_once):
+        # The last part takes some rows again, so that only one shape is compiled.
+        first = min(start, rows - at_once)
+        part = Batch(**{name: value[first : first + at_once] for name, value in fields.items()})
+        sums = _row_sums(lm.params, part, config=lm.config)
+        found.append(np.asarray(sums, np.float64)[start - first :])
+    joined = np.concatenate(found)
+    return {name: joined[:, index] for index, name in enumerate(SUMS)}
+
+
+def total_sums(lm: LanguageModel, batches: Iterable[Batch]) -> dict[str, np.ndarray]:
+    """The sums over all rows of batches, [5] each; padding adds nothing."""
+    total = {name: np.zeros(NUM_OBJECTIVES) for name in SUMS}
+    for batch in batches:
+        for name, values in row_sums(lm, batch).items():
+            total[name] += values.sum(axis=0)
+    return total
+
+
+@with_mesh_of_params
+@functools.partial(jax.jit, static_argnames="config")
+def _row_sums(params: Params, batch: Batch, *, config: ModelConfig) -> jax.Array:
+    """[B, 5 sums, 5 objectives] float32."""
+    model: Any = bind(config, params)
+    logits = model.logits(hidden_of(model, batch))
+    present = batch.loss_weights > 0
+    losses = jnp.where(present, cross_entropy(logits, batch.targets), 0.0)
+    correct = present & (jnp.argmax(logits, axis=-1) == batch.targets)
+    values = jnp.stack(
+        [losses, present, correct, losses * batch.loss_weights, batch.loss_weights * present],
+        axis=1,
+    )
+    objective = 0 if batch.objective is None else batch.objective
+    groups = jnp.arange(NUM_OBJECTIVES)
+    member = jnp.broadcast_to(objective, batch.tokens.shape)[..., None] == groups
+    return jnp.einsum("bst,btg->bsg", values, member.astype(jnp.float32), precision="highest")

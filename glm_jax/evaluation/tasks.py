@@ -1,0 +1,206 @@
+"""Evaluations without training, by name: each takes a model, its tokenizer, and how many examples.
+
+TASKS["cloze"](lm, lm.tokenizer, 100)    ->    {"accuracy": 0.31, "chance": 0.25, "examples": 100.0}
+"""
+
+import functools
+import itertools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from glm_jax.errors import UserError
+from glm_jax.evaluation.data import (
+    Blank,
+    blanks,
+    clozes,
+    held_out,
+    last_words,
+    training_chapters,
+)
+from glm_jax.evaluation.ngrams import WordCounts
+from glm_jax.generation.continuation import continues_texts
+from glm_jax.generation.language_model import LanguageModel
+from glm_jax.generation.texts import Candidate, blanked_ids, causal_prefix
+from glm_jax.tokenizers.tokenizer import Tokenizer
+
+_LONGEST_DOCUMENT = 512  # ids of a document whose perplexity is taken
+_CANDIDATES = 5
+_LONGEST_ANSWER = 12  # ids; two words take six at most
+
+
+def cloze(lm: LanguageModel, tokenizer: Tokenizer, examples: int) -> dict[str, float]:
+    """Which of four words fills the blank of a sentence, by the score of the word and its end.
+
+    Raises:
+      UserError: a causal model.
+    """
+    if continues_texts(lm.config):
+        raise UserError("the task 'cloze' needs a model that fills blanks; this one is causal")
+    right = []
+    for one in itertools.islice(clozes(), _checked(examples)):
+        ids = blanked_ids(tokenizer, f"{one.before} [MASK]{one.after}")
+        answers = [[*tokenizer.encode(choice), tokenizer.special.end] for choice in one.choices]
+        scores = lm.score(ids, answers, **_special(tokenizer))
+        right.append(int(np.argmax(scores)) == one.answer)
+    return {"accuracy": float(np.mean(right)), "chance": 0.25, "examples": float(len(right))}
+
+
+def blanks_filled(lm: LanguageModel, tokenizer: Tokenizer, examples: int) -> dict[str, float]:
+    """Blanks of one or two words in held-out sentences, filled freely.
+
+    The model finds the words and how many there are. Of what stands before a sentence, it gets as
+    much as its positions have room for. Counts of words and of pairs of words in the training
+    chapters fill the same blanks, and are told how many words each has.
+
+    Returns:
+      Shares: `exact`, the most probable filling is what stood there; `first_five`, one of five is;
+      `exact_one_word` and `exact_two_words` of the blanks of each kind, NaN if there are none;
+      `unigram`, `unigram_first_five`, `bigram`, `bigram_first_five` of the counts; `examples`.
+
+    Raises:
+      UserError: a causal model.
+    """
+    if continues_texts(lm.config):
+        raise UserError("the task 'blanks' needs a model that fills blanks; this one is causal")
+    some = blanks()[: _checked(examples)]
+    answers = [one.answer for one in some]
+    words = [len(answer.split()) for answer in answers]
+    found = [_fillings(lm, tokenizer, one) for one in some]
+    by_words, by_pairs = _counted(len(some))
+    exact = _hits(found, answers, 1)
+    return {
+        "exact": _mean(exact),
+        "first_five": _mean(_hits(found, answers, _CANDIDATES)),
+        "exact_one_word": _mean(hit for hit, n in zip(exact, words, strict=True) if n == 1),
+        "exact_two_words": _mean(hit for hit, n in zip(exact, words, strict=True) if n == 2),
+        "unigram": _mean(_hits(by_words, answers, 1)),
+        "unigram_first_five": _mean(_hits(by_words, answers, _CANDIDATES)),
+        "bigram": _mean(_hits(by_pairs, answers, 1)),
+        "bigram_first_five": _mean(_hits(by_pairs, answers, _CANDIDATES)),
+        "examples": float(len(some)),
+    }
+
+
+@functools.lru_cache(maxsize=1)
+def _counted(examples: int) -> tuple[list[list[str]], list[list[str]]]:
+    """What counts of words, and of pairs, put into the first blanks; the same for every model."""
+    counts = WordCounts(training_chapters())
+    by_words, by_pairs = [], []
+    for one in blanks()[:examples]:
+        words = len(one.answer.split())
+        by_words.append(counts.unigram(words, _CANDIDATES))
+        by_pairs.append(counts.bigram(one.before, one.after, words, _CANDIDATES))
+    return by_words, by_pairs
+
+
+def _fillings(lm: LanguageModel, tokenizer: Tokenizer, blank: Blank) -> list[str]:
+    """What a model would put into a blank, the most probable first."""
+    text = fitting_prompt(tokenizer, blank, lm.config.max_positions)
+    found = lm.fill(text, candidates=_CANDIDATES, max_new_tokens=_LONGEST_ANSWER)
+    return [one.answers[0].strip() for one in found if isinstance(one, Candidate)]
+
+
+def _hits(found: list[list[str]], answers: list[str], count: int) -> list[bool]:
+    """Whether each answer is among the first `count` that were found for it."""
+    return [answer in some[:count] for some, answer in zip(found, answers, strict=True)]
+
+
+def fitting_prompt(tokenizer: Tokenizer, blank: Blank, places: int) -> str:
+    """The text of a blank, with the words in front that fit into so many places.
+
+    Words go, not ids, and from the front, so that what is left reads on:
+
+        "of Noah. The waters rose [MASK] the ark.", 12 places -> "waters rose [MASK] the ark."
+    """
+    words = blank.before.split(" ")
+    for first in range(len(words)):
+        text = f"{' '.join(words[first:])} [MASK]{blank.after}"
+        if len(blanked_ids(tokenizer, text)) <= places:
+            break
+    return text
+
+
+def last_word(lm: LanguageModel, tokenizer: Tokenizer, examples: int) -> dict[str, float]:
+    """Whether the last word of a passage is what the model would write (as in LAMBADA)."""
+    prompts, answers = [], []
+    for one in itertools.islice(last_words(), _checked(examples)):
+        answers.append(tokenizer.encode(one.word))
+        if continues_texts(lm.config):
+            prompts.append([*causal_prefix(tokenizer), *tokenizer.encode(one.context)])
+        else:
+            prompts.append(blanked_ids(tokenizer, f"{one.context} [MASK]"))
+    right = lm.predicts(prompts, answers, **_special(tokenizer))
+    return {"accuracy": float(np.mean(right)), "examples": float(len(right))}
+
+
+def perplexity(lm: LanguageModel, tokenizer: Tokenizer, examples: int) -> dict[str, float]:
+    """Perplexity of held-out documents, half of them Chinese, from left to right.
+
+    Returns:
+      `loss` in nats a token, `perplexity` its exp, `bits_per_byte` of the text, which models with
+      other tokenizers share, `tokens` judged, `examples`.
+    """
+    return _perplexity(lm, tokenizer, examples, bidirectional=False)
+
+
+def perplexity_bidirectional(
+    lm: LanguageModel, tokenizer: Tokenizer, examples: int
+) -> dict[str, float]:
+    """`perplexity`, what is known of a window seen both ways; for models that fill blanks."""
+    return _perplexity(lm, tokenizer, examples, bidirectional=True)
+
+
+TASKS: dict[str, Callable[[LanguageModel, Tokenizer, int], dict[str, float]]] = {
+    "blanks": blanks_filled,
+    "cloze": cloze,
+    "last_word": last_word,
+    "perplexity": perplexity,
+    "perplexity_bidirectional": perplexity_bidirectional,
+}
+
+
+def _perplexity(
+    lm: LanguageModel, tokenizer: Tokenizer, examples: int, bidirectional: bool
+) -> dict[str, float]:
+    special = tokenizer.special
+    prefix = causal_prefix(tokenizer) if continues_texts(lm.config) else [special.cls]
+    found, size = [], 0
+    texts = held_out()[: _checked(examples)]
+    for text in texts:
+        ids = tokenizer.encode(text)[:_LONGEST_DOCUMENT]
+        size += len(tokenizer.decode(ids[1:]).encode())
+        found.append(
+            lm.token_log_probabilities(
+                ids,
+                bidirectional,
+                prefix_ids=prefix,
+                mask_id=special.gmask,
+                start_id=special.start,
+            )
+        )
+    judged = np.concatenate(found)
+    loss = -float(judged.mean())
+    return {
+        "loss": loss,
+        "perplexity": float(np.exp(loss)),
+        "bits_per_byte": -float(judged.sum()) / np.log(2) / size,
+        "tokens": float(len(judged)),
+        "examples": float(len(texts)),
+    }
+
+
+def _mean(hits: Iterable[bool]) -> float:
+    found = list(hits)
+    return float(np.mean(found)) if found else float("nan")
+
+
+def _checked(examples: int) -> int:
+    if examples < 1:
+        raise UserError(f"the number of examples must be at least 1; got {examples}")
+    return examples
+
+
+def _special(tokenizer: Tokenizer) -> dict[str, Any]:
+    return {"mask_ids": tokenizer.special.masks, "start_id": tokenizer.special.start}

@@ -1,0 +1,1 @@
+"""Decoding: sampling, beams, blanks, continuations; `LanguageModel`."""

@@ -1,0 +1,295 @@
+"""Blanks filled, and texts continued, by beam search: what `beam` does on the device, from lists.
+
+part A [M] .. [M] once  ->  K copies search for the first answer  ->  the best one is fed
+behind part A  ->  K copies search for the second answer, and see the first  ->  ..
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from glm_jax.checks import whole_number
+from glm_jax.config import ModelConfig
+from glm_jax.errors import UserError
+from glm_jax.generation import beam
+from glm_jax.generation.bans import Bans, check_bans
+from glm_jax.generation.blank_filling import blanks_of, check_blanks, prefill
+from glm_jax.generation.cache import LayerCache, bucket, power_of_two, with_length
+from glm_jax.generation.continuation import CHUNK, check_prompts
+from glm_jax.generation.continuation import prefill as prefill_text
+from glm_jax.generation.decoding import check_new_tokens, fill_up, stack
+from glm_jax.generation.given import check_length_penalty, check_special_ids
+from glm_jax.generation.sampling import Sampling
+from glm_jax.generation.tiles import Tiles, bind_tiles, no_tiles
+from glm_jax.models.params import Params, bind
+from glm_jax.sharding.mesh import with_mesh_of_params
+
+
+@dataclasses.dataclass(frozen=True)
+class BeamSearch:
+    """How to search.
+
+    Attributes:
+      num_beams: K, answers that are followed at once.
+      length_penalty: an answer of n ids is worth its log-probability / n^length_penalty; 0: the
+        plain sum, which likes short ones; 1: the mean of its ids; -5 to 5.
+      min_new_tokens, no_repeat_ngram: as of `Sampling`.
+    """
+
+    num_beams: int
+    length_penalty: float = 1.0
+    min_new_tokens: int = 0
+    no_repeat_ngram: int = 0
+
+    def __post_init__(self):
+        values = {
+            "num_beams": whole_number("num_beams", self.num_beams, least=1),
+            "length_penalty": check_length_penalty(self.length_penalty),
+            **check_bans(self.min_new_tokens, self.no_repeat_ngram),
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def create(
+        cls, num_beams: int, length_penalty: float, sampling: Sampling
+    ) -> "BeamSearch | None":
+        """The search that is asked for; None with one beam, which is greedy decoding or draws.
+
+        Raises:
+          UserError: several beams, and draws or a repetition penalty.
+        """
+        search = cls(num_beams, length_penalty, sampling.min_new_tokens, sampling.no_repeat_ngram)
+        if num_beams == 1:
+            return None
+        if not sampling.greedy:
+            raise UserError(
+                f"num_beams={num_beams} draws nothing: temperature must be 0; "
+                f"got {sampling.temperature}"
+            )
+        if sampling.repetition_penalty != 1.0:
+            raise UserError(
+                f"repetition_penalty={sampling.repetition_penalty} is not for num_beams above 1; "
+                "use no_repeat_ngram"
+            )
+        return search
+
+    def bans(self) -> Bans:
+        """What is banned while searching."""
+        # A ban of ends costs nothing here, and one program serves both.
+        return Bans(self.min_new_tokens, self.no_repeat_ngram, holds=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """The best answer found.
+
+    Attributes:
+      ids: without the end id.
+      score: what it is worth (`BeamSearch.length_penalty`).
+    """
+
+    ids: list[int]
+    score: float
+
+
+def search_blanks(
+    config: ModelConfig,
+    params: Params,
+    rows: Sequence[Sequence[int]],
+    *,
+    mask_ids: Sequence[int],
+    start_id: int,
+    end_ids: Sequence[int],
+    max_new_tokens: int,
+    search: BeamSearch,
+    tiles: Callable[[], Tiles | None] = no_tiles,
+) -> list[list[Answer]]:
+    """Fills every blank of every row from left to right; arguments and errors of `fill_rows`."""
+    needed = check_blanks(config, rows, mask_ids, max_new_tokens)
+    check_special_ids(config, mask_ids=mask_ids, start_id=start_id, end_ids=end_ids)
+    check_new_tokens(max_new_tokens, search.min_new_tokens)
+    check_beams(search, config, end_ids)
+    room = bucket(max_new_tokens)
+    tokens, length = stack(rows, bucket(max(map(len, rows))))
+    # There are num_beams rows for each: no need to fill up the batch.
+    batch_size = power_of_two(len(rows))
+    tokens, length = tokens[:batch_size], length[:batch_size]
+    caches, length, _ = prefill(
+        params, tokens, length, None, config=config, size=bucket(needed + room)
+    )
+    places = [np.flatnonzero(row).tolist() for row in blanks_of(tokens, rows, mask_ids)]
+    laid_out, answers = tiles(), []
+    for index in range(max(map(len, places))):
+        found = _search_blank(
+            params,
+            laid_out,
+            caches,
+            length,
+            fill_up([row[index] if index < len(row) else 0 for row in places], batch_size),
+            np.array([index < len(row) for row in places]),
+            np.int32(start_id),
+            np.array(end_ids, np.int32),
+            np.int32(max_new_tokens),
+            np.float32(search.length_penalty),
+            search.bans(),
+            config=config,
+            beams=search.num_beams,
+            size=room,
+        )
+        caches, length, *answer = found
+        answers.append(answer)
+    fetched = [[np.asarray(part) for part in answer] for answer in answers]
+    return [
+        [_answer(fetched[index], row) for index in range(len(blanks))]
+        for row, blanks in enumerate(places[: len(rows)])
+    ]
+
+
+def search_texts(
+    config: ModelConfig,
+    params: Params,
+    rows: Sequence[Sequence[int]],
+    *,
+    end_ids: Sequence[int],
+    max_new_tokens: int,
+    search: BeamSearch,
+    tiles: Callable[[], Tiles | None] = no_tiles,
+) -> list[Answer]:
+    """Continues every row with a causal model; arguments and errors of `generate_rows`."""
+    check_prompts(rows, config, end_ids, max_new_tokens, search.min_new_tokens)
+    check_beams(search, config, end_ids)
+    longest = max(map(len, rows))
+    tokens, length = stack(rows, bucket(longest + max_new_tokens))
+    batch_size = power_of_two(len(rows))
+    found = _search_text(
+        params,
+        tiles(),
+        tokens[:batch_size],
+        length[:batch_size],
+        np.array(end_ids, np.int32),
+        np.int32(max_new_tokens),
+        np.float32(search.length_penalty),
+        search.bans(),
+        config=config,
+        beams=search.num_beams,
+        width=min(bucket(longest - 1), CHUNK),
+        size=bucket(max_new_tokens),
+    )
+    fetched = [np.asarray(part) for part in found]
+    return [_answer(fetched, row) for row in range(len(rows))]
+
+
+def check_beams(search: BeamSearch, config: ModelConfig, end_ids: Sequence[int]) -> None:
+    """Raises UserError where the vocabulary is too small for so many beams."""
+    most = config.vocab_size // (1 + max(1, len(end_ids)))
+    if search.num_beams > most:
+        raise UserError(
+            f"num_beams={search.num_beams} is too much for a vocabulary of {config.vocab_size}; "
+            f"at most {most}"
+        )
+
+
+def _answer(found: Sequence[np.ndarray], row: int) -> Answer:
+    ids, counts, scores = found
+    return Answer(ids[row, : counts[row]].tolist(), float(scores[row]))
+
+
+@with_mesh_of_params
+@functools.partial(
+    jax.jit, static_argnames=("config", "beams", "size"), donate_argnames=("caches",)
+)
+def _search_blank(
+    params: Params,
+    tiles: Tiles | None,
+    caches: list[LayerCache],
+    length: jax.Array,
+    blank: jax.Array,
+    has: jax.Array,
+    start_id: jax.Array,
+    end_ids: jax.Array,
+    limit: jax.Array,
+    length_penalty: jax.Array,
+    bans: Bans,
+    *,
+    config: ModelConfig,
+    beams: int,
+    size: int,
+) -> tuple[list[LayerCache], jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Searches one blank of every row that has one, and feeds what it found.
+
+    Returns:
+      The caches of B rows and their lengths with the answers behind them, the answers [B, size],
+      how many ids of each count, and what they are worth.
+    """
+
+    def places(state: beam.Beams) -> tuple[jax.Array, jax.Array]:
+        return blank, jnp.full_like(blank, state.step + 1)
+
+    found = beam.search(
+        bind_tiles(config, params, tiles, len(blank) * beams),
+        beam.begin(caches, length, has, beams, size),
+        jnp.full_like(blank, start_id),
+        places,
+        end_ids,
+        limit,
+        length_penalty,
+        bans,
+    )
+    answer, count, score = found.finished[:, 0], found.count[:, 0], found.best[:, 0]
+    # As without beams: what the length cuts off was never fed.
+    fed = jnp.where(has, jnp.minimum(count, limit - 1) + 1, 0)
+    start = jnp.full_like(blank, start_id)[:, None]
+    inputs = jnp.concatenate([start, answer[:, :-1]], axis=1)
+    step = jnp.broadcast_to(jnp.arange(size, dtype=jnp.int32), inputs.shape)
+    inside = step < fed[:, None]
+    _, caches = bind(config, params).extend(
+        inputs,
+        jnp.where(inside, blank[:, None], 0),
+        jnp.where(inside, step + 1, 0),
+        jnp.zeros_like(inputs),
+        jnp.where(inside, length[:, None] + step + 1, 0),
+        with_length(caches, length),
+    )
+    return with_length(caches, length + fed), length + fed, answer, count, score
+
+
+@with_mesh_of_params
+@functools.partial(jax.jit, static_argnames=("config", "beams", "width", "size"))
+def _search_text(
+    params: Params,
+    tiles: Tiles | None,
+    tokens: jax.Array,
+    length: jax.Array,
+    end_ids: jax.Array,
+    limit: jax.Array,
+    length_penalty: jax.Array,
+    bans: Bans,
+    *,
+    config: ModelConfig,
+    beams: int,
+    width: int,
+    size: int,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """tokens [B, S], length [B] -> answers [B, size], how many ids count, what they are worth."""
+
+    def places(state: beam.Beams) -> tuple[jax.Array, jax.Array]:
+        return state.length, jnp.zeros_like(state.length)
+
+    before = jnp.maximum(length - 1, 0)
+    caches = prefill_text(config, params, tokens, before, width)
+    found = beam.search(
+        bind_tiles(config, params, tiles, len(tokens) * beams),
+        beam.begin(caches, before, length > 0, beams, size),
+        jnp.take_along_axis(tokens, before[:, None], axis=1)[:, 0],
+        places,
+        end_ids,
+        limit,
+        length_penalty,
+        bans,
+    )
+    return found.finished[:, 0], found.count[:, 0], found.best[:, 0]

@@ -1,0 +1,394 @@
+"""`LanguageModel`: a model with its parameters, to score, fill, continue texts; `load` makes one.
+
+lm = glm_jax.load("runs/demo")
+lm.fill_blanks(lm.tokenizer.encode("[CLS]the [MASK] is good", allow_special=True))
+"""
+
+import dataclasses
+import functools
+import logging
+import operator
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from glm_jax.batch import Batch
+from glm_jax.checkpoints.finding import find_workdir
+from glm_jax.config import MeshConfig, ModelConfig
+from glm_jax.data.record import check_kept
+from glm_jax.errors import UserError
+from glm_jax.generation.beam_rows import BeamSearch, search_blanks, search_texts
+from glm_jax.generation.blank_filling import fill_rows
+from glm_jax.generation.continuation import OnToken, generate_rows
+from glm_jax.generation.ends import eos_ids_of
+from glm_jax.generation.given import ENCODE, check_read, check_special_ids, given
+from glm_jax.generation.judging import Judging
+from glm_jax.generation.sampling import Sampling
+from glm_jax.generation.tiles import Tiles, make_tiles
+from glm_jax.generation.writing import Writing
+from glm_jax.interop.checkpoint import Origin, read_generation
+from glm_jax.interop.companions import TOKENIZER_FILES, lies_inside
+from glm_jax.interop.finite import Unusable
+from glm_jax.interop.huggingface import Progress, load_directory, save_directory, silent
+from glm_jax.losses.by_objective import hidden_of, objective_sums, summarize, token_losses
+from glm_jax.models.params import Params, bind, to_paths, unstack_layers
+from glm_jax.models.positions import check_positions
+from glm_jax.paths import checkpoint, expanded
+from glm_jax.sharding.mesh import make_mesh, mesh_of, placed, with_mesh_of_params
+from glm_jax.special_tokens import SpecialTokens
+from glm_jax.tokenizers.ids import id_rows, one_or_more
+from glm_jax.tokenizers.published import has_published
+from glm_jax.tokenizers.tokenizer import FILE_NAME as TOKENIZER
+from glm_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer
+
+_LOG = logging.getLogger(__name__)
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+class LanguageModel(Judging, Writing):
+    """A model and its parameters; `Judging` scores texts with it, `Writing` takes and gives text.
+
+    Attributes:
+      config: its shape and numerics.
+      params: nested dict of arrays, layers listed (decoding is faster so).
+      tokenizer: of its training, or None.
+      special: ids of its special tokens, or None.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        params: Params,
+        tokenizer: Tokenizer | None = None,
+        origin: Origin | None = None,
+    ):
+        """Takes parameters as they are: stacked or listed, on one device or on a mesh."""
+        self.config = dataclasses.replace(config, scan_layers=False)
+        self.params = unstack_layers(params)
+        self.tokenizer = tokenizer
+        self.special: SpecialTokens | None = tokenizer.special if tokenizer else None
+        self._origin = origin or Origin()
+        self._tiled: tuple[list[jax.Array], Tiles | None] = ([], None)
+
+    def logits(self, batch: Batch | Mapping[str, Any]) -> jax.Array:
+        """Scores of every id at every place.
+
+        Args:
+          batch: a `Batch`, or a dict with its field names; [B, T].
+
+        Returns:
+          float32 [B, T, V].
+
+        Raises:
+          UserError: positions outside the tables, or ids outside the vocabulary.
+        """
+        return _logits(self.params, self._placed(batch), config=self.config)
+
+    def loss(self, batch: Batch | Mapping[str, Any]) -> jax.Array:
+        """sum(loss_weights * cross entropy) / sum(loss_weights) over the whole batch, in nats."""
+        return _loss(self.params, self._placed(batch), config=self.config)
+
+    def fill_blanks(
+        self,
+        ids: Sequence[int] | Sequence[Sequence[int]],
+        mask_ids: Sequence[int] | None = None,
+        start_id: int | None = None,
+        end_ids: Sequence[int] | None = None,
+        max_new_tokens: int = 64,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        num_beams: int = 1,
+        length_penalty: float = 1.0,
+        min_new_tokens: int = 0,
+        no_repeat_ngram: int = 0,
+        max_total_tokens: int | None = None,
+    ) -> list[Any]:
+        """Fills the blanks of a text from left to right; later ones see the answers before them.
+
+            ids        [CLS] the [MASK] is [MASK] eos
+            returns    [[light], [very, good]]
+
+        Args:
+          ids: the text, holding at least one mask; or a list of texts, which are filled together,
+            each at its own pace.
+          mask_ids: ids that are blanks; None: the checkpoint's [MASK], [gMASK] and [sMASK].
+          start_id: first input of a span; None: the checkpoint's <|startofpiece|>.
+          end_ids: ids that end a span; None: the checkpoint's <|endofpiece|> and <|endoftext|>.
+          max_new_tokens: longest answer.
+          temperature, top_k, top_p, seed: see `Sampling`; greedy by default.
+          num_beams, length_penalty: see `BeamSearch`; above 1 nothing is drawn, each blank gets
+            the best answer of its search.
+          min_new_tokens, no_repeat_ngram: see `Sampling`; of each answer.
+          max_total_tokens: most ids of all answers of a text together, end ids counted; blanks
+            behind them stay empty. Not with beams.
+
+        Returns:
+          One list of ids per mask, end id not included; of several texts a list of these.
+
+        Raises:
+          UserError: no mask in `ids`, an id that is neither given nor known, positions outside the
+            tables, options that exclude each other.
+        """
+        rows, several = one_or_more("fill_blanks", ids, f"lm.fill(text), or {ENCODE}")
+        special = self.special
+        known: dict[str, Any] = {
+            "mask_ids": given("mask_ids", mask_ids, special and special.masks),
+            "start_id": given("start_id", start_id, special and special.start),
+            "end_ids": given("end_ids", end_ids, special and (special.end, special.eos)),
+            "max_new_tokens": max_new_tokens,
+            "tiles": self._tiles,
+        }
+        marks = {name: known[name] for name in ("mask_ids", "start_id", "end_ids")}
+        check_special_ids(self.config, **marks)
+        sampling = Sampling(
+            temperature,
+            top_k,
+            top_p,
+            seed,
+            min_new_tokens=min_new_tokens,
+            no_repeat_ngram=no_repeat_ngram,
+        )
+        for row in rows:
+            check_read(row, known["mask_ids"], self.tokenizer)
+        search = BeamSearch.create(num_beams, length_penalty, sampling)
+        if search is None:
+            answers = fill_rows(
+                self.config,
+                self.params,
+                rows,
+                sampling=sampling,
+                max_total_tokens=max_total_tokens,
+                **known,
+            )
+        elif max_total_tokens is not None:
+            raise UserError("max_total_tokens is not for num_beams above 1")
+        else:
+            found = search_blanks(self.config, self.params, rows, search=search, **known)
+            answers = [[answer.ids for answer in row] for row in found]
+        return answers if several else answers[0]
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int = 64,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        eos_ids: Sequence[int] | None = None,
+        repetition_penalty: float = 1.0,
+        seed: int = 0,
+        on_token: OnToken | None = None,
+        num_beams: int = 1,
+        length_penalty: float = 1.0,
+        min_new_tokens: int = 0,
+        no_repeat_ngram: int = 0,
+    ) -> list[list[int]]:
+        """Continues texts with a causal model (ChatGLM2 and later); a row alone or beside others.
+
+            prompts [[5, 6, 7], [8]], eos_ids [2]    ->    [[9, 4], [3, 3, 1]]    new ids only
+
+        Args:
+          prompts: rows of ids of any lengths, nothing put in front of them.
+          max_new_tokens: longest answer.
+          temperature, top_k, top_p, repetition_penalty, seed: see `Sampling`; greedy by default.
+          eos_ids: ids that end an answer and are not part of it; None: the `eos_token_id` of the
+            checkpoint's generation_config.json, else of its config.json, else its tokenizer's
+            <|endoftext|>; []: none.
+          on_token: called with the row's index and the new id as soon as it is there, in order; a
+            row that has ended is not called again. Not with beams, which are not sure before.
+          num_beams, length_penalty, min_new_tokens, no_repeat_ngram: as of `fill_blanks`.
+
+        Returns:
+          The new ids of each prompt, end id not included.
+
+        Raises:
+          UserError: a GLM of 2021 (see `fill_blanks`), no prompt or an empty one, a prompt with its
+            answer longer than `config.max_positions`, an id outside the vocabulary, no known eos.
+        """
+        known: dict[str, Any] = {
+            "end_ids": given("eos_ids", eos_ids, self._eos_ids()),
+            "max_new_tokens": max_new_tokens,
+            "tiles": self._tiles,
+        }
+        check_special_ids(self.config, eos_ids=known["end_ids"])
+        rows = id_rows("generate", prompts, f"lm.complete(text), or {ENCODE}")
+        sampling = Sampling(
+            temperature, top_k, top_p, seed, repetition_penalty, min_new_tokens, no_repeat_ngram
+        )
+        search = BeamSearch.create(num_beams, length_penalty, sampling)
+        if search is None:
+            return generate_rows(
+                self.config, self.params, rows, sampling=sampling, on_token=on_token, **known
+            )
+        if on_token is not None:
+            raise UserError("on_token is not for num_beams above 1: the answer is not sure before")
+        found = search_texts(self.config, self.params, rows, search=search, **known)
+        return [answer.ids for answer in found]
+
+    def save(
+        self,
+        path: str | Path,
+        format: str = "huggingface",
+        names: str = "as_loaded",
+        progress: Progress = silent,
+    ) -> None:
+        """Writes the model as a directory, all of it or nothing; `load` reads it back bit for bit.
+
+        Args:
+          path: a directory to be made; one that holds nothing but a model is replaced.
+          format: "huggingface" (config.json and safetensors in published names) or "orbax".
+          names: of the tensors, for "huggingface": "as_loaded", "original" (of the code the model
+            was published with) or "native" (of transformers).
+          progress: for "huggingface", wraps the tensors as they are written.
+
+        Raises:
+          UserError: an unknown format or names, names that the model does not have, or a directory
+            that holds something else.
+        """
+        if format == "huggingface":
+            save_directory(
+                expanded(path),
+                self.config,
+                self.params,
+                self._origin,
+                names,
+                self.tokenizer,
+                progress=progress,
+            )
+        elif format == "orbax":
+            from glm_jax.checkpoints.params import save_params  # brings orbax
+
+            save_params(expanded(path), self.config, self.params, self.tokenizer, self._origin)
+        else:
+            raise UserError(f"format must be 'huggingface' or 'orbax'; got {format!r}")
+
+    def _eos_ids(self) -> list[int] | None:
+        return eos_ids_of(self._origin, self.special)
+
+    def _tiles(self) -> Tiles | None:
+        """Tiles of the parameters as they are now; made once, kept until other arrays are there."""
+        leaves = jax.tree.leaves(self.params)
+        same = len(leaves) == len(self._tiled[0]) and all(map(operator.is_, leaves, self._tiled[0]))
+        if not same:
+            self._tiled = ([], None)  # gives the old ones back before new ones are made
+            self._tiled = (leaves, make_tiles(self.config, self.params))
+        return self._tiled[1]
+
+    def _placed(self, batch: Batch | Mapping[str, Any]) -> Batch:
+        """The batch, checked, spread over the mesh of the parameters as far as it can be."""
+        if not isinstance(batch, Batch):
+            if not isinstance(batch, Mapping):
+                raise UserError(
+                    f"a Batch is wanted, or a dict with its field names; got {type(batch).__name__}"
+                    " (glm_jax.batches makes them from text; lm.score and lm.perplexity take ids)"
+                )
+            batch = Batch.from_dict(batch)
+        check_positions(batch, self.config)
+        for name in ("tokens", "targets"):
+            ids = np.asarray(getattr(batch, name))
+            if ids.size and (ids.min() < 0 or ids.max() >= self.config.vocab_size):
+                raise UserError(
+                    f"Batch.{name} holds ids from {ids.min()} to {ids.max()}; the model's "
+                    f"vocabulary has 0..{self.config.vocab_size - 1}"
+                )
+        mesh = mesh_of(self.params)
+        return batch if mesh is None else placed(batch, mesh)
+
+
+@with_mesh_of_params
+@functools.partial(jax.jit, static_argnames="config")
+def _logits(params: Params, batch: Batch, *, config: ModelConfig) -> jax.Array:
+    model = bind(config, params)
+    return model.logits(hidden_of(model, batch))
+
+
+@with_mesh_of_params
+@functools.partial(jax.jit, static_argnames="config")
+def _loss(params: Params, batch: Batch, *, config: ModelConfig) -> jax.Array:
+    losses = token_losses(bind(config, params), batch)
+    return summarize(objective_sums(losses, batch), "token_mean")["loss"]
+
+
+def load(
+    path: str | Path,
+    dtype: str | None = None,
+    compute_dtype: str | None = None,
+    mesh: Mesh | None = None,
+    progress: Progress = silent,
+) -> LanguageModel:
+    """Loads a model.
+
+    Args:
+      path: a Hugging Face directory (config.json and safetensors), a workdir of `glm_jax.train`, or
+        one step in its `checkpoints`; "bundled": the small model of the package
+        (`glm_jax/bundled/model/README.md`).
+      dtype: of the parameters, "float32", "bfloat16" or "float16"; None keeps the checkpoint's.
+      compute_dtype: of activations, "float32" or "bfloat16"; None: float32 on CPU, elsewhere
+        bfloat16 where the parameters have 16 bits, else the checkpoint's.
+      mesh: devices to spread over (`glm_jax.sharding.make_mesh`); None: the first device.
+      progress: wraps the tensors of a Hugging Face directory as they are read.
+
+    Raises:
+      UserError: nothing there, or what is there cannot be used; names it.
+    """
+    path = checkpoint(path)
+    if dtype is not None and dtype not in DTYPES:
+        raise UserError(f"dtype must be one of {DTYPES}; got {dtype!r}")
+    workdir = find_workdir(path)
+    mesh = mesh or make_mesh(MeshConfig(), jax.devices()[:1])
+    if workdir is not None:
+        from glm_jax.checkpoints.params import load_params  # brings orbax
+
+        run, params = load_params(path, mesh=mesh)
+        config = run.model
+        origin = Origin(directory=workdir, generation=read_generation(workdir))
+        if dtype is not None:
+            params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+            config = dataclasses.replace(config, param_dtype=dtype)
+        unusable = Unusable()
+        for name, leaf in to_paths(params).items():
+            unusable.look_at_leaf(name, leaf)
+        unusable.warn(str(path))
+    else:
+        config, params, origin = load_directory(path, dtype, mesh, progress)
+    config = dataclasses.replace(config, compute_dtype=compute_dtype or _compute_dtype(config))
+    home = workdir or path
+    tokenizer = _tokenizer_of(home)
+    if workdir is not None and tokenizer is not None:
+        check_kept(workdir, tokenizer)
+    return LanguageModel(config, params, tokenizer, origin)
+
+
+def _tokenizer_of(directory: Path) -> Tokenizer | None:
+    """The tokenizer beside a model, or None where there is none that `load_tokenizer` reads.
+
+    Published checkpoints have tokenizers of other kinds; their models work on ids all the same.
+    """
+    if not (directory / TOKENIZER).is_file() and not has_published(directory):
+        return None
+    found = [directory / name for name in TOKENIZER_FILES if (directory / name).is_file()]
+    outside = [file for file in found if not lies_inside(directory, file)]
+    if outside:
+        _LOG.warning(
+            "the model comes without a tokenizer: %s is a link to %s, outside of its directory",
+            outside[0],
+            outside[0].resolve(),
+        )
+        return None
+    try:
+        return load_tokenizer(directory)
+    except UserError as error:
+        _LOG.warning("the model comes without a tokenizer: %s", error)
+        return None
+
+
+def _compute_dtype(config: ModelConfig) -> str:
+    if jax.default_backend() == "cpu":
+        return "float32"
+    return config.compute_dtype if config.param_dtype == "float32" else "bfloat16"

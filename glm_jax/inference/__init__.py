@@ -1,1 +1,0 @@
-"""The K/V cache, sampling, blank filling, and the `LanguageModel` that users hold."""

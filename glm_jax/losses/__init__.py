@@ -1,0 +1,1 @@
+"""Cross-entropy and its sums by objective, for training and evaluation alike."""

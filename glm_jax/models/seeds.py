@@ -1,0 +1,18 @@
+"""Seeds of jax's keys: one rule for parameters, dropout and generation.
+
+A seed has 64 bits. jax takes the lowest 32 of an int and drops the others in silence, so the high
+word is folded in; seeds below 2^32 have the keys that jax gives them.
+"""
+
+import jax
+import numpy as np
+
+from glm_jax.checks import LARGEST_SEED, whole_number
+
+
+def key_of(seed: int) -> jax.Array:
+    """The key of a seed in 0..2^64 - 1; any other is a `UserError`."""
+    seed = whole_number("seed", seed, 0, LARGEST_SEED)
+    high, low = seed >> 32, seed & 0xFFFFFFFF
+    key = jax.random.key(np.uint32(low))
+    return jax.random.fold_in(key, np.uint32(high)) if high else key

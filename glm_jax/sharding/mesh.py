@@ -1,0 +1,187 @@
+"""The mesh of devices, and how rows and activations lie on it.
+
+Rows of a batch are split over ("data", "fsdp"), the slots of a row over "sequence"; XLA derives
+everything else.
+"""
+
+import functools
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, TypeVar
+
+import jax
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+
+from glm_jax.config import MeshConfig
+from glm_jax.errors import UserError, say_once
+
+P = ParamSpec("P")
+R = TypeVar("R")
+AXES = ("data", "fsdp", "tensor", "sequence")
+BATCH_AXES = ("data", "fsdp")
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Arranges devices along ("data", "fsdp", "tensor", "sequence").
+
+    Args:
+      config: the size of each axis; one may be -1 and takes what the others leave.
+      devices: None: all there are.
+
+    Returns:
+      A mesh whose axes are all Auto: XLA places what is not constrained.
+
+    Raises:
+      UserError: the sizes do not make up the number of devices.
+    """
+    devices = jax.devices() if devices is None else list(devices)
+    sizes = [getattr(config, axis) for axis in AXES]
+    known = math.prod(size for size in sizes if size != -1)
+    if -1 in sizes and len(devices) % known == 0:
+        sizes[sizes.index(-1)] = len(devices) // known
+    if math.prod(sizes) != len(devices):
+        asked = ", ".join(f"mesh.{a}={getattr(config, a)}" for a in AXES)
+        raise UserError(
+            f"{asked} asks for {'a multiple of ' if -1 in sizes else ''}{known} devices; there are "
+            f"{len(devices)}; sizes ({', '.join(AXES)}) that fit: {_choices(len(devices), sizes)}"
+        )
+    axis_types = (AxisType.Auto,) * len(AXES)
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=axis_types, devices=devices)
+
+
+def _choices(num_devices: int, asked: list[int]) -> str:
+    """The shapes that use all devices, those that change fewest of the sizes asked for first."""
+    divisors = [n for n in range(1, num_devices + 1) if num_devices % n == 0]
+    shapes = [
+        s for s in itertools.product(divisors, repeat=len(AXES)) if math.prod(s) == num_devices
+    ]
+    shapes.sort(key=lambda shape: sum(a != b for a, b in zip(shape, asked, strict=True)))
+    return ", ".join(map(str, shapes[:4]))
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows over ("data", "fsdp"), places over "sequence", for every field [B, T] of a Batch."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES, "sequence"))
+
+
+def placed(batch: Any, mesh: Mesh) -> Any:
+    """A Batch on the mesh as `batch_sharding` has it, over the axes that divide it."""
+    rows, length = batch.shape
+    split = dividing(BATCH_AXES, rows, mesh, "rows"), dividing("sequence", length, mesh, "slots")
+    return jax.device_put(batch, NamedSharding(mesh, PartitionSpec(*split)))
+
+
+def with_mesh_of_params(run: Callable[P, R]) -> Callable[P, R]:
+    """A jitted function whose first argument is parameters, called with their mesh set.
+
+    Without it attention's kernels do not know how to split a call over several devices, and refuse;
+    and nothing asks for activations split as rows are. Everything that computes with parameters as
+    they lie goes through here: scores, losses, decoding, beams, samples while training.
+    """
+
+    @functools.wraps(run)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        mesh = mesh_of(args[0])
+        if mesh is None:
+            return run(*args, **kwargs)
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return run(*args, **kwargs)
+
+    return call
+
+
+def mesh_of(params: Any) -> Mesh | None:
+    """The mesh that parameters lie on; None for one device that belongs to none."""
+    sharding = jax.tree.leaves(params)[0].sharding
+    mesh = sharding.mesh if isinstance(sharding, NamedSharding) else None
+    return mesh if isinstance(mesh, Mesh) else None
+
+
+def row_groups(mesh: Mesh) -> int:
+    """Into how many parts `batch_sharding` splits the rows of a batch.
+
+    Inside a `jax.shard_map`: those of the rows that are there.
+    """
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES if axis not in _manual_axes())
+
+
+def place_groups(mesh: Mesh) -> int:
+    """Into how many parts `batch_sharding` splits the places of a row."""
+    return mesh.shape["sequence"]
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def on_mesh() -> bool:
+    """Whether a mesh with this module's axes is set (`jax.set_mesh`, `use_abstract_mesh`)."""
+    return set(AXES) <= set(jax.sharding.get_abstract_mesh().axis_names)
+
+
+def places_are_split() -> bool:
+    """Whether the mesh that is set splits the places of a row, and no `jax.shard_map` has yet."""
+    return axis_size("sequence") > 1
+
+
+def auto_axes() -> tuple[str, ...]:
+    """Axes of the mesh that is set, less those that a `jax.shard_map` has split; () without one."""
+    mesh, manual = jax.sharding.get_abstract_mesh(), _manual_axes()
+    return tuple(axis for axis in mesh.axis_names if axis not in manual) if on_mesh() else ()
+
+
+def axis_size(axis: str) -> int:
+    """Devices along an axis of `auto_axes`; 1 for any other."""
+    return jax.sharding.get_abstract_mesh().shape[axis] if axis in auto_axes() else 1
+
+
+def constrain(x: jax.Array, *axes: str | tuple[str, ...] | None) -> jax.Array:
+    """Asks for x split over `axes`, one entry a dimension, where a mesh is set.
+
+    Left out are axes that a `jax.shard_map` has split already, and those that do not divide their
+    dimension: a step of decoding has one place a row, and as many rows as are asked for.
+    """
+    if not on_mesh():
+        return x
+    mesh = jax.sharding.get_abstract_mesh()
+    split = [dividing(axis, size, mesh) for axis, size in zip(axes, x.shape, strict=False)]
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*split))
+
+
+def dividing(
+    axes: str | tuple[str, ...] | None,
+    size: int,
+    mesh: Mesh | AbstractMesh,
+    what: str | None = None,
+) -> tuple[str, ...] | None:
+    """Of the axes for a dimension, in turn, those that divide it and are not split by hand yet.
+
+    With `what` the dimension counts, it is said once of an axis that does not: its devices all
+    compute the same.
+    """
+    manual = frozenset(getattr(mesh, "manual_axes", ()))
+    chosen: tuple[str, ...] = ()
+    for name in (axes,) if isinstance(axes, str) else axes or ():
+        if name in manual or name not in mesh.shape:
+            continue
+        parts = math.prod(mesh.shape[other] for other in (*chosen, name))
+        if size % parts == 0:
+            chosen = (*chosen, name)
+        elif what is not None and size > 1:
+            say_once(
+                f"{what} over {name}",
+                f"{size} {what} cannot be split over mesh.{name}={mesh.shape[name]}, so its "
+                "devices all compute the same",
+            )
+    return chosen or None
+
+
+def _manual_axes() -> frozenset[str]:
+    return frozenset(jax.sharding.get_abstract_mesh().manual_axes)
+
+
+def constrain_rows(x: jax.Array) -> jax.Array:
+    """Keeps activations [B, T, ...] split as their batch is, where a mesh is set."""
+    return constrain(x, BATCH_AXES, "sequence")

@@ -1,0 +1,116 @@
+"""Which device holds what of a parameter: one table from its path to mesh axes.
+
+A parameter's path names its logical axes (`LOGICAL_AXES`), a logical axis is split over at most one
+mesh axis (`MESH_AXES`):
+
+    layers/3/attention/query/kernel [D, N, H] -> (embed, heads, head_dim) -> P("fsdp", "tensor")
+"""
+
+import re
+from typing import Any
+
+import jax
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
+
+from glm_jax.errors import UserError
+from glm_jax.sharding.mesh import AXES, constrain
+
+# Parameter path (the number of a listed layer left out) -> logical axis of each dimension.
+LOGICAL_AXES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    (r"(embedding|output)/table", ("vocab", "embed")),
+    (r"positions/(table|block_table)", ("position", "embed")),
+    (r"(.*/)?\w*norm/(scale|bias)", ("norm",)),
+    (r"layers/attention/query/kernel", ("embed", "heads", "head_dim")),
+    (r"layers/attention/query/bias", ("heads", "head_dim")),
+    (r"layers/attention/(key|value)/kernel", ("embed", "kv_heads", "head_dim")),
+    (r"layers/attention/(key|value)/bias", ("kv_heads", "head_dim")),
+    (r"layers/attention/out/kernel", ("heads", "head_dim", "embed")),
+    (r"layers/mlp/(gate|up)/kernel", ("embed", "mlp")),
+    (r"layers/mlp/(gate|up)/bias", ("mlp",)),
+    (r"layers/mlp/down/kernel", ("mlp", "embed")),
+    (r"layers/(attention/out|mlp/down)/bias", ("norm",)),
+)
+# Logical axis -> mesh axis; None: not split.
+MESH_AXES: dict[str, str | None] = {
+    "layers": None,
+    "vocab": "tensor",
+    "embed": "fsdp",
+    "heads": "tensor",
+    "kv_heads": "tensor",
+    "head_dim": None,
+    "mlp": "tensor",
+    "position": None,
+    "norm": None,
+}
+# Two key heads cannot be split over four devices; each then holds both, which cost it little.
+WHOLE_IF_INDIVISIBLE = frozenset({"kv_heads"})
+
+
+def param_shardings(params: Any, mesh: Mesh) -> Any:
+    """The sharding of every parameter, by its path.
+
+    Args:
+      params: nested dict of arrays or of anything with a shape.
+      mesh: from `make_mesh`.
+
+    Returns:
+      The same tree with a `NamedSharding` in place of each array.
+
+    Raises:
+      UserError: no rule for a path, or a dimension that its mesh axis does not divide.
+    """
+    return jax.tree.map_with_path(
+        lambda path, leaf: NamedSharding(mesh, param_spec(path_name(path), leaf.shape, mesh)),
+        params,
+    )
+
+
+def path_name(path: tuple) -> str:
+    """`layers/3/mlp/up/kernel` for a path of jax.tree."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def logical_axes(name: str, rank: int) -> tuple[str, ...]:
+    """The logical axes of the parameter `name`; stacked layers have "layers" in front.
+
+    Raises:
+      UserError: no rule fits, or it fits with another number of dimensions.
+    """
+    bare = re.sub(r"^layers/\d+/", "layers/", name)
+    for pattern, axes in LOGICAL_AXES:
+        if re.fullmatch(pattern, bare):
+            stacked = bare == name and name.startswith("layers/")
+            axes = ("layers", *axes) if stacked else axes
+            if len(axes) != rank:
+                raise UserError(f"parameter {name} has {rank} dimensions; its rule gives {axes}")
+            return axes
+    raise UserError(f"parameter {name} has no rule in glm_jax.sharding.LOGICAL_AXES")
+
+
+def param_spec(
+    name: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh | None = None
+) -> PartitionSpec:
+    """How the parameter `name` is split; `mesh` None: over the one that is set."""
+    mesh = jax.sharding.get_abstract_mesh() if mesh is None else mesh
+    if not set(AXES) <= set(mesh.axis_names):
+        return PartitionSpec()
+    axes = logical_axes(name, len(shape))
+    mesh_axes = [MESH_AXES[axis] for axis in axes]
+    for index, (axis, mesh_axis, size) in enumerate(zip(axes, mesh_axes, shape, strict=True)):
+        if mesh_axis is not None and size % mesh.shape[mesh_axis]:
+            if axis in WHOLE_IF_INDIVISIBLE:
+                mesh_axes[index] = None
+                continue
+            raise UserError(
+                f"parameter {name} {tuple(shape)}: dimension {axis!r} of size {size} cannot be "
+                f"split over mesh.{mesh_axis}={mesh.shape[mesh_axis]}"
+            )
+    return PartitionSpec(*mesh_axes)
+
+
+def whole_over(axis: str, weight: jax.Array, spec: PartitionSpec) -> jax.Array:
+    """Gathers a weight split as `spec` over one axis of the mesh that is set; the rest stays split.
+
+    P("fsdp", "tensor") whole over "fsdp" is P(None, "tensor").
+    """
+    return constrain(weight, *[None if name == axis else name for name in spec])

@@ -1,0 +1,1 @@
+"""Schedules, AdamW and Adafactor."""

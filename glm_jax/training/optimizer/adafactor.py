@@ -1,0 +1,131 @@
+"""Adafactor's second moment: a row and a column of numbers in place of a matrix (arXiv:1804.04235).
+
+AdamW keeps two numbers for every parameter; this keeps, of a matrix [I, O], the mean of the squared
+gradient over each row and over each column, and takes their product for the whole:
+
+    g^2 = 1 4      rows = mean 2.5, 10      columns = mean 2.5, 10     estimate = 1  4
+          4 16                                                                    4 16
+
+Section 4 (factored moments), 6 (clipping of the update by its root mean square) and 7.2 (decay
+1 - t^-0.8) of the article; without momentum, and with the learning rate absolute as AdamW's, not
+times the size of the parameter. Each layer of a stack counts for itself, so that stacked and listed
+layers train alike.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from glm_jax.sharding.rules import logical_axes, path_name
+
+# Published settings: smaller matrices are not factored; keeps the estimate above 0; update's size.
+MIN_SIZE = 128
+EPSILON = 1e-30
+CLIP = 1.0
+
+
+class FactoredMoments(NamedTuple):
+    """The state; three trees like the parameters, [1] where a parameter has no such moment.
+
+    Attributes:
+      count: int32, updates done.
+      rows: of factored matrices, the mean over outputs: a kernel [D, N, H] has [D].
+      columns: the mean over inputs: [N, H].
+      squares: of all others, the mean itself.
+    """
+
+    count: Any
+    rows: Any
+    columns: Any
+    squares: Any
+
+
+def scale_by_factored_moments() -> optax.GradientTransformation:
+    """Divides a gradient by the root of its factored second moment, and clips the result."""
+
+    def init(params: Any) -> FactoredMoments:
+        def zeros(keep: str) -> Any:
+            return jax.tree.map_with_path(
+                lambda path, param: _zeros(keep, path_name(path), param), params
+            )
+
+        return FactoredMoments(jnp.int32(0), zeros("rows"), zeros("columns"), zeros("squares"))
+
+    def update(gradients: Any, state: FactoredMoments, params: Any = None) -> Any:
+        count = state.count + 1
+        decay = 1.0 - count.astype(jnp.float32) ** -0.8
+
+        def scale(path: tuple, gradient: jax.Array, *moments: jax.Array) -> tuple:
+            return _scale(path_name(path), gradient, moments, decay)
+
+        trees = gradients, state.rows, state.columns, state.squares
+        results = jax.tree.map_with_path(scale, *trees)
+        updates, *moments = jax.tree.transpose(
+            jax.tree.structure(gradients), jax.tree.structure((0,) * 4), results
+        )
+        return updates, FactoredMoments(count, *moments)
+
+    return optax.GradientTransformation(init, update)
+
+
+def moment_axes(name: str, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The dimensions of parameter `name` that are inputs, and those that are outputs.
+
+        layers/attention/query/kernel [L, D, N, H] -> (1,), (2, 3)
+        layers/attention/out/kernel   [L, N, H, D] -> (1, 2), (3,)
+
+    Vectors have no outputs; a leading axis of layers belongs to neither.
+    """
+    axes = logical_axes(name, rank)
+    first = int(axes[0] == "layers")
+    if "embed" not in axes:
+        return tuple(range(first, rank)), ()
+    # All matrices go from or to the model's width.
+    split = axes.index("embed") + int(axes[first] == "embed")
+    return tuple(range(first, split)), tuple(range(split, rank))
+
+
+def _is_factored(name: str, shape: tuple[int, ...]) -> bool:
+    inputs, outputs = moment_axes(name, len(shape))
+    sizes = [_size(shape, axes) for axes in (inputs, outputs)]
+    return bool(outputs) and min(sizes) >= MIN_SIZE
+
+
+def _size(shape: tuple[int, ...], axes: tuple[int, ...]) -> int:
+    size = 1
+    for axis in axes:
+        size *= shape[axis]
+    return size
+
+
+def _zeros(keep: str, name: str, param: Any) -> jax.Array:
+    inputs, outputs = moment_axes(name, param.ndim)
+    factored = _is_factored(name, param.shape)
+    if factored == (keep == "squares"):
+        stacked = param.shape[: (inputs + outputs)[0]]
+        return jnp.zeros((*stacked, 1), jnp.float32)
+    dropped = {"rows": outputs, "columns": inputs, "squares": ()}[keep]
+    shape = [size for axis, size in enumerate(param.shape) if axis not in dropped]
+    return jnp.zeros(shape, jnp.float32)
+
+
+def _scale(name: str, gradient: jax.Array, moments: tuple, decay: jax.Array) -> tuple:
+    """(update, rows, columns, squares) of one parameter."""
+    rows, columns, squares = moments
+    inputs, outputs = moment_axes(name, gradient.ndim)
+    gradient32 = gradient.astype(jnp.float32)
+    square = jnp.square(gradient32) + EPSILON
+    if _is_factored(name, gradient.shape):
+        rows = decay * rows + (1 - decay) * jnp.mean(square, outputs)
+        columns = decay * columns + (1 - decay) * jnp.mean(square, inputs)
+        row = jnp.expand_dims(rows, outputs)
+        estimate = row / jnp.mean(row, inputs, keepdims=True) * jnp.expand_dims(columns, inputs)
+    else:
+        squares = decay * squares + (1 - decay) * square
+        estimate = squares
+    update = gradient32 * jax.lax.rsqrt(estimate)
+    size = jnp.sqrt(jnp.mean(jnp.square(update), inputs + outputs, keepdims=True))
+    update = update / jnp.maximum(1.0, size / CLIP)
+    return update.astype(gradient.dtype), rows, columns, squares

@@ -1,0 +1,1 @@
+"""A run in its workdir: started, resumed, interrupted, owned by one process."""

@@ -1,0 +1,173 @@
+"""A workdir has one owner: a second run in it is refused, and a killed one is not waited for.
+
+    WORKDIR/.owner    {"host": "pod-3", "pid": 4711, "since": "2026-11-26 00:22:10", "beat": 17}
+
+The owner holds a lock of the system's on the file, which ends with its process, and removes the
+file when it is done. Some network disks have no such locks, or locks that reach no other host. So
+the owner changes `beat` every few seconds too: where the lock proves nothing, a record that was
+left is looked at until it has changed (its owner lives) or has had time to (it does not).
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+
+from glm_jax.checkpoints.disk import reason
+from glm_jax.errors import UserError
+from glm_jax.training.distributed import any_of
+
+OWNER = ".owner"
+_BEAT = 5.0  # seconds from one change of the record to the next
+_LOOK = 12.0  # seconds that a record without a proof is looked at
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
+
+
+@contextlib.contextmanager
+def owned(workdir: Path) -> Iterator[None]:
+    """Context in which this run is the one that may write to `workdir`, made where it is missing.
+
+    Of several processes the first one takes it, and all are refused where it is. A directory that
+    was made here and holds nothing at the end is removed again.
+
+    Raises:
+      UserError: another run has it: names host, process and since when; or it cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        refused = None
+        try:
+            if jax.process_index() == 0:
+                stack.enter_context(_made(workdir))
+                stack.enter_context(_taken(workdir))
+        except UserError as error:
+            refused = error
+        except OSError as error:
+            refused = UserError(f"the workdir {str(workdir)!r} cannot be written: {reason(error)}")
+        if any_of(refused is not None):
+            raise refused or UserError(
+                f"the first process could not take the workdir {str(workdir)!r}, and says why"
+            )
+        yield
+
+
+@contextlib.contextmanager
+def _made(workdir: Path) -> Iterator[None]:
+    missing = [path for path in (workdir, *workdir.parents) if not path.exists()]
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # not empty, or never made
+            for path in missing:
+                path.rmdir()
+
+
+@contextlib.contextmanager
+def _taken(workdir: Path) -> Iterator[None]:
+    path = workdir / OWNER
+    descriptor, locks = _lock(path)
+    try:
+        if not locks:
+            print(f"{workdir} lies on a disk without locks: runs see each other by {path} alone")
+        left = _record(path)
+        if left and not (locks and left.get("host") == socket.gethostname()):
+            _watch(path, left)
+        stop = threading.Event()
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        about = {"host": socket.gethostname(), "pid": os.getpid(), "since": since}
+        _write(descriptor, about, 0)
+        thread = threading.Thread(target=_beat, args=(descriptor, about, stop), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+            # Under the lock: whoever opened the file before finds that it is no longer the one.
+            path.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(path: Path) -> tuple[int, bool]:
+    """The open file of the record, and whether the disk gave a lock on it."""
+    while True:
+        descriptor, locks = os.open(path, os.O_RDWR | os.O_CREAT, 0o644), True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if isinstance(error, BlockingIOError) or error.errno not in _NO_LOCKS:
+                os.close(descriptor)
+            if isinstance(error, BlockingIOError):
+                raise _in_use(path, _record(path, seconds=1.0)) from None
+            if error.errno not in _NO_LOCKS:
+                raise
+            locks = False
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(path), os.fstat(descriptor)):
+                return descriptor, locks
+        os.close(descriptor)  # removed by the owner before this one
+
+
+def _record(path: Path, seconds: float = 0.0) -> dict[str, object]:
+    """What the file says, {} where that is nothing; it may be about to be written."""
+    deadline = time.monotonic() + seconds
+    while True:
+        with contextlib.suppress(OSError, ValueError):
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(found, dict) and found:
+                return found
+        if time.monotonic() >= deadline:
+            return {}
+        time.sleep(0.05)
+
+
+def _watch(path: Path, left: dict[str, object]) -> None:
+    """Refuses where the record changes while it is looked at."""
+    print(
+        f"{path} was left by process {left.get('pid')} on host {left.get('host')}; "
+        f"looking for {_LOOK:.0f} s whether it still runs ...",
+        flush=True,
+    )
+    deadline = time.monotonic() + _LOOK
+    while time.monotonic() < deadline:
+        time.sleep(_LOOK / 20)
+        now = _record(path)
+        if now and now != left:
+            raise _in_use(path, now)
+
+
+def _in_use(path: Path, record: dict[str, object]) -> UserError:
+    who = "another process"
+    if record:
+        who = f"process {record.get('pid')} on host {record.get('host')}"
+        who += f" since {record.get('since')}"
+    return UserError(
+        f"the workdir {str(path.parent)!r} is in use by {who}; wait for it, end it, or use another "
+        "workdir"
+    )
+
+
+def _beat(descriptor: int, about: dict[str, object], stop: threading.Event) -> None:
+    beat = 0
+    while not stop.wait(_BEAT):
+        beat += 1
+        with contextlib.suppress(OSError):  # a full disk is said by whoever must write to it
+            _write(descriptor, about, beat)
+
+
+def _write(descriptor: int, about: dict[str, object], beat: int) -> None:
+    """In place, since the lock is the file's; numbers only grow, so that nothing old is left."""
+    content = json.dumps(about | {"beat": beat}).encode() + b"\n"
+    os.pwrite(descriptor, content, 0)
+    os.ftruncate(descriptor, len(content))
+    with contextlib.suppress(OSError):  # not on every network disk
+        os.fsync(descriptor)

@@ -1,0 +1,184 @@
+"""Going back to an older checkpoint, and leaving out a span of the data: past a spike of the loss.
+
+    python -m glm_jax.train ... --resume_step 400 --skip_batches 50
+
+    WORKDIR/rewound/1/checkpoints/600   what came after step 400 is moved, not removed
+                     /metrics.jsonl     as it was, with the rows after step 400
+           /skipped.json                [[400, 450]]: batches 400 .. 449 are never trained on
+
+The stream's state is the number of its next batch. Whenever it stands at the beginning of a skipped
+span, or in it, it goes to the span's end: a function of its number alone, so that kills, later
+resumes and other hosts train on the same batches.
+"""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from glm_jax.batch import Batch
+from glm_jax.checkpoints.retention import saved_steps
+from glm_jax.data.identity import Identity
+from glm_jax.errors import UserError
+from glm_jax.files import write_whole
+
+SKIPPED = "skipped.json"
+# A stream has more batches than that, whatever their size.
+LAST_BATCH = 1 << 40
+
+
+@dataclasses.dataclass(frozen=True)
+class Rewind:
+    """Where to go on from, instead of the newest checkpoint.
+
+    Attributes:
+      step: of a checkpoint.
+      skip_batches: how many of the batches that would come after it are left out for good.
+    """
+
+    step: int
+    skip_batches: int = 0
+
+
+def check_rewind(workdir: Path, rewind: Rewind | None) -> None:
+    """Refuses what cannot be gone back to.
+
+    Raises:
+      ValueError: no checkpoint of that step, or a count below 0.
+    """
+    if rewind is None:
+        return
+    steps = saved_steps(workdir / "checkpoints")
+    if rewind.step not in steps:
+        there = f"there are {steps}" if steps else "there is none at all"
+        raise UserError(
+            f"--resume_step: no checkpoint of step {rewind.step} in {str(workdir)!r}; {there}"
+        )
+    if not 0 <= rewind.skip_batches <= LAST_BATCH // 2:
+        raise UserError(f"--skip_batches must be 0 to {LAST_BATCH // 2}; got {rewind.skip_batches}")
+
+
+def move_later(workdir: Path, step: int) -> Path | None:
+    """Moves the checkpoints after a step out of the way, with a copy of the metrics and samples.
+
+    Returns:
+      Where they are now; None where nothing came after the step.
+    """
+    later = [one for one in saved_steps(workdir / "checkpoints") if one > step]
+    if not later:
+        return None
+    number = 1
+    while (workdir / "rewound" / str(number)).exists():
+        number += 1
+    target = workdir / "rewound" / str(number)
+    (target / "checkpoints").mkdir(parents=True)
+    for name in ("metrics.jsonl", "samples.txt"):
+        if (workdir / name).is_file():
+            shutil.copyfile(workdir / name, target / name)
+    # The newest first: a kill in between leaves a run that ends with a step that is there.
+    for one in reversed(later):
+        (workdir / "checkpoints" / str(one)).rename(target / "checkpoints" / str(one))
+    return target
+
+
+def read_skips(workdir: Path) -> list[tuple[int, int]]:
+    """The skipped spans of batch numbers, half open, ascending.
+
+    Raises:
+      ValueError: a `skipped.json` that holds something else.
+    """
+    path = workdir / SKIPPED
+    if not path.exists():
+        return []
+    try:
+        spans = json.loads(path.read_text(encoding="utf-8"))
+        check_spans(spans)
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"{str(path)!r} must be a list of pairs such as [[400, 450]]; {error}"
+        ) from error
+    return merged((start, stop) for start, stop in spans)
+
+
+def check_spans(spans: Any) -> None:
+    """Refuses what is not a list of pairs of batch numbers that a stream can stand at.
+
+    Raises:
+      UserError: names the first that is not.
+    """
+    if not isinstance(spans, list):
+        raise UserError(f"got {str(spans)[:80]!r}")
+    for span in spans:
+        is_pair = isinstance(span, list | tuple) and len(span) == 2
+        if not is_pair or any(type(number) is not int for number in span):
+            raise UserError(f"got {str(span)[:80]!r} for a pair of whole numbers")
+        if not 0 <= span[0] <= span[1] <= LAST_BATCH:
+            raise UserError(
+                f"got {str(span)[:80]!r}, which must ascend, from 0 to {LAST_BATCH} at most"
+            )
+
+
+def write_skips(workdir: Path, spans: list[tuple[int, int]]) -> None:
+    """Records the spans for all later resumes."""
+    write_whole(workdir / SKIPPED, json.dumps(spans).encode())
+
+
+def merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Ascending and apart: [(400, 450), (430, 460), (10, 10)] -> [(400, 460)]."""
+    joined: list[tuple[int, int]] = []
+    for start, stop in sorted(span for span in spans if span[0] < span[1]):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(stop, joined[-1][1]))
+        else:
+            joined.append((start, stop))
+    return joined
+
+
+class SkippingStream:
+    """A `RowStream` without some spans of its batches."""
+
+    def __init__(self, stream: Any, spans: list[tuple[int, int]]):
+        """Args:
+        stream: to be read, from wherever it stands.
+        spans: see `merged`.
+        """
+        self._stream, self._spans = stream, spans
+        self.builder = stream.builder
+
+    def without(self, spans: list[tuple[int, int]]) -> "SkippingStream":
+        """The same stream, without other spans."""
+        return SkippingStream(self._stream, spans)
+
+    @property
+    def data(self) -> Identity:
+        """As of `RowStream`."""
+        return self._stream.data
+
+    @property
+    def statistics(self) -> dict[str, int]:
+        """Of the batches that were delivered."""
+        return self._stream.statistics
+
+    def __iter__(self) -> "SkippingStream":
+        return self
+
+    def __next__(self) -> Batch:
+        number = int(self._stream.get_state())
+        for start, stop in self._spans:
+            if start <= number < stop:
+                self._stream.set_state(str(stop).encode())
+        return next(self._stream)
+
+    def get_state(self) -> bytes:
+        """As of `RowStream`."""
+        return self._stream.get_state()
+
+    def set_state(self, state: bytes) -> None:
+        """As of `RowStream`."""
+        self._stream.set_state(state)
+
+    def close(self) -> None:
+        """As of `RowStream`."""
+        self._stream.close()

@@ -1,0 +1,159 @@
+"""Where a run's parameters come from: drawn, or those of a model (`train.init_from`).
+
+The model may be a Hugging Face directory or the workdir of another run. Its shape becomes the
+run's; what `KEPT` lists stays as the config says, so that one line is enough to go on from it:
+
+    --set train.init_from=chatglm3-6b-base
+
+What is said later holds: `--set train.init_from` replaces the `model` of the file before it, and
+says so; `--set model.num_layers=7` beside it, or a file that has both, must fit the model.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from glm_jax.checkpoints.finding import find_workdir
+from glm_jax.checkpoints.retention import saved_steps
+from glm_jax.config import Config, ModelConfig
+from glm_jax.errors import UserError
+from glm_jax.generation.language_model import load
+from glm_jax.interop.checkpoint import open_directory
+from glm_jax.models.params import Params, abstract_params, stack_layers, unstack_layers
+from glm_jax.models.transformer import uses_scan
+from glm_jax.paths import checkpoint
+from glm_jax.tokenizers.tokenizer import load_tokenizer
+from glm_jax.training.run.workdir import read_record
+
+_LOG = logging.getLogger(__name__)
+# How a model is computed and regularised, not what it is.
+KEPT = (
+    "initializer_range",
+    "dropout_rate",
+    "attention_dropout_rate",
+    "compute_dtype",
+    "param_dtype",
+    "scan_layers",
+    "remat",
+    "attention_backend",
+)
+
+
+def starting_point(
+    config: Config, workdir: Path, mesh: Mesh, overrides: Iterable[str] = ()
+) -> tuple[Config, Params | None]:
+    """The config with the model of `train.init_from`, and that model's parameters.
+
+    Args:
+      config: as read from files and overrides.
+      workdir: of the run; one that has a checkpoint goes on from it, and `init_from` is not read.
+      mesh: where the parameters go.
+      overrides: those of them that were given by `--set`.
+
+    Returns:
+      The config of the run, and its first parameters on the mesh, None where they are drawn or come
+      from a checkpoint.
+
+    Raises:
+      UserError: no model there, one trained with another tokenizer than `data.tokenizer`, or of
+        another shape than was asked for beside it.
+    """
+    if config.train.init_from is None:
+        return config, None
+    if saved_steps(workdir / "checkpoints") and (record := read_record(workdir)) is not None:
+        return _with_model(config, record.model, overrides, begun=True), None
+    path, config = config.train.init_from, planned_config(config, overrides)
+    model = load(path, dtype=config.model.param_dtype, mesh=mesh)
+    _check_tokenizer(config, model.tokenizer)
+    change = stack_layers if uses_scan(config.model) else unstack_layers
+    like = abstract_params(config.model, mesh)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
+    return config, jax.jit(change, out_shardings=shardings)(model.params)
+
+
+def planned_config(config: Config, overrides: Iterable[str] = ()) -> Config:
+    """The config with the shape of the model of `train.init_from`, whose weights are not read.
+
+    Raises:
+      UserError: no model there, or of another shape than was asked for beside it.
+    """
+    if config.train.init_from is None:
+        return config
+    path = checkpoint(config.train.init_from)
+    workdir = find_workdir(path)
+    if workdir is None:
+        return _with_model(config, open_directory(path).config, overrides)
+    record = read_record(workdir)
+    if record is None:
+        raise UserError(f"train.init_from={str(path)!r} holds no run.json")
+    return _with_model(config, record.model, overrides)
+
+
+def _with_model(
+    config: Config, model: ModelConfig, overrides: Iterable[str], begun: bool = False
+) -> Config:
+    """The config with another model, but for `KEPT`.
+
+    Args:
+      config, overrides: as of `starting_point`.
+      model: takes the place of `config.model`.
+      begun: whether the run is there already, which was told of what it replaces when it began.
+
+    Raises:
+      UserError: something else was asked for beside `train.init_from`, or after it.
+    """
+    by_set = {override.partition("=")[0].strip() for override in overrides}
+    default, asked, there = ModelConfig(), _plain(config.model), _plain(model)
+    differing = {
+        name: f"model.{name}={value!r} (not {getattr(asked, name)!r})"
+        for name, value in dataclasses.asdict(there).items()
+        if name not in KEPT
+        and value != getattr(asked, name)
+        and (f"model.{name}" in by_set or getattr(config.model, name) != getattr(default, name))
+    }
+    contradicting = {
+        name for name in differing if f"model.{name}" in by_set or "train.init_from" not in by_set
+    }
+    if contradicting:
+        raise UserError(
+            f"train.init_from={config.train.init_from!r} is a model with "
+            f"{', '.join(differing[name] for name in differing if name in contradicting)}; its "
+            "shape is the run's: leave these names out, or ask for what it has"
+        )
+    if differing and not begun:
+        _LOG.warning(
+            "the model of train.init_from takes the place of the config's: %s",
+            ", ".join(differing.values()),
+        )
+    kept = {name: getattr(config.model, name) for name in KEPT}
+    return dataclasses.replace(config, model=dataclasses.replace(model, **kept))
+
+
+def _plain(model: ModelConfig) -> ModelConfig:
+    """One of several ways to write the same model: sizes filled in, bases multiplied out."""
+    model = model.resolved()
+    if model.rotary_scaling == "base":
+        base = model.rotary_base * model.rotary_factor
+        model = dataclasses.replace(model, rotary_scaling="none", rotary_base=base)
+    if model.rotary_scaling == "none":
+        model = dataclasses.replace(model, rotary_factor=1.0)
+    if model.rotary_scaling != "yarn":
+        return dataclasses.replace(model, rotary_original_positions=None)
+    original = model.rotary_original_positions or round(model.max_positions / model.rotary_factor)
+    return dataclasses.replace(model, rotary_original_positions=original)
+
+
+def _check_tokenizer(config: Config, tokenizer: Any) -> None:
+    if tokenizer is None:
+        return
+    used = load_tokenizer(config.data.tokenizer).fingerprint
+    if used != tokenizer.fingerprint:
+        raise UserError(
+            f"the model in {config.train.init_from!r} was trained with another tokenizer than "
+            f"data.tokenizer={config.data.tokenizer!r}; set data.tokenizer={config.train.init_from}"
+        )

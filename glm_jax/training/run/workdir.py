@@ -1,0 +1,241 @@
+"""What a workdir is checked for before anything is written, and the record of its run.
+
+WORKDIR/run.json        the whole config, and the format of the rows (`row_format`)
+        tokenizer.model
+        metrics.jsonl   one JSON object a line
+        loss.png
+        samples.txt     blanks filled, beside what stood there
+        data.json       what the data was made from, see data_record.py
+        unigram.npz     how often each id is a target, see unigram.py
+        checkpoints/
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from jax.sharding import Mesh
+
+from glm_jax.checkpoints.retention import saved_steps
+from glm_jax.config import Config, differences, to_dict
+from glm_jax.config.files import read_run
+from glm_jax.data.record import keep_tokenizer, read_data
+from glm_jax.data.rows import ROW_FORMAT
+from glm_jax.errors import UserError
+from glm_jax.files import write_whole
+from glm_jax.models.positions import table_rows
+from glm_jax.sharding.mesh import place_groups, row_groups
+from glm_jax.tokenizers.tokenizer import Tokenizer
+from glm_jax.training.run.extension import extends
+
+FILES = (
+    "run.json",
+    "metrics.jsonl",
+    "samples.txt",
+    "loss.png",
+    "data.json",
+    "unigram.npz",
+    "skipped.json",
+    "wandb.json",
+)
+DIRECTORIES = ("checkpoints", "rewound", "tensorboard", "wandb", "profile")
+
+# What may differ when a run goes on: how often things happen and where the arrays lie, but nothing
+# that changes what is computed.
+MAY_CHANGE = {
+    "data.store",
+    "mesh.data",
+    "mesh.fsdp",
+    "mesh.sequence",
+    "mesh.tensor",
+    "model.attention_backend",
+    "model.remat",
+    "model.scan_layers",
+    "train.accept_data_change",
+    "train.best_metric",
+    "train.checkpoint_every",
+    "train.cross_entropy",
+    "train.eval_batches",
+    "train.eval_every",
+    "train.keep_best",
+    "train.keep_checkpoints",
+    "train.keep_freed_memory",
+    "train.loss_chunk",
+    "train.log_every",
+    "train.sample_every",
+    "train.tensorboard",
+    "train.verify_checkpoints",
+    "train.wandb",
+}
+
+# Which text and tokenizer, and where they lie: data.json tells whether they are what they were.
+_TOLD_BY_CONTENT = {
+    "data.source",
+    "data.tokenizer",
+    "data.tfds_data_dir",
+    "data.task_module",
+    "data.seqio_cache_dir",
+}
+# With other values the data is other data, which `train.accept_data_change` goes on with.
+_OTHER_DATA = {"data.mixture", "data.text_field", "data.eval_fraction"}
+
+
+def check_config(config: Config, mesh: Mesh, vocab_size: int, num_hosts: int = 1) -> None:
+    """Refuses what would fail, or be wrong, later on.
+
+    Args:
+      config: of the run.
+      mesh: its devices.
+      vocab_size: ids of the tokenizer.
+      num_hosts: processes that share a batch.
+
+    Raises:
+      ValueError: ids or positions beyond a table of the model, rows that the devices, hosts and
+        accumulation parts cannot share evenly, or places that mesh.sequence does not divide.
+    """
+    model, data = config.model, config.data
+    if model.position_encoding == "rotary" and config.objective.causal_rate != 1.0:
+        raise UserError(
+            "model.position_encoding='rotary' has no block positions, which tell the tokens of a "
+            "span apart; set objective.causal_rate=1 and the other rates to 0, or use "
+            f"'learned_block'; got objective.causal_rate={config.objective.causal_rate:g}"
+        )
+    if vocab_size > model.vocab_size:
+        raise UserError(
+            f"model.vocab_size must be at least the tokenizer's {vocab_size}; "
+            f"got {model.vocab_size}"
+        )
+    table = table_rows(model)
+    needed = config.objective.positions_needed(data.sequence_length)
+    if needed > table:
+        raise UserError(
+            f"data.sequence_length={data.sequence_length} needs model.max_positions="
+            f"{needed} for its positions; got {model.max_positions}, "
+            f"a table of {table} rows"
+        )
+    shards = row_groups(mesh)
+    parts = config.train.accumulation_steps
+    for number, name in (
+        (shards * parts, f"{shards} devices of the mesh (data x fsdp) times {parts} parts "),
+        (num_hosts, f"{num_hosts} hosts "),
+    ):
+        if data.batch_size % number:
+            raise UserError(
+                f"data.batch_size must be a multiple of {number}, for {name}"
+                f"(train.accumulation_steps={parts}); got {data.batch_size}, "
+                f"nearest {max(1, round(data.batch_size / number)) * number}"
+            )
+    places = place_groups(mesh)
+    if data.sequence_length % places:
+        raise UserError(
+            f"data.sequence_length must be a multiple of mesh.sequence={places}; got "
+            f"{data.sequence_length}, nearest "
+            f"{max(1, round(data.sequence_length / places)) * places}"
+        )
+
+
+def check_files(workdir: Path) -> None:
+    """Refuses a directory where a file is to be, and a file where a directory is.
+
+    Raises:
+      UserError: names the first of them.
+    """
+    if workdir.exists() and not workdir.is_dir():
+        raise UserError(f"the workdir {str(workdir)!r} is a file")
+    for name in FILES:
+        if (workdir / name).exists() and not (workdir / name).is_file():
+            raise UserError(f"{str(workdir / name)!r} must be a file; move the directory away")
+    for name in DIRECTORIES:
+        if (workdir / name).exists() and not (workdir / name).is_dir():
+            raise UserError(f"{str(workdir / name)!r} must be a directory; move the file away")
+
+
+def read_record(workdir: Path) -> Config | None:
+    """The config in `run.json`; None where there is none.
+
+    Raises:
+      UserError: it holds something else, or cannot be read.
+    """
+    found = _read_record(workdir)
+    return None if found is None else found[0]
+
+
+def _read_record(workdir: Path) -> tuple[Config, dict[str, Any]] | None:
+    """The config in `run.json`, and all that it holds (`RECORDED` beside the config)."""
+    record = workdir / "run.json"
+    if not record.exists():
+        return None
+    return read_run(record)
+
+
+def check_workdir(workdir: Path, config: Config) -> None:
+    """Refuses a workdir that another config made.
+
+    `MAY_CHANGE` lists what may differ. `train.num_steps` may too, where the learning rate of a step
+    does not depend on it (a constant schedule, or `optimizer.decay_steps` given), or where the
+    config extends the run (`glm_jax.training.run.extension`).
+
+    Raises:
+      ValueError: names each field that differs, with both values.
+    """
+    check_files(workdir)
+    found = _read_record(workdir)
+    if found is None:
+        if saved_steps(workdir / "checkpoints"):
+            raise UserError(f"{str(workdir)!r} holds checkpoints but no run.json")
+        return
+    old, recorded = found
+    allowed = set(MAY_CHANGE)
+    if not config.optimizer.depends_on_num_steps or extends(config, old):
+        allowed |= {"train.num_steps", "optimizer.extended"}
+    allowed |= _allowed_data(workdir, old, config)
+    differing = {k: v for k, v in differences(old, config).items() if k not in allowed}
+    if differing:
+        listed = ", ".join(f"{k} was {a!r}, is {b!r}" for k, (a, b) in differing.items())
+        hint = ""
+        if "train.num_steps" in differing:
+            hint += (
+                f" (train.num_steps may grow with --extend; this run is at {old.train.num_steps})"
+            )
+        if not set(differing) - _TOLD_BY_CONTENT - _OTHER_DATA:
+            hint += " (train --accept_data_change goes on with other data)"
+        raise UserError(
+            f"the workdir {str(workdir)!r} was made with another config: {listed}{hint}; "
+            "use another workdir"
+        )
+    row_format = recorded.get("row_format", 1)
+    if row_format != ROW_FORMAT and saved_steps(workdir / "checkpoints") and _draws_spans(config):
+        raise UserError(
+            f"the run in {str(workdir)!r} was trained on rows of format {row_format!r}, this "
+            f"version makes format {ROW_FORMAT}, with spans cut elsewhere; finish it with the "
+            "version that began it, or go on from its weights in another workdir "
+            f"(train.init_from={workdir})"
+        )
+
+
+def _draws_spans(config: Config) -> bool:
+    """Whether rows differ between formats 1 and 2: texts with several spans of drawn lengths."""
+    objective = config.objective
+    return not objective.published and (
+        (objective.span_rate > 0 and objective.single_span_rate < 1) or objective.sentence_rate > 0
+    )
+
+
+def _allowed_data(workdir: Path, old: Config, new: Config) -> set[str]:
+    """The names of `data` that may differ, since the data itself is compared later, or accepted."""
+    record = read_data(workdir)
+    if new.train.accept_data_change:
+        return _TOLD_BY_CONTENT | _OTHER_DATA
+    if record is None:
+        return set()
+    named = [[(part.name, part.rate) for part in one.data.components] for one in (old, new)]
+    return _TOLD_BY_CONTENT | ({"data.mixture"} if named[0] == named[1] else set())
+
+
+def record_run(workdir: Path, config: Config, tokenizer: Tokenizer | None = None) -> None:
+    """Writes `run.json`, and the tokenizer where it is not there already."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    record = {"row_format": ROW_FORMAT, **to_dict(config)}
+    write_whole(workdir / "run.json", (json.dumps(record, indent=2) + "\n").encode())
+    if tokenizer is not None:
+        keep_tokenizer(workdir, tokenizer)

@@ -1,0 +1,1 @@
+"""What a run shows: metrics, plots, samples, progress, trackers, profiles."""

@@ -1,0 +1,249 @@
+"""Blanks of held-out rows, filled by the model, beside what stood there; causal rows continued."""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from glm_jax.batch import Batch
+from glm_jax.config import Config
+from glm_jax.data.picture import SPACE, visible
+from glm_jax.files import write_whole
+from glm_jax.generation.blank_filling import fill_rows
+from glm_jax.generation.continuation import generate_rows
+from glm_jax.generation.sampling import Sampling
+from glm_jax.models.params import unstack_layers
+
+_CONTEXT = 12  # tokens shown on either side of a blank
+_LONGEST_ANSWER = 32
+_BEGINNING = 24  # tokens of a causal text to go on from
+
+
+@dataclasses.dataclass(frozen=True)
+class BlankedText:
+    """A text with blanks, and what was cut out.
+
+    The beginning of a causal text is one whose only blank lies behind it, without a mask.
+
+    Attributes:
+      tokens: part A, mask ids included.
+      blanks: indices of the masks in `tokens`, ascending.
+      originals: the ids that stood in each blank, without the end id.
+    """
+
+    tokens: list[int]
+    blanks: list[int]
+    originals: list[list[int]]
+
+    @property
+    def continues(self) -> bool:
+        """Whether it is the beginning of a causal text."""
+        return self.blanks == [len(self.tokens)]
+
+
+def blanked_texts(batch: Batch, row: int, end_id: int) -> list[BlankedText]:
+    """Takes the texts of a row apart again, one for each of its segments.
+
+        tokens           a M d | S b c       ->  tokens [a M d], blanks [1], originals [[b, c]]
+        targets          . . . | b c E
+        positions        0 1 2 | 1 1 1
+        block_positions  0 0 0 | 1 2 3
+        attend_start     0 0 0 | 0 0 0
+
+    Args:
+      batch: numpy, [B, T].
+      row: which of its rows.
+      end_id: the target that ends a span.
+    """
+    texts = []
+    empty = batch.attend_start[row] >= batch.attend_end[row]
+    for start in np.unique(batch.attend_start[row][~empty]):
+        inside = (batch.attend_start[row] == start) & ~empty
+        part_a = inside & (batch.block_positions[row] == 0)
+        part_b = inside & (batch.block_positions[row] > 0)
+        if not part_b.any():  # nothing was cut out
+            texts.append(_beginning(batch.tokens[row][inside].tolist()))
+            continue
+        originals: dict[int, list[int]] = {}
+        for blank, target in zip(
+            batch.positions[row][part_b], batch.targets[row][part_b], strict=True
+        ):
+            found = originals.setdefault(int(blank), [])
+            if target != end_id:
+                found.append(int(target))
+        blanks = sorted(originals)
+        tokens = [int(token) for token in batch.tokens[row][part_a]]
+        texts.append(BlankedText(tokens, blanks, [originals[blank] for blank in blanks]))
+    return texts
+
+
+def _beginning(tokens: list[int]) -> BlankedText:
+    """A causal text cut in the middle, at `_BEGINNING` tokens at most."""
+    cut = min(_BEGINNING, (len(tokens) + 1) // 2)
+    return BlankedText(tokens[:cut], [cut], [tokens[cut : cut + _LONGEST_ANSWER]])
+
+
+def choose_texts(
+    batch: Batch, end_id: int, continues: bool, count: int = 6, longest: int = 64
+) -> list[BlankedText]:
+    """The first texts with blanks, one of each row and as many objectives as there are in turn.
+
+    Args:
+      batch: numpy, [B, T].
+      end_id: the target that ends a span.
+      continues: whether the model goes on from a beginning; one that fills blanks may learn from
+        causal rows, and is not asked to.
+      count: of texts, at most.
+      longest: ids cut out of a text, at most.
+    """
+    by_objective: dict[int, list[BlankedText]] = {}
+    for row in range(len(batch.tokens)):
+        objective = int(batch.objective[row].max())
+        texts = [t for t in blanked_texts(batch, row, end_id) if t.blanks]
+        texts = [t for t in texts if continues or not t.continues]
+        texts = [t for t in texts if sum(map(len, t.originals)) <= longest]
+        if texts:
+            by_objective.setdefault(objective, []).append(texts[0])
+    chosen: list[BlankedText] = []
+    while len(chosen) < count and any(by_objective.values()):
+        chosen += [texts.pop(0) for _, texts in sorted(by_objective.items()) if texts]
+    return chosen[:count]
+
+
+class Sampler:
+    """Writes `samples.txt`: the same texts each time, one section a step."""
+
+    def __init__(
+        self, config: Config, tokenizer: Any, texts: Sequence[BlankedText], path: Path, step: int
+    ):
+        """Opens the file of a run that goes on after `step`; later sections are removed.
+
+        Args:
+          config: of the run.
+          tokenizer: of its data.
+          texts: see `choose_texts`.
+          path: of samples.txt.
+          step: 0 for a new run.
+        """
+        self._model = dataclasses.replace(config.model, scan_layers=False)
+        self._tokenizer, self._texts, self._path = tokenizer, texts, path
+        if path.exists():
+            before = path.read_bytes()
+            content = _sections_until(before, step)
+            if content != before:
+                write_whole(path, content)
+
+    def has(self, step: int) -> bool:
+        """Whether the file has the section of a step."""
+        return self._path.exists() and step in map(_step, _sections(self._path.read_bytes()))
+
+    def __call__(self, step: int, params: Any) -> str:
+        """Fills every blank greedily, adds a section to the file, and returns it."""
+        params = unstack_layers(params)
+        blanked = [text for text in self._texts if not text.continues]
+        beginnings = [text for text in self._texts if text.continues]
+        lines = ""
+        if blanked:
+            lines += render(blanked, self._fill(blanked, params), self._tokenizer)
+        if beginnings:
+            lines += render(beginnings, self._continue(beginnings, params), self._tokenizer)
+        section = f"step {step}\n{lines}"
+        with open(self._path, "a", encoding="utf-8") as file:
+            file.write(section)
+        return section
+
+    # All texts in one batch: each shape compiles anew.
+
+    def _fill(self, texts: list[BlankedText], params: Any) -> list[list[list[int]]]:
+        special = self._tokenizer.special
+        return fill_rows(
+            self._model,
+            params,
+            [text.tokens for text in texts],
+            mask_ids=special.masks,
+            start_id=special.start,
+            end_ids=(special.end, special.eos),
+            max_new_tokens=min(_LONGEST_ANSWER, self._model.max_positions),
+            sampling=Sampling(),
+        )
+
+    def _continue(self, texts: list[BlankedText], params: Any) -> list[list[list[int]]]:
+        longest = max(len(text.tokens) for text in texts)
+        answers = generate_rows(
+            self._model,
+            params,
+            [text.tokens for text in texts],
+            end_ids=(self._tokenizer.special.eos,),
+            max_new_tokens=min(_LONGEST_ANSWER, self._model.max_positions - longest),
+            sampling=Sampling(),
+        )
+        return [[answer] for answer in answers]
+
+
+def render(
+    texts: Sequence[BlankedText],
+    answers: Sequence[Sequence[Sequence[int]]],
+    tokenizer: Any,
+    blanks_shown: int = 3,
+) -> str:
+    """The lines of a section.
+
+      … God created the →[MASK]← and the earth. The earth was …
+        original: heavens
+        filled:   heaven
+
+    Args:
+      texts: with what was cut out.
+      answers: the ids that fill each blank of each text.
+      tokenizer: to show them.
+      blanks_shown: of each text, at most.
+    """
+    lines = []
+    for text, filled in zip(texts, answers, strict=True):
+        shown = list(zip(text.blanks, text.originals, filled, strict=True))[:blanks_shown]
+        for blank, original, answer in shown:
+            lines += [
+                f"  {_around(text.tokens, blank, tokenizer)}",
+                f"    original: {_answer(original, tokenizer)}",
+                f"    filled:   {_answer(list(answer), tokenizer)}",
+            ]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _sections_until(content: bytes, step: int) -> bytes:
+    """Bytes, since nothing but its headings must be readable for a run to go on."""
+    later = [heading.start() for heading in _sections(content) if _step(heading) > step]
+    return content[: later[0]] if later else content
+
+
+def _sections(content: bytes) -> list[re.Match[bytes]]:
+    return list(re.finditer(rb"^step (\d{1,18})$", content, re.MULTILINE))
+
+
+def _step(heading: re.Match[bytes]) -> int:
+    return int(heading[1])
+
+
+def _around(tokens: list[int], blank: int, tokenizer: Any) -> str:
+    low, high = max(0, blank - _CONTEXT), min(len(tokens), blank + 1 + _CONTEXT)
+    before, mask, after = (
+        _one_line(tokenizer.decode(part))
+        for part in (tokens[low:blank], tokens[blank : blank + 1], tokens[blank + 1 : high])
+    )
+    left, right = "… " if low else "", " …" if high < len(tokens) else ""
+    return f"{left}{before} →{mask}← {after}{right}".rstrip()
+
+
+def _answer(ids: list[int], tokenizer: Any) -> str:
+    more = " …" if len(ids) > _LONGEST_ANSWER else ""
+    text = tokenizer.decode(ids[:_LONGEST_ANSWER], skip_special=True)
+    # White space alone would look like no answer.
+    alone = visible(text.replace("\n", "\\n")) or SPACE if ids else ""
+    return (_one_line(text) or alone) + more
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

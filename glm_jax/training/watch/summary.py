@@ -1,0 +1,51 @@
+"""What a run says of itself before its first step."""
+
+import jax
+from jax.sharding import Mesh
+
+from glm_jax.config import Config
+from glm_jax.models.flops import describe_groups, flops_per_token, parameter_groups
+from glm_jax.training.memory import describe_held, held_bytes, readable
+from glm_jax.training.state import abstract_state
+
+
+def summary(config: Config, mesh: Mesh, rows_per_epoch: int, start: str) -> str:
+    """Describes a run in a few lines.
+
+    Args:
+      config: of the run.
+      mesh: its devices.
+      rows_per_epoch: rows of the training split.
+      start: where it starts from, a sentence.
+    """
+    state = abstract_state(config, mesh)
+    axes = ", ".join(f"{name} {size}" for name, size in mesh.shape.items())
+    rows, length, steps = (
+        config.data.batch_size,
+        config.data.sequence_length,
+        config.train.num_steps,
+    )
+    flops = flops_per_token(config, state.params)
+    return "\n".join(
+        [
+            f"model       {describe_groups(parameter_groups(state.params))}",
+            f"memory      {describe_held(held_bytes(config, mesh, state))}",
+            f"devices     {mesh.size} x {mesh.devices.flat[0].device_kind} ({axes}), "
+            f"{jax.process_count()} host(s)",
+            f"step        {rows} rows x {length} places = {rows * length:,} tokens of "
+            f"{flops:.3g} FLOPs",
+            f"data        {rows_per_epoch:,} rows an epoch; {steps:,} steps are "
+            f"{steps * rows / max(rows_per_epoch, 1):.1f} epochs",
+            f"start       {start}",
+        ]
+    )
+
+
+def kept_line(step: jax.stages.Compiled) -> str:
+    """What `train.keep_freed_memory` costs: what a step works in beside what it is given."""
+    memory = step.memory_analysis()
+    size = readable(memory.temp_size_in_bytes) if memory is not None else "memory"
+    return (
+        f"kept        {size} that a step works in, for the next step; "
+        "train.keep_freed_memory=False gives it back"
+    )

@@ -1,0 +1,88 @@
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import glm_jax
+from glm_jax.checkpoints.conversion import describe, look, rewrite
+from glm_jax.config import MeshConfig
+from glm_jax.errors import UserError
+from glm_jax.sharding.mesh import make_mesh
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "chatglm"
+MESH = make_mesh(MeshConfig(), jax.devices()[:1])
+
+
+def same_tensors(path, expected):
+    found = load_file(path)
+    assert found.keys() == expected.keys()
+    for key, tensor in expected.items():
+        assert found[key].dtype == tensor.dtype
+        np.testing.assert_array_equal(found[key], tensor, err_msg=key)
+
+
+def test_what_is_said_of_a_directory():
+    source = look(GOLDEN / "chatglm2", "bfloat16", MESH)
+    text = describe(source, Path("there"), "huggingface", "native")
+    lines = dict(line.split(None, 1) for line in text.splitlines())
+    assert lines["from"].endswith("chatglm2: ChatGLM2/3 and GLM-4-9B (original names)")
+    assert lines["to"] == "there: huggingface, GLM-4-9B (native names)"
+    assert "num_kv_heads=2" in lines["config"]
+    assert "param_dtype='bfloat16'" in lines["config"]
+    assert lines["parameters"] == "109,120"
+    assert lines["bytes"] == "218,240"
+    assert lines["files"] == "model.safetensors, config.json"
+
+
+def test_dtypes_stay_each_as_it_is(tmp_path):
+    tensors = load_file(GOLDEN / "chatglm2" / "model.safetensors")
+    mixed = {key: t if "norm" in key else t.astype(np.float16) for key, t in tensors.items()}
+    save_file(mixed, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text((GOLDEN / "chatglm2" / "config.json").read_text())
+    source = look(tmp_path, None, MESH)
+    text = describe(source, Path("there"), "huggingface", "as_loaded")
+    assert f"bytes        {2 * 109_120 + 2 * 5 * 64:,}" in text
+    rewrite(source, tmp_path / "new")
+    same_tensors(tmp_path / "new" / "model.safetensors", mixed)
+
+
+@pytest.mark.parametrize(
+    ("model", "names"), [("chatglm2", "native"), ("glm4_9b", "original"), ("glm4_0414", "native")]
+)
+@pytest.mark.parametrize("dtype", [None, "bfloat16"])
+def test_rewriting_is_loading_and_saving(tmp_path, model, names, dtype):
+    rewrite(look(GOLDEN / model, dtype, MESH), tmp_path / "a", names)
+    glm_jax.load(GOLDEN / model, dtype=dtype).save(tmp_path / "b", names=names)
+    expected = load_file(tmp_path / "b" / "model.safetensors")
+    same_tensors(tmp_path / "a" / "model.safetensors", expected)
+    values = [json.loads((tmp_path / d / "config.json").read_text()) for d in ("a", "b")]
+    assert values[0] == values[1]
+
+
+def test_a_tied_matrix_that_is_none_is_found(tmp_path):
+    values = json.loads((GOLDEN / "chatglm2" / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**values, "tie_word_embeddings": True}))
+    tensors = load_file(GOLDEN / "chatglm2" / "model.safetensors")
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match="tie_word_embeddings is true, but"):
+        rewrite(look(tmp_path, None, MESH), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_checkpoint_of_this_project(tmp_path):
+    lm = glm_jax.load(GOLDEN / "chatglm2")
+    glm_jax.LanguageModel(lm.config, lm.params, glm_jax.load_tokenizer("bundled")).save(
+        tmp_path / "a", format="orbax"
+    )
+    source = look(tmp_path / "a", None, MESH)
+    assert source.checkpoint is None
+    text = describe(source, Path("there"), "huggingface", "original")
+    assert "from         " + str(tmp_path / "a") + ": trained by glm_jax" in text
+    assert "files        model.safetensors, config.json, tokenizer.model" in text
+    text = describe(source, Path("there"), "orbax", "as_loaded")
+    assert "files        run.json, checkpoints/0/, tokenizer.model" in text
+    with pytest.raises(ValueError, match="not a Hugging Face directory"):
+        rewrite(source, tmp_path / "b")

@@ -1,0 +1,88 @@
+"""The section `model`: what sizes and choices go together, and what follows from them."""
+
+import pytest
+
+from glm_jax.attention.dispatch import BACKENDS
+from glm_jax.config import ModelConfig
+from glm_jax.errors import UserError
+from glm_jax.models.positions import POSITION_ENCODINGS
+from glm_jax.models.remat import POLICIES
+
+
+@pytest.mark.parametrize(
+    ("options", "sizes"),
+    [
+        ({}, (4, 24, 384)),
+        ({"num_kv_heads": 2}, (2, 24, 384)),
+        ({"head_dim": 10}, (4, 10, 384)),
+        ({"mlp_dim": 7}, (4, 24, 7)),
+        ({"num_kv_heads": 1, "head_dim": 5, "mlp_dim": 6}, (1, 5, 6)),
+    ],
+)
+def test_sizes_that_follow(options, sizes):
+    config = ModelConfig(embed_dim=96, num_heads=4, **options).resolved()
+    assert (config.num_kv_heads, config.head_dim, config.mlp_dim) == sizes
+    assert config.resolved() == config
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"vocab_size": 0}, r"model\.vocab_size must be at least 1; got 0"),
+        ({"num_layers": -1}, r"model\.num_layers must be at least 1; got -1"),
+        ({"num_kv_heads": 0}, r"model\.num_kv_heads must be at least 1; got 0"),
+        ({"mlp_dim": 0}, r"model\.mlp_dim must be at least 1; got 0"),
+        ({"embed_dim": 97, "num_heads": 4}, r"embed_dim=97, num_heads=4"),
+        ({"num_heads": 4, "num_kv_heads": 3}, r"multiple of model\.num_kv_heads; got 4 and 3"),
+        ({"num_heads": 2, "num_kv_heads": 4}, r"multiple of model\.num_kv_heads; got 2 and 4"),
+        ({"activation": "glu"}, r"model\.activation must be one of .*; got 'glu'"),
+        ({"compute_dtype": "float16"}, r"model\.compute_dtype must be one of .*; got 'float16'"),
+        ({"param_dtype": "int8"}, r"model\.param_dtype must be one of .*float16.*; got 'int8'"),
+        ({"dropout_rate": 1.1}, r"model\.dropout_rate must be .*below 1; got 1\.1"),
+        ({"attention_dropout_rate": -0.1}, r"model\.attention_dropout_rate must be at least 0"),
+        (
+            {"position_encoding": "rotary", "rotary_base": 0.99},
+            r"model\.rotary_base must be at least 1; got 0\.99",
+        ),
+        (
+            {"position_encoding": "rotary", "rotary_factor": -1.0},
+            r"model\.rotary_factor must be above 0; got -1\.0",
+        ),
+    ],
+)
+def test_refuses(options, message):
+    with pytest.raises(UserError, match=message):
+        ModelConfig(**options)
+
+
+def test_a_width_that_heads_do_not_share_needs_their_size():
+    assert ModelConfig(embed_dim=97, num_heads=4, head_dim=8).resolved().head_dim == 8
+
+
+@pytest.mark.parametrize(
+    ("fraction", "fine"),
+    [(0.5, True), (1.0, True), (1 / 8, True), (1 / 16, False), (0.55, False), (1.25, False)],
+)
+def test_an_even_share_of_a_head_is_rotated(fraction, fine):
+    """Of 16 numbers 8, 16 and 2; not 1, 8.8 nor 20."""
+    options = {"embed_dim": 32, "num_heads": 2, "rotary_fraction": fraction}
+    ModelConfig(**options)  # the encoding that is not used is not looked at
+    if fine:
+        ModelConfig(position_encoding="rotary", **options)
+        return
+    with pytest.raises(UserError, match=r"model\.rotary_fraction .* of 16"):
+        ModelConfig(position_encoding="rotary", **options)
+
+
+def test_what_a_config_allows_is_what_there_is():
+    """A choice without its code would be a KeyError deep inside, code without its choice dead."""
+
+    def refused(name):
+        with pytest.raises(UserError) as error:
+            ModelConfig(**{name: "?"})
+        listed = str(error.value).split("[")[1].split("]")[0]
+        return {word.strip().strip("'") for word in listed.split(",")}
+
+    assert refused("position_encoding") == set(POSITION_ENCODINGS)
+    assert refused("remat") == {"none", *POLICIES}
+    assert refused("attention_backend") == {"auto", *BACKENDS}

@@ -1,0 +1,37 @@
+"""What ends a text: generation_config.json first, as in transformers."""
+
+import pytest
+
+from glm_jax.errors import UserError
+from glm_jax.generation.ends import eos_ids_of
+from glm_jax.interop.checkpoint import Origin
+from glm_jax.special_tokens import SpecialTokens
+
+SPECIAL = SpecialTokens(mask=1, gmask=2, smask=3, start=4, end=5, cls=6, eos=9, pad=9)
+
+
+@pytest.mark.parametrize(
+    ("generation", "config", "special", "expected"),
+    [
+        ({"eos_token_id": [5, 7]}, {"eos_token_id": 2}, SPECIAL, [5, 7]),
+        ({"eos_token_id": 5}, {"eos_token_id": [2, 3]}, None, [5]),
+        ({"eos_token_id": []}, {"eos_token_id": 2}, SPECIAL, []),
+        ({"eos_token_id": None}, {"eos_token_id": 2}, SPECIAL, [2]),
+        ({}, {"eos_token_id": [2, 3]}, SPECIAL, [2, 3]),
+        ({}, {"eos_token_id": 0}, SPECIAL, [0]),
+        ({}, {"eos_token_id": None}, SPECIAL, [9]),
+        ({}, {}, None, None),
+    ],
+)
+def test_the_order(generation, config, special, expected):
+    assert eos_ids_of(Origin(values=config, generation=generation), special) == expected
+
+
+@pytest.mark.parametrize("odd", ["2", True, 2.0, [True], [2, "3"], [[2]], -1, {"a": 1}])
+def test_what_is_no_id(odd):
+    for file, origin in (
+        ("generation_config.json", Origin(generation={"eos_token_id": odd})),
+        ("config.json", Origin(values={"eos_token_id": odd}, generation={"eos_token_id": 3})),
+    ):
+        with pytest.raises(UserError, match=f"eos_token_id in {file} must be an id or a list"):
+            eos_ids_of(origin, None)

@@ -1,0 +1,130 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from glm_jax.errors import UserError
+from glm_jax.generation.sampling import (
+    Chooser,
+    Sampling,
+    filter_logits,
+    greedy,
+    penalise,
+    row_keys,
+    sample,
+)
+
+PROBABILITIES = np.array([0.05, 0.5, 0.2, 0.25])
+LOGITS = jnp.log(jnp.asarray(PROBABILITIES, jnp.float32))
+
+
+def kept(logits, top_k=0, top_p=1.0):
+    return np.flatnonzero(np.isfinite(filter_logits(logits, top_k, top_p))).tolist()
+
+
+@pytest.mark.parametrize(
+    ("top_k", "ids"), [(0, [0, 1, 2, 3]), (1, [1]), (2, [1, 3]), (3, [1, 2, 3]), (9, [0, 1, 2, 3])]
+)
+def test_top_k(top_k, ids):
+    assert kept(LOGITS, top_k=top_k) == ids
+
+
+@pytest.mark.parametrize(
+    ("top_p", "ids"),
+    [(1e-6, [1]), (0.49, [1]), (0.51, [1, 3]), (0.76, [1, 2, 3]), (0.96, [0, 1, 2, 3])],
+)
+def test_top_p_reaches_the_probability(top_p, ids):
+    assert kept(LOGITS, top_p=top_p) == ids
+
+
+def test_top_p_takes_no_id_beyond_what_reaches_it():
+    """1/2 is reached by the first id; the others start there, not below."""
+    logits = jnp.log(jnp.array([0.5, 0.25, 0.25]))
+    assert jax.nn.softmax(logits).tolist() == [0.5, 0.25, 0.25]
+    assert kept(logits, top_p=0.5) == [0]
+
+
+def test_top_p_is_of_what_top_k_leaves():
+    # Of the best two, .5 and .25, the first alone has 2/3.
+    assert kept(LOGITS, top_k=2, top_p=0.66) == [1]
+    assert kept(LOGITS, top_k=2, top_p=0.67) == [1, 3]
+
+
+def test_top_p_of_one_keeps_every_id_whatever_the_rounding():
+    logits = jnp.asarray(np.random.default_rng(0).normal(size=5000) * 8, jnp.float32)
+    assert len(kept(logits)) == 5000
+
+
+def test_filters_work_row_by_row_and_leave_scores_alone():
+    logits = jnp.stack([LOGITS, LOGITS[::-1]])
+    filtered = np.asarray(filter_logits(logits, 2, 1.0))
+    assert [np.flatnonzero(np.isfinite(row)).tolist() for row in filtered] == [[1, 3], [0, 2]]
+    np.testing.assert_array_equal(filtered[0, [1, 3]], LOGITS[jnp.array([1, 3])])
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_draws_follow_the_law(temperature):
+    draws = 20_000
+    ids = sample(jnp.tile(LOGITS, (draws, 1)), jax.random.key(0), temperature, 3, 1.0)
+    expected = PROBABILITIES ** (1 / temperature)
+    expected[0] = 0.0
+    expected /= expected.sum()
+    shares = np.bincount(ids, minlength=4) / draws
+    assert (np.abs(shares - expected) <= 5 * np.sqrt(expected * (1 - expected) / draws)).all()
+
+
+def test_greedy_takes_the_lower_of_equals():
+    assert greedy(jnp.array([[0.0, 2.0, 2.0], [3.0, 1.0, 3.0]])).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": -1.0}, "temperature .* -1.0"),
+        ({"top_k": -1}, "top_k"),
+        ({"top_p": 0.0}, "top_p"),
+        ({"top_p": 1.5}, "top_p .* 1.5"),
+    ],
+)
+def test_settings_out_of_range_are_named(options, message):
+    with pytest.raises(UserError, match=message):
+        Sampling(**options)
+
+
+def test_a_penalty_divides_what_speaks_for_an_id():
+    logits = jnp.array([[4.0, -3.0, 0.0, 1.0], [4.0, -3.0, 0.0, 1.0]])
+    seen = jnp.array([[True, True, True, False], [False, False, True, True]])
+    expected = [[2.0, -6.0, 0.0, 1.0], [4.0, -3.0, 0.0, 0.5]]
+    assert penalise(logits, seen, 2.0).tolist() == expected
+
+
+def test_the_penalty_comes_before_all_else():
+    # Halved, the best score, 3, falls behind the second, 2.
+    logits, seen = jnp.array([[3.0, 2.0, -9.0]]), jnp.array([[True, False, False]])
+    for options in ({}, {"temperature": 1.0, "top_k": 1}, {"temperature": 1.0, "top_p": 0.01}):
+        sampling = Sampling(repetition_penalty=2.0, **options)
+        chooser = Chooser.create(sampling, row_keys(0, [[1]], 1))
+        assert chooser.choose(logits, jnp.int32(0), seen).tolist() == [1]
+        assert chooser.choose(logits, jnp.int32(0), seen * False).tolist() == [0]
+
+
+def test_keys_are_of_the_row_and_its_copies():
+    def numbers(rows, size, seed=0):
+        return np.asarray(jax.random.key_data(row_keys(seed, rows, size))).tolist()
+
+    three = numbers([[5, 9], [7], [5, 9]], 4)
+    assert numbers([[7], [5, 9]], 2) == [three[1], three[0]]
+    assert len({tuple(key) for key in [*three, numbers([[7]], 1, seed=1)[0]]}) == 5
+
+
+def test_rows_draw_by_their_own_keys():
+    logits = jnp.tile(LOGITS, (3, 1))
+    keys = row_keys(0, [[1], [2], [3]], 3)
+    draws = {}
+    for options in ({}, {"top_k": 3}):
+        chooser = Chooser.create(Sampling(temperature=1.0, **options), keys)
+        draws = [chooser.choose(logits, jnp.int32(step), None).tolist() for step in range(20)]
+        alone = Chooser.create(Sampling(temperature=1.0, **options), keys[1:2])
+        expected = [alone.choose(LOGITS[None], jnp.int32(step), None)[0] for step in range(20)]
+        assert [draw[1] for draw in draws] == expected
+        assert len({tuple(row) for row in zip(*draws, strict=True)}) == 3

@@ -1,0 +1,70 @@
+"""Where parameters go."""
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import AbstractMesh, AxisType
+from jax.sharding import PartitionSpec as P
+
+from glm_jax.config import ModelConfig
+from glm_jax.errors import UserError
+from glm_jax.models.params import abstract_params, to_paths
+from glm_jax.sharding.mesh import (
+    AXES,
+)
+from glm_jax.sharding.rules import logical_axes, param_shardings, param_spec
+
+CONFIG = ModelConfig(
+    vocab_size=64, num_layers=2, embed_dim=32, num_heads=4, max_positions=16, scan_layers=False
+)
+
+
+def abstract_mesh(data=1, fsdp=1, tensor=1, sequence=1):
+    return AbstractMesh((data, fsdp, tensor, sequence), AXES, axis_types=(AxisType.Auto,) * 4)
+
+
+def test_one_table_says_where_a_parameter_goes():
+    specs = {
+        path: leaf.sharding.spec
+        for path, leaf in to_paths(abstract_params(CONFIG, abstract_mesh(1, 2, 2))).items()
+    }
+    assert specs["embedding/table"] == P("tensor", "fsdp")
+    assert specs["positions/block_table"] == P(None, "fsdp")
+    assert specs["layers/1/attention/query/kernel"] == P("fsdp", "tensor", None)
+    assert specs["layers/1/attention/out/kernel"] == P("tensor", None, "fsdp")
+    assert specs["layers/1/mlp/up/kernel"] == P("fsdp", "tensor")
+    assert specs["layers/1/mlp/down/kernel"] == P("tensor", "fsdp")
+    assert specs["layers/1/mlp/down/bias"] == P(None)
+    assert specs["final_norm/scale"] == P(None)
+
+
+def test_key_heads_that_cannot_be_split_are_whole_on_every_device():
+    """Two key heads over four devices: each has both, and still its part of D over fsdp."""
+    mesh = abstract_mesh(fsdp=2, tensor=4)
+    for name in ("key", "value"):
+        kernel = f"layers/0/attention/{name}/kernel"
+        assert param_spec(kernel, (32, 2, 8), mesh) == P("fsdp", None, None)
+        assert param_spec(kernel, (32, 4, 8), mesh) == P("fsdp", "tensor", None)
+        assert param_spec(f"layers/0/attention/{name}/bias", (2, 8), mesh) == P(None, None)
+
+
+def test_stacked_layers_have_an_axis_in_front():
+    assert logical_axes("layers/7/mlp/up/kernel", 2) == ("embed", "mlp")
+    assert logical_axes("layers/mlp/up/kernel", 3) == ("layers", "embed", "mlp")
+    assert logical_axes("layers/attention_norm/scale", 2) == ("layers", "norm")
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("layers/0/mlp/router/kernel", (32, 128), "layers/0/mlp/router/kernel has no rule"),
+        ("layers/0/mlp/up/kernel", (32, 4, 32), "up/kernel has 3 dimensions"),
+        ("embedding/table", (63, 32), r"embedding/table \(63, 32\): .*'vocab' of size 63 .*=2"),
+        ("layers/0/attention/query/kernel", (32, 3, 8), r"'heads' of size 3 .*mesh.tensor=2"),
+        ("layers/0/mlp/down/kernel", (128, 33), r"'embed' of size 33 .*mesh.fsdp=2"),
+    ],
+)
+def test_what_cannot_be_placed_is_named(name, shape, message):
+    params = {name: jax.ShapeDtypeStruct(shape, np.float32)}
+    with pytest.raises(UserError, match=message):
+        param_shardings(params, abstract_mesh(2, 2, 2))

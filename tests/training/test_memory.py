@@ -1,0 +1,56 @@
+import dataclasses
+
+from jax.sharding import AbstractMesh, AxisType
+
+from glm_jax.config import Config, DataConfig, ModelConfig, TrainConfig
+from glm_jax.sharding.mesh import AXES
+from glm_jax.training.memory import held_bytes, readable
+from glm_jax.training.state import abstract_state
+
+CONFIG = Config(
+    ModelConfig(vocab_size=64, num_layers=2, embed_dim=16, num_heads=2, biases="none"),
+    DataConfig(sequence_length=32, batch_size=8),
+)
+
+
+def held(config, data=1, fsdp=1):
+    mesh = AbstractMesh((data, fsdp, 1, 1), AXES, axis_types=(AxisType.Auto,) * 4)
+    return held_bytes(config, mesh, abstract_state(config, mesh))
+
+
+def test_kinds_on_one_device_by_hand():
+    # The table, two tables of 513 positions, two layers of 12 D^2, five norms of scale and bias.
+    matrices = 64 * 16 + 2 * 513 * 16 + 2 * 12 * 16 * 16
+    numbers = matrices + 5 * 2 * 16
+    found = held(CONFIG)
+    assert found["parameters"] == numbers * 4
+    # Two moments and, at most, a few counters.
+    assert 0 <= found["optimizer"] - numbers * 8 <= 32
+    assert found["gradients"] == numbers * 4
+    assert found["batch"] == 8 * 8 * 32 * 4
+
+
+def test_fsdp_splits_state_and_batch():
+    whole, split = held(CONFIG, data=8), held(CONFIG, fsdp=8)
+    norms = 5 * 2 * 16 * 4
+    assert split["parameters"] - norms == (whole["parameters"] - norms) // 8
+    assert split["batch"] == whole["batch"] == 8 * 1 * 32 * 4
+
+
+def test_gradients_of_matrices_have_the_dtype_of_activations_but_sums_over_parts_do_not():
+    model = dataclasses.replace(CONFIG.model, compute_dtype="bfloat16")
+    half = dataclasses.replace(CONFIG, model=model)
+    found = held(half)
+    norms = 5 * 2 * 16 * 4
+    assert found["gradients"] == (found["parameters"] - norms) // 2 + norms
+    parts = dataclasses.replace(half, train=TrainConfig(accumulation_steps=2))
+    assert held(parts)["gradients"] == found["parameters"]
+
+
+def test_readable_sizes():
+    assert [readable(n) for n in (5, 1536, 3 << 30, 1 << 41)] == [
+        "5.0 B",
+        "1.5 KiB",
+        "3.0 GiB",
+        "2.0 TiB",
+    ]

@@ -1,0 +1,28 @@
+from glm_jax.training.watch.progress import Progress, say
+
+VALUES = {"loss": 8.5712, "learning_rate": 2.5e-4, "tokens_per_second": 1480.4}
+
+
+def test_a_line_for_each_row_without_a_terminal(capsys):
+    with Progress(9, 440, terminal=False) as progress:
+        progress.step()
+        progress.logged(10, VALUES, 750.0)
+        progress.logged(440, VALUES, 0.0)
+    out, errors = capsys.readouterr()
+    assert out.splitlines() == [
+        "step 10/440  loss 8.571  learning rate 2.50e-04  1,480 tokens/s  12:30 left",
+        "step 440/440  loss 8.571  learning rate 2.50e-04  1,480 tokens/s",
+    ]
+    assert errors == ""
+
+
+def test_a_bar_on_a_terminal(capsys):
+    with Progress(9, 440, terminal=True) as progress:
+        progress.step()
+        progress.logged(10, VALUES, 750.0)
+        say("compiling ...")
+    out, errors = capsys.readouterr()
+    assert out == "compiling ...\n"
+    assert "10/440, loss 8.571" in errors
+    assert "step/s" not in errors
+    assert "s/step" not in errors  # tqdm's own rate has evaluations in it
