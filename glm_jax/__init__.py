@@ -21,7 +21,7 @@ _HOMES = {
     "load": "glm_jax.generation.language_model",
     "LanguageModel": "glm_jax.generation.language_model",
     "load_tokenizer": "glm_jax.tokenizers.tokenizer",
-    "batches": "glm_jax.pipeline",
+    "batches": "glm_jax.pipeline.batches",
 }
 _MODULES = ["corruption"]
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from glm_jax.config import Config, ModelConfig
     from glm_jax.config.files import load_config
     from glm_jax.generation.language_model import LanguageModel, load
-    from glm_jax.pipeline import batches
+    from glm_jax.pipeline.batches import batches
     from glm_jax.tokenizers.tokenizer import load_tokenizer
 
 

@@ -51,11 +51,11 @@ def main() -> None:
             raise UserError(f"--{name} must be at least {least}; got {getattr(args, name)}")
     config = cli.config_from(args)
 
-    from glm_jax import pipeline
+    from glm_jax.pipeline.batches import batches
     from glm_jax.tokenizers.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(config.data.tokenizer)
-    stream = pipeline.batches(config)
+    stream = batches(config)
     try:
         print(introduction(config, tokenizer))
         for objective, row in examples(stream, config, args.num_examples):

@@ -45,8 +45,9 @@ def _main() -> int:
 
     import jax
 
-    from glm_jax import pipeline
     from glm_jax.checkpoints.retention import saved_steps
+    from glm_jax.data.stream import RowStream
+    from glm_jax.pipeline.batches import batches
     from glm_jax.sharding.mesh import make_mesh
     from glm_jax.tokenizers.tokenizer import load_tokenizer
     from glm_jax.training.loop import train
@@ -66,10 +67,10 @@ def _main() -> int:
     tokenizer = load_tokenizer(config.data.tokenizer)
     config, params = starting_point(config, args.workdir, make_mesh(config.mesh), args.overrides)
 
-    def batches(split: str, shard_index: int, num_shards: int) -> pipeline.RowStream:
-        return pipeline.batches(config, split, shard_index, num_shards)
+    def open_batches(split: str, shard_index: int, num_shards: int) -> RowStream:
+        return batches(config, split, shard_index, num_shards)
 
-    return train(config, args.workdir, batches, tokenizer, params, rewind, profile)
+    return train(config, args.workdir, open_batches, tokenizer, params, rewind, profile)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -23,7 +23,7 @@ if "google.colab" in sys.modules:  # the pinned versions are those of constraint
     import subprocess
 
     pinned = ["jax==0.12.0.1", "flax==0.12.12", "optax==0.2.8", "orbax-checkpoint==0.12.8"]
-    pinned += ["grain==0.2.18", "sentencepiece==0.2.3", "safetensors==0.8.0", "numpy==2.5.5"]
+    pinned += ["sentencepiece==0.2.3", "safetensors==0.8.0", "numpy==2.5.5"]
     address = input("address of the glm_jax repository: ")
     command = [sys.executable, "-m", "pip", "install", "-q", *pinned, f"git+{address}"]
     subprocess.run(command, check=True)

@@ -8,6 +8,7 @@ from glm_jax import cache
 from glm_jax.config import DataConfig
 from glm_jax.data.store import StoreWriter
 from glm_jax.errors import UserError
+from glm_jax.pipeline import corpus
 from glm_jax.tokenizers.tokenizer import load_tokenizer
 
 CONFIG = "from glm_jax.config import Config\n\ndef get_config():\n    return Config()\n"
@@ -80,13 +81,13 @@ def test_builds_anew_in_place_of_the_old_store(tmp_path):
     data = DataConfig(source=str(tmp_path / "*.txt"))
     write_store(tmp_path / "stores" / "one")
     for _ in range(2):
-        cache.build(data, tmp_path / "stores" / "one")
+        corpus.rebuild(data, tmp_path / "stores" / "one")
         assert "train 2 documents" in cache.describe(tmp_path / "stores" / "one")
     assert [path.name for path in (tmp_path / "stores").iterdir()] == ["one"]
 
     (tmp_path / "a.txt").write_bytes(b"\xff")
     with pytest.raises(UserError, match="empty corpus"):
-        cache.build(data, tmp_path / "stores" / "one")
+        corpus.rebuild(data, tmp_path / "stores" / "one")
     assert "train 2 documents" in cache.describe(tmp_path / "stores" / "one")
 
 
@@ -113,9 +114,9 @@ def test_a_kill_between_two_renames_loses_no_store(tmp_path, monkeypatch):
     for stop in range(1, 20):
         calls.clear()
         try:
-            cache.build(data, target)
+            corpus.rebuild(data, target)
         except Killed:
-            stores = [path for path in (tmp_path / "stores").iterdir() if cache._is_store(path)]
+            stores = [path for path in (tmp_path / "stores").iterdir() if corpus._is_store(path)]
             assert stores, f"no store is left of a kill at call {stop}"
         else:
             break
@@ -137,5 +138,5 @@ def test_force_removes_nothing_but_a_store(tmp_path):
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "a.txt").write_text("mine")
     with pytest.raises(UserError, match="is not a token store; remove it by hand"):
-        cache.build(DataConfig(), tmp_path / "notes")
+        corpus.rebuild(DataConfig(), tmp_path / "notes")
     assert (tmp_path / "notes" / "a.txt").read_text() == "mine"

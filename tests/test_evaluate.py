@@ -8,14 +8,16 @@ import jax
 import numpy as np
 import pytest
 
-from glm_jax import evaluate, pipeline
+from glm_jax import evaluate
 from glm_jax.config import Config, DataConfig, MeshConfig, ModelConfig, ObjectiveConfig, to_json
+from glm_jax.data.documents import SPLITS
 from glm_jax.data.store import StoreWriter
 from glm_jax.errors import UserError
 from glm_jax.evaluation.registry import Request, about, pretrain
 from glm_jax.generation import language_model
 from glm_jax.generation.language_model import LanguageModel
 from glm_jax.models.params import create_params
+from glm_jax.pipeline.batches import batches, source
 from glm_jax.sharding.mesh import make_mesh
 from glm_jax.tokenizers.tokenizer import load_tokenizer
 
@@ -37,7 +39,7 @@ def workdir(tmp_path_factory):
         description={},
     ) as writer:
         draws = np.random.default_rng(0)
-        for split in pipeline.SPLITS:
+        for split in SPLITS:
             writer.add(split, [draws.integers(300, 7000, 50) for _ in range(9)])
     data = DataConfig(store=str(workdir / "store"), sequence_length=64, batch_size=4)
     objective = ObjectiveConfig(span_rate=0.5, document_rate=0.5)
@@ -69,13 +71,13 @@ def test_the_corpus_of_the_run(workdir, lm, tmp_path, capsys):
     assert (result["checkpoint"], result["task"]) == (str(workdir), "glm_pretrain")
     metrics = result["metrics"]
 
-    stream = pipeline.batches(config_of(workdir), "eval")
-    batches = [next(stream) for _ in range(2)]
+    stream = batches(config_of(workdir), "eval")
+    found = [next(stream) for _ in range(2)]
     stream.close()
-    weights = [batch.loss_weights.sum() for batch in batches]
-    losses = [float(lm.loss(batch)) for batch in batches]
+    weights = [batch.loss_weights.sum() for batch in found]
+    losses = [float(lm.loss(batch)) for batch in found]
     assert metrics["loss"] == pytest.approx(np.average(losses, weights=weights), rel=1e-5)
-    assert metrics["targets"] == sum((batch.loss_weights > 0).sum() for batch in batches)
+    assert metrics["targets"] == sum((batch.loss_weights > 0).sum() for batch in found)
     assert metrics["perplexity/span"] == pytest.approx(np.exp(metrics["loss/span"]))
     assert 0 <= metrics["accuracy/document"] < 0.1
     assert "loss/sentence" not in metrics
@@ -108,7 +110,7 @@ def test_data_that_has_changed_since_is_said(workdir, capsys):
 def test_each_row_once_by_default(workdir, lm):
     config = config_of(workdir)
     metrics = pretrain(lm, Request(config))
-    builder = pipeline.rows(config, "eval")
+    builder = source(config, "eval").builders[0]
     count = np.arange(builder.num_rows)
     whole, _ = builder.build(np.zeros_like(count), count)
     assert metrics["targets"] == (whole.loss_weights > 0).sum()

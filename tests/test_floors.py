@@ -51,11 +51,11 @@ INNER = {
 DEEPEST = 25
 
 FRAMEWORKS = {"tensorflow", "seqio", "torch", "transformers"}
-TRAINING = {"flax", "optax", "orbax", "grain"}
+TRAINING = {"flax", "optax", "orbax"}
 FORBIDDEN = {
     **dict.fromkeys(ORDER, FRAMEWORKS),
     **dict.fromkeys(ORDER[: ORDER.index("sharding")], FRAMEWORKS | TRAINING),
-    **dict.fromkeys(["sharding", "attention", "models", "losses"], FRAMEWORKS | {"orbax", "grain"}),
+    **dict.fromkeys(["sharding", "attention", "models", "losses"], FRAMEWORKS | {"orbax"}),
     "tasks": {"torch", "transformers", "flax", "optax", "orbax"},
 }
 
@@ -164,5 +164,5 @@ def test_import_glm_jax_imports_no_package_of_others():
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
-    heavy = {"jax", "numpy", "flax", "optax", "orbax", "tensorflow", "seqio", "grain"}
+    heavy = {"jax", "numpy", "flax", "optax", "orbax", "tensorflow", "seqio"}
     assert not ast.literal_eval(loaded.stdout) & heavy

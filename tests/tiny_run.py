@@ -1,7 +1,6 @@
 """A tiny run: rows that are a function of their number, and a config that trains in a second."""
 
 import dataclasses
-import types
 
 import jax
 import numpy as np
@@ -41,7 +40,7 @@ class Stream:
     """Stands for a `RowStream`: the same interface over `make_row`."""
 
     def __init__(self, first=0, shard_index=0, num_shards=1, rows=ROWS):
-        self.builder = types.SimpleNamespace(num_rows=64)
+        self.num_rows = 64
         self.statistics, self.data = {}, {}
         self._next, self._first, self._rows = 0, first, rows
         self._shard = (shard_index, num_shards)

@@ -14,7 +14,7 @@ from glm_jax.cli.streams import prepare_streams
 from glm_jax.errors import UserError, how_to_install
 
 # What setup.cfg asks for, as modules; without them nothing runs.
-_REQUIRED = {"flax", "grain", "jax", "jaxlib", "matplotlib", "numpy", "optax", "orbax"}
+_REQUIRED = {"flax", "jax", "jaxlib", "matplotlib", "numpy", "optax", "orbax"}
 _REQUIRED |= {"safetensors", "sentencepiece", "tqdm"}
 _READER_WENT_AWAY = 141  # `| head`; nothing is left to be said to it
 

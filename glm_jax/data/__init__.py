@@ -1,1 +1,1 @@
-"""Token store, rows and row stream: numpy and Grain, no TensorFlow."""
+"""Token store, rows and row stream: numpy alone, no TensorFlow."""

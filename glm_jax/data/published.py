@@ -35,6 +35,7 @@ class PublishedRowBuilder:
     Attributes:
       num_rows: rows of one epoch.
       store: whose documents they hold.
+      seed: as given.
     """
 
     def __init__(
@@ -51,8 +52,8 @@ class PublishedRowBuilder:
           ValueError: the split is empty, or the vocabulary lacks an id that the objective needs.
         """
         check_split(documents)
-        self.store = store
-        self._documents, self._length, self._seed = documents, data.sequence_length, seed
+        self.store, self.seed = store, seed
+        self._documents, self._length = documents, data.sequence_length
         self._offsets = np.asarray(documents.offsets)
         special = store.special
         hidden_id = block_id(objective, special, store.vocab_size)
@@ -101,7 +102,7 @@ class PublishedRowBuilder:
             )
             for i in range(config.published_rows)
         ]
-        hide = random.Random(f"{self._seed}/{number}")
+        hide = random.Random(f"{self.seed}/{number}")
         return build_micro_batch(texts, self._rules, random.Random(number), hide)
 
     def _write(self, fields: dict[str, np.ndarray], row: int, examples: list[Fields]) -> bool:

@@ -40,6 +40,7 @@ class Builder(Protocol):
 
     num_rows: int
     store: TokenStore
+    seed: int
 
     def build(self, epochs: np.ndarray, rows: np.ndarray) -> tuple[Batch, dict[str, int]]: ...
 
@@ -50,6 +51,7 @@ class RowBuilder:
     Attributes:
       num_rows: rows of one epoch.
       store: whose documents they hold.
+      seed: of their corruption, their order and their windows.
     """
 
     def __init__(
@@ -71,8 +73,8 @@ class RowBuilder:
                 "glm_jax.train reads it, and by glm_jax.batches"
             )
         check_split(documents)
-        self.store = store
-        self._documents, self._length, self._seed = documents, data.sequence_length, seed
+        self.store, self.seed = store, seed
+        self._documents, self._length = documents, data.sequence_length
         self._corruptor = Corruptor(
             objective, store.special, store.sentence_ends, data.sequence_length, seed
         )
@@ -138,7 +140,7 @@ class RowBuilder:
 
     def _shift(self, epochs: np.ndarray) -> np.ndarray:
         none = np.zeros_like(epochs)
-        draws = Draws(self._seed, epochs, none).integers(Purpose.SHIFT, none + 1)
+        draws = Draws(self.seed, epochs, none).integers(Purpose.SHIFT, none + 1)
         return below(draws, min(self._stride, 2**31 - 1))
 
 

@@ -1,9 +1,13 @@
 """Rows by their number in the endless sequence of epochs, of one source or of several mixed.
 
+    OneSource(builder)                   Mixture(names, rates, builders, phases)
+        .sequence(shuffle, repeat)           .sequence(shuffle, repeat)
+             -> SourceRows                        -> MixedRows
+
 What a `RowStream` cuts its batches from; a sequence is asked for any numbers, in any order.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -30,6 +34,33 @@ class Rows(Protocol):
         ...
 
 
+class Source(Protocol):
+    """Where rows come from: one split of one token store, or of several.
+
+    Attributes:
+      builders: what makes the rows, one for each token store.
+      num_rows: rows of an epoch of each store together.
+      stores: rate and store of each source by its name; of one source alone {"": (1.0, store)}.
+    """
+
+    num_rows: int
+
+    @property
+    def builders(self) -> Sequence[Builder]: ...
+
+    @property
+    def stores(self) -> dict[str, tuple[float, TokenStore]]: ...
+
+    def sequence(self, shuffle: bool = True, repeat: bool = True) -> Rows:
+        """The rows in their order.
+
+        Args:
+          shuffle: an order of its own for each epoch, by the builders' seeds; False: ascending.
+          repeat: without end; False: numbers from `num_rows` on are rows of padding.
+        """
+        ...
+
+
 class SourceRows:
     """The epochs of one source, each in an order of its own.
 
@@ -37,16 +68,11 @@ class SourceRows:
                         epoch.row      0.2 0.0 0.1 1.1 1.0 1.2 2.2
     """
 
-    def __init__(self, builder: Builder, seed: int, shuffle: bool = True, repeat: bool = True):
-        """Args:
-        builder: of the rows.
-        seed: of their order.
-        shuffle: an order of its own for each epoch; False: ascending.
-        repeat: without end; False: numbers from `num_rows` on are rows of padding.
-        """
+    def __init__(self, builder: Builder, shuffle: bool = True, repeat: bool = True):
+        """As `Source.sequence`; the builder's seed decides the order, as it does the corruption."""
         self.num_rows = builder.num_rows
         self._builder, self._repeat = builder, repeat
-        self._order = EpochOrder(builder.num_rows, seed) if shuffle else None
+        self._order = EpochOrder(builder.num_rows, builder.seed) if shuffle else None
 
     def __call__(self, numbers: np.ndarray) -> tuple[Batch, dict[str, int]]:
         # A batch may reach into the next epoch, or over several.
@@ -62,30 +88,73 @@ class SourceRows:
         return self._builder.build(epochs, rows)
 
 
+class OneSource:
+    """A `Source` of one token store."""
+
+    def __init__(self, builder: Builder):
+        self.builders = [builder]
+        self.num_rows = builder.num_rows
+
+    @property
+    def stores(self) -> dict[str, tuple[float, TokenStore]]:
+        return {"": (1.0, self.builders[0].store)}
+
+    def sequence(self, shuffle: bool = True, repeat: bool = True) -> Rows:
+        return SourceRows(self.builders[0], shuffle, repeat)
+
+
 class Mixture:
-    """Several sources and their rates; in place of a `RowBuilder` where rows of all are wanted.
+    """A `Source` of several, each with its share of the rows.
 
     Attributes:
-      names, rates, builders: of each source.
-      num_rows: rows of an epoch of each source together.
+      names, rates, builders, phases: of each source.
     """
 
-    def __init__(self, names: Sequence[str], rates: Sequence[float], builders: Sequence[Builder]):
-        """Joins sources.
+    def __init__(
+        self,
+        names: Sequence[str],
+        rates: Sequence[float],
+        builders: Sequence[Builder],
+        phases: Sequence[int],
+    ):
+        """Joins sources; `mixture` draws their seeds and phases.
 
         Raises:
           UserError: there are none.
         """
         if not names:
             raise UserError("a mixture must have at least one source; got none")
-        self.names, self.rates, self.builders = list(names), list(rates), list(builders)
+        self.names, self.rates, self.phases = list(names), list(rates), list(phases)
+        self.builders = list(builders)
         self.num_rows = sum(builder.num_rows for builder in builders)
 
     @property
     def stores(self) -> dict[str, tuple[float, TokenStore]]:
-        """Rate and store of each source, by its name."""
         stores = [builder.store for builder in self.builders]
         return dict(zip(self.names, zip(self.rates, stores, strict=True), strict=True))
+
+    def sequence(self, shuffle: bool = True, repeat: bool = True) -> Rows:
+        return MixedRows(self, shuffle, repeat)
+
+
+def mixture(
+    stores: Mapping[str, tuple[float, TokenStore]],
+    seed: int,
+    builder_of: Callable[[TokenStore, int], Builder],
+) -> Mixture:
+    """A mixture whose sources draw independently of each other.
+
+    Args:
+      stores: rate and store of each source, by its name.
+      seed: of the whole; `source_seed` makes each source's own of it.
+      builder_of: the builder of a store's rows, with this seed.
+    """
+    drawn = [source_seed(seed, name) for name in stores]
+    builders = [
+        builder_of(store, own) for (_, store), (own, _) in zip(stores.values(), drawn, strict=True)
+    ]
+    rates = [rate for rate, _ in stores.values()]
+    return Mixture(list(stores), rates, builders, [phase for _, phase in drawn])
 
 
 class MixedRows:
@@ -94,20 +163,12 @@ class MixedRows:
     What is counted has `rows/NAME` besides, for each source.
     """
 
-    def __init__(self, mixture: Mixture, seed: int, shuffle: bool = True, repeat: bool = True):
-        """As `SourceRows`; without `repeat`, all rows of the first source, then of the second, ..
-
-        Where a source's order is drawn, it is from the seed that `source_seed` gives.
-        """
-        seeds = [source_seed(seed, name)[0] for name in mixture.names]
-        phases = [source_seed(seed, name)[1] for name in mixture.names]
+    def __init__(self, mixture: Mixture, shuffle: bool = True, repeat: bool = True):
+        """As `SourceRows`; without `repeat`, all rows of the first source, then of the next, .."""
         self.num_rows = mixture.num_rows
         self._names = mixture.names
-        self._sources = [
-            SourceRows(builder, own, shuffle, repeat)
-            for builder, own in zip(mixture.builders, seeds, strict=True)
-        ]
-        self._deal = Mixing(mixture.rates, phases) if repeat else self._in_turn
+        self._sources = [SourceRows(builder, shuffle, repeat) for builder in mixture.builders]
+        self._deal = Mixing(mixture.rates, mixture.phases) if repeat else self._in_turn
 
     def __call__(self, numbers: np.ndarray) -> tuple[Batch, dict[str, int]]:
         source, index = self._deal(numbers)
@@ -132,11 +193,3 @@ class MixedRows:
         # Numbers behind the last row are the last source's padding.
         source = np.minimum(np.searchsorted(ends, numbers, side="right"), len(ends) - 1)
         return source, numbers - np.append(0, ends)[source]
-
-
-def rows_of(
-    builder: Builder | Mixture, seed: int, shuffle: bool = True, repeat: bool = True
-) -> Rows:
-    """The sequence of a source or of a mixture."""
-    kind = MixedRows if isinstance(builder, Mixture) else SourceRows
-    return kind(builder, seed, shuffle, repeat)  # type: ignore[arg-type]

@@ -2,14 +2,12 @@
 
 import sys
 
-import grain
 import numpy as np
 
 from glm_jax.batch import Batch
 from glm_jax.checks import whole_number
 from glm_jax.data.identity import Identity, identity
-from glm_jax.data.rows import Builder
-from glm_jax.data.sequence import Mixture, Rows, rows_of
+from glm_jax.data.sequence import Source
 from glm_jax.errors import UserError
 
 
@@ -25,20 +23,19 @@ class RowStream:
         host 0 of 2                  0.2 0.0           1.0 1.2
         host 1 of 2                  0.1 1.1           2.2 2.0
 
-    Batches are built ahead in a background thread.
+    A batch is built when it is asked for. A training asks in a thread of its own, ahead of its
+    steps (`glm_jax.training.feed`).
 
     Attributes:
-      builder: makes the rows; its `num_rows` is the length of an epoch (of a mixture: of one epoch
-        of each source).
+      num_rows: the length of an epoch (of a mixture: of one epoch of each source).
       statistics: what the batches delivered so far held (`Corruptor.statistics_names`), of this
         host's rows, counted from the creation of the stream.
     """
 
     def __init__(
         self,
-        builder: Builder | Mixture,
+        source: Source,
         batch_size: int,
-        seed: int,
         shard_index: int = 0,
         num_shards: int = 1,
         shuffle: bool = True,
@@ -47,9 +44,8 @@ class RowStream:
         """Opens the stream at its first batch.
 
         Args:
-          builder: of the rows, or a mixture of several.
+          source: of the rows; its seed decides their order.
           batch_size: B, rows of a batch over all hosts.
-          seed: of the order of rows.
           shard_index, num_shards: h and H.
           shuffle: an order of its own for each epoch; False: ascending.
           repeat: without end; False: one epoch, whose last batch is filled up with padding.
@@ -71,17 +67,15 @@ class RowStream:
                 "data.batch_size must be a multiple of the number of hosts; got "
                 f"{batch_size} rows for {num_shards} hosts"
             )
-        self.builder = builder
-        self._stores = (
-            builder.stores if isinstance(builder, Mixture) else {"": (1.0, builder.store)}
-        )
-        rows = rows_of(builder, seed, shuffle, repeat)
-        self._batches = _HostBatches(rows, batch_size, shard_index, num_shards, repeat)
-        # One batch is worked on while two wait.
-        options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
-        dataset = grain.MapDataset.source(self._batches).to_iter_dataset(options)
-        self._iterator = iter(dataset)
+        self.num_rows = source.num_rows
+        self._stores = source.stores
+        self._rows = source.sequence(shuffle, repeat)
+        self._batch_size = batch_size
+        share = batch_size // num_shards
+        self._share = np.arange(shard_index * share, (shard_index + 1) * share)
+        self._end = sys.maxsize // batch_size if repeat else -(-source.num_rows // batch_size)
         self._next = 0
+        self._closed = False
         self.statistics: dict[str, int] = {}
 
     def __iter__(self) -> "RowStream":
@@ -98,9 +92,13 @@ class RowStream:
         Raises:
           UserError: the token store turned out to be damaged.
         """
+        if self._closed:
+            raise ValueError("the row stream is closed")
         for _, store in self._stores.values():
             store.check()
-        batch, counted = next(self._iterator)
+        if self._next >= self._end:
+            raise StopIteration
+        batch, counted = self._rows(self._next * self._batch_size + self._share)
         self._next += 1
         for name, value in counted.items():
             self.statistics[name] = self.statistics.get(name, 0) + value
@@ -117,30 +115,10 @@ class RowStream:
           ValueError: `state` does not come from `get_state`.
         """
         digits = state if isinstance(state, bytes) else b""
-        if not digits.isdigit() or int(digits) > len(self._batches):
+        if not digits.isdigit() or int(digits) > self._end:
             raise ValueError(f"not the state of a row stream: {state!r}")
         self._next = int(digits)
-        self._iterator.set_state({"next_index": self._next})
 
     def close(self) -> None:
-        """Ends the background thread; the stream gives nothing more."""
-        self._iterator.close()
-
-
-class _HostBatches:
-    """The batches of one host by their number, as Grain reads them."""
-
-    def __init__(
-        self, rows: Rows, batch_size: int, shard_index: int, num_shards: int, repeat: bool
-    ):
-        self._rows, self._batch_size = rows, batch_size
-        share = batch_size // num_shards
-        self._share = np.arange(shard_index * share, (shard_index + 1) * share)
-        self._repeat = repeat
-
-    def __len__(self) -> int:
-        endless = sys.maxsize // self._batch_size
-        return endless if self._repeat else -(-self._rows.num_rows // self._batch_size)
-
-    def __getitem__(self, number: int) -> tuple[Batch, dict[str, int]]:
-        return self._rows(number * self._batch_size + self._share)
+        """The stream gives nothing more."""
+        self._closed = True

@@ -56,17 +56,16 @@ def pretrain(lm: "LanguageModel", request: Request) -> dict[str, float]:
 
     Needs no TensorFlow where the corpus is files or its token store is there.
     """
-    from glm_jax import pipeline
     from glm_jax.data.record import change_since
     from glm_jax.data.stream import RowStream
     from glm_jax.evaluation.rows import total_sums
     from glm_jax.losses.scores import mean_metrics
+    from glm_jax.pipeline.batches import source
 
     config, count = request.config, request.num_batches
     stream = RowStream(
-        pipeline.rows(config, request.split or "eval"),
+        source(config, request.split or "eval"),
         config.data.batch_size,
-        config.train.seed,
         shuffle=False,
         repeat=count is not None,
     )

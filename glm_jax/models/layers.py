@@ -131,8 +131,8 @@ def look_up(table: jax.Array, ids: jax.Array, dtype: jnp.dtype | str) -> jax.Arr
     """Rows of a table [R, D] by their ids [B, T]: [B, T, D], D split over "fsdp".
 
     The table stays split: every device looks up its part of D for the ids of all, and the parts are
-    exchanged (`glm_jax.sharding.mesh.constrain_rows`), once for the sum of all tables. Gathering a table
-    would move R x D numbers for B x T rows.
+    exchanged (`glm_jax.sharding.mesh.constrain_rows`), once for the sum of all tables. Gathering a
+    table would move R x D numbers for B x T rows.
     """
     ids = constrain(ids, "data", "sequence")
     return constrain(table[ids].astype(dtype), "data", "sequence", "fsdp")

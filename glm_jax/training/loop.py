@@ -200,7 +200,7 @@ class _Run:
             record_data(workdir, stream.data, tokenizer, self.first_step, change)
         if change is not None:
             start += f", with other data: {change}"
-        say(summary(config, self.mesh, stream.builder.num_rows, start))
+        say(summary(config, self.mesh, stream.num_rows, start))
         sharding = batch_sharding(self.mesh)
         self.evaluator = Evaluator(
             config,

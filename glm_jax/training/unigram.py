@@ -67,7 +67,7 @@ def target_counts(
     if kept is not None:
         return kept
     stream = open_stream()
-    counts = count_targets(stream, config.model.vocab_size, stream.builder.num_rows)
+    counts = count_targets(stream, config.model.vocab_size, stream.num_rows)
     stream.close()
     if jax.process_index() == 0:
         content = io.BytesIO()

@@ -6,12 +6,12 @@ import sys
 import numpy as np
 import pytest
 
-from glm_jax import pipeline
 from glm_jax.config import Config, DataConfig
 from glm_jax.data import cutting
 from glm_jax.data.mixture_store import INDEX
 from glm_jax.data.store import TokenStore
 from glm_jax.errors import UserError
+from glm_jax.pipeline.batches import batches
 from glm_jax.tokenizers.tokenizer import load_tokenizer
 
 seqio = pytest.importorskip("seqio")
@@ -115,8 +115,8 @@ def test_a_mixture_trains_with_its_rates(tmp_path):
     config = Config(
         data=data("task:t_mixed", store=str(tmp_path / "m"), sequence_length=64, batch_size=8)
     )
-    stream = pipeline.batches(config)
-    batches = [next(stream) for _ in range(4)]
+    stream = batches(config)
+    found = [next(stream) for _ in range(4)]
     stream.close()
     assert json.loads((tmp_path / "m" / INDEX).read_text()) == {
         "source": "task:t_mixed",
@@ -124,8 +124,8 @@ def test_a_mixture_trains_with_its_rates(tmp_path):
     }
     assert stream.statistics["rows/t_texts"] == 24
     assert stream.statistics["rows/t_held"] == 8
-    again = pipeline.batches(config, shard_index=1, num_shards=2)
-    np.testing.assert_array_equal(next(again).tokens, batches[0].tokens[4:])
+    again = batches(config, shard_index=1, num_shards=2)
+    np.testing.assert_array_equal(next(again).tokens, found[0].tokens[4:])
     again.close()
 
 

@@ -145,7 +145,7 @@ class SkippingStream:
         spans: see `merged`.
         """
         self._stream, self._spans = stream, spans
-        self.builder = stream.builder
+        self.num_rows = stream.num_rows
 
     def without(self, spans: list[tuple[int, int]]) -> "SkippingStream":
         """The same stream, without other spans."""
