@@ -153,6 +153,16 @@ def test_no_package_imports_what_it_must_not(name):
     assert not roots & FORBIDDEN[room(name)]
 
 
+@pytest.mark.parametrize("name", MODULES)
+def test_only_config_and_models_know_the_names_of_position_encodings(name):
+    """Others ask: `config.fills_blanks`, `config.has_position_table`, .. Formats name theirs."""
+    if room(name) in ("config", "models") or name.startswith("glm_jax.interop.architectures."):
+        return
+    for node in ast.walk(ast.parse(MODULES[name].read_text())):
+        compared = isinstance(node, ast.Compare) and "position_encoding" in ast.unparse(node)
+        assert not compared, f"{name}, line {node.lineno}: {ast.unparse(node)}"
+
+
 def test_there_is_no_import_cycle():
     graph = {name: imports(name, False) & set(MODULES) - {name} for name in MODULES}
     tuple(graphlib.TopologicalSorter(graph).static_order())

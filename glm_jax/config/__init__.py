@@ -62,10 +62,10 @@ class Config:
                 "train.local_start says how parameters are drawn, and those of train.init_from="
                 f"{self.train.init_from!r} are not; leave one of them out"
             )
-        if self.model.position_encoding == "rotary":
+        if not self.model.has_position_table:
             raise UserError(
                 "train.local_start takes a model with a position table; "
-                "model.position_encoding='rotary' has none"
+                f"model.position_encoding={self.model.position_encoding!r} has none"
             )
         if self.model.embed_dim % 2:
             raise UserError(

@@ -10,7 +10,7 @@ _MODEL_CHOICES = {
     "norm": ["layer_norm", "rms_norm"],
     "residual": ["pre_norm", "sandwich"],
     "biases": ["all", "qkv", "none"],
-    "position_encoding": ["learned_block", "learned", "rotary"],
+    "position_encoding": ["learned_block", "learned", "rotary", "rotary_block"],
     "rotary_scaling": ["none", "base", "linear", "yarn"],
     "remat": ["none", "full", "attention", "qkv", "qkv_attention", "dots"],
     "attention_backend": ["auto", "pallas_tpu", "pallas_gpu", "tokamax", "xla_chunked", "xla"],
@@ -52,11 +52,14 @@ class ModelConfig:
         "none". The output matrix has none.
       tied_embeddings: the word table is also the output matrix.
       max_positions: P, the longest text. With block positions both tables have P + 1 rows, as the
-        published checkpoints have; with "learned" there is one table of P rows; with "rotary" there
-        is none, and P is how far generation goes.
-      position_encoding: "learned_block" (two tables, GLM), "learned" (one table, GPT) or "rotary"
-        (arXiv:2104.09864, neighbouring numbers are a pair).
-      rotary_fraction: share of each head, from its start, that is rotated; its size is even.
+        published checkpoints have; with "learned" there is one table of P rows; rotation
+        has none, and P is how far generation goes.
+      position_encoding: "learned_block" (two tables, GLM), "learned" (one table, GPT), "rotary"
+        (arXiv:2104.09864, neighbouring features are a pair) or "rotary_block" (the first half of
+        each head is rotated by positions, the second by block positions, as ChatGLM-6B has it).
+        Those with block positions fill blanks.
+      rotary_fraction: share of each head, from its start, that is rotated; its size is even. With
+        "rotary_block", of each half.
       rotary_base: b; pair j of R rotated numbers turns by position * b^(-2j / R).
       rotary_scaling: how a longer context was reached: "none"; "base", b times the factor
         (ChatGLM3-32k, GLM-4); "linear", positions divided by it (ChatGLM2-32k, arXiv:2306.15595);
@@ -134,7 +137,7 @@ class ModelConfig:
             )
         for name, choices in _MODEL_CHOICES.items():
             check_choice(f"model.{name}", getattr(self, name), choices)
-        if self.position_encoding == "rotary":
+        if not self.has_position_table:
             self._check_rotary()
         dtypes = ["float32", "bfloat16"]
         check_choice("model.compute_dtype", self.compute_dtype, dtypes)
@@ -148,12 +151,38 @@ class ModelConfig:
 
     def _check_rotary(self) -> None:
         head_dim = self.head_dim or self.embed_dim // self.num_heads
-        size = head_dim * self.rotary_fraction
-        if not 2 <= size <= head_dim or size % 2:
+        part, what = float(head_dim), "a head"
+        if self.uses_block_positions:
+            part, what = head_dim / 2, "half a head"
+        size = part * self.rotary_fraction
+        if not 2 <= size <= part or size % 2:
             raise UserError(
-                "model.rotary_fraction must rotate an even share of a head; got "
-                f"{self.rotary_fraction} of {head_dim}"
+                f"model.rotary_fraction must rotate an even share of {what}; got "
+                f"{self.rotary_fraction} of {part:g}"
             )
+
+    # What a model does with positions, asked by all that must know; nothing outside of
+    # `glm_jax.config` and `glm_jax.models` compares the names of encodings.
+
+    @property
+    def has_position_table(self) -> bool:
+        """Whether positions are looked up in a learned table, which ends at `max_positions`."""
+        return self.position_encoding in ("learned", "learned_block")
+
+    @property
+    def uses_block_positions(self) -> bool:
+        """Whether the model sees the second dimension, a token's offset in its span."""
+        return self.position_encoding in ("learned_block", "rotary_block")
+
+    @property
+    def fills_blanks(self) -> bool:
+        """Whether [MASK] in a prompt is a blank to be filled."""
+        return self.uses_block_positions
+
+    @property
+    def continues_texts(self) -> bool:
+        """Whether a prompt is a text to be continued, each token behind the last."""
+        return not self.fills_blanks
 
     def resolved(self) -> "ModelConfig":
         """Returns a copy with num_kv_heads, head_dim and mlp_dim filled in."""

@@ -20,7 +20,6 @@ from glm_jax.evaluation.data import (
     training_chapters,
 )
 from glm_jax.evaluation.ngrams import WordCounts
-from glm_jax.generation.continuation import continues_texts
 from glm_jax.generation.language_model import LanguageModel
 from glm_jax.generation.texts import Candidate, blanked_ids, causal_prefix
 from glm_jax.tokenizers.tokenizer import Tokenizer
@@ -36,7 +35,7 @@ def cloze(lm: LanguageModel, tokenizer: Tokenizer, examples: int) -> dict[str, f
     Raises:
       UserError: a causal model.
     """
-    if continues_texts(lm.config):
+    if lm.config.continues_texts:
         raise UserError("the task 'cloze' needs a model that fills blanks; this one is causal")
     right = []
     for one in itertools.islice(clozes(), _checked(examples)):
@@ -62,7 +61,7 @@ def blanks_filled(lm: LanguageModel, tokenizer: Tokenizer, examples: int) -> dic
     Raises:
       UserError: a causal model.
     """
-    if continues_texts(lm.config):
+    if lm.config.continues_texts:
         raise UserError("the task 'blanks' needs a model that fills blanks; this one is causal")
     some = blanks()[: _checked(examples)]
     answers = [one.answer for one in some]
@@ -127,7 +126,7 @@ def last_word(lm: LanguageModel, tokenizer: Tokenizer, examples: int) -> dict[st
     prompts, answers = [], []
     for one in itertools.islice(last_words(), _checked(examples)):
         answers.append(tokenizer.encode(one.word))
-        if continues_texts(lm.config):
+        if lm.config.continues_texts:
             prompts.append([*causal_prefix(tokenizer), *tokenizer.encode(one.context)])
         else:
             prompts.append(blanked_ids(tokenizer, f"{one.context} [MASK]"))
@@ -165,7 +164,7 @@ def _perplexity(
     lm: LanguageModel, tokenizer: Tokenizer, examples: int, bidirectional: bool
 ) -> dict[str, float]:
     special = tokenizer.special
-    prefix = causal_prefix(tokenizer) if continues_texts(lm.config) else [special.cls]
+    prefix = causal_prefix(tokenizer) if lm.config.continues_texts else [special.cls]
     found, size = [], 0
     texts = held_out()[: _checked(examples)]
     for text in texts:

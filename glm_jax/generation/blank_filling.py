@@ -171,7 +171,7 @@ def _check(
     # The ids fed have block positions 1 (start id) to max_new_tokens. A model without them has seen
     # no longer answer either, and memory for the longest is taken at once.
     if max_new_tokens >= rows:
-        kind = "block positions" if config.position_encoding == "learned_block" else "positions"
+        kind = "block positions" if config.uses_block_positions else "positions"
         raise UserError(
             f"max_new_tokens={max_new_tokens} does not fit the model's {rows} {kind}; "
             f"at most {rows - 1}"

@@ -176,11 +176,6 @@ def _continue(
     return run(model, rows, places, chooser, end_ids, limit)
 
 
-def continues_texts(config: ModelConfig) -> bool:
-    """Whether a model continues texts; those with two learned tables (GLM, 2021) fill blanks."""
-    return config.position_encoding != "learned_block"
-
-
 def check_prompts(
     rows: Sequence[Sequence[int]],
     config: ModelConfig,
@@ -189,10 +184,10 @@ def check_prompts(
     min_new_tokens: int,
 ) -> None:
     """Raises UserError; see `generate_rows`."""
-    if not continues_texts(config):
+    if not config.continues_texts:
         raise UserError(
-            "this model fills blanks and does not continue texts (its positions are two learned "
-            "tables, as GLM's); put a mask where text is wanted and use fill_blanks"
+            "this model fills blanks and does not continue texts (it has block positions, as GLM); "
+            "put a mask where text is wanted and use fill_blanks"
         )
     check_new_tokens(max_new_tokens, min_new_tokens)
     check_special_ids(config, eos_ids=end_ids)

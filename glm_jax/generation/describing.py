@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING
 
 import jax
 
-from glm_jax.generation.continuation import continues_texts
 from glm_jax.models.variants import variant_name
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ def describe(model: "LanguageModel") -> str:
     config, leaves = model.config, jax.tree.leaves(model.params)
     name = variant_name(config)
     if name is None:
-        does = "continues texts" if continues_texts(config) else "fills blanks"
+        does = "continues texts" if config.continues_texts else "fills blanks"
         name = f"{config.num_layers} layers x {config.embed_dim}, {does}"
     dtypes = sorted({str(leaf.dtype) for leaf in leaves})
     devices = {device for leaf in leaves for device in leaf.devices()}

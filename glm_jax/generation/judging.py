@@ -7,7 +7,6 @@ import numpy as np
 from glm_jax.checks import whole_number
 from glm_jax.config import ModelConfig
 from glm_jax.errors import UserError
-from glm_jax.generation.continuation import continues_texts
 from glm_jax.generation.given import ENCODE, check_length_penalty, check_read, given
 from glm_jax.generation.scoring import JudgedRow, blank_row, causal_row, judge
 from glm_jax.generation.windows import blank_window, causal_window, windows
@@ -137,7 +136,7 @@ class Judging:
         stride = max(1, window // 2) if stride is None else stride
         special = self.special
         found = windows(len(ids), window, stride)
-        if continues_texts(self.config):
+        if self.config.continues_texts:
             if bidirectional:
                 raise UserError("a causal model sees from left to right; bidirectional must be off")
             before = prefix_ids
@@ -168,7 +167,7 @@ class Judging:
         unidirectional: bool,
     ) -> JudgedRow:
         ids, answer = id_row("score", ids, ENCODE), id_row("score", answer, ENCODE)
-        if continues_texts(self.config):
+        if self.config.continues_texts:
             if not ids:
                 raise UserError("the prompt is empty; it must hold one id at least")
             return causal_row(ids, answer)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from glm_jax.errors import UserError
-from glm_jax.generation.continuation import continues_texts
 from glm_jax.special_tokens import SPELLINGS
 from glm_jax.tokenizers.ids import check_text
 from glm_jax.tokenizers.tokenizer import Tokenizer
@@ -63,7 +62,7 @@ def complete_text(
     Raises:
       UserError: no blank in the prompt, a model without a tokenizer, or a text too long for it.
     """
-    if continues_texts(model.config):
+    if model.config.continues_texts:
         continue_text(model, prompt, write, bold, **options)
     else:
         write(fill_text(model, prompt, bold, **options))
@@ -173,7 +172,7 @@ def answer_record(
             "answers": [*best.answers],
             "candidates": shown,
         }
-    if continues_texts(model.config):
+    if model.config.continues_texts:
         new = complete(model, prompt, **options)
         return {"prompt": prompt, "text": prompt.rstrip() + new, "continuation": new}
     answers = fill_answers(model, prompt, **options)
@@ -224,7 +223,7 @@ def with_answers(
 def complete(model: "LanguageModel", text: str, **options: Any) -> str:
     """`LanguageModel.complete`, which says what it takes and gives."""
     check_text("complete", text, "ids are what lm.generate takes")
-    if not continues_texts(model.config):
+    if not model.config.continues_texts:
         raise UserError(
             "this model fills blanks and does not continue texts: write a blank where text is "
             "wanted, lm.fill(text + ' [gMASK]')"
@@ -297,7 +296,7 @@ def check_blanks(prompt: str) -> None:
 def _blanked(model: "LanguageModel", prompt: str) -> tuple[Tokenizer, list[int]]:
     """The tokenizer, and the ids of a prompt that is good for a model that fills blanks."""
     check_text("fill", prompt, "ids are what lm.fill_blanks takes")
-    if continues_texts(model.config):
+    if model.config.continues_texts:
         raise UserError(
             "this model continues texts and fills no blanks, so it has no candidates either: write "
             "lm.complete(text)"

@@ -43,6 +43,11 @@ class Rotation:
     sin: jax.Array
 
 
+def joined(first: Rotation, second: Rotation) -> Rotation:
+    """The rotation of heads whose first features turn by one, and whose others by the other."""
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=-1), first, second)
+
+
 def make_rotation(angles: jax.Array, magnitude: float, head_dim: int) -> Rotation:
     """The `Rotation` of angles [B, T, R / 2]; the numbers of a head from R on stay as they are."""
     cos, sin = jnp.cos(angles) * magnitude, jnp.sin(angles) * magnitude
@@ -135,21 +140,45 @@ class RotaryPositions(Positions):
         self.config = config
 
     def rotation(self, positions: jax.Array, block_positions: jax.Array) -> Rotation:
-        frequencies, magnitude = rotary_frequencies(self.config)
-        angles = positions.astype(jnp.float32)[..., None] * frequencies
-        return make_rotation(angles, magnitude, self.config.resolved().head_dim or 0)
+        return _turned_by(positions, self.config, self.config.resolved().head_dim or 0)
 
 
-def rotary_frequencies(config: ModelConfig) -> tuple[np.ndarray, float]:
+class RotaryBlockPositions(Positions):
+    """Rotation of half a head by `positions`, of the other by `block_positions` (ChatGLM-6B).
+
+    H = 8, rotary_fraction 1      features 0 1 2 3 turn by positions, 4 5 6 7 by block positions
+    """
+
+    def __init__(self, config: ModelConfig, *, key: jax.Array):
+        self.config = config
+
+    def rotation(self, positions: jax.Array, block_positions: jax.Array) -> Rotation:
+        half = (self.config.resolved().head_dim or 0) // 2
+        return joined(
+            _turned_by(positions, self.config, half),
+            _turned_by(block_positions, self.config, half),
+        )
+
+
+def _turned_by(positions: jax.Array, config: ModelConfig, num_features: int) -> Rotation:
+    frequencies, magnitude = rotary_frequencies(config, num_features)
+    angles = positions.astype(jnp.float32)[..., None] * frequencies
+    return make_rotation(angles, magnitude, num_features)
+
+
+def rotary_frequencies(config: ModelConfig, num_features: int) -> tuple[np.ndarray, float]:
     """What a position is multiplied with for each pair's angle, and a factor on cos and sin.
 
         R = 8, base 10000    1, .1, .01, .001    linear by 4    .25, .025, .0025, .00025
 
+    Args:
+      config: its `rotary_*` fields.
+      num_features: of which the share `rotary_fraction`, R, is rotated: a head, or half of one.
+
     Returns:
       [R / 2] float32, and the factor, 1 but for "yarn".
     """
-    config = config.resolved()
-    size = round((config.head_dim or 0) * config.rotary_fraction)
+    size = round(num_features * config.rotary_fraction)
     factor = config.rotary_factor
     base = config.rotary_base * (factor if config.rotary_scaling == "base" else 1.0)
     frequencies = base ** (-np.arange(0, size, 2) / size)
@@ -186,6 +215,7 @@ POSITION_ENCODINGS: dict[str, Any] = {
     "learned": LearnedPositions,
     "learned_block": LearnedBlockPositions,
     "rotary": RotaryPositions,
+    "rotary_block": RotaryBlockPositions,
 }
 
 
@@ -199,7 +229,7 @@ def table_rows(config: ModelConfig) -> int:
 
     Published GLM checkpoints have one row more than their longest text.
     """
-    return config.max_positions + (config.position_encoding == "learned_block")
+    return config.max_positions + (config.has_position_table and config.uses_block_positions)
 
 
 def check_positions(batch: Batch, config: ModelConfig) -> None:
@@ -212,10 +242,10 @@ def check_positions(batch: Batch, config: ModelConfig) -> None:
     Raises:
       UserError: naming the field, its extreme value and the rows of the table.
     """
-    if config.position_encoding == "rotary":
+    if not config.has_position_table:
         return
     fields = {"positions": batch.positions}
-    if config.position_encoding == "learned_block":
+    if config.uses_block_positions:
         fields["block_positions"] = batch.block_positions
     rows = table_rows(config)
     for name, value in fields.items():

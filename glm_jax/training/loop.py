@@ -24,7 +24,6 @@ from glm_jax.config import Config
 from glm_jax.data.identity import fingerprints
 from glm_jax.data.record import check_checkpoint, check_data, record_data
 from glm_jax.errors import UserError
-from glm_jax.generation.continuation import continues_texts
 from glm_jax.sharding.mesh import batch_sharding, make_mesh
 from glm_jax.training.checkpoints import Checkpoints
 from glm_jax.training.compiling import compile_train_step
@@ -210,7 +209,7 @@ class _Run:
                 workdir / "unigram.npz", lambda: batches("train", 0, 1), config, stream.data
             ),
         )
-        texts = choose_texts(held_out[0], tokenizer.special.end, continues_texts(config.model))
+        texts = choose_texts(held_out[0], tokenizer.special.end, config.model.continues_texts)
         self.sampler = Sampler(config, tokenizer, texts, workdir / "samples.txt", self.first_step)
         self.log = MetricsLog(workdir / "metrics.jsonl", self.first_step, self.writes)
         self.stack.callback(self.log.close)

@@ -86,3 +86,26 @@ def test_what_a_config_allows_is_what_there_is():
     assert refused("position_encoding") == set(POSITION_ENCODINGS)
     assert refused("remat") == {"none", *POLICIES}
     assert refused("attention_backend") == {"auto", *BACKENDS}
+
+
+@pytest.mark.parametrize(
+    ("encoding", "table", "blocks"),
+    [
+        ("learned", True, False),
+        ("learned_block", True, True),
+        ("rotary", False, False),
+        ("rotary_block", False, True),
+    ],
+)
+def test_what_a_model_does_with_positions(encoding, table, blocks):
+    config = ModelConfig(position_encoding=encoding)
+    assert (config.has_position_table, config.uses_block_positions) == (table, blocks)
+    assert (config.fills_blanks, config.continues_texts) == (blocks, not blocks)
+
+
+def test_half_a_head_is_rotated_evenly():
+    ModelConfig(position_encoding="rotary_block", embed_dim=16, num_heads=2, rotary_fraction=0.5)
+    with pytest.raises(UserError, match=r"an even share of half a head; got 0\.25 of 4"):
+        ModelConfig(
+            position_encoding="rotary_block", embed_dim=16, num_heads=2, rotary_fraction=0.25
+        )

@@ -11,6 +11,7 @@ from glm_jax.corruption.published import build_micro_batch, text_row
 from glm_jax.corruption.published.examples import Rules
 from glm_jax.data.published import PublishedRowBuilder
 from glm_jax.data.rows import RowBuilder
+from glm_jax.data.sequence import OneSource
 from glm_jax.data.store import Documents, TokenStore
 from glm_jax.data.stream import RowStream
 from glm_jax.errors import UserError
@@ -151,7 +152,7 @@ def test_what_has_no_room_is_cut_and_counted():
 
 def test_in_a_stream_hosts_share_micro_batches():
     def take(*hosts):
-        stream = RowStream(builder(), 8, 0, *hosts, shuffle=False)
+        stream = RowStream(OneSource(builder()), 8, *hosts, shuffle=False)
         batches = [next(stream).tokens for _ in range(3)]
         stream.close()
         return batches

@@ -1,5 +1,7 @@
 """A row that grows token by token sees what it would have seen as a whole."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,7 +36,12 @@ ROTARY = ModelConfig(
 )
 
 
-@pytest.mark.parametrize("config", [LEARNED, ROTARY], ids=["learned", "rotary"])
+BLOCKS = dataclasses.replace(ROTARY, position_encoding="rotary_block")
+
+
+@pytest.mark.parametrize(
+    "config", [LEARNED, ROTARY, BLOCKS], ids=["learned", "rotary", "rotary_block"]
+)
 def test_one_token_after_the_other_is_the_row_at_once(config):
     """Two rows of five and of three tokens; the shorter one stops, and nothing of it is seen."""
     params = create_params(config, make_mesh(MeshConfig(), jax.devices()[:1]), seed=0)

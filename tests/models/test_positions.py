@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from glm_jax.errors import UserError
 from glm_jax.models.positions import (
     check_positions,
     exchange_neighbours,
+    make_positions,
     make_rotation,
     rotary_frequencies,
     rotate,
@@ -58,6 +60,20 @@ def test_pairs_are_turned_and_the_rest_of_a_head_is_not():
     np.testing.assert_allclose(rotation.sin[0, 0, 0], [-1, 1, 0, 0, 0, 0], atol=1e-6)
 
 
+def test_two_dimensions_turn_a_half_of_each_head():
+    """H = 8, base 10000: pairs of a half turn by 1 and by 1/100 per position."""
+    config = ModelConfig(
+        embed_dim=16, num_heads=2, position_encoding="rotary_block", rotary_fraction=1.0
+    )
+    encoding = make_positions(config, key=jax.random.key(0))
+    rotation = encoding.rotation(jnp.array([[3]]), jnp.array([[50]]))
+    angles = np.repeat([3, 0.03, 50, 0.5], 2)
+    np.testing.assert_allclose(rotation.cos[0, 0, 0], np.cos(angles), atol=1e-5)
+    signs = np.tile([-1, 1], 4)
+    np.testing.assert_allclose(rotation.sin[0, 0, 0], signs * np.sin(angles), atol=1e-5)
+    assert table_rows(config) == config.max_positions
+
+
 def test_yarn_at_the_sizes_of_glm_4():
     """64 rotated numbers, base 10000, 32,768 positions before, four times as many after.
 
@@ -73,7 +89,7 @@ def test_yarn_at_the_sizes_of_glm_4():
         rotary_factor=4.0,
         max_positions=131_072,
     )
-    frequencies, magnitude = rotary_frequencies(config)
+    frequencies, magnitude = rotary_frequencies(config, config.embed_dim // 2)
     plain = 10_000.0 ** (-np.arange(32) / 32)
     expected = np.ones(32)
     expected[17:31] = 1 - 0.75 * np.arange(14) / 13
@@ -87,7 +103,9 @@ def test_yarn_at_the_sizes_of_glm_4():
 )
 def test_other_ways_to_a_longer_context(scaling, share, base):
     options = {"position_encoding": "rotary", "rotary_scaling": scaling, "rotary_factor": 8.0}
-    frequencies, magnitude = rotary_frequencies(ModelConfig(embed_dim=64, num_heads=2, **options))
+    frequencies, magnitude = rotary_frequencies(
+        ModelConfig(embed_dim=64, num_heads=2, **options), 32
+    )
     np.testing.assert_allclose(frequencies, share * base ** (-np.arange(8) / 8), rtol=1e-5)
     assert magnitude == 1.0
 

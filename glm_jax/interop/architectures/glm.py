@@ -64,7 +64,7 @@ def _write(config: ModelConfig) -> dict[str, Any]:
         "num_attention_heads": config.num_heads,
         "vocab_size": config.vocab_size,
         "max_sequence_length": config.max_positions,
-        "block_position_encoding": config.position_encoding == "learned_block",
+        "block_position_encoding": config.uses_block_positions,
         "embedding_dropout_prob": config.dropout_rate,
         "output_dropout_prob": config.dropout_rate,
         "attention_dropout_prob": config.attention_dropout_rate,
@@ -82,7 +82,7 @@ def _rows(config: ModelConfig) -> list[Row]:
         same("word_embeddings.weight", "embedding/table", (config.vocab_size, width)),
         same("transformer.position_embeddings.weight", "positions/table", positions),
     ]
-    if config.position_encoding == "learned_block":
+    if config.uses_block_positions:
         key = "transformer.block_position_embeddings.weight"
         rows.append(same(key, "positions/block_table", positions))
     for index in range(config.num_layers):

@@ -94,11 +94,13 @@ def check_config(config: Config, mesh: Mesh, vocab_size: int, num_hosts: int = 1
         accumulation parts cannot share evenly, or places that mesh.sequence does not divide.
     """
     model, data = config.model, config.data
-    if model.position_encoding == "rotary" and config.objective.causal_rate != 1.0:
+    rotates_plainly = not (model.has_position_table or model.uses_block_positions)
+    if rotates_plainly and config.objective.causal_rate != 1.0:
         raise UserError(
-            "model.position_encoding='rotary' has no block positions, which tell the tokens of a "
-            "span apart; set objective.causal_rate=1 and the other rates to 0, or use "
-            f"'learned_block'; got objective.causal_rate={config.objective.causal_rate:g}"
+            f"model.position_encoding={model.position_encoding!r} has no block positions, which "
+            "tell the tokens of a span apart; set objective.causal_rate=1 and the other rates to "
+            "0, or use 'learned_block' or 'rotary_block'; got "
+            f"objective.causal_rate={config.objective.causal_rate:g}"
         )
     if vocab_size > model.vocab_size:
         raise UserError(
