@@ -1,6 +1,7 @@
 """The sections `optimizer`, `train` and `mesh` of a config: how a run goes, on which devices."""
 
 import dataclasses
+import re
 from typing import Any
 
 from glm_jax.checks import check, check_choice, check_rate, check_types, finite_number
@@ -101,6 +102,11 @@ class TrainConfig:
         models with a position table (`glm_jax.models.local_attention`).
       accumulation_steps: parts a batch is cut into, one after the other, before an optimizer step;
         the result is that of the whole batch.
+      loss: what is minimised, by its name in `glm_jax.losses.registry.LOSSES`: "pretraining", the
+        cross entropy of each token that a row's objective predicts.
+      trainable: which parameters are trained: a regular expression that their whole names match,
+        without the number of a layer, as "layers/attention/query/kernel"; the others stay as they
+        are, and have neither gradient nor moments. None: all.
       loss_reduction: "token_mean" (every predicted token of the global batch alike, times its
         objective's weight) or "objective_mean" (sum over objectives of weight * mean over the
         objective's own tokens).
@@ -136,6 +142,8 @@ class TrainConfig:
     init_from: str | None = None
     local_start: bool = False
     accumulation_steps: int = 1
+    loss: str = "pretraining"
+    trainable: str | None = None
     loss_reduction: str = "token_mean"
     cross_entropy: str | None = None
     loss_chunk: int | None = None
@@ -166,6 +174,7 @@ class TrainConfig:
             "'loss', 'eval/loss' or one of these by objective, such as 'eval/loss/span'",
         )
         check(self.wandb != "", "train.wandb", self.wandb, "the name of a project, or None")
+        self._check_trainable()
         check_choice("train.loss_reduction", self.loss_reduction, ["token_mean", "objective_mean"])
         check_choice("train.cross_entropy", self.cross_entropy, CROSS_ENTROPIES)
         check(
@@ -174,6 +183,14 @@ class TrainConfig:
             self.loss_chunk,
             "at least 1 or None",
         )
+
+    def _check_trainable(self) -> None:
+        try:
+            re.compile(self.trainable or "")
+        except re.error as error:
+            raise UserError(
+                f"train.trainable must be a regular expression; got {self.trainable!r} ({error})"
+            ) from error
 
 
 @dataclasses.dataclass(frozen=True)

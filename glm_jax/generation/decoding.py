@@ -131,8 +131,17 @@ def fill_up(values: Sequence[int], batch_size: int) -> np.ndarray:
 
 def fetch(answers: jax.Array, count: jax.Array) -> list[list[int]]:
     """[B, A] ids, of which [B] count, as lists."""
-    counts = np.asarray(count)
-    return [row[:n].tolist() for row, n in zip(np.asarray(answers), counts, strict=True)]
+    ids, counts = _on_host(answers), _on_host(count)
+    return [row[:n].tolist() for row, n in zip(ids, counts, strict=True)]
+
+
+def _on_host(array: jax.Array) -> np.ndarray:
+    """An array's values; those that lie on devices of several processes, all must ask for."""
+    if array.is_fully_addressable or array.is_fully_replicated:
+        return np.asarray(array)
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
 
 
 def ids_seen(rows: Sequence[Sequence[int]], batch_size: int, config: ModelConfig) -> jax.Array:

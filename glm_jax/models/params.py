@@ -11,6 +11,7 @@ where the model runs.
 import dataclasses
 import functools
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,10 +21,11 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from glm_jax.config import ModelConfig
+from glm_jax.errors import UserError, did_you_mean
 from glm_jax.models.seeds import key_of
 from glm_jax.models.transformer import Transformer, uses_scan
 from glm_jax.models.weights import is_master, is_matrix, settle
-from glm_jax.sharding.rules import param_shardings, path_name
+from glm_jax.sharding.rules import param_shardings, path_name, without_layer
 
 Params = dict[str, Any]
 
@@ -74,7 +76,7 @@ def bind(config: ModelConfig, params: Params) -> Transformer:
 
 def is_stacked(params: Params) -> bool:
     """Whether the layers' parameters have a leading axis L."""
-    return "0" not in params["layers"]
+    return "0" not in params.get("layers", {})
 
 
 def stack_layers(params: Params) -> Params:
@@ -88,12 +90,47 @@ def stack_layers(params: Params) -> Params:
 
 def unstack_layers(params: Params) -> Params:
     """Stacked layers -> listed layers, exactly; listed ones are returned as they are."""
-    if not is_stacked(params):
+    if not is_stacked(params) or "layers" not in params:
         return params
     stacked = params["layers"]
     num_layers = jax.tree.leaves(stacked)[0].shape[0]
     layers = {str(i): jax.tree.map(lambda leaf: leaf[i], stacked) for i in range(num_layers)}  # noqa: B023
     return {**params, "layers": layers}
+
+
+def split_params(params: Params, chosen: str | None) -> tuple[Params, Params]:
+    """Parameters in two: those whose names a regular expression matches, and the others.
+
+        "embedding/.*"   {"embedding": {"table": E}}, {"layers": {..}, "norm": {..}}
+
+    Args:
+      params: stacked or listed; leaves of any kind.
+      chosen: matches whole names, from which the number of a listed layer is left out, so that it
+        chooses the same of both layouts. None: all are chosen.
+
+    Raises:
+      UserError: it matches none; names some that there are.
+    """
+    if chosen is None:
+        return params, {}
+    first: dict[str, Any] = {}
+    second: dict[str, Any] = {}
+    names = set()
+    for path, leaf in to_paths(params).items():
+        name = without_layer(path)
+        names.add(name)
+        (first if re.fullmatch(chosen, name) else second)[path] = leaf
+    if not first:
+        raise UserError(
+            f"train.trainable={chosen!r} matches no parameter{did_you_mean(chosen, names)}; there "
+            f"are {', '.join(sorted(names))}"
+        )
+    return from_paths(first), from_paths(second)
+
+
+def join_params(first: Params, second: Params) -> Params:
+    """The inverse of `split_params`."""
+    return from_paths({**to_paths(first), **to_paths(second)}) if second else first
 
 
 def decay_mask(params: Params) -> Params:

@@ -70,13 +70,18 @@ def path_name(path: tuple) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
+def without_layer(name: str) -> str:
+    """`layers/3/mlp/up/kernel` -> `layers/mlp/up/kernel`, which a stacked layer is called."""
+    return re.sub(r"^layers/\d+/", "layers/", name)
+
+
 def logical_axes(name: str, rank: int) -> tuple[str, ...]:
     """The logical axes of the parameter `name`; stacked layers have "layers" in front.
 
     Raises:
       UserError: no rule fits, or it fits with another number of dimensions.
     """
-    bare = re.sub(r"^layers/\d+/", "layers/", name)
+    bare = without_layer(name)
     for pattern, axes in LOGICAL_AXES:
         if re.fullmatch(pattern, bare):
             stacked = bare == name and name.startswith("layers/")

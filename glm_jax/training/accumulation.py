@@ -31,7 +31,7 @@ def sum_of_parts(
     params: Any,
     keys: jax.Array,
     batch: Batch,
-    scale: jax.Array,
+    scale: Any,
 ) -> tuple[Any, Any]:
     """The gradient and the sums of a batch, as many parts as there are keys.
 
@@ -40,7 +40,7 @@ def sum_of_parts(
       sites, params: handed to it.
       keys: [parts], of each part's dropout.
       batch: [B, T]; part i is the rows i, i + parts, ..
-      scale: [B, T].
+      scale: the loss's coefficients, arrays [B, ...].
 
     Returns:
       As of one part; of several parts the gradient is float32.
@@ -69,7 +69,7 @@ def sum_over_replicas(
     params: Any,
     keys: jax.Array,
     batch: Batch,
-    scale: jax.Array,
+    scale: Any,
 ) -> tuple[Any, Any]:
     """`sum_of_parts`, each device of "data" of its own rows, then their sum.
 

@@ -37,8 +37,9 @@ from glm_jax.checkpoints.retention import (
 )
 from glm_jax.config import Config, to_dict
 from glm_jax.errors import UserError
+from glm_jax.models.params import split_params
 from glm_jax.models.transformer import uses_scan
-from glm_jax.training.distributed import any_of, from_first
+from glm_jax.training.distributed import any_of, from_first, is_first
 from glm_jax.training.state import (
     TrainState,
     abstract_state,
@@ -65,7 +66,7 @@ class Checkpoints:
         self._directory = Path(directory).absolute()
         self._config = config
         self._mesh = mesh
-        self._writes = jax.process_index() == 0
+        self._writes = is_first()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._saving: tuple[int, Future[None]] | None = None
         # Fingerprints of the data, by source: what new steps carry, and what the restored one did.
@@ -230,15 +231,16 @@ class Checkpoints:
                 f"{str(directory)!r} holds the checkpoint of step {items['data']['step']}; "
                 "rename it"
             )
-        state = TrainState(
-            jax.device_put(jnp.int32(step), like.step.sharding),
-            items["params"],
-            opt_state_from_dict(like.opt_state, items["optimizer"]),
-        )
+        params = items["params"]
+        opt_state = opt_state_from_dict(like.opt_state, items["optimizer"])
         if about["stacked"] != uses_scan(self._config.model):
-            wanted = abstract_state(self._config, self._mesh)
-            structure = jax.tree.structure(state.params)
-            state = convert_layers(state, wanted, structure, not about["stacked"])
+            wanted, stack = abstract_state(self._config, self._mesh), not about["stacked"]
+            moments = jax.tree.structure(like.trainable)
+            opt_state = convert_layers(opt_state, wanted.opt_state, moments, stack)
+            params = convert_layers(params, wanted.params, jax.tree.structure(params), stack)
+        trainable, frozen = split_params(params, self._config.train.trainable)
+        step_array = jax.device_put(jnp.int32(step), like.step.sharding)
+        state = TrainState(step_array, trainable, frozen, opt_state)
         return state, bytes.fromhex(items["data"]["stream"])
 
     def wait(self) -> None:

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from glm_jax.batch import OBJECTIVES, Batch
 from glm_jax.config import Config
 from glm_jax.losses.by_objective import objective_sums, summarize
+from glm_jax.losses.registry import loss_of
 from glm_jax.training.step import make_eval_step
 from glm_jax.training.unigram import unigram_losses
 
@@ -26,7 +27,8 @@ class Evaluator:
         batches: global Batches on the devices, the same in every evaluation.
         counts: targets of the training rows by objective, [5, V].
         """
-        self._reduction = config.train.loss_reduction
+        self._train = config.train
+        self._loss = loss_of(config.train)
         self._batches = batches
         self._eval_step = make_eval_step(config, mesh)
         self.baseline = self._unigram(counts)
@@ -39,12 +41,13 @@ class Evaluator:
           objective, and `eval/unigram_loss`, `eval/unigram_loss/NAME` of the same targets.
         """
         sums = _total([self._eval_step(params, batch) for batch in self._batches])
-        means = summarize(sums, self._reduction)
+        means = self._loss.summarize(self._train, sums)
         return {f"eval/{name}": float(value) for name, value in means.items()} | self.baseline
 
     def loss_of(self, params: Any, batch: Batch) -> float:
         """The loss of one batch, without dropout."""
-        return float(summarize(self._eval_step(params, batch), self._reduction)["loss"])
+        sums = self._eval_step(params, batch)
+        return float(self._loss.summarize(self._train, sums)["loss"])
 
     def _unigram(self, counts: np.ndarray) -> dict[str, float]:
         """Each objective's targets under its own frequencies; all under those of all."""
@@ -53,7 +56,7 @@ class Evaluator:
         values: dict[str, float] = {}
         for table, names in ((overall, "overall"), (by_objective, "by objective")):
             sums = _total([_table_sums(table, batch) for batch in self._batches])
-            means = summarize(sums, self._reduction)
+            means = summarize(sums, self._train.loss_reduction)
             loss = means.pop("loss")
             chosen = {"loss": loss} if names == "overall" else means
             values |= {f"eval/unigram_{name}": float(value) for name, value in chosen.items()}

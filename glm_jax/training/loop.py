@@ -14,7 +14,6 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-import jax
 from jax.sharding import Mesh
 
 from glm_jax.batch import Batch
@@ -27,6 +26,7 @@ from glm_jax.errors import UserError
 from glm_jax.sharding.mesh import batch_sharding, make_mesh
 from glm_jax.training.checkpoints import Checkpoints
 from glm_jax.training.compiling import compile_train_step
+from glm_jax.training.distributed import any_of, is_first, on_first, share
 from glm_jax.training.evaluation import Evaluator, evaluation_line
 from glm_jax.training.feed import Fed, Feed, to_devices
 from glm_jax.training.optimizer.optimizers import learning_rate_schedule
@@ -99,7 +99,7 @@ def train(
     """
     workdir = Path(workdir)
     mesh = make_mesh(config.mesh)
-    check_config(config, mesh, tokenizer.vocab_size, jax.process_count())
+    check_config(config, mesh, tokenizer.vocab_size, share()[1])
     check_trackers(config)
     try:
         config, newest = _checked(config, workdir, rewind)
@@ -172,7 +172,6 @@ class _Run:
     ):
         self.config, self.workdir, self.checkpoints = config, workdir, checkpoints
         self.mesh, self.stack = mesh, stack
-        self.writes = jax.process_index() == 0
         # The metrics of the step that was logged last, which its checkpoint is compared by.
         self.measured: tuple[int, dict[str, float]] = (0, {})
         self.evaluated = "not evaluated"
@@ -181,22 +180,17 @@ class _Run:
     def prepare(self, batches: Batches, tokenizer: Any, params: Any, rewind: Rewind | None) -> None:
         """Everything before the first step."""
         config, workdir = self.config, self.workdir
-        share = (jax.process_index(), jax.process_count())
-        stream = SkippingStream(batches("train", *share), read_skips(workdir))
-        held_out = _take(batches("eval", *share), config.train.eval_batches)
+        stream = SkippingStream(batches("train", *share()), read_skips(workdir))
+        held_out = _take(batches("eval", *share()), config.train.eval_batches)
         change = check_data(workdir, stream.data, tokenizer, config.train.accept_data_change)
         self.checkpoints.data = fingerprints(stream.data)
-        if self.writes:
-            try:
-                record_run(workdir, config, tokenizer)
-            except OSError as error:
-                raise UserError(
-                    f"the workdir {str(workdir)!r} cannot be written: {error.strerror or error}"
-                ) from error
+        on_first(lambda: self._record(tokenizer), "write to the workdir")
         stream, start = self._start(stream, params, rewind)
         self.first_step = int(self.state.step)
-        if self.writes:
-            record_data(workdir, stream.data, tokenizer, self.first_step, change)
+        on_first(
+            lambda: record_data(workdir, stream.data, tokenizer, self.first_step, change),
+            "record the data",
+        )
         if change is not None:
             start += f", with other data: {change}"
         say(summary(config, self.mesh, stream.num_rows, start))
@@ -209,11 +203,14 @@ class _Run:
                 workdir / "unigram.npz", lambda: batches("train", 0, 1), config, stream.data
             ),
         )
-        texts = choose_texts(held_out[0], tokenizer.special.end, config.model.continues_texts)
-        self.sampler = Sampler(config, tokenizer, texts, workdir / "samples.txt", self.first_step)
-        self.log = MetricsLog(workdir / "metrics.jsonl", self.first_step, self.writes)
+        # The first rows of the whole batch, not of this host's share: all fill the same blanks.
+        (first,) = _take(batches("eval", 0, 1), 1)
+        texts = choose_texts(first, tokenizer.special.end, config.model.continues_texts)
+        self.sampler = Sampler(config, tokenizer, texts, workdir / "samples.txt")
+        on_first(lambda: self.sampler.rewind(self.first_step), "go on in samples.txt")
+        self.log = MetricsLog(workdir / "metrics.jsonl", self.first_step, is_first())
         self.stack.callback(self.log.close)
-        self.trackers = open_trackers(config, workdir, self.first_step) if self.writes else []
+        self.trackers = open_trackers(config, workdir, self.first_step) if is_first() else []
         for tracker in self.trackers:
             self.stack.callback(tracker.close)
         self.feed = Feed(stream, sharding)
@@ -250,10 +247,22 @@ class _Run:
             spans = merged([*read_skips(self.workdir), span])
             stream = stream.without(spans)
             start += f", without batches {span[0]} to {span[1] - 1}"
-            if self.writes:
-                write_skips(self.workdir, spans)
-        moved = move_later(self.workdir, rewind.step) if self.writes else None
-        return stream, start if moved is None else f"{start}; what came after is in {moved}"
+            on_first(lambda: write_skips(self.workdir, spans), "record the batches left out")
+        moved: list[Path | None] = [None]
+
+        def move() -> None:
+            moved[0] = move_later(self.workdir, rewind.step)
+
+        on_first(move, "move what came after")
+        return stream, f"{start}; what came after is in {moved[0]}" if moved[0] else start
+
+    def _record(self, tokenizer: Any) -> None:
+        try:
+            record_run(self.workdir, self.config, tokenizer)
+        except OSError as error:
+            raise UserError(
+                f"the workdir {str(self.workdir)!r} cannot be written: {error.strerror or error}"
+            ) from error
 
     def train(self, profile: ProfiledSteps | None) -> int:
         """Runs the steps that are left; returns the exit status."""
@@ -263,7 +272,7 @@ class _Run:
         train_step = compile_train_step(self.config, self.mesh)
         if is_kept():
             say(kept_line(train_step))
-        profiler = Profiler(profile if self.writes else None, self.workdir / "profile")
+        profiler = Profiler(profile if is_first() else None, self.workdir / "profile")
         self.stack.callback(profiler.close)
         self.pace.restart()
         with Interrupts() as interrupts, Progress(self.first_step, last) as self.progress:
@@ -308,14 +317,12 @@ class _Run:
     def _missed_sample(self) -> None:
         """Samples follow the save of their step; after a kill in between they come here."""
         step = self.first_step
-        if step and "sample" in self._due(step, False) and not self.sampler.has(step):
+        due = step > 0 and "sample" in self._due(step, False)
+        if due and any_of(is_first() and not self.sampler.has(step)):
             self._sample(step)
 
     def _due(self, step: int, stopping: bool) -> list[str]:
-        """What comes between this step and the next.
-
-        Samples, which one process makes alone, come when all have begun to save.
-        """
+        """What comes between this step and the next; a save that was begun goes on meanwhile."""
         settings = self.config.train
         last = step == settings.num_steps
         due = {
@@ -362,20 +369,21 @@ class _Run:
             self.measured = step, self.measured[1] | values
             say(line := evaluation_line(step, values))
             self.evaluated = line.partition(": ")[2]
-            if self.writes:
-                plot_losses(self.workdir / "metrics.jsonl", self.workdir / "loss.png")
+            on_first(self._plot, "draw loss.png")
         if "save" in due:
             self._save(step, fed)
         if "sample" in due:
             self._sample(step)
         self.pace.resume()
 
+    def _plot(self) -> None:
+        plot_losses(self.workdir / "metrics.jsonl", self.workdir / "loss.png")
+
     def _sample(self, step: int) -> None:
-        # One process alone cannot compute with parameters that lie on the devices of others.
-        if jax.process_count() > 1:
-            say(f"step {step}: no samples, since they are made by one process only")
-        else:
-            say(self.sampler(step, self.state.params))
+        """All compute, since the parameters may lie on the devices of all; the first one writes."""
+        section = self.sampler.section(step, self.state.params)
+        on_first(lambda: self.sampler.write(section), "write samples.txt")
+        say(section)
 
     def _save(self, step: int, fed: Fed) -> None:
         # The step's metrics are of the parameters before it; those after it must be good too.

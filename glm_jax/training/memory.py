@@ -46,7 +46,7 @@ def held_bytes(config: Config, mesh: Mesh, state: TrainState) -> dict[str, int]:
     return {
         "parameters": bytes_per_device(state.params),
         "optimizer": bytes_per_device(state.opt_state),
-        "gradients": bytes_per_device(_gradients(config, state.params)),
+        "gradients": bytes_per_device(_gradients(config, state.trainable)),
         "batch": math.prod(batch_sharding(mesh).shard_shape(shape)) * _BYTES_PER_PLACE,
     }
 

@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from glm_jax.config import Config
 from glm_jax.models.local_attention import with_local_attention
-from glm_jax.models.params import abstract_params, create_params
+from glm_jax.models.params import Params, abstract_params, create_params, join_params, split_params
 from glm_jax.sharding.mesh import replicated
 from glm_jax.training.optimizer.optimizers import learning_rate_schedule, make_optimizer
 
@@ -24,13 +24,20 @@ class TrainState:
 
     Attributes:
       step: int32 scalar, steps done.
-      params: nested dict of the model's parameters.
-      opt_state: optax state: for each parameter its two moments, and counters.
+      trainable: nested dict of the parameters that are trained.
+      frozen: of those that are not; {} where all are (`train.trainable`).
+      opt_state: optax state: for each trained parameter its two moments, and counters.
     """
 
     step: Any
-    params: Any
+    trainable: Params
+    frozen: Params
     opt_state: Any
+
+    @property
+    def params(self) -> Params:
+        """All of the model's parameters."""
+        return join_params(self.trainable, self.frozen)
 
 
 def optimizer_of(config: Config) -> optax.GradientTransformation:
@@ -54,13 +61,15 @@ def create_state(config: Config, mesh: Mesh, params: Any = None) -> TrainState:
             where = jax.tree.map(lambda leaf: leaf.sharding, params)
             params = jax.jit(start, out_shardings=where)(params)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
-    opt_state = jax.jit(optimizer_of(config).init, out_shardings=shardings.opt_state)(params)
-    return TrainState(jax.device_put(jnp.int32(0), shardings.step), params, opt_state)
+    trainable, frozen = split_params(params, config.train.trainable)
+    opt_state = jax.jit(optimizer_of(config).init, out_shardings=shardings.opt_state)(trainable)
+    return TrainState(jax.device_put(jnp.int32(0), shardings.step), trainable, frozen, opt_state)
 
 
 def abstract_state(config: Config, mesh: Mesh) -> TrainState:
     """Shapes, dtypes and shardings of the state, without the arrays: what restoring aims at."""
     params = abstract_params(config.model, mesh)
+    trainable, frozen = split_params(params, config.train.trainable)
     optimizer = optimizer_of(config)
     everywhere = replicated(mesh)
 
@@ -71,11 +80,11 @@ def abstract_state(config: Config, mesh: Mesh) -> TrainState:
     opt_state = optax.tree.map_params(
         optimizer,
         lambda moment, param: like(moment, _moment_sharding(moment, param)),
-        jax.eval_shape(optimizer.init, params),
-        params,
+        jax.eval_shape(optimizer.init, trainable),
+        trainable,
         transform_non_params=lambda leaf: like(leaf, everywhere),
     )
-    return TrainState(like(jnp.int32(0), everywhere), params, opt_state)
+    return TrainState(like(jnp.int32(0), everywhere), trainable, frozen, opt_state)
 
 
 def _moment_sharding(moment: Any, param: Any) -> NamedSharding:

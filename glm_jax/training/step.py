@@ -11,13 +11,8 @@ from jax.sharding import Mesh, NamedSharding
 
 from glm_jax.batch import Batch
 from glm_jax.config import Config, ModelConfig
-from glm_jax.losses.by_objective import (
-    coefficients,
-    objective_sums,
-    summarize,
-)
-from glm_jax.losses.pretraining import weighted_losses
-from glm_jax.models.params import bind
+from glm_jax.losses.registry import Loss, Sums, loss_of
+from glm_jax.models.params import Params, bind, join_params
 from glm_jax.models.seeds import key_of
 from glm_jax.models.weights import Master, is_matrix
 from glm_jax.sharding.mesh import batch_sharding, replicated
@@ -34,24 +29,25 @@ def make_train_step(config: Config, mesh: Mesh) -> Any:
     """Builds `train_step(state, batch) -> (state, metrics)`, jitted; the state given is used up.
 
     The batch is the global one, [B, T] with rows over the mesh's data axes. Metrics are scalars:
-    `loss`, `loss/NAME` by objective (NaN where the batch has none), `grad_norm` before clipping,
-    `learning_rate`. All are of the parameters before the step.
+    what the loss of the config gives (`loss`, `loss/NAME` by objective), `grad_norm` before
+    clipping, `learning_rate`. All are of the parameters before the step.
     """
     config = for_devices(config, mesh)
+    loss = loss_of(config.train)
     schedule = learning_rate_schedule(config.optimizer, config.train.num_steps)
     optimizer = optimizer_of(config)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-            gradients, sums = _gradients(config, mesh, state, batch)
+            gradients, sums = _gradients(config, mesh, loss, state, batch)
             norm = global_norm(gradients)
-            gradients = jax.tree.map(lambda g, p: g.astype(p.dtype), gradients, state.params)
+            gradients = jax.tree.map(lambda g, p: g.astype(p.dtype), gradients, state.trainable)
             gradients = clip(gradients, norm, config.optimizer.clip_norm)
-            updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-            params = optax.apply_updates(state.params, updates)
-        metrics = summarize(sums, config.train.loss_reduction)
+            updates, opt_state = optimizer.update(gradients, state.opt_state, state.trainable)
+            trainable = optax.apply_updates(state.trainable, updates)
+        metrics = loss.summarize(config.train, sums)
         metrics |= {"grad_norm": norm, "learning_rate": schedule(state.step + 1)}
-        return TrainState(state.step + 1, params, opt_state), metrics
+        return TrainState(state.step + 1, trainable, state.frozen, opt_state), metrics
 
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
     return jax.jit(
@@ -62,40 +58,41 @@ def make_train_step(config: Config, mesh: Mesh) -> Any:
     )
 
 
-def make_eval_step(config: Config, mesh: Mesh) -> Callable[[Any, Batch], dict[str, jax.Array]]:
-    """Builds `eval_step(params, batch) -> objective_sums`, jitted; no dropout."""
+def make_eval_step(config: Config, mesh: Mesh) -> Callable[[Params, Batch], Sums]:
+    """Builds `eval_step(params, batch) -> sums of the config's loss`, jitted; no dropout."""
     config = for_devices(config, mesh)
+    loss = loss_of(config.train)
 
-    def eval_step(params: Any, batch: Batch) -> dict[str, jax.Array]:
+    def eval_step(params: Params, batch: Batch) -> Sums:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             model = bind(config.model, params)
-            # The weights of the sum do not matter, but a place without one may be left out.
-            scale = batch.loss_weights.astype(jnp.float32)
-            _, losses = weighted_losses(config.train, mesh, model, batch, scale)
-            return objective_sums(losses, batch)
+            coefficients = loss.coefficients(config.train, batch)
+            return loss.sums(config.train, mesh, model, batch, coefficients, None)[1]
 
     return jax.jit(eval_step)
 
 
-def _gradients(config: Config, mesh: Mesh, state: TrainState, batch: Batch) -> Any:
-    """The gradient of the global batch's loss and its `objective_sums`, part by part."""
+def _gradients(
+    config: Config, mesh: Mesh, loss: Loss, state: TrainState, batch: Batch
+) -> tuple[Params, Sums]:
+    """The gradient of the global batch's loss by what is trained, and its sums, part by part."""
     # A function of seed and step, so that a resumed run draws the same.
     key = jax.random.fold_in(key_of(config.train.seed), state.step)
     has_dropout = config.model.dropout_rate > 0 or config.model.attention_dropout_rate > 0
 
-    def loss_of_part(sites: Any, params: Any, key: Any, part: Batch, scale: jax.Array) -> Any:
-        model = bind(config.model, _at_sites(params, sites))
+    def loss_of_part(sites: Any, params: Any, key: Any, part: Batch, coefficients: Any) -> Any:
+        trainable, frozen = params
+        model = bind(config.model, join_params(_at_sites(trainable, sites), frozen))
         dropout_key = key if has_dropout else None
-        loss, losses = weighted_losses(config.train, mesh, model, part, scale, dropout_key)
-        return loss, objective_sums(losses, part)
+        return loss.sums(config.train, mesh, model, part, coefficients, dropout_key)
 
-    sites = _sites(state.params, config.model, mesh)
+    sites = _sites(state.trainable, config.model, mesh)
     gradient_of_part = jax.grad(loss_of_part, has_aux=True)
-    scale = coefficients(batch, config.train.loss_reduction)
+    coefficients = loss.coefficients(config.train, batch)
     keys = jax.vmap(functools.partial(jax.random.fold_in, key))(
         jnp.arange(config.train.accumulation_steps)
     )
-    arguments = (sites, state.params, keys, batch, scale)
+    arguments = (sites, (state.trainable, state.frozen), keys, batch, coefficients)
     # Rows draw their dropout together, wherever they are, so they cannot be taken apart then.
     if len(keys) > 1 and mesh.shape["data"] > 1 and not has_dropout:
         return sum_over_replicas(gradient_of_part, *arguments)

@@ -12,13 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from glm_jax.batch import NUM_OBJECTIVES
 from glm_jax.config import Config
 from glm_jax.data.identity import Identity, fingerprints
 from glm_jax.files import write_whole
+from glm_jax.training.distributed import is_first
 
 ENOUGH_TARGETS = 1_000_000
 
@@ -69,7 +69,7 @@ def target_counts(
     stream = open_stream()
     counts = count_targets(stream, config.model.vocab_size, stream.num_rows)
     stream.close()
-    if jax.process_index() == 0:
+    if is_first():
         content = io.BytesIO()
         np.savez_compressed(content, counts=counts, data=np.array(of))
         write_whole(path, content.getvalue())

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 
 from glm_jax.config import MeshConfig, ModelConfig
+from glm_jax.errors import UserError
 from glm_jax.models.params import (
     abstract_params,
     bind,
@@ -14,6 +16,8 @@ from glm_jax.models.params import (
     decay_mask,
     from_paths,
     is_stacked,
+    join_params,
+    split_params,
     stack_layers,
     to_paths,
     unstack_layers,
@@ -143,3 +147,31 @@ def test_count_and_paths(params):
 def test_decay_spares_norms_and_biases_alone(params):
     for path, decays in to_paths(decay_mask(params)).items():
         assert decays == (path.rpartition("/")[2] in ("kernel", "table", "block_table"))
+
+
+@pytest.mark.parametrize("chosen", ["layers/mlp/.*", "embedding/table", ".*bias", None])
+def test_parameters_are_split_by_their_names_in_both_layouts(params, chosen):
+    for tree in (params, stack_layers(params)):
+        first, second = split_params(tree, chosen)
+        assert same(join_params(first, second), tree)
+    names = {re.sub(r"/\d+/", "/", name) for name in to_paths(split_params(params, chosen)[0])}
+    assert names == set(to_paths(first))
+    if chosen == "layers/mlp/.*":
+        assert names == {f"layers/mlp/{x}/{y}" for x in ("up", "down") for y in ("kernel", "bias")}
+    if chosen is None:
+        assert second == {}
+
+
+@pytest.mark.parametrize("chosen", ["embedding/table", "layers/mlp/up/kernel"])
+def test_a_part_of_the_parameters_changes_its_layout_too(params, chosen):
+    part, _ = split_params(params, chosen)
+    stacked, _ = split_params(stack_layers(params), chosen)
+    assert same(stack_layers(part), stacked)
+    assert same(unstack_layers(stacked), part)
+
+
+def test_a_choice_of_nothing_names_what_there_is(params):
+    with pytest.raises(
+        UserError, match=r"train\.trainable='layers/mlp' matches no parameter.*mlp/up"
+    ):
+        split_params(params, "layers/mlp")

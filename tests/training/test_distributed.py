@@ -4,8 +4,17 @@ import numpy as np
 import pytest
 from jax.experimental import multihost_utils
 
+from glm_jax.checkpoints.disk import DiskTrouble
+from glm_jax.errors import UserError
 from glm_jax.training import distributed
-from glm_jax.training.distributed import any_of, from_first, largest_of
+from glm_jax.training.distributed import (
+    any_of,
+    from_first,
+    is_first,
+    largest_of,
+    on_first,
+    share,
+)
 
 
 def test_alone_each_has_its_own_answer():
@@ -23,3 +32,28 @@ def test_of_several_the_largest_and_the_first(monkeypatch, others, largest):
     assert largest_of(0) == largest
     assert any_of(False) is (largest > 0)
     assert from_first(0) == 2
+
+
+def test_the_first_process_acts_and_its_error_is_raised():
+    assert (share(), is_first()) == ((0, 1), True)
+    done = []
+    on_first(lambda: done.append(1), "act")
+    assert done == [1]
+    with pytest.raises(KeyError, match="mine"):
+        on_first(lambda: {}["mine"], "look")
+
+
+@pytest.mark.parametrize(("number", "kind"), [(1, UserError), (2, DiskTrouble), (3, RuntimeError)])
+def test_the_others_do_not_act_and_hear_of_its_failure(monkeypatch, number, kind):
+    monkeypatch.setattr(distributed.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(distributed.jax, "process_index", lambda: 1)
+    monkeypatch.setattr(
+        multihost_utils, "process_allgather", lambda value: np.array([number, value])
+    )
+    with pytest.raises(kind, match="the first process could not write it, and says why"):
+        on_first(lambda: pytest.fail("acted"), "write it")
+
+
+def test_what_failed_is_told_by_its_kind():
+    full = OSError(28, "No space left on device")
+    assert [distributed._kind(e) for e in (UserError("x"), full, ValueError())] == [1, 2, 3]

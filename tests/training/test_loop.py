@@ -147,7 +147,7 @@ def test_samples_come_after_the_save_of_their_step(
     def fail(*_):
         raise RuntimeError("no sample")
 
-    monkeypatch.setattr(loop.Sampler, "__call__", fail)
+    monkeypatch.setattr(loop.Sampler, "section", fail)
     with pytest.raises(RuntimeError, match="no sample"):
         train(config, tmp_path, open_batches, tokenizer)
     assert saved_steps(tmp_path / "checkpoints") == [2]
@@ -292,22 +292,50 @@ def test_rows_reach_the_trackers(short, open_batches, tokenizer, tmp_path, monke
     assert Tracker.rows == [*expected, "closed"]
 
 
-@pytest.mark.processes
-def test_two_hosts_train_to_the_end(tmp_path):
+def on_two_hosts(workdir, *arguments):
+    """Status, output and errors of each of two processes that train together."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     script = Path(__file__).with_name("train_on_two_hosts.py")
-    command = [sys.executable, str(script), str(tmp_path / "run"), str(port)]
+    command = [sys.executable, str(script), str(workdir), str(port)]
     hosts = [
         subprocess.Popen(
-            [*command, str(rank)], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [*command, str(rank), *arguments],
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
         for rank in range(2)
     ]
-    for host, said in zip(hosts, ("in use by process", "the first process could not"), strict=True):
-        output, errors = host.communicate(timeout=300)
-        assert host.returncode == 0, errors
+    said = [host.communicate(timeout=300) for host in hosts]
+    return [(host.returncode, *one) for host, one in zip(hosts, said, strict=True)]
+
+
+@pytest.mark.processes
+def test_two_hosts_train_to_the_end_and_show_samples(
+    tmp_path, config, change, open_batches, tokenizer
+):
+    refused = ("in use by process", "the first process could not")
+    for (status, output, errors), said in zip(on_two_hosts(tmp_path / "run"), refused, strict=True):
+        assert status == 0, errors
         assert said in output
     assert saved_steps(tmp_path / "run" / "checkpoints") == [2]
     assert [row["step"] for row in rows_of(tmp_path / "run") if "loss" in row] == [1, 2]
+    # The samples are those of one process that trains alone.
+    for name, value in {"num_steps": 2, "checkpoint_every": 0, "eval_every": 0}.items():
+        config = change(config, f"train.{name}", value)
+    train(config, tmp_path / "alone", open_batches, tokenizer)
+    found = (tmp_path / "run" / "samples.txt").read_text()
+    assert found == (tmp_path / "alone" / "samples.txt").read_text()
+    assert found.startswith("step 2\n")
+    assert found.count("filled:") >= 4
+
+
+@pytest.mark.processes
+def test_a_full_disk_of_the_first_host_ends_both(tmp_path):
+    first, second = on_two_hosts(tmp_path / "run", "full")
+    assert first[0] == second[0] == 3, (first, second)
+    assert "'samples.txt' cannot be used: No space left on device" in first[2]
+    assert "error: the first process could not write samples.txt, and says why" in second[2]
+    assert saved_steps(tmp_path / "run" / "checkpoints") == [2]

@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 import textwrap
@@ -9,9 +10,10 @@ import numpy as np
 import pytest
 
 from glm_jax.losses.by_objective import coefficients, token_losses
-from glm_jax.models.params import bind
+from glm_jax.models.params import bind, to_paths, unstack_layers
 from glm_jax.sharding.mesh import make_mesh
-from glm_jax.training.state import create_state
+from glm_jax.training.checkpoints import Checkpoints
+from glm_jax.training.state import create_state, num_bytes
 from glm_jax.training.step import make_eval_step, make_train_step
 
 
@@ -167,3 +169,57 @@ def test_every_mesh_trains_alike_with_dropout(pytestconfig):
     np.testing.assert_allclose(losses, losses[0], rtol=2e-5)
     # Without dropout, replicas add up their parts by themselves.
     np.testing.assert_allclose(summed[1], summed[0], rtol=2e-5)
+
+
+def products(lowered):
+    """Matrix products of a program that XLA has simplified: what nobody uses is gone."""
+    return len(re.findall(r" dot\(", lowered.compile().as_text()))
+
+
+@pytest.mark.parametrize("cross_entropy", ["plain", "chunked", "gradient_in_forward"])
+def test_what_is_frozen_has_neither_gradient_nor_moments(still, change, batch, cross_entropy):
+    """One matrix is trained, the last of a layer's. Products of the compiled program:
+
+    forward     per layer q, k, v, scores, values, out, up, down    8; logits 1         17
+    backward    logits 1; through the second layer, whose attention has two each for
+                scores and values, 10; the gradients of the two layers' matrices 2      13
+    """
+    still = change(still, "train.cross_entropy", cross_entropy)
+    config = change(still, "train.trainable", "layers/mlp/down/kernel")
+    mesh = make_mesh(config.mesh)
+    state = create_state(config, mesh)
+    assert set(to_paths(state.trainable)) == {f"layers/{i}/mlp/down/kernel" for i in range(2)}
+    assert num_bytes(state.opt_state) == 2 * num_bytes(state.trainable) + 8
+    assert products(make_eval_step(config, mesh).lower(state.params, batch)) == 17
+    assert products(make_train_step(config, mesh).lower(state, batch)) == 17 + 13
+    every = make_train_step(still, mesh).lower(create_state(still, mesh), batch)
+    assert products(every) == 3 * 17
+
+
+def test_only_what_is_trained_changes_and_comes_back(still, change, batch, tmp_path):
+    config = change(still, "train.trainable", "embedding/table|.*bias")
+    before = jax.device_get(create_state(config, make_mesh(config.mesh)).params)
+    state, metrics = run_step(config, batch, steps=5)
+    assert metrics[-1]["loss"] < metrics[0]["loss"]
+    for path, leaf in to_paths(state.params).items():
+        trained = path == "embedding/table" or path.endswith("bias")
+        assert np.array_equal(leaf, to_paths(before)[path]) != trained, path
+    for stacked in (False, True):
+        wanted = change(config, "model.scan_layers", stacked)
+        mesh = make_mesh(wanted.mesh)
+        if not stacked:
+            checkpoints = Checkpoints(tmp_path, wanted, mesh)
+            checkpoints.save(state, b"5")
+            checkpoints.close()
+        restored, _ = Checkpoints(tmp_path, wanted, mesh).restore()
+        assert jax.tree.structure(restored) == jax.tree.structure(create_state(wanted, mesh))
+        for found, expected in zip(
+            to_paths(unstack_layers(restored.params)).items(),
+            to_paths(state.params).items(),
+            strict=True,
+        ):
+            assert found[0] == expected[0]
+            np.testing.assert_array_equal(found[1], expected[1])
+        moments = to_paths(unstack_layers(restored.opt_state[0].mu))
+        for path, leaf in to_paths(state.opt_state[0].mu).items():
+            np.testing.assert_array_equal(moments[path], leaf)

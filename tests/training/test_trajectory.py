@@ -77,7 +77,7 @@ def test_adamw_trajectory(golden):
     names = sorted(description["batches"])
     batches = [read_batch(folder / names[index]) for index in wanted["batch_order"]]
     train_step = make_train_step(config, mesh)
-    state = TrainState(jnp.int32(0), params, optimizer_of(config).init(params))
+    state = TrainState(jnp.int32(0), params, {}, optimizer_of(config).init(params))
     losses, norms = [], []
     for batch in batches:
         state, metrics = train_step(state, batch)

@@ -1,8 +1,10 @@
-"""Run by test_loop.py, a process a host: python FILE WORKDIR PORT RANK STATUS.
+"""Run by test_loop.py, one process per host: python FILE WORKDIR PORT RANK [full].
 
-Two hosts of two devices each train a model that is split over all four, to the end.
+Two hosts of two devices each train a model that is split over all four, to the end; "full": to the
+first host's disk, which is full when samples are written.
 """
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -15,6 +17,7 @@ import tiny_run
 
 from glm_jax.errors import UserError
 from glm_jax.training.loop import train
+from glm_jax.training.watch.samples import Sampler
 
 
 def main():
@@ -27,6 +30,13 @@ def main():
         train={"num_steps": 2, "checkpoint_every": 0, "eval_every": 0},
         mesh={"data": 1, "fsdp": 4},
     )
+
+    if sys.argv[4:] == ["full"] and rank == 0:
+
+        def write(self, section):
+            raise OSError(errno.ENOSPC, "No space left on device", "samples.txt")
+
+        Sampler.write = write
 
     def batches(split, shard_index, num_shards):
         # Within the first start: a second one is refused on both hosts alike.

@@ -19,11 +19,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import jax
-
 from glm_jax.checkpoints.disk import reason
 from glm_jax.errors import UserError
-from glm_jax.training.distributed import any_of
+from glm_jax.training.distributed import any_of, is_first
 
 OWNER = ".owner"
 _BEAT = 5.0  # seconds from one change of the record to the next
@@ -44,7 +42,7 @@ def owned(workdir: Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         refused = None
         try:
-            if jax.process_index() == 0:
+            if is_first():
                 stack.enter_context(_made(workdir))
                 stack.enter_context(_taken(workdir))
         except UserError as error:

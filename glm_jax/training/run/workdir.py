@@ -23,6 +23,8 @@ from glm_jax.data.record import keep_tokenizer, read_data
 from glm_jax.data.rows import ROW_FORMAT
 from glm_jax.errors import UserError
 from glm_jax.files import write_whole
+from glm_jax.losses.registry import loss_of
+from glm_jax.models.params import abstract_params, split_params
 from glm_jax.models.positions import table_rows
 from glm_jax.sharding.mesh import place_groups, row_groups
 from glm_jax.tokenizers.tokenizer import Tokenizer
@@ -90,10 +92,14 @@ def check_config(config: Config, mesh: Mesh, vocab_size: int, num_hosts: int = 1
       num_hosts: processes that share a batch.
 
     Raises:
-      ValueError: ids or positions beyond a table of the model, rows that the devices, hosts and
-        accumulation parts cannot share evenly, or places that mesh.sequence does not divide.
+      UserError: no such loss or parameters to be trained, ids or positions beyond a table of the
+        model, rows that the devices, hosts and accumulation parts cannot share evenly, or slots
+        that mesh.sequence does not divide.
     """
     model, data = config.model, config.data
+    loss_of(config.train)
+    if config.train.trainable is not None:
+        split_params(abstract_params(model, mesh), config.train.trainable)
     rotates_plainly = not (model.has_position_table or model.uses_block_positions)
     if rotates_plainly and config.objective.causal_rate != 1.0:
         raise UserError(

@@ -6,8 +6,9 @@ step 10/440  loss 8.571  learning rate 2.50e-04  1,480 tokens/s  12:30 left
 import sys
 from collections.abc import Mapping
 
-import jax
 from tqdm import tqdm
+
+from glm_jax.training.distributed import is_first
 
 # tqdm's own rate counts evaluations as steps; ours does not.
 _BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt}{postfix}"
@@ -31,7 +32,7 @@ class Progress:
             initial=self._first,
             dynamic_ncols=True,
             bar_format=_BAR,
-            disable=not self._bar or jax.process_index() > 0,
+            disable=not self._bar or not is_first(),
         )
         return self
 
@@ -65,6 +66,6 @@ class Progress:
 
 def say(text: str) -> None:
     """Prints on the first process, above a bar, and at once."""
-    if jax.process_index() == 0:
+    if is_first():
         tqdm.write(text)
         sys.stdout.flush()

@@ -15,7 +15,7 @@ from glm_jax.files import write_whole
 from glm_jax.generation.blank_filling import fill_rows
 from glm_jax.generation.continuation import generate_rows
 from glm_jax.generation.sampling import Sampling
-from glm_jax.models.params import unstack_layers
+from glm_jax.models.params import Params, unstack_layers
 
 _CONTEXT = 12  # tokens shown on either side of a blank
 _LONGEST_ANSWER = 32
@@ -114,34 +114,32 @@ def choose_texts(
 
 
 class Sampler:
-    """Writes `samples.txt`: the same texts each time, one section a step."""
+    """Makes `samples.txt`: the same texts each time, one section a step."""
 
-    def __init__(
-        self, config: Config, tokenizer: Any, texts: Sequence[BlankedText], path: Path, step: int
-    ):
-        """Opens the file of a run that goes on after `step`; later sections are removed.
-
-        Args:
-          config: of the run.
-          tokenizer: of its data.
-          texts: see `choose_texts`.
-          path: of samples.txt.
-          step: 0 for a new run.
+    def __init__(self, config: Config, tokenizer: Any, texts: Sequence[BlankedText], path: Path):
+        """Args:
+        config: of the run.
+        tokenizer: of its data.
+        texts: see `choose_texts`.
+        path: of samples.txt.
         """
         self._model = dataclasses.replace(config.model, scan_layers=False)
         self._tokenizer, self._texts, self._path = tokenizer, texts, path
-        if path.exists():
-            before = path.read_bytes()
+
+    def rewind(self, step: int) -> None:
+        """Removes what a run that goes on after `step` will write again."""
+        if self._path.exists():
+            before = self._path.read_bytes()
             content = _sections_until(before, step)
             if content != before:
-                write_whole(path, content)
+                write_whole(self._path, content)
 
     def has(self, step: int) -> bool:
         """Whether the file has the section of a step."""
         return self._path.exists() and step in map(_step, _sections(self._path.read_bytes()))
 
-    def __call__(self, step: int, params: Any) -> str:
-        """Fills every blank greedily, adds a section to the file, and returns it."""
+    def section(self, step: int, params: Params) -> str:
+        """Fills every blank greedily; to be called by all processes that hold the parameters."""
         params = unstack_layers(params)
         blanked = [text for text in self._texts if not text.continues]
         beginnings = [text for text in self._texts if text.continues]
@@ -150,10 +148,12 @@ class Sampler:
             lines += render(blanked, self._fill(blanked, params), self._tokenizer)
         if beginnings:
             lines += render(beginnings, self._continue(beginnings, params), self._tokenizer)
-        section = f"step {step}\n{lines}"
+        return f"step {step}\n{lines}"
+
+    def write(self, section: str) -> None:
+        """Adds a section to the file."""
         with open(self._path, "a", encoding="utf-8") as file:
             file.write(section)
-        return section
 
     # All texts in one batch: each shape compiles anew.
 

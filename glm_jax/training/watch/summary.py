@@ -5,6 +5,7 @@ from jax.sharding import Mesh
 
 from glm_jax.config import Config
 from glm_jax.models.flops import describe_groups, flops_per_token, parameter_groups
+from glm_jax.training.distributed import share
 from glm_jax.training.memory import describe_held, held_bytes, readable
 from glm_jax.training.state import abstract_state
 
@@ -31,7 +32,7 @@ def summary(config: Config, mesh: Mesh, rows_per_epoch: int, start: str) -> str:
             f"model       {describe_groups(parameter_groups(state.params))}",
             f"memory      {describe_held(held_bytes(config, mesh, state))}",
             f"devices     {mesh.size} x {mesh.devices.flat[0].device_kind} ({axes}), "
-            f"{jax.process_count()} host(s)",
+            f"{share()[1]} host(s)",
             f"step        {rows} rows x {length} places = {rows * length:,} tokens of "
             f"{flops:.3g} FLOPs",
             f"data        {rows_per_epoch:,} rows an epoch; {steps:,} steps are "

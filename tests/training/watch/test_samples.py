@@ -81,9 +81,9 @@ def test_only_the_surroundings_of_a_blank_are_shown(tokenizer):
 def test_sections_after_the_restored_step_are_removed(tmp_path, config, tokenizer):
     path = tmp_path / "samples.txt"
     path.write_text("step 2\n  a\n    original: step 9\nstep 4\n  b\nstep 6\n  c\n")
-    Sampler(config, tokenizer, [], path, step=4)
+    Sampler(config, tokenizer, [], path).rewind(4)
     assert path.read_text() == "step 2\n  a\n    original: step 9\nstep 4\n  b\n"
-    Sampler(config, tokenizer, [], path, step=0)
+    Sampler(config, tokenizer, [], path).rewind(0)
     assert path.read_text() == ""
 
 
@@ -100,7 +100,8 @@ def test_white_space_alone_is_shown():
 def test_sections_are_found_among_bytes_that_are_no_text(tmp_path, config, tokenizer):
     path = tmp_path / "samples.txt"
     path.write_bytes(b"step 2\n  \xff\xfe\nstep 4\n  b\nstep " + b"9" * 5000 + b"\nstep 6\n  c\n")
-    sampler = Sampler(config, tokenizer, [], path, step=4)
+    sampler = Sampler(config, tokenizer, [], path)
+    sampler.rewind(4)
     assert path.read_bytes().endswith(b"b\nstep " + b"9" * 5000 + b"\n")
     assert path.read_bytes().startswith(b"step 2\n  \xff\xfe\nstep 4\n")
     assert [sampler.has(step) for step in (2, 3, 4, 6)] == [True, False, True, False]

@@ -1,0 +1,84 @@
+"""The losses that a config can name (`train.loss`), each a few functions; a step knows no more.
+
+A module of your own may add one before training starts:
+
+    LOSSES["mine"] = Loss(coefficients, sums, summarize)
+
+    batch [B, T] --coefficients--> [B, T], of the whole batch, over hosts, devices and micro-batches
+    micro-batch  --sums---------> the weighted loss, whose gradient is taken, and sums by name
+    sums, added  --summarize----> metrics: `loss`, and whatever else
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from glm_jax.batch import Batch
+from glm_jax.config import TrainConfig
+from glm_jax.errors import UserError, did_you_mean
+from glm_jax.losses import by_objective
+from glm_jax.losses.pretraining import weighted_losses
+
+Sums = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """What a training minimises.
+
+    Attributes:
+      coefficients: (config, batch) -> arrays with rows [B, ...], taken of the global batch before
+        it is cut, so that what micro-batches and devices give only adds up. Denominators belong
+        here. No gradient is taken of them.
+      sums: (config, mesh, model, part, coefficients, dropout_key) -> (loss, sums). `model` is a
+        `Transformer` bound to its parameters, `part` some rows with their coefficients; the loss is
+        a scalar that has a gradient, the sums add up over parts. dropout_key None: no dropout.
+      summarize: (config, sums of any number of parts) -> metrics, scalars; `loss` among them.
+    """
+
+    coefficients: Callable[[TrainConfig, Batch], Any]
+    sums: Callable[[TrainConfig, Mesh, Any, Batch, Any, jax.Array | None], tuple[jax.Array, Sums]]
+    summarize: Callable[[TrainConfig, dict[str, Any]], dict[str, Any]]
+
+
+def loss_of(config: TrainConfig) -> Loss:
+    """The loss that `train.loss` names.
+
+    Raises:
+      UserError: there is none of that name.
+    """
+    if config.loss not in LOSSES:
+        raise UserError(
+            f"train.loss must be one of {sorted(LOSSES)}; got {config.loss!r}"
+            f"{did_you_mean(config.loss, LOSSES)}"
+        )
+    return LOSSES[config.loss]
+
+
+def _pretraining_coefficients(config: TrainConfig, batch: Batch) -> jax.Array:
+    return by_objective.coefficients(batch, config.loss_reduction)
+
+
+def _pretraining_sums(
+    config: TrainConfig,
+    mesh: Mesh,
+    model: Any,
+    part: Batch,
+    coefficients: jax.Array,
+    dropout_key: jax.Array | None,
+) -> tuple[jax.Array, Sums]:
+    loss, losses = weighted_losses(config, mesh, model, part, coefficients, dropout_key)
+    return loss, by_objective.objective_sums(losses, part)
+
+
+def _pretraining_summary(config: TrainConfig, sums: dict[str, Any]) -> dict[str, Any]:
+    return by_objective.summarize(sums, config.loss_reduction)
+
+
+# By the names of `train.loss`.
+LOSSES: dict[str, Loss] = {
+    "pretraining": Loss(_pretraining_coefficients, _pretraining_sums, _pretraining_summary),
+}
