@@ -1,8 +1,8 @@
 """`Batch`, the only thing that passes from data to model, and the intervals of keys it carries.
 
-Attention in GLM is an interval per query: token i sees the keys j with
-`attend_start[i] <= j < attend_end[i]`. Part A of a text (what is left of it) sees all of part A;
-part B (the spans cut out of it) sees part A and itself up to i:
+Attention in GLM is an interval per query: the token at slot i sees the keys j with
+`attend_start[i] <= j < attend_end[i]`. Part A (the text with its spans replaced by masks) sees all
+of part A; part B (the spans that were cut out) sees part A and itself up to i:
 
     prefix_bounds(prefix_length=3, length=6)          j: 0 1 2 3 4 5
         attend_start  0 0 0 0 0 0                 i = 0  x x x . . .   part A
@@ -12,8 +12,9 @@ part B (the spans cut out of it) sees part A and itself up to i:
                                                       4  x x x x x .
                                                       5  x x x x x x
 
-Causal models are the case `prefix_length=0`, bidirectional ones `prefix_length=length`, documents
-packed into one row start at their own `s` instead of 0, and padding has the empty interval.
+Causal models are the case `prefix_length=0`, bidirectional ones `prefix_length=length`. The
+intervals of a segment of a packed row start at the segment's first slot, not at 0. Padding has the
+empty interval.
 """
 
 import dataclasses
@@ -25,7 +26,7 @@ import numpy as np
 
 from glm_jax.checks import whole_number
 
-# Values of `Batch.objective`: which objective asked for a target.
+# Values of `Batch.objective`: the objective of each target.
 NONE, SPAN, SENTENCE, DOCUMENT, CAUSAL = range(5)
 OBJECTIVES = {"span": SPAN, "sentence": SENTENCE, "document": DOCUMENT, "causal": CAUSAL}
 NUM_OBJECTIVES = len(OBJECTIVES) + 1
@@ -34,19 +35,19 @@ NUM_OBJECTIVES = len(OBJECTIVES) + 1
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """B rows of T places: numpy arrays from the data side, jax arrays inside a step.
+    """B rows of T slots: numpy arrays from the data side, jax arrays inside a step.
 
     Attributes:
       tokens: [B, T] int32, input ids.
-      targets: [B, T] int32, the id to predict at each place.
+      targets: [B, T] int32, the id to predict at each slot.
       loss_weights: [B, T] float32, 0 where nothing is predicted, else the objective's weight.
       positions: [B, T] int32, first dimension: index in the corrupted text; the tokens of a span
         repeat the index of their mask.
       block_positions: [B, T] int32, second dimension: 0 in part A, 1, 2, .. inside a span.
       attend_start: [B, T] int32, first key each query sees, as an index into the row.
       attend_end: [B, T] int32, one past the last key each query sees.
-      objective: [B, T] int32, which objective asked for the target (`OBJECTIVES`; 0 where nothing
-        is predicted), for losses by objective. May be left out.
+      objective: [B, T] int32, the objective of each target (`OBJECTIVES`; 0 where nothing is
+        predicted), for losses by objective. May be left out.
     """
 
     tokens: Any
@@ -110,8 +111,8 @@ def prefix_bounds(prefix_length: int, length: int) -> tuple[np.ndarray, np.ndarr
         prefix_bounds(3, 3) -> attend_start [0 0 0],   attend_end [3 3 3]     bidirectional
 
     Args:
-      prefix_length: places of part A, 0 <= prefix_length <= length.
-      length: places in all.
+      prefix_length: tokens in part A, 0 <= prefix_length <= length.
+      length: tokens in part A and part B together.
 
     Returns:
       (attend_start, attend_end), int32 of shape [length].

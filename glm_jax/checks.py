@@ -1,11 +1,10 @@
-"""How the sections of a config, and options elsewhere, check themselves: one sentence that names
-the value.
+"""Checks of config fields and options; each error is one sentence that names the value.
 
-    whole_number("top_k", 5, least=0) -> 5
-    whole_number("top_k", -1, least=0) -> UserError: top_k must be at least 0; got -1
-    whole_number("top_k", True) -> UserError: top_k must be a whole number; got True
-    finite_number("top_p", 0.9, above=0, most=1) -> 0.9
-    finite_number("top_p", nan, above=0) -> UserError: top_p must be a finite number; got nan
+whole_number("top_k", 5, least=0) -> 5
+whole_number("top_k", -1, least=0) -> UserError: top_k must be at least 0; got -1
+whole_number("top_k", True) -> UserError: top_k must be a whole number; got True
+finite_number("top_p", 0.9, above=0, most=1) -> 0.9
+finite_number("top_p", nan, above=0) -> UserError: top_p must be a finite number; got nan
 """
 
 import dataclasses
@@ -61,7 +60,7 @@ def whole_number(name: str, value: Any, least: int = -LARGEST_INT, most: int = L
 
 
 def whole_numbers(name: str, values: Iterable[Any]) -> list[int]:
-    """The values as ints, in the way of `whole_number`, but that booleans pass as 0 and 1.
+    """The values as ints, as by `whole_number`, except that booleans pass as 0 and 1.
 
     Raises:
       UserError: one of them is something else.
@@ -84,11 +83,11 @@ def finite_number(
 ) -> float:
     """The value as a float, from a number of Python, numpy or jax.
 
-    Bounds hold for what it is as float32 too, in which models compute: there 1 - 1e-9 is not below
-    1, and 1e-50 not above 0.
+    Bounds must hold for the value rounded to float32 too, since models compute in it: there
+    1 - 1e-9 is not below 1, and 1e-50 is not above 0.
 
     Raises:
-      UserError: a boolean, a text, NaN, infinite (as float32), or outside of the bounds; names it.
+      UserError: a boolean, a string, NaN, infinite (as float32), or out of bounds; names it.
     """
     number = _float(value)
     if number is None or not math.isfinite(rounded := _float32(number)):
@@ -108,15 +107,16 @@ def finite_number(
 
 
 def check_types(config: Any, section: str, seeds: Iterable[str] = ()) -> None:
-    """Gives the fields of a frozen dataclass the types that they are annotated with.
+    """Converts the fields of a frozen dataclass to their annotated types, or refuses them.
 
-    A float takes an int, an int one of numpy, a text a path; else a value must be what its
-    annotation says, None where that is allowed. Fields of other types are left to the section.
+    A float field takes an int, an int field a numpy int, a str field a path. Otherwise a value must
+    have the annotated type, or be None where that is allowed. Fields of other types are not
+    checked.
 
     Args:
-      config: in its `__post_init__`.
+      config: the dataclass, called from its `__post_init__`.
       section: its name, for errors.
-      seeds: fields that take 64 bits.
+      seeds: names of the fields that take 64 bits.
 
     Raises:
       UserError: a value of another type, a float that is not finite, an int beyond int32.
@@ -151,7 +151,7 @@ def _flag(name: str, value: Any) -> bool:
 def _text(name: str, value: Any) -> str:
     if isinstance(value, os.PathLike):
         return str(os.fspath(value))
-    check(isinstance(value, str), name, value, "a text")
+    check(isinstance(value, str), name, value, "a string")
     return str(value)
 
 
@@ -182,12 +182,12 @@ def _float32(number: float) -> float:
 
 
 def _is_flag(value: Any) -> bool:
-    """Whether it is a boolean, of numpy too, which is not imported: a config needs no packages."""
+    """Whether it is a boolean, also numpy's, which is not imported: a config needs no packages."""
     return isinstance(value, bool) or type(value).__name__ in ("bool", "bool_")
 
 
 def short(value: Any) -> str:
-    """What an error repeats of a value; an int of thousands of digits has no repr."""
+    """The value as an error shows it; an int of thousands of digits has no repr."""
     if isinstance(value, int) and value.bit_length() > 3 * _SHOWN:
         return f"a number of {value.bit_length()} bits"
     shown = repr(value)

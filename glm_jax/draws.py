@@ -1,8 +1,8 @@
 """Random draws as a pure function of what they are for: seed, epoch, row, purpose and index.
 
 The generator is Philox-4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3",
-SC 2011), computed for whole arrays of counters: a numpy Generator for each row would cost a quarter
-of the time that building rows may take, and its draws would depend on how rows are grouped.
+SC 2011), computed for whole arrays of counters. One numpy Generator per row would take a quarter of
+the time budget of building rows, and its draws would depend on how rows are grouped.
 """
 
 import dataclasses
@@ -24,17 +24,17 @@ class Purpose(enum.IntEnum):
     """What a draw decides; the draws of two purposes are independent."""
 
     ROW = 0  # objective of the row, single span
-    PIECE = 1  # budget, form and length of each piece of the row
+    SEGMENT = 1  # budget, form and length of each segment
     LENGTH = 2  # span lengths
-    PLACE = 3  # where each span lies
+    PLACE = 3  # where each span starts
     SENTENCE = 4  # order in which sentences are taken
     ORDER = 5  # order of the spans in part B
     SHIFT = 6  # shift of an epoch's windows
     SHUFFLE = 7  # order of an epoch's rows
     HIDE = 8  # which tokens of part B are hidden
     CONTEXT = 9  # which tokens of part A are hidden
-    POSITION = 10  # shift of each text's first positions
-    SHORT = 11  # whether the row's texts are cut short, and how short
+    POSITION = 10  # shift of each segment's first positions
+    SHORT = 11  # whether the row's segments are cut short, and how short
 
 
 def philox4x32(counter: np.ndarray, key: tuple[int, int]) -> np.ndarray:
@@ -80,7 +80,7 @@ class Draws:
     def integers(self, purpose: Purpose, counts: np.ndarray) -> np.ndarray:
         """Uniform draws in 0..2^32-1, `counts[r]` of them for row r, one row after the other.
 
-        A row's first draws do not depend on how many follow, nor on the other rows.
+        A row's draws depend neither on how many of them are asked for nor on the other rows.
 
         Args:
           purpose: what they decide.
@@ -123,11 +123,13 @@ def unit(draws: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class SpanLengths:
-    """The law of span lengths: Poisson(mean) on 1..longest, renormalised (GLM, section 2.1).
+    """The distribution of span lengths: Poisson(mean) on 1..longest, renormalised.
+
+    GLM (arXiv:2103.10360), section 2.1.
 
     Attributes:
       probabilities: [longest] float64, of the lengths 1, 2, ...
-      thresholds: [longest] int64, the cumulated probabilities in units of 2^-32.
+      thresholds: [longest] int64, the cumulative probabilities in units of 2^-32.
     """
 
     probabilities: np.ndarray
@@ -155,7 +157,7 @@ class SpanLengths:
 
     @property
     def overshoot(self) -> float:
-        """By how much the last span is expected to pass a budget that is filled until reached.
+        """Expected excess over the budget when spans are taken until they reach it.
 
         The excess of a renewal process over a far level, E[l^2] / (2 E[l]) - 1/2.
         """

@@ -1,4 +1,4 @@
-"""The error a user can mend, what is offered with it (a spelling, a command), what is said once."""
+"""`UserError`, the hints that it offers (a spelling, a command), and warnings logged only once."""
 
 import difflib
 import logging
@@ -10,10 +10,10 @@ from pathlib import Path
 
 
 class UserError(ValueError):
-    """Something the user gave that cannot be used: named, with what was got and what is allowed.
+    """An error that the user can correct; the message names the value, and says what is allowed.
 
-    Commands end on it with its sentence and status 2. Any other exception is a bug of ours and
-    keeps its traceback.
+    Commands print its message and exit with status 2. Any other exception is a bug in this package
+    and keeps its traceback.
     """
 
 
@@ -28,11 +28,11 @@ def did_you_mean(name: str, allowed: Iterable[str]) -> str:
 
 
 def how_to_install(extra: str) -> str:
-    """The command that installs an extra of this package beside it.
+    """The shell command that installs an optional extra of this package.
 
     In a checkout: `.venv/bin/python -m pip install -e '.[tracking]' -c constraints.txt`, with
-    whole paths where the command is not run in its folder. No registry has this package, so its
-    name alone would install nothing, or something else.
+    absolute paths if the working directory is not the checkout. No registry has this package, so
+    installing it by name alone would fail or install something else.
     """
     root = Path(__file__).resolve().parents[1]
     here = Path.cwd() == root
@@ -53,7 +53,7 @@ def how_to_install(extra: str) -> str:
 
 
 def say_once(kind: str, message: str) -> None:
-    """Logs why something is slower or larger than it could be; once a process for each kind."""
+    """Logs why something is slower or larger than it could be, once per process and `kind`."""
     if kind not in _SAID:
         _SAID.add(kind)
         logging.getLogger("glm_jax").warning("%s", message)

@@ -28,18 +28,19 @@ def written(path: str | Path) -> Iterator[Path]:
         with written("loss.png") as temporary:
             figure.savefig(temporary)
 
-    Its content is on the disk before the name changes, so that no reader, no kill and no power cut
-    ever leaves half of it. Its suffix is that of `path`, since writers tell formats by it.
+    Its content is on the disk before the name changes. So a reader never sees half of it, and
+    neither a kill nor a power cut leaves half of it. Its suffix is that of `path`, since writers
+    tell formats by it.
 
     Args:
       path: of the file; its directory must exist.
 
     Raises:
-      OSError: the disk is full or cannot be written; what was there before stays.
+      OSError: the disk is full or cannot be written; the old content of `path` stays.
     """
     path = Path(os.path.realpath(path))
     if path.exists() and not path.is_file():
-        # /dev/null or a pipe: it has no content that would have to stay whole.
+        # /dev/null or a pipe: it has no content to keep whole.
         yield path
         return
     temporary = path.with_name(f".{path.stem}.tmp-{os.getpid()}{path.suffix}")
@@ -67,15 +68,15 @@ def sync(path: Path) -> None:
 
 
 def check_replaceable(path: Path, may_replace: Callable[[Path], bool]) -> None:
-    """Refuses a place that cannot become a directory of ours.
+    """Refuses a path at which no directory can be written.
 
     Args:
       path: the directory to be written.
-      may_replace: whether what lies there, not empty, may be thrown away.
+      may_replace: whether the directory there, if not empty, may be replaced.
 
     Raises:
-      UserError: `path` is a file or lies in one, is a directory that may not be replaced, or is the
-        one in which this process works, which would lose its name.
+      UserError: `path` is a file or below one, is a directory that may not be replaced, or holds
+        the working directory of this process.
     """
     for one in (path, *path.parents):
         if one.exists() and not one.is_dir():
@@ -93,8 +94,8 @@ def check_replaceable(path: Path, may_replace: Callable[[Path], bool]) -> None:
 def replaced_directory(path: Path, may_replace: Callable[[Path], bool]) -> Iterator[Path]:
     """A temporary sibling of `path` that takes its name when the block ends without an exception.
 
-    All of it is on the disk by then. What a killed process left behind is cleared up by the next
-    one on its host:
+    All of its content is on the disk by then. The next call on the same host cleans up after a
+    killed process:
 
         NAME    .NAME.new    .NAME.old    killed while
         old     half                      it wrote: the new one is removed
@@ -147,7 +148,7 @@ def _clear_left_overs(path: Path) -> None:
 
 
 def _sync_all(directory: Path) -> None:
-    """`sync` of every file and directory below a directory, and of itself."""
+    """Syncs a directory with every file and directory below it."""
     for folder, _, names in os.walk(directory, topdown=False):
         for name in names:
             sync(Path(folder, name))

@@ -1,10 +1,10 @@
-"""Arithmetic on groups of different size that lie one after the other in a flat array."""
+"""Arithmetic on groups of different sizes that are concatenated in a flat array."""
 
 import numpy as np
 
 
 def starts(sizes: np.ndarray) -> np.ndarray:
-    """Where each group starts: [2, 0, 3] -> [0, 2, 2]."""
+    """The index at which each group starts: [2, 0, 3] -> [0, 2, 2]."""
     return np.cumsum(sizes) - sizes
 
 

@@ -1,8 +1,8 @@
-"""The ids that the blank infilling format inserts; text never produces them."""
+"""The special tokens of blank infilling: inserted by id, never produced by encoding text."""
 
 import dataclasses
 
-# The spelling of each role in prompts and in decoded text.
+# How each special token is spelled in prompts and in decoded text.
 SPELLINGS = {
     "mask": "[MASK]",
     "gmask": "[gMASK]",
@@ -15,13 +15,13 @@ SPELLINGS = {
     "block": "[dBLOCK]",
 }
 
-# Roles that a vocabulary need not have.
+# Special tokens that a vocabulary need not have.
 OPTIONAL = ("block",)
 
 
 @dataclasses.dataclass(frozen=True)
 class SpecialTokens:
-    """One id per role.
+    """The ids of the special tokens.
 
     Attributes:
       mask: [MASK], stands for a cut-out span.
@@ -31,8 +31,8 @@ class SpecialTokens:
       end: <|endofpiece|>, the last target of a span; never an input.
       cls: [CLS], first token of every document.
       eos: last token of every complete document.
-      pad: fills a row behind its last document; never seen by attention.
-      block: [dBLOCK], hides a token that a model would have read; None: the vocabulary has none.
+      pad: fills a row behind its last segment; never seen by attention.
+      block: [dBLOCK], stands for a hidden input token; None: the vocabulary has none.
     """
 
     mask: int
@@ -47,7 +47,7 @@ class SpecialTokens:
 
     @property
     def masks(self) -> tuple[int, int, int]:
-        """The ids of the three blanks."""
+        """The ids of [MASK], [gMASK] and [sMASK], the blanks to fill."""
         return (self.mask, self.gmask, self.smask)
 
     def masks_by_objective(self, task_masks: bool = True) -> tuple[int, int, int, int]:

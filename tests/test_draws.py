@@ -74,12 +74,12 @@ def test_below():
 
 @pytest.mark.parametrize(("mean", "longest"), [(3.0, 39), (10.0, 12), (0.5, 5), (3.0, 1)])
 def test_span_lengths_follow_the_renormalised_poisson_law(mean, longest):
-    law = SpanLengths.poisson(mean, longest)
+    distribution = SpanLengths.poisson(mean, longest)
     expected = stats.poisson(mean).pmf(np.arange(1, longest + 1))
     expected /= expected.sum()
-    np.testing.assert_allclose(law.probabilities, expected, rtol=1e-9)
+    np.testing.assert_allclose(distribution.probabilities, expected, rtol=1e-9)
     n = 200_000
-    drawn = law(draws_of([0]).integers(Purpose.LENGTH, np.array([n])))
+    drawn = distribution(draws_of([0]).integers(Purpose.LENGTH, np.array([n])))
     assert drawn.min() >= 1
     assert drawn.max() <= longest
     if longest > 1:
@@ -92,16 +92,16 @@ def test_span_lengths_follow_the_renormalised_poisson_law(mean, longest):
 
 
 def test_extreme_draws():
-    law = SpanLengths.poisson(3.0, 39)
-    assert law(np.array([0, 2**32 - 1])).tolist()[0] == 1
-    assert law(np.array([2**32 - 1]))[0] <= 39
+    distribution = SpanLengths.poisson(3.0, 39)
+    assert distribution(np.array([0, 2**32 - 1])).tolist()[0] == 1
+    assert distribution(np.array([2**32 - 1]))[0] <= 39
 
 
 def test_published_mean_and_overshoot():
-    law = SpanLengths.poisson(3.0, 39)
-    assert law.mean == pytest.approx(3 / (1 - np.exp(-3)))
+    distribution = SpanLengths.poisson(3.0, 39)
+    assert distribution.mean == pytest.approx(3 / (1 - np.exp(-3)))
     # Filling a budget until it is reached passes it by this much on average.
-    lengths = law(draws_of(range(4000)).integers(Purpose.LENGTH, np.full(4000, 76)))
+    lengths = distribution(draws_of(range(4000)).integers(Purpose.LENGTH, np.full(4000, 76)))
     total = lengths.reshape(4000, 76).cumsum(axis=1)
     reached = np.take_along_axis(total, (total < 76).sum(axis=1)[:, None], axis=1)
-    assert law.overshoot == pytest.approx(reached.mean() - 76, abs=0.1)
+    assert distribution.overshoot == pytest.approx(reached.mean() - 76, abs=0.1)

@@ -1,10 +1,11 @@
-"""Autoregressive blank infilling as arrays: what is cut out of a text, and part A and part B.
+"""Autoregressive blank infilling as arrays: spans are cut out of a text, which leaves part A and B.
 
-One text at a time, to be read first: `placing` (where spans go) and `assembly` (part A, part B).
+Read the functions for one text first: `placing` (where spans go) and `assembly` (part A, part B).
 
-Whole batches, for training: `plan` says what rows are made of, `spans`, `sentences` and `documents`
-plan rows of an objective with the counter-based draws of `draws`, `rows` writes the arrays, and
-`corruptor` puts them together. `tests/corruption/test_rows.py` holds the two ways equal.
+Training builds many rows at once. `plan` holds the arrays that describe rows. `spans`, `sentences`
+and `documents` plan the rows of one objective with the counter-based draws of `glm_jax.draws`.
+`rows` writes the arrays of a Batch, and `corruptor` combines all of these.
+`tests/corruption/test_rows.py` asserts that both ways give the same arrays.
 """
 
 from glm_jax.corruption.assembly import assemble as assemble

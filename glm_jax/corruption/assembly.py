@@ -27,7 +27,7 @@ def assemble(
     hidden: Sequence[bool] | None = None,
     hidden_id: int = -1,
 ) -> dict[str, np.ndarray]:
-    """Cuts spans out of a text: part A keeps a mask in their place, part B spells them out.
+    """Cuts spans out of a text: part A has a mask for each span, part B the tokens of the spans.
 
     Part A sees itself from both sides; part B sees part A and itself from left to right (GLM,
     arXiv:2103.10360, section 2.1). With C = [CLS], E = eos, M = mask_id, S = start_id, P = end_id:
@@ -47,15 +47,15 @@ def assemble(
       order: order[i] is the index of the span that is placed i-th in part B.
       mask_id: stands in part A for a span; a sequence gives each span of part B, in its order
         there, an id of its own (sentinels).
-      start_id: first input of a span; one id or one per span, as for `mask_id`.
-      end_id: last target of a span.
+      start_id: the first input of a span; one id, or one per span as for `mask_id`.
+      end_id: the last target of a span.
       objective: value of `Batch.objective` where something is predicted.
       block_positions: False: the second position is 1 in all of part B.
       position_offset: added to the first positions.
-      span_position: the first position of all of part B in place of the masks' indices.
-      hidden: one flag per token of the spans, in the order of part B: these inputs become
-        `hidden_id`, their targets stay.
-      hidden_id: see `hidden`.
+      span_position: the first position of all of part B, instead of the masks' indices.
+      hidden: one flag per span token, in the order of part B: flagged inputs become
+        `hidden_id`, targets stay.
+      hidden_id: the id of hidden inputs.
 
     Returns:
       The fields of a `Batch` by name, each of shape [n + 2 * len(spans)]; float32 weights, int32
@@ -109,7 +109,7 @@ def assemble_prefix(
     objective: int = DOCUMENT,
     target_weights: Sequence[float] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Cuts off the end of a text, to be written from left to right; it has no end token.
+    """Cuts off the end of a text, to be predicted from left to right, without an end token.
 
     With C = [CLS], E = eos, G = mask_id, S = start_id:
 
@@ -136,7 +136,7 @@ def assemble_prefix(
     """
     text = whole_numbers("tokens", tokens)
     if not 1 <= length <= len(text):
-        raise ValueError(f"length must lie in 1..{len(text)}, the tokens there are; got {length}")
+        raise ValueError(f"length must lie in 1..{len(text)}, the number of tokens; got {length}")
     kept, tail = text[: len(text) - length], text[len(text) - length :]
     fields = _fields(
         part_a=[*kept, mask_id],
@@ -194,7 +194,7 @@ def _check_spans(spans: list[tuple[int, int]], order: list[int], length: int) ->
 
 
 def _one_per_span(name: str, ids: int | Sequence[int], order: list[int]) -> list[int]:
-    """Ids by span index, from one id for all or one id per place in part B."""
+    """Ids by span index, from one id for all spans or one per span in the order of part B."""
     if np.ndim(ids) == 0:
         return [whole_number(name, ids)] * len(order)
     if len(ids) != len(order):  # type: ignore[arg-type]
@@ -208,5 +208,5 @@ def _flags(hidden: Sequence[bool] | None, spans: list[tuple[int, int]]) -> list[
     if hidden is None:
         return [False] * count
     if len(hidden) != count:
-        raise ValueError(f"hidden must be {count} flags, one per masked token; got {len(hidden)}")
+        raise ValueError(f"hidden must be {count} flags, one per span token; got {len(hidden)}")
     return [bool(flag) for flag in hidden]

@@ -1,9 +1,9 @@
-"""The causal objective of ChatGLM2 and later: every token of a text from those before it.
+"""The causal objective of ChatGLM2 and later: each token is predicted from those before it.
 
-Nothing is cut out; [gMASK] and the start token stand in front, as in a prompt, and what ends the
-text is a target only:
+Nothing is cut out. Each segment begins with [gMASK] and the start token, as a prompt does; eos is a
+target only:
 
-    tokens           G S a b c d | G S e f | . .        texts a b c d and e f
+    tokens           G S a b c d | G S e f | . .        segments a b c d and e f
     targets          . a b c d E | . e f E | . .        E eos
     positions        0 1 2 3 4 5 | 0 1 2 3 | 0 0
     attend_start     0 0 0 0 0 0 | 6 6 6 6 | 0 0
@@ -14,7 +14,7 @@ import numpy as np
 
 from glm_jax.batch import CAUSAL
 from glm_jax.config import ObjectiveConfig
-from glm_jax.corruption.plan import Pieces, fit
+from glm_jax.corruption.plan import Segments, fit
 from glm_jax.ragged import sums_before, within_groups
 from glm_jax.special_tokens import SpecialTokens
 
@@ -23,55 +23,55 @@ PREFIX = 2
 
 
 def write_causal(
-    pieces: Pieces,
+    segments: Segments,
     stored: np.ndarray,
     length: int,
     special: SpecialTokens,
     config: ObjectiveConfig,
 ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
-    """Writes rows of `length` places: texts one after the other, then padding.
+    """Writes rows of `length` slots: segments one after the other, then padding.
 
-    A text that a row cuts off goes on in its last target.
+    Where a row cuts a document off, the last target is the document's next token.
 
     Args:
-      pieces: of R rows.
-      stored: [N] stored tokens that the pieces' sources point into.
+      segments: of R rows.
+      stored: [N] stored tokens that the segments' sources point into.
       length: T.
       special: ids to insert.
-      config: the weight of a target.
+      config: the loss weight of a target.
 
     Returns:
       The fields of a Batch by name, [R, T], and the counts of `Corruptor.statistics_names` that are
       not 0.
     """
-    num_rows = len(pieces.counts)
-    filled = fit(pieces, pieces.size + PREFIX, length)
-    size = np.where(filled.cut, np.minimum(pieces.size, filled.room - PREFIX), pieces.size)
-    kept = filled.kept(pieces, size)
-    row, source, size = pieces.row[kept], pieces.source[kept], size[kept]
-    ends = (pieces.ends & filled.whole)[kept]
+    num_rows = len(segments.counts)
+    filled = fit(segments, segments.size + PREFIX, length)
+    size = np.where(filled.cut, np.minimum(segments.size, filled.room - PREFIX), segments.size)
+    kept = filled.kept(segments, size)
+    row, source, size = segments.row[kept], segments.source[kept], size[kept]
+    ends = (segments.ends & filled.whole)[kept]
 
     total = size + PREFIX
     start = sums_before(total, np.bincount(row, minlength=num_rows))
     within = within_groups(total)
-    place = np.repeat(row * length + start, total) + within
+    slot = np.repeat(row * length + start, total) + within
     index = np.repeat(source - PREFIX, total) + within
 
     flat = {name: np.zeros(num_rows * length, np.int32) for name in _FIELDS}
     flat["loss_weights"] = flat["loss_weights"].astype(np.float32)
     flat["tokens"][:] = flat["targets"][:] = special.pad
-    # In front of a text the index may lie outside of what is stored; that is overwritten.
+    # Before a segment's first token the index may lie outside `stored`; these are overwritten.
     tokens = np.take(stored, index, mode="clip")
     tokens[within == 0], tokens[within == 1] = special.gmask, special.start
     targets = np.take(stored, index + 1, mode="clip")
     targets[within == 0] = special.start
     last = np.cumsum(total) - 1
     targets[last[ends]] = special.eos
-    flat["tokens"][place], flat["targets"][place] = tokens, targets
-    flat["positions"][place] = within
-    flat["attend_start"][place] = np.repeat(start, total)
-    flat["attend_end"][place] = np.repeat(start, total) + within + 1
-    predicted = place[within > 0]
+    flat["tokens"][slot], flat["targets"][slot] = tokens, targets
+    flat["positions"][slot] = within
+    flat["attend_start"][slot] = np.repeat(start, total)
+    flat["attend_end"][slot] = np.repeat(start, total) + within + 1
+    predicted = slot[within > 0]
     flat["loss_weights"][predicted] = config.causal_weight
     flat["objective"][predicted] = CAUSAL
     counted = {

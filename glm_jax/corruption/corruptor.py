@@ -1,4 +1,4 @@
-"""Rows of all objectives: draws each row's objective, plans it and writes it."""
+"""`Corruptor`: draws the objective of each row, plans the row and writes it."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from glm_jax.corruption.causal import write_causal
 from glm_jax.corruption.documents import plan_documents
 from glm_jax.corruption.hiding import block_id, hide_context, hide_inputs
 from glm_jax.corruption.masked import write_masked
-from glm_jax.corruption.plan import Pieces, Plan
+from glm_jax.corruption.plan import Plan, Segments
 from glm_jax.corruption.rows import write_rows
 from glm_jax.corruption.sentences import plan_sentences
 from glm_jax.corruption.shifting import shift_positions
@@ -23,14 +23,14 @@ _SINGLE = -1  # a span row with one span per segment
 
 
 class Corruptor:
-    """Turns pieces of documents into rows of T places, each row a pure function of its draws.
+    """Turns segments of documents into rows of T slots, each row a pure function of its draws.
 
     Attributes:
-      statistics_names: what `build` counts: `rows`; `places_used`, those that are not padding;
-        `source_tokens`, stored tokens in the rows; `masked_tokens`, those of them in spans;
-        `targets`, places with something to predict; `rows_fewer_spans`, rows in which spans did
-        not fit and fewer or shorter ones were taken; `sentence_rows_without_sentence`, rows of the
-        sentence objective in which a text had no sentence to take and got spans.
+      statistics_names: what `build` counts: `rows`; `places_used`, slots that are not padding;
+        `source_tokens`, stored tokens in the rows; `masked_tokens`, stored tokens in spans;
+        `targets`, slots with something to predict; `rows_fewer_spans`, rows that got fewer or
+        shorter spans than drawn because not all fit; `sentence_rows_without_sentence`, rows of the
+        sentence objective with a segment that has no whole sentence and got spans instead.
     """
 
     statistics_names = (
@@ -56,12 +56,13 @@ class Corruptor:
         Args:
           config: the objectives.
           special: ids to insert.
-          sentence_ends: bool [V].
+          sentence_ends: [V] bool, true for tokens that end a sentence.
           length: T, at least 16.
           seed: of all draws.
 
         Raises:
-          UserError: something is to be hidden and no id stands for it, or an id of text does.
+          UserError: tokens are to be hidden and there is no id for hidden tokens, or the id given
+            is one that text has.
         """
         self._config, self._special = config, special
         self._sentence_ends, self._length, self._seed = sentence_ends, length, seed
@@ -69,29 +70,29 @@ class Corruptor:
         self._block_id = block_id(config, special, len(sentence_ends))
 
     def build(
-        self, pieces: Pieces, stored: np.ndarray, epochs: np.ndarray, rows: np.ndarray
+        self, segments: Segments, stored: np.ndarray, epochs: np.ndarray, rows: np.ndarray
     ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
         """Builds rows.
 
         Args:
-          pieces: of R rows; a row without pieces becomes all padding.
-          stored: [N] tokens that the pieces' sources point into.
-          epochs, rows: [R] what the draws depend on.
+          segments: of R rows; a row without segments becomes all padding.
+          stored: [N] stored tokens, indexed by `segments.source`.
+          epochs, rows: [R] epoch and index of each row, which key its draws.
 
         Returns:
-          The fields of a Batch by name, [R, T], and what was counted, by `statistics_names`.
+          The fields of a Batch by name, [R, T], and the counts by `statistics_names`.
         """
         draws = Draws(self._seed, np.asarray(epochs, np.int64), np.asarray(rows, np.int64))
         kinds = self.kinds(draws)
         if self._config.short_sequence_rate:
-            pieces = cut_short(pieces, draws, self._length, self._config.short_sequence_rate)
+            segments = cut_short(segments, draws, self._length, self._config.short_sequence_rate)
         fields: dict[str, np.ndarray] = {}
         statistics = dict.fromkeys(self.statistics_names, 0)
         for kind in np.unique(kinds):
             members = np.flatnonzero(kinds == kind)
             for chosen in np.array_split(members, -(-len(members) // CHUNK)):
                 written, counted = self._write(
-                    int(kind), pieces.take(chosen), draws.take(chosen), stored
+                    int(kind), segments.take(chosen), draws.take(chosen), stored
                 )
                 for name, number in counted.items():
                     statistics[name] += number
@@ -102,7 +103,7 @@ class Corruptor:
         return fields, statistics
 
     def kinds(self, draws: Draws) -> np.ndarray:
-        """[R] the objective of each row, by its draws."""
+        """[R] the drawn objective of each row; -1 is a span row with a single span per segment."""
         config = self._config
         which, single = draws.integers(Purpose.ROW, np.full(len(draws.rows), 2)).reshape(-1, 2).T
         which = unit(which)
@@ -110,19 +111,19 @@ class Corruptor:
         kinds[which >= config.span_rate] = SENTENCE
         kinds[which >= config.span_rate + config.sentence_rate] = DOCUMENT
         kinds[which >= config.span_rate + config.sentence_rate + config.document_rate] = CAUSAL
-        # The rates may sum to a little less than 1: what is left goes to the last one in use.
+        # The rates may sum to slightly less than 1: the last objective in use gets the rest.
         rates = (config.span_rate, config.sentence_rate, config.document_rate, config.causal_rate)
         last = max(index for index, rate in enumerate(rates) if rate > 0)
         return np.minimum(kinds, (SPAN, SENTENCE, DOCUMENT, CAUSAL)[last])
 
     def _write(
-        self, kind: int, pieces: Pieces, draws: Draws, stored: np.ndarray
+        self, kind: int, segments: Segments, draws: Draws, stored: np.ndarray
     ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
-        """Rows of one of `kinds`, and what was counted."""
+        """Writes rows of one kind; returns their fields and counts."""
         if kind == CAUSAL:
-            return write_causal(pieces, stored, self._length, self._special, self._config)
-        plan = self.plan(kind, pieces, draws, stored)
-        rows = len(pieces.counts)
+            return write_causal(segments, stored, self._length, self._special, self._config)
+        plan = self.plan(kind, segments, draws, stored)
+        rows = len(segments.counts)
         masked = self._config.masked_lm and kind in (SPAN, _SINGLE)
         write = write_masked if masked else write_rows
         written = write(plan, stored, rows, self._length, self._special, self._config)
@@ -130,7 +131,7 @@ class Corruptor:
         return written, _count(plan, rows, has_part_b=not masked)
 
     def _vary(self, fields: dict[str, np.ndarray], draws: Draws) -> None:
-        """What the options change in rows that are written."""
+        """Applies the options that change rows already written."""
         config = self._config
         if config.block_mask_rate:
             hide_inputs(fields, draws, config.block_mask_rate, self._block_id)
@@ -140,22 +141,22 @@ class Corruptor:
         if config.random_position:
             shift_positions(fields, draws)
 
-    def plan(self, kind: int, pieces: Pieces, draws: Draws, stored: np.ndarray) -> Plan:
-        """Plans rows of one of `kinds` that cut something out."""
+    def plan(self, kind: int, segments: Segments, draws: Draws, stored: np.ndarray) -> Plan:
+        """Plans rows of one kind; every kind but `CAUSAL` cuts spans out."""
         config, length, lengths = self._config, self._length, self._lengths
         if kind == DOCUMENT:
-            return plan_documents(pieces, draws, length, config)
+            return plan_documents(segments, draws, length, config)
         if kind == SENTENCE:
             return plan_sentences(
-                pieces, draws, length, lengths, config, stored, self._sentence_ends
+                segments, draws, length, lengths, config, stored, self._sentence_ends
             )
-        return plan_spans(pieces, draws, length, lengths, config, single=kind == _SINGLE)
+        return plan_spans(segments, draws, length, lengths, config, single=kind == _SINGLE)
 
 
 def _count(plan: Plan, rows: int, has_part_b: bool = True) -> dict[str, int]:
     source, masked, closed = (int(x.sum()) for x in (plan.size, plan.length, plan.closed))
-    # [CLS], the tokens and eos; a mask and a start token for each span, unless in the prefix form,
-    # where the last token is a target only.
+    # A segment has [CLS], its tokens and eos. A span adds a mask and a start token; in the prefix
+    # form only one slot, since the last token is a target only.
     extra = closed + len(plan.closed) if has_part_b else 0
     return {
         "rows": rows,

@@ -1,7 +1,7 @@
-"""[dBLOCK]: tokens that a model could have read, hidden from it; it still predicts them.
+"""[dBLOCK]: hides some input tokens, in part B or near the masks of part A; targets stay.
 
-Both work on the fields of rows that are written: text never has a special id, so these tell what
-stands where.
+Both functions change rows already written. Special ids never come from text, so masks, [CLS] and
+eos can be found by their ids.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ from glm_jax.errors import UserError
 from glm_jax.ragged import within_groups
 from glm_jax.special_tokens import SpecialTokens
 
-# How far from a mask, in places of part A, context is hidden.
+# Context is hidden at up to this many slots from a mask, within part A.
 REACH = 3
 
 
@@ -21,13 +21,13 @@ def block_id(config: ObjectiveConfig, special: SpecialTokens, vocab_size: int) -
     """The id of [dBLOCK]; -1 where nothing is hidden.
 
     Args:
-      config: may give the id.
-      special: may have it.
-      vocab_size: of the tokenizer; ids from there on are in no text.
+      config: may give the id (`block_mask_id`).
+      special: may have the id (`block`).
+      vocab_size: of the tokenizer; text has no ids from there on.
 
     Raises:
-      UserError: something is to be hidden and neither config nor vocabulary has an id for it, or
-        an id that the config gives stands for a piece of text.
+      UserError: tokens are to be hidden and neither config nor vocabulary has an id for that, or
+        an id given by the config is one that text has.
     """
     for name in ("block_mask_id", "sentinel_id"):
         given = getattr(config, name)
@@ -50,7 +50,7 @@ def block_id(config: ObjectiveConfig, special: SpecialTokens, vocab_size: int) -
 
 
 def hide_inputs(fields: dict[str, np.ndarray], draws: Draws, rate: float, block_id: int) -> None:
-    """Hides tokens in part B of span texts, each at the rate; start tokens and targets stay.
+    """Hides each input of part B in span segments at a rate; start tokens and targets stay.
 
         tokens   C a M d E S b c  ->  C a M d E S # c      # = block_id
         targets  C a M d E b c P      C a M d E b c P
@@ -58,7 +58,7 @@ def hide_inputs(fields: dict[str, np.ndarray], draws: Draws, rate: float, block_
     Args:
       fields: of a Batch [R, T]; changed.
       draws: of the R rows.
-      rate: share of the tokens.
+      rate: probability of hiding a token.
       block_id: [dBLOCK].
     """
     inside = (fields["objective"] == SPAN) & (fields["block_positions"] > 1)
@@ -74,17 +74,17 @@ def hide_context(
     special: SpecialTokens,
     sentinel_id: int | None = None,
 ) -> None:
-    """Hides tokens in part A of span texts, drawn from those within `REACH` places of a mask.
+    """Hides tokens in part A of span segments, drawn from those within `REACH` slots of a mask.
 
-        tokens  C a b c d M f g h i E S e  ->  C a b # d M f # h i E S e     of b c d f g h
+        tokens  C a b c d M f g h i E S e  ->  C a b # d M f # h i E S e     out of b c d f g h
 
     Args:
       fields: of a Batch [R, T]; changed.
       draws: of the R rows.
-      ratio: how many, as a share of a text's tokens, masked ones included.
+      ratio: hidden tokens as a fraction of a segment's tokens, masked ones included.
       block_id: [dBLOCK].
-      special: what may not be hidden.
-      sentinel_id: the first id of further masks.
+      special: ids that are not hidden.
+      sentinel_id: the first sentinel id; ids from there on are masks too.
     """
     tokens, part_a = fields["tokens"], fields["block_positions"] == 0
     start, used = fields["attend_start"], fields["attend_end"] > 0
@@ -99,19 +99,19 @@ def hide_context(
         near[:, :-distance] |= masks[:, distance:] & same
     near &= part_a & used & ~masks & (tokens != special.cls) & (tokens != special.eos)
 
-    # Of each text, in the order of the rows: tokens, budget; padding belongs to none.
+    # Size and budget of each segment, in row order; padding belongs to none.
     first = used & (np.arange(tokens.shape[1]) == start)
     begin = np.flatnonzero(first)
     if not len(begin):
         return
-    text = np.cumsum(first) - 1
+    segment = np.cumsum(first) - 1
     spans = np.add.reduceat(masks.ravel().astype(np.int64), begin)
     size = np.add.reduceat(used.ravel().astype(np.int64), begin) - 2 * spans
     is_span = np.maximum.reduceat(fields["objective"].ravel(), begin) == SPAN
     budget = np.where(is_span, (ratio * size).astype(np.int64), 0)
 
-    places = np.flatnonzero(near)
+    slots = np.flatnonzero(near)
     keys = draws.integers(Purpose.CONTEXT, near.sum(axis=1))
-    drawn = places[np.argsort((text[places] << 32) | keys, kind="stable")]
-    counts = np.bincount(text[places], minlength=len(begin))
-    tokens.ravel()[drawn[within_groups(counts) < budget[text[drawn]]]] = block_id
+    drawn = slots[np.argsort((segment[slots] << 32) | keys, kind="stable")]
+    counts = np.bincount(segment[slots], minlength=len(begin))
+    tokens.ravel()[drawn[within_groups(counts) < budget[segment[drawn]]]] = block_id

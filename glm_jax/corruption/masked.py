@@ -1,4 +1,4 @@
-"""Masked language modelling (BERT): covered tokens are predicted where they stand."""
+"""Masked language modelling (BERT): masked tokens are predicted at their own slots."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ from glm_jax.special_tokens import SpecialTokens
 def assemble_masked(
     tokens: Sequence[int], spans: Sequence[Sequence[int]], *, mask_id: int
 ) -> dict[str, np.ndarray]:
-    """Puts a mask in the place of each covered token; there is no part B.
+    """Replaces each token of the spans by a mask; there is no part B.
 
     With C = [CLS], E = eos, M = mask_id:
 
@@ -58,7 +58,7 @@ def write_masked(
     special: SpecialTokens,
     config: ObjectiveConfig,
 ) -> dict[str, np.ndarray]:
-    """`assemble_masked` for all texts of rows at once; arguments and result as `write_rows`.
+    """`assemble_masked` for all segments of rows at once; arguments and result as `write_rows`.
 
     tokens        C M M c E | C d M E | . .
     positions     0 1 2 3 4 | 0 1 2 3 | 0 0
@@ -67,26 +67,26 @@ def write_masked(
     """
     total = 1 + plan.size + plan.eos
     start = sums_before(total, np.bincount(plan.row, minlength=num_rows))
-    segment, within = plan.row * length + start, within_groups(total)
-    place = np.repeat(segment, total) + within
-    # In front of a text the index may lie outside of what is stored; that is overwritten.
+    first, within = plan.row * length + start, within_groups(total)
+    slot = np.repeat(first, total) + within
+    # Before a segment's first token the index may lie outside `stored`; these are overwritten.
     index = np.repeat(plan.source - 1, total) + within
     text = np.take(stored, index, mode="clip") if len(index) else index
     text[within == 0] = special.cls
     text[(np.cumsum(total) - 1)[plan.eos]] = special.eos
-    piece = np.repeat(np.arange(len(plan.row)), plan.num_spans)
-    covered = np.repeat((segment + 1)[piece] + plan.start, plan.length) + within_groups(plan.length)
+    segment = np.repeat(np.arange(len(plan.row)), plan.num_spans)
+    covered = np.repeat((first + 1)[segment] + plan.start, plan.length) + within_groups(plan.length)
 
     flat = {name: np.zeros(num_rows * length, np.int32) for name in _FIELDS}
     flat["loss_weights"] = flat["loss_weights"].astype(np.float32)
     flat["tokens"][:] = flat["targets"][:] = special.pad
-    flat["tokens"][place] = flat["targets"][place] = text
+    flat["tokens"][slot] = flat["targets"][slot] = text
     flat["tokens"][covered] = special.mask
     flat["loss_weights"][covered] = config.span_weight
     flat["objective"][covered] = SPAN
-    flat["positions"][place] = within
-    flat["attend_start"][place] = np.repeat(start, total)
-    flat["attend_end"][place] = np.repeat(start + total, total)
+    flat["positions"][slot] = within
+    flat["attend_start"][slot] = np.repeat(start, total)
+    flat["attend_end"][slot] = np.repeat(start + total, total)
     return {name: value.reshape(num_rows, length) for name, value in flat.items()}
 
 

@@ -8,17 +8,17 @@ Span = tuple[int, int]
 
 
 def place_spans(lengths: Sequence[int], total: int, draws: Sequence[int]) -> list[Span]:
-    """Lays spans out in `total` places with at least one free place between neighbours.
+    """Places spans among `total` tokens with at least one uncovered token between neighbours.
 
-    The draws, sorted, say how much free room lies left of each span. Lengths 3, 2, 1 in 20 places
-    leave draws of 0..12; the draws 5, 0, 12 give
+    The sorted draws are the numbers of spare tokens left of each span. Spans of 3, 2 and 1 tokens
+    among 20 allow draws of 0..12; the draws 5, 0, 12 give
 
         place_spans([3, 2, 1], 20, [5, 0, 12]) -> [(0, 3), (9, 11), (19, 20)]
         x x x . . . . . . x x . . . . . . . . x
 
     Args:
       lengths: length of each span, in text order, each at least 1.
-      total: places of the area, counted from 0.
+      total: number of tokens.
       draws: one integer per span in 0..total - sum(lengths) - len(lengths) + 1, in any order.
 
     Returns:
@@ -38,8 +38,8 @@ def place_spans(lengths: Sequence[int], total: int, draws: Sequence[int]) -> lis
     highest = total - sum(lengths) - len(lengths) + 1
     if highest < 0:
         raise ValueError(
-            f"{len(lengths)} spans of {sum(lengths)} tokens with a free place between neighbours "
-            f"need {sum(lengths) + len(lengths) - 1} places; total is {total}"
+            f"{len(lengths)} spans of {sum(lengths)} tokens with a free token between neighbours "
+            f"need {sum(lengths) + len(lengths) - 1} tokens; total is {total}"
         )
     if min(draws) < 0 or max(draws) > highest:
         raise ValueError(f"draws must lie in 0..{highest}; got {draws}")
@@ -60,12 +60,11 @@ def place_in_documents(
     eos_id: int,
     mask_ratio: float = 0.15,
 ) -> tuple[list[Span], bool]:
-    """Lays spans out over the documents of one row exactly as the published code does.
+    """Places spans in the documents of one row exactly as the published code does.
 
-    The smaller documents take lengths from the front of the list while these cover at most
-    `mask_ratio` of them, the largest takes what is left. Where that does not fit, the published
-    code drops the row. Rows built here never do (see `glm_jax.corruption.spans`); this function is
-    for parity.
+    Each smaller document takes lengths from the front of the list while they cover at most
+    `mask_ratio` of it; the largest document takes the rest. If they do not fit, the published code
+    drops the row. This function exists for parity; `glm_jax.corruption.spans` never drops a row.
 
         tokens  C a b E C c d e f g h E     C = cls_id, E = eos_id
         areas     ^^^     ^^^^^^^^^^^       the first takes nothing: 0.15 * 2 tokens < 1
@@ -74,14 +73,13 @@ def place_in_documents(
     Args:
       tokens: the row, documents ending in `eos_id`, the last perhaps cut.
       lengths: span lengths in the order in which they are handed out.
-      draws: for `place_spans`, document by document from the smallest on; what is not needed is
-        left over.
+      draws: for `place_spans`, document by document from the smallest on; further ones are unused.
       cls_id, eos_id: never covered by a span.
       mask_ratio: share of a smaller document that spans may cover.
 
     Returns:
-      (spans, kept): spans document by document from the smallest on, and whether all lengths found
-      a place (the published code drops the row otherwise).
+      (spans, kept): spans document by document from the smallest on, and whether all of them fit
+      (the published code drops the row otherwise).
 
     Raises:
       ValueError: too few draws, or one out of range.
@@ -108,8 +106,8 @@ def hand_out(
     """Shares span lengths out among the documents of a row; see `place_in_documents`.
 
     Returns:
-      (areas, complete): of each document, from the smallest on, the offset and size of what may be
-      covered and the lengths that it takes; and whether all lengths were taken.
+      (areas, complete): per document, from the smallest on, the offset and size of the area that
+      spans may cover and the lengths that it takes; and whether all lengths were taken.
     """
     lengths, handed = list(lengths), []
     areas = _areas(tokens, cls_id, eos_id)
@@ -132,7 +130,7 @@ def hand_out(
 
 
 def _areas(tokens: Sequence[int], cls_id: int, eos_id: int) -> list[tuple[int, int]]:
-    """(offset, size) of what may be covered of each document, smallest first, later ones first."""
+    """(offset, size) of each document's area for spans, smallest first; of equals, last first."""
     areas, end = [], len(tokens)
     starts = [0, *(i + 1 for i, token in enumerate(tokens) if token == eos_id)]
     for start in reversed(starts):

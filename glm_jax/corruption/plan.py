@@ -1,4 +1,4 @@
-"""What rows are made of, as flat arrays: pieces of documents, and the spans cut out of them."""
+"""The content of rows as flat arrays: segments of documents, and the spans cut out of them."""
 
 import dataclasses
 
@@ -7,21 +7,21 @@ import numpy as np
 from glm_jax.draws import Draws, Purpose
 from glm_jax.ragged import sums_before, within_groups
 
-# The beginning of a document that has fewer tokens than this at the end of a row is left out.
+# A document whose beginning would get fewer tokens than this at the end of a row is left out.
 SHORTEST_BEGINNING = 8
 
 
 @dataclasses.dataclass(frozen=True)
-class Pieces:
-    """P pieces of documents that rows may use, in the order of the rows.
+class Segments:
+    """P candidate segments for R rows, in row order; each is a stretch of one document.
 
-    A row takes its pieces in order as long as they fit; each becomes a segment of its own,
+    A row takes its segments in order as long as they fit. In the row a segment is
     [CLS] + tokens (+ eos where its document ends).
 
     Attributes:
-      counts: [R] int64, pieces of each row.
+      counts: [R] int64, segments of each row.
       source: [P] int64, index of the first token in the stored tokens.
-      size: [P] int64, tokens there are, at least 1.
+      size: [P] int64, tokens available, at least 1.
       begins: [P] bool, the document begins here.
       ends: [P] bool, the document ends behind these tokens.
     """
@@ -34,19 +34,19 @@ class Pieces:
 
     @property
     def row(self) -> np.ndarray:
-        """[P] the row of each piece."""
+        """[P] the row of each segment."""
         return np.repeat(np.arange(len(self.counts)), self.counts)
 
-    def take(self, rows: np.ndarray) -> "Pieces":
-        """The pieces of some rows, given by their numbers in ascending order."""
+    def take(self, rows: np.ndarray) -> "Segments":
+        """The segments of some rows, given by ascending row indices."""
         chosen = np.zeros(len(self.counts), bool)
         chosen[rows] = True
         kept = np.flatnonzero(np.repeat(chosen, self.counts))
         return dataclasses.replace(self.choose(kept), counts=self.counts[rows])
 
-    def choose(self, kept: np.ndarray) -> "Pieces":
-        """Some of the pieces, given by their numbers in ascending order; the rows stay."""
-        return Pieces(
+    def choose(self, kept: np.ndarray) -> "Segments":
+        """Some of the segments, given by ascending indices; the rows stay."""
+        return Segments(
             np.bincount(self.row[kept], minlength=len(self.counts)),
             self.source[kept],
             self.size[kept],
@@ -66,13 +66,13 @@ class Plan:
       eos: [P] bool, eos follows the tokens.
       objective: [P] int64, `SPAN`, `SENTENCE` or `DOCUMENT` of `glm_jax.batch`.
       num_spans: [P] int64.
-      start: [S] int64, first token of the span, counted from the piece's first token; a span that
-        takes eos counts it as token `size`.
+      start: [S] int64, first token of the span, counted from the segment's first token; eos counts
+        as token `size`.
       length: [S] int64, at least 1.
       closed: [S] bool, the span ends in an end token; False: prefix form of the document objective.
       order: [S] int64, the spans in the order of part B, segment by segment.
-      fewer: [R] bool, rows that got fewer or shorter spans than were drawn.
-      fallen_back: [R] bool, sentence rows with a segment that got spans, having no sentence.
+      fewer: [R] bool, rows that got fewer or shorter spans than drawn.
+      fallen_back: [R] bool, sentence rows with a segment that has no sentence and got spans.
     """
 
     row: np.ndarray
@@ -91,43 +91,43 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-    """How far a row gets through its pieces.
+    """Which segments fit into their rows.
 
     Attributes:
-      whole: [P] bool, the piece fits as it is.
-      cut: [P] bool, the first piece of each row that does not fit.
-      room: [P] int64, places left in the row where the piece begins.
+      whole: [P] bool, the segment fits as it is.
+      cut: [P] bool, the first segment of each row that does not fit.
+      room: [P] int64, slots left in the row where the segment begins.
     """
 
     whole: np.ndarray
     cut: np.ndarray
     room: np.ndarray
 
-    def kept(self, pieces: Pieces, size: np.ndarray) -> np.ndarray:
-        """[P] bool: pieces to use when the cut ones are cut to `size`."""
-        first = within_groups(pieces.counts) == 0
+    def kept(self, segments: Segments, size: np.ndarray) -> np.ndarray:
+        """[P] bool: segments to use if those of `cut` are cut to `size`."""
+        first = within_groups(segments.counts) == 0
         return self.whole | (self.cut & (size >= np.where(first, 1, SHORTEST_BEGINNING)))
 
 
-def fit(pieces: Pieces, places: np.ndarray, length: int) -> Fit:
-    """Takes pieces in order until the row is full.
+def fit(segments: Segments, slots: np.ndarray, length: int) -> Fit:
+    """Finds which segments fit, taken in order until the row is full.
 
     Args:
-      pieces: of R rows.
-      places: [P] places that each piece would fill as a segment.
-      length: places of a row.
+      segments: of R rows.
+      slots: [P] slots that each whole segment would fill.
+      length: slots in a row.
     """
-    # What does not fit is subtracted too, so that no room is left behind the first such piece.
-    room = length - sums_before(places, pieces.counts)
-    whole = places <= room
+    # Segments that do not fit are subtracted too, so no room is left behind the first of them.
+    room = length - sums_before(slots, segments.counts)
+    whole = slots <= room
     return Fit(whole, ~whole & (room > 0), room)
 
 
 def order_in_part_b(
-    draws: Draws, piece: np.ndarray, spans_per_row: np.ndarray, shuffle: bool
+    draws: Draws, segment: np.ndarray, spans_per_row: np.ndarray, shuffle: bool
 ) -> np.ndarray:
-    """[S] span numbers in the order of part B: a uniform permutation within each segment."""
+    """[S] span indices in the order of part B: a uniform permutation within each segment."""
     if not shuffle:
-        return np.arange(len(piece))
+        return np.arange(len(segment))
     keys = draws.integers(Purpose.ORDER, spans_per_row)
-    return np.argsort((piece << 32) | keys, kind="stable")
+    return np.argsort((segment << 32) | keys, kind="stable")

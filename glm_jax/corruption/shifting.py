@@ -1,4 +1,4 @@
-"""First positions that start anywhere, so that a model learns all of its table from short texts."""
+"""Randomly shifted first positions, which train the whole position table on short texts."""
 
 import numpy as np
 
@@ -6,11 +6,11 @@ from glm_jax.draws import Draws, Purpose, below
 
 
 def shift_positions(fields: dict[str, np.ndarray], draws: Draws) -> None:
-    """Adds a draw to the first positions of each text, up to where the last of part A is T - 1.
+    """Shifts the first positions of each segment by a draw; the last of part A stays below T.
 
         positions  0 1 2 3 4 2 2 | 0 1 2 1 1  ->  7 8 9 10 11 9 9 | 2 3 4 3 3
 
-    Positions of T (part B with sentinels) stay.
+    Positions that equal T (part B with sentinels) stay.
 
     Args:
       fields: of a Batch [R, T]; changed.
@@ -26,6 +26,6 @@ def shift_positions(fields: dict[str, np.ndarray], draws: Draws) -> None:
     moved = used.ravel() & (positions < length)
     highest = np.maximum.reduceat(np.where(moved, positions, 0), begin)
     shift = below(draws.integers(Purpose.POSITION, first.sum(axis=1)), length - highest)
-    text = np.cumsum(first) - 1
-    positions[moved] += shift[text[moved]].astype(positions.dtype)
+    segment = np.cumsum(first) - 1
+    positions[moved] += shift[segment[moved]].astype(positions.dtype)
     fields["positions"] = positions.reshape(fields["tokens"].shape)

@@ -7,7 +7,7 @@ import numpy as np
 from glm_jax.batch import OBJECTIVES, Batch
 from glm_jax.config import Config
 from glm_jax.corruption.corruptor import Corruptor
-from glm_jax.corruption.plan import Pieces
+from glm_jax.corruption.plan import Segments
 from glm_jax.data.picture import objective_of, places_used, segments
 from glm_jax.tokenizers.tokenizer import Tokenizer
 
@@ -39,14 +39,14 @@ def example_row(config: Config, tokenizer: Tokenizer) -> Batch:
     )
     rows = np.arange(_TRIED)
     whole = np.ones(_TRIED, np.bool_)
-    pieces = Pieces(
+    whole_text = Segments(
         counts=np.ones_like(rows),
         source=np.zeros_like(rows),
         size=np.full_like(rows, len(ids)),
         begins=whole,
         ends=whole,
     )
-    fields, _ = corruptor.build(pieces, ids, np.zeros_like(rows), rows)
+    fields, _ = corruptor.build(whole_text, ids, np.zeros_like(rows), rows)
     found = [Batch(**{name: value[row] for name, value in fields.items()}) for row in rows]
     of_objective = [row for row in found if objective_of(row) == wanted] or found
     best = max(of_objective, key=lambda row: sum(len(part.spans) for part in segments(row)))

@@ -16,7 +16,7 @@ from glm_jax.batch import Batch
 from glm_jax.config import DataConfig, ObjectiveConfig
 from glm_jax.corruption.causal import PREFIX
 from glm_jax.corruption.corruptor import Corruptor
-from glm_jax.corruption.plan import SHORTEST_BEGINNING, Pieces
+from glm_jax.corruption.plan import SHORTEST_BEGINNING, Segments
 from glm_jax.corruption.short import expected_parts
 from glm_jax.data.store import Documents, TokenStore
 from glm_jax.draws import Draws, Purpose, SpanLengths, below
@@ -97,11 +97,11 @@ class RowBuilder:
           A numpy Batch [B, T] and what was counted (`Corruptor.statistics_names`).
         """
         epochs, rows = np.asarray(epochs, np.int64), np.asarray(rows, np.int64)
-        pieces = self._pieces(epochs, rows)
-        fields, statistics = self._corruptor.build(pieces, self._documents.tokens, epochs, rows)
+        segments = self._segments(epochs, rows)
+        fields, statistics = self._corruptor.build(segments, self._documents.tokens, epochs, rows)
         return Batch(**fields), statistics
 
-    def _pieces(self, epochs: np.ndarray, rows: np.ndarray) -> Pieces:
+    def _segments(self, epochs: np.ndarray, rows: np.ndarray) -> Segments:
         """The documents that each row's window passes, from the window's start on."""
         offsets, count = self._offsets, len(self._documents)
         source = self._window_starts(epochs, rows)
@@ -117,7 +117,7 @@ class RowBuilder:
         start = np.where(index == 0, source[row], offsets[document])
         document_end = offsets[document + 1]
         stop = np.minimum(document_end, end[row] - turn * offsets[-1])
-        return Pieces(
+        return Segments(
             counts=counts,
             source=start,
             size=stop - start,

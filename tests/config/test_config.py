@@ -56,7 +56,7 @@ def test_the_default_objective_is_the_articles():
         ({"norm_epsilon": True}, "model.norm_epsilon must be a finite number; got True"),
         ({"norm_epsilon": math.nan}, "model.norm_epsilon must be a finite number; got nan"),
         ({"tied_embeddings": 1}, "model.tied_embeddings must be True or False; got 1"),
-        ({"activation": 3}, "model.activation must be a text; got 3"),
+        ({"activation": 3}, "model.activation must be a string; got 3"),
         (["num_layers"], r"model must be an object; got \['num_layers'\]"),
         (3, "model must be an object; got 3"),
     ],

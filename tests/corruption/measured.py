@@ -1,4 +1,4 @@
-"""What tests of several objectives measure: span lengths and masked shares by place in the text."""
+"""What tests of several objectives measure: span lengths and masked shares by index in the text."""
 
 import numpy as np
 
@@ -20,11 +20,11 @@ def assert_lengths_alike(counts: np.ndarray, length: np.ndarray, least: int = 20
       length: [S] of each span, in the order of the text.
       least: texts that must have a span of that number for it to be looked at.
     """
-    piece = group_of(counts)
-    off = length - (sums(length, counts) / np.maximum(counts, 1))[piece]
+    segment = group_of(counts)
+    off = length - (sums(length, counts) / np.maximum(counts, 1))[segment]
     from_start = within_groups(counts)
-    from_end = counts[piece] - 1 - from_start
-    several = counts[piece] > 1
+    from_end = counts[segment] - 1 - from_start
+    several = counts[segment] > 1
     checked = 0
     for side in (from_start, from_end):
         for number in range(int(counts.max())):
@@ -42,8 +42,8 @@ def masked_slots(plan: Plan) -> np.ndarray:
     size = int(plan.size[0])
     assert (plan.size == size).all()
     masked = np.zeros((len(plan.size), size + 1), bool)
-    piece = np.repeat(group_of(plan.num_spans), plan.length)
-    masked[piece, np.repeat(plan.start, plan.length) + within_groups(plan.length)] = True
+    segment = np.repeat(group_of(plan.num_spans), plan.length)
+    masked[segment, np.repeat(plan.start, plan.length) + within_groups(plan.length)] = True
     return masked[:, :size]
 
 

@@ -1,4 +1,4 @@
-"""Causal rows, place by place."""
+"""Causal rows, slot by slot."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from glm_jax.batch import CAUSAL
 from glm_jax.config import ObjectiveConfig
 from glm_jax.corruption.causal import write_causal
-from glm_jax.corruption.plan import Pieces
+from glm_jax.corruption.plan import Segments
 from glm_jax.special_tokens import SpecialTokens
 
 SPECIAL = SpecialTokens(mask=3, gmask=4, smask=5, start=6, end=7, cls=8, eos=9, pad=1)
@@ -14,14 +14,14 @@ G, S, E, P = SPECIAL.gmask, SPECIAL.start, SPECIAL.eos, SPECIAL.pad
 CONFIG = ObjectiveConfig(span_rate=0.0, causal_rate=1.0, causal_weight=0.5)
 
 
-def pieces(counts, source, size, ends):
+def segments(counts, source, size, ends):
     begins = np.ones(len(source), bool)
     arrays = (counts, source, size, begins, np.array(ends, bool))
-    return Pieces(*(np.asarray(array) for array in arrays))
+    return Segments(*(np.asarray(array) for array in arrays))
 
 
-def write(length, *of_pieces):
-    return write_causal(pieces(*of_pieces), np.arange(30, 80), length, SPECIAL, CONFIG)
+def write(length, *of_segments):
+    return write_causal(segments(*of_segments), np.arange(30, 80), length, SPECIAL, CONFIG)
 
 
 def test_two_texts_of_a_row():
@@ -45,8 +45,8 @@ def test_two_texts_of_a_row():
 @pytest.mark.parametrize(
     ("source", "size", "ends", "last_token", "last_target"),
     [
-        (0, 20, True, 37, 38),  # cut by the row: the text goes on in the target
-        (0, 8, True, 37, E),  # fits to the last place, eos a target only
+        (0, 20, True, 37, 38),  # cut by the row: the last target is the next token
+        (0, 8, True, 37, E),  # fits to the last slot, eos a target only
         (0, 8, False, 37, 38),  # cut by the window
         (42, 8, True, 79, E),  # the last stored token
     ],
@@ -59,7 +59,7 @@ def test_the_end_of_a_full_row(source, size, ends, last_token, last_target):
 
 
 def test_too_little_room_for_a_beginning():
-    """Fewer than 8 tokens of a second text are left out, and a row without pieces is padding."""
+    """Fewer than 8 tokens of a second text are left out, and a row without segments is padding."""
     fields, _ = write(16, [2, 0], [0, 10], [5, 20], [True, True])
     assert (fields["attend_end"] > 0).sum(1).tolist() == [7, 0]
     assert set(fields["tokens"][1].tolist()) == {P}

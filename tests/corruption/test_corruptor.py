@@ -1,4 +1,4 @@
-"""The objective of each row, drawn at its rate; rows against the laws of the published ones."""
+"""The objective of each row, drawn at its rate; distributions against the published ones."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from scipy import stats
 from glm_jax.batch import CAUSAL, DOCUMENT, SENTENCE, SPAN
 from glm_jax.config import ObjectiveConfig
 from glm_jax.corruption.corruptor import Corruptor
-from glm_jax.corruption.plan import Pieces
+from glm_jax.corruption.plan import Segments
 from glm_jax.draws import Draws
 from glm_jax.special_tokens import SpecialTokens
 
@@ -87,31 +87,31 @@ def test_what_the_rates_leave_goes_to_the_last_in_use(rates, kind):
 def test_what_is_counted_is_what_rows_hold(options):
     rows, size = 30, 50
     ends = np.ones(rows, bool)
-    pieces = Pieces(np.ones(rows, np.int64), np.zeros(rows, np.int64), size * ends, ends, ends)
+    segments = Segments(np.ones(rows, np.int64), np.zeros(rows, np.int64), size * ends, ends, ends)
     corruptor = Corruptor(ObjectiveConfig(**options), SPECIAL, np.zeros(100, bool), 128, 0)
     stored = np.arange(size) % 80 + 20
-    fields, counted = corruptor.build(pieces, stored, np.zeros(rows, np.int64), np.arange(rows))
+    fields, counted = corruptor.build(segments, stored, np.zeros(rows, np.int64), np.arange(rows))
     assert counted["rows"] == rows
     assert counted["places_used"] == (fields["attend_end"] > 0).sum()
     assert counted["targets"] == (fields["loss_weights"] > 0).sum()
 
 
 def test_laws_that_published_rows_have_too():
-    """Length of spans, order in part B, hidden inputs: texts of 512 tokens, one a row."""
+    """Length of spans, order in part B, hidden inputs: texts of 512 tokens, one per row."""
     rows, size = 3000, 510
     config = ObjectiveConfig(block_mask_rate=0.1, block_mask_id=100)
     ends = np.ones(rows, bool)
-    pieces = Pieces(np.ones(rows, np.int64), np.zeros(rows, np.int64), size * ends, ends, ends)
+    segments = Segments(np.ones(rows, np.int64), np.zeros(rows, np.int64), size * ends, ends, ends)
     corruptor = Corruptor(config, SPECIAL, np.zeros(100, bool), 640, 0)
     stored = np.arange(size) % 80 + 20
-    fields, _ = corruptor.build(pieces, stored, np.zeros(rows, np.int64), np.arange(rows))
+    fields, _ = corruptor.build(segments, stored, np.zeros(rows, np.int64), np.arange(rows))
     first = fields["block_positions"] == 1
-    row, place = np.nonzero(first)
+    row, slot = np.nonzero(first)
     inside = fields["loss_weights"] > 0
-    # A span's places reach up to the next one's, and to the end of part B in each row.
+    # A span's slots reach up to the next one's, and to the end of part B in each row.
     same_row = np.append(row[1:] == row[:-1], False)
     used = (fields["attend_end"] > 0).sum(axis=1)
-    length = np.where(same_row, np.append(place[1:], 0), used[row]) - place - 1
+    length = np.where(same_row, np.append(slot[1:], 0), used[row]) - slot - 1
 
     golden = json.loads((STATS / "span_full.json").read_text())["modes"]["bert"]
     theirs = golden["span_length"]["histogram"]
@@ -123,7 +123,7 @@ def test_laws_that_published_rows_have_too():
     table = np.column_stack([table[:, common], table[:, ~common].sum(axis=1)])
     assert stats.chi2_contingency(table).pvalue > 1e-4
 
-    mask = fields["positions"][row, place]
+    mask = fields["positions"][row, slot]
     spans = np.bincount(row)
     begin = np.append(0, np.cumsum(spans)[:-1])
     leftmost = mask[begin] == np.minimum.reduceat(mask, begin)

@@ -6,7 +6,7 @@ from scipy import stats
 
 from glm_jax.config import ObjectiveConfig
 from glm_jax.corruption.documents import plan_documents
-from glm_jax.corruption.plan import Pieces
+from glm_jax.corruption.plan import Segments
 from glm_jax.draws import Draws
 from glm_jax.ragged import starts
 from tests.corruption.measured import ERRORS, assert_both_ends_alike, masked_slots
@@ -15,9 +15,9 @@ from tests.corruption.measured import ERRORS, assert_both_ends_alike, masked_slo
 def plan(size, rows, length=4096, **options):
     sizes = np.full(rows, size)
     yes = np.ones(rows, bool)
-    pieces = Pieces(np.ones(rows, np.int64), starts(sizes), sizes, yes, yes)
+    segments = Segments(np.ones(rows, np.int64), starts(sizes), sizes, yes, yes)
     draws = Draws(0, np.zeros(rows, np.int64), np.arange(rows))
-    return plan_documents(pieces, draws, length, ObjectiveConfig(**options))
+    return plan_documents(segments, draws, length, ObjectiveConfig(**options))
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.25, 1.0), (0.5, 1.0), (0.3, 0.6)])
@@ -52,7 +52,7 @@ def test_middle_form_lies_anywhere():
 
 
 def test_middle_form_masks_start_and_end_alike():
-    """Token t is masked in min(t + 1, g, ...) of the 98 - g + 1 places of a stretch of g."""
+    """Token t is masked in min(t + 1, g, ...) of the 98 - g + 1 starts of a stretch of g."""
     made = plan(98, 20_000, document_prefix_rate=0.0, document_min_ratio=0.2)
     masked = masked_slots(made)
     assert_both_ends_alike(masked)
@@ -67,7 +67,7 @@ def test_middle_form_masks_start_and_end_alike():
 def test_cut_texts_fill_the_row(rate):
     made = plan(500, 300, length=100, document_prefix_rate=rate)
     assert not made.eos.any()
-    # n tokens give n + 1 places in the prefix form, n + 2 in the middle form, [CLS] included.
+    # n tokens give n + 1 slots in the prefix form, n + 2 in the middle form, [CLS] included.
     assert (1 + made.size + (1 if rate else 2) == 100).all()
     assert ((made.start + made.length == made.size) | (rate == 0)).all()
 

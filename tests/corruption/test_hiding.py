@@ -35,11 +35,11 @@ def test_inputs_of_spans_at_the_rate():
     hide_inputs(fields, draws_of(3000), 0.1, HIDDEN)
     changed = fields["tokens"] != before["tokens"]
     # Four tokens are inputs in part B, each behind its start token.
-    places = np.flatnonzero(before["block_positions"][0] > 1)
-    assert len(places) == 4
-    assert set(np.flatnonzero(changed.any(axis=0))) == set(places)
+    slots = np.flatnonzero(before["block_positions"][0] > 1)
+    assert len(slots) == 4
+    assert set(np.flatnonzero(changed.any(axis=0))) == set(slots)
     assert set(fields["tokens"][changed]) == {HIDDEN}
-    share = changed[:, places].mean(axis=0)
+    share = changed[:, slots].mean(axis=0)
     assert (abs(share - 0.1) < 5 * np.sqrt(0.09 / 3000)).all()
     for name in set(fields) - {"tokens"}:
         np.testing.assert_array_equal(fields[name], before[name])

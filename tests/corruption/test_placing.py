@@ -71,7 +71,7 @@ def test_place_spans_by_arithmetic(lengths, total, draws, spans):
 @pytest.mark.parametrize(
     ("lengths", "total", "draws", "message"),
     [
-        ([3, 3], 6, [0, 0], "need 7 places; total is 6"),
+        ([3, 3], 6, [0, 0], "need 7 tokens; total is 6"),
         ([3], 5, [3], r"draws must lie in 0\.\.2"),
         ([3], 5, [-1], r"draws must lie in 0\.\.2"),
         ([3, 1], 9, [0], "one per span, 2; got 1"),

@@ -10,7 +10,7 @@ from glm_jax.config import ObjectiveConfig
 from glm_jax.corruption import assemble, assemble_prefix
 from glm_jax.corruption.corruptor import Corruptor
 from glm_jax.corruption.masked import assemble_masked
-from glm_jax.corruption.plan import Pieces, Plan
+from glm_jax.corruption.plan import Plan, Segments
 from glm_jax.corruption.rows import write_rows
 from glm_jax.draws import Draws
 from glm_jax.ragged import starts
@@ -41,24 +41,22 @@ def corpus(rng, mean, size=20_000):
     return tokens.astype(np.uint16), np.append(0, np.cumsum(sizes))
 
 
-def random_pieces(rng, offsets, rows, length):
+def random_segments(rng, offsets, rows, length):
     """Rows that start anywhere and go on through as many documents as may be needed."""
     parts = []
     counts = []
     for _ in range(rows):
-        place = int(rng.integers(0, offsets[-1]))
-        end = min(place + length, int(offsets[-1]))
+        at = int(rng.integers(0, offsets[-1]))
+        end = min(at + length, int(offsets[-1]))
         counts.append(0)
-        while place < end:
-            document = int(np.searchsorted(offsets, place, side="right")) - 1
+        while at < end:
+            document = int(np.searchsorted(offsets, at, side="right")) - 1
             stop = min(int(offsets[document + 1]), end)
-            parts.append(
-                (place, stop - place, place == offsets[document], stop == offsets[document + 1])
-            )
+            parts.append((at, stop - at, at == offsets[document], stop == offsets[document + 1]))
             counts[-1] += 1
-            place = stop
+            at = stop
     source, size, begins, ends = (np.array(column) for column in zip(*parts, strict=True))
-    return Pieces(np.array(counts), source, size, begins, ends)
+    return Segments(np.array(counts), source, size, begins, ends)
 
 
 def expected_rows(plan, stored, rows, length, config=CONFIG):
@@ -112,9 +110,9 @@ def corruptor(length, config=CONFIG, seed=0):
 def test_equal_to_one_text_at_a_time(kind, mean, length):
     rng = np.random.default_rng([mean, length])
     stored, offsets = corpus(rng, mean)
-    pieces = random_pieces(rng, offsets, rows=60, length=length)
+    segments = random_segments(rng, offsets, rows=60, length=length)
     draws = Draws(0, np.zeros(60, np.int64), np.arange(60))
-    plan = corruptor(length).plan(kind, pieces, draws, stored)
+    plan = corruptor(length).plan(kind, segments, draws, stored)
     written = write_rows(plan, stored, 60, length, SPECIAL, CONFIG)
     expected = expected_rows(plan, stored, 60, length)
     for name, value in expected.items():
@@ -131,9 +129,9 @@ def test_masks_and_start_tokens(kind, options):
     config = dataclasses.replace(CONFIG, document_prefix_rate=0.0, **options)
     rng = np.random.default_rng(8)
     stored, offsets = corpus(rng, 40)
-    pieces = random_pieces(rng, offsets, rows=40, length=96)
+    segments = random_segments(rng, offsets, rows=40, length=96)
     draws = Draws(0, np.zeros(40, np.int64), np.arange(40))
-    plan = corruptor(96, config).plan(kind, pieces, draws, stored)
+    plan = corruptor(96, config).plan(kind, segments, draws, stored)
     written = write_rows(plan, stored, 40, 96, SPECIAL, config)
     for name, value in expected_rows(plan, stored, 40, 96, config).items():
         np.testing.assert_array_equal(written[name], value, err_msg=name)
@@ -143,13 +141,13 @@ def test_masked_lm_equals_one_text_at_a_time():
     config = ObjectiveConfig(masked_lm=True, span_weight=0.5)
     rng = np.random.default_rng(9)
     stored, offsets = corpus(rng, 40)
-    pieces = random_pieces(rng, offsets, rows=40, length=96)
+    segments = random_segments(rng, offsets, rows=40, length=96)
     draws = Draws(0, np.zeros(40, np.int64), np.arange(40))
-    plan = corruptor(96, config).plan(SPAN, pieces, draws, stored)
+    plan = corruptor(96, config).plan(SPAN, segments, draws, stored)
     written, counted = corruptor(96, config).build(
-        pieces, stored, np.zeros(40, np.int64), np.arange(40)
+        segments, stored, np.zeros(40, np.int64), np.arange(40)
     )
-    first, place = starts(plan.num_spans), dict.fromkeys(range(40), 0)
+    first, used = starts(plan.num_spans), dict.fromkeys(range(40), 0)
     for p, row in enumerate(plan.row.tolist()):
         text = [SPECIAL.cls, *stored[plan.source[p] : plan.source[p] + plan.size[p]].tolist()]
         text += [SPECIAL.eos] * int(plan.eos[p])
@@ -158,12 +156,12 @@ def test_masked_lm_equals_one_text_at_a_time():
         spans = np.column_stack([start, start + plan.length[inside]])
         part = assemble_masked(text, spans, mask_id=SPECIAL.mask)
         part["loss_weights"] *= 0.5
-        at = place[row]
-        place[row] += len(text)
+        at = used[row]
+        used[row] += len(text)
         for name, value in part.items():
             shift = at if name in ("attend_start", "attend_end") else 0
-            np.testing.assert_array_equal(written[name][row, at : place[row]], value + shift, name)
-    assert counted["places_used"] == sum(place.values()) == (written["attend_end"] > 0).sum()
+            np.testing.assert_array_equal(written[name][row, at : used[row]], value + shift, name)
+    assert counted["places_used"] == sum(used.values()) == (written["attend_end"] > 0).sum()
     assert counted["targets"] == counted["masked_tokens"] == (written["loss_weights"] > 0).sum()
     assert counted["places_used"] > 0.98 * 40 * 96
 
@@ -199,13 +197,13 @@ def test_docstring_example():
 
 
 @pytest.mark.parametrize("empty", [0, 1, 2])
-def test_a_row_without_pieces_is_all_padding(empty):
+def test_a_row_without_segments_is_all_padding(empty):
     rng = np.random.default_rng(0)
     stored, offsets = corpus(rng, 30)
-    pieces = random_pieces(rng, offsets, rows=3, length=64)
-    kept = np.flatnonzero(pieces.row != empty)
+    segments = random_segments(rng, offsets, rows=3, length=64)
+    kept = np.flatnonzero(segments.row != empty)
     fields, counted = corruptor(64).build(
-        pieces.choose(kept), stored, np.zeros(3, np.int64), np.arange(3)
+        segments.choose(kept), stored, np.zeros(3, np.int64), np.arange(3)
     )
     assert (fields["tokens"][empty] == SPECIAL.pad).all()
     for name in set(fields) - {"tokens", "targets"}:
@@ -214,12 +212,12 @@ def test_a_row_without_pieces_is_all_padding(empty):
     assert counted["rows"] == 3
 
 
-def test_only_rows_without_pieces():
+def test_only_rows_without_segments():
     none = np.zeros(0, np.int64)
-    pieces = Pieces(np.zeros(2, np.int64), none, none, none.astype(bool), none.astype(bool))
+    segments = Segments(np.zeros(2, np.int64), none, none, none.astype(bool), none.astype(bool))
     for kind in (SPAN, SENTENCE, DOCUMENT):
         draws = Draws(0, np.zeros(2, np.int64), np.arange(2))
-        plan = corruptor(16).plan(kind, pieces, draws, np.arange(30, 40))
+        plan = corruptor(16).plan(kind, segments, draws, np.arange(30, 40))
         fields = write_rows(plan, np.arange(30, 40), 2, 16, SPECIAL, CONFIG)
         assert (fields["tokens"] == SPECIAL.pad).all()
 
@@ -235,17 +233,17 @@ def test_only_rows_without_pieces():
 def test_rows_do_not_depend_on_the_rows_beside_them(config):
     rng = np.random.default_rng(5)
     stored, offsets = corpus(rng, 30)
-    pieces = random_pieces(rng, offsets, rows=150, length=64)
+    segments = random_segments(rng, offsets, rows=150, length=64)
     epochs, rows = rng.integers(0, 3, 150), rng.integers(0, 10**12, 150)
-    together, counted = corruptor(64, config).build(pieces, stored, epochs, rows)
+    together, counted = corruptor(64, config).build(segments, stored, epochs, rows)
     total = dict.fromkeys(counted, 0)
     for r in (*range(0, 150, 7), 149):
-        one = pieces.take(np.array([r]))
+        one = segments.take(np.array([r]))
         alone, _ = corruptor(64, config).build(one, stored, epochs[[r]], rows[[r]])
         for name, value in alone.items():
             np.testing.assert_array_equal(value[0], together[name][r], err_msg=name)
     for part in np.split(np.arange(150), [40, 100]):
-        taken = pieces.take(part)
+        taken = segments.take(part)
         _, some = corruptor(64, config).build(taken, stored, epochs[part], rows[part])
         total = {name: total[name] + some[name] for name in total}
     assert total == counted
@@ -256,9 +254,9 @@ def test_statistics_count_what_is_in_the_rows():
     config = ObjectiveConfig(span_rate=0.4, sentence_rate=0.3, document_rate=0.3)
     rng = np.random.default_rng(6)
     stored, offsets = corpus(rng, 40)
-    pieces = random_pieces(rng, offsets, rows=100, length=96)
+    segments = random_segments(rng, offsets, rows=100, length=96)
     fields, counted = corruptor(96, config).build(
-        pieces, stored, np.zeros(100, np.int64), np.arange(100)
+        segments, stored, np.zeros(100, np.int64), np.arange(100)
     )
     tokens, weights = fields["tokens"], fields["loss_weights"]
     assert counted["rows"] == 100

@@ -6,7 +6,7 @@ from scipy import stats
 
 from glm_jax.batch import SENTENCE, SPAN
 from glm_jax.config import ObjectiveConfig
-from glm_jax.corruption.plan import Pieces
+from glm_jax.corruption.plan import Segments
 from glm_jax.corruption.sentences import find_sentences, plan_sentences
 from glm_jax.draws import Draws, SpanLengths
 from glm_jax.ragged import group_of, starts, sums
@@ -18,16 +18,16 @@ LENGTHS = SpanLengths.poisson(3.0, 39)
 
 
 def ids(text):
-    """ "ab. c." -> a token per letter, STOP for a full stop."""
-    return np.array([STOP if letter == "." else 2 for letter in text])
+    """ "ab. c." -> a token per character, STOP for a full stop."""
+    return np.array([STOP if character == "." else 2 for character in text])
 
 
 def found(text, begins=True, ends=True, before=""):
     stored = ids(before + text)
-    pieces = Pieces(
+    segments = Segments(
         np.array([1]), np.array([len(before)]), np.array([len(text)]), *np.array([[begins], [ends]])
     )
-    _, start, length, whole = find_sentences(pieces, pieces.size, stored, ENDS)
+    _, start, length, whole = find_sentences(segments, segments.size, stored, ENDS)
     return [text[s : s + n] for s, n, w in zip(start, length, whole, strict=True) if w]
 
 
@@ -49,21 +49,21 @@ def test_whole_sentences(text, options, sentences):
     assert found(text, **options) == sentences
 
 
-def test_several_pieces():
+def test_several_segments():
     stored = ids("ab.c" + "de." + "f")
     yes = np.ones(3, bool)
-    pieces = Pieces(np.array([2, 1]), np.array([0, 4, 7]), np.array([4, 3, 1]), yes, yes)
-    counts, start, length, whole = find_sentences(pieces, pieces.size, stored, ENDS)
+    segments = Segments(np.array([2, 1]), np.array([0, 4, 7]), np.array([4, 3, 1]), yes, yes)
+    counts, start, length, whole = find_sentences(segments, segments.size, stored, ENDS)
     assert counts.tolist() == [2, 1, 1]
     assert start.tolist() == [0, 3, 0, 0]
     assert length.tolist() == [3, 1, 3, 1]
     assert whole.all()
 
 
-def test_a_sentence_that_ends_with_the_piece_is_whole_whatever_comes_next():
+def test_a_sentence_that_ends_with_the_segment_is_whole_whatever_comes_next():
     yes, no = np.ones(2, bool), np.zeros(2, bool)
-    pieces = Pieces(np.array([1, 1]), np.array([0, 3]), np.array([3, 2]), yes, no)
-    _, start, length, whole = find_sentences(pieces, pieces.size, ids("ab..c"), ENDS)
+    segments = Segments(np.array([1, 1]), np.array([0, 3]), np.array([3, 2]), yes, no)
+    _, start, length, whole = find_sentences(segments, segments.size, ids("ab..c"), ENDS)
     assert start.tolist() == [0, 0, 1]
     assert length.tolist() == [3, 1, 1]
     assert whole.tolist() == [True, True, False]
@@ -72,10 +72,10 @@ def test_a_sentence_that_ends_with_the_piece_is_whole_whatever_comes_next():
 def plan(texts, length=4096, **options):
     sizes = np.array([len(text) for text in texts])
     yes = np.ones(len(texts), bool)
-    pieces = Pieces(np.ones(len(texts), np.int64), starts(sizes), sizes, yes, yes)
+    segments = Segments(np.ones(len(texts), np.int64), starts(sizes), sizes, yes, yes)
     draws = Draws(0, np.zeros(len(texts), np.int64), np.arange(len(texts)))
     config = ObjectiveConfig(span_rate=0.0, sentence_rate=1.0, **options)
-    return plan_sentences(pieces, draws, length, LENGTHS, config, ids("".join(texts)), ENDS)
+    return plan_sentences(segments, draws, length, LENGTHS, config, ids("".join(texts)), ENDS)
 
 
 def test_one_of_ten_equal_sentences_is_enough():
@@ -97,8 +97,8 @@ def test_sentences_are_taken_until_they_reach_the_share():
     stops = np.flatnonzero(ids(text) == STOP) + 1
     assert set((made.start + made.length).tolist()) <= set(stops.tolist())
     assert set(made.start.tolist()) <= {0, *stops.tolist()}
-    piece = group_of(made.num_spans)
-    touching = (made.start[1:] == (made.start + made.length)[:-1]) & (piece[1:] == piece[:-1])
+    segment = group_of(made.num_spans)
+    touching = (made.start[1:] == (made.start + made.length)[:-1]) & (segment[1:] == segment[:-1])
     assert touching.any()
 
 
@@ -109,8 +109,8 @@ def test_sentences_are_masked_alike_wherever_they_stand():
     made = plan(["".join("x" * n + "." for n in row) for row in sizes])
     assert (made.objective == SENTENCE).all()
     first = np.cumsum(sizes + 1, axis=1) - sizes - 1
-    piece = group_of(made.num_spans)
-    number = (first[piece] == made.start[:, None]).argmax(axis=1)
+    segment = group_of(made.num_spans)
+    number = (first[segment] == made.start[:, None]).argmax(axis=1)
     assert stats.chisquare(np.bincount(number, minlength=12)).pvalue > 1e-4
     of_number = [made.length[number == i] for i in range(12)]
     assert stats.f_oneway(*of_number).pvalue > 1e-4

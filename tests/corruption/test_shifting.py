@@ -9,7 +9,7 @@ from glm_jax.draws import Draws
 
 
 def rows_of_two_texts(rows, span_position=None):
-    """C a M c E S b, then C M e S d, then padding: 16 places."""
+    """C a M c E S b, then C M e S d, then padding: 16 slots."""
     ids = {"mask_id": 3, "start_id": 6, "end_id": 7, "span_position": span_position}
     first = assemble([8, 30, 31, 32, 9], [(2, 3)], [0], **ids)
     second = assemble([8, 33, 34], [(1, 2)], [0], **ids)

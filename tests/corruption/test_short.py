@@ -1,9 +1,9 @@
-"""Pieces cut into short texts: nothing lost, nothing moved, the law of their length."""
+"""Segments cut into short texts: nothing lost, nothing moved, the distribution of their length."""
 
 import numpy as np
 import pytest
 
-from glm_jax.corruption.plan import Pieces
+from glm_jax.corruption.plan import Segments
 from glm_jax.corruption.short import cut_short, expected_parts
 from glm_jax.draws import Draws
 from glm_jax.ragged import sums
@@ -13,16 +13,16 @@ def draws_of(rows):
     return Draws(0, np.zeros(rows, np.int64), np.arange(rows))
 
 
-def one_piece_each(sizes, ends=True):
+def one_segment_each(sizes, ends=True):
     rows = len(sizes)
     sizes = np.asarray(sizes, np.int64)
     begins = np.ones(rows, bool)
-    return Pieces(np.ones(rows, np.int64), 1000 * np.arange(rows), sizes, begins, begins & ends)
+    return Segments(np.ones(rows, np.int64), 1000 * np.arange(rows), sizes, begins, begins & ends)
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.3, 1.0])
 def test_a_share_of_the_rows_is_cut(rate):
-    cut = cut_short(one_piece_each([512] * 4000), draws_of(4000), 512, rate)
+    cut = cut_short(one_segment_each([512] * 4000), draws_of(4000), 512, rate)
     # A row keeps its 512 tokens whole only where it is not drawn: q is 510 at most.
     share = (cut.counts > 1).mean()
     assert abs(share - rate) <= 5 * np.sqrt(rate * (1 - rate) / 4000)
@@ -30,13 +30,13 @@ def test_a_share_of_the_rows_is_cut(rate):
 
 
 def test_parts_lie_one_after_the_other_and_are_nearly_equal():
-    pieces = one_piece_each(np.arange(1, 501))
-    cut = cut_short(pieces, draws_of(500), 512, 1.0)
+    segments = one_segment_each(np.arange(1, 501))
+    cut = cut_short(segments, draws_of(500), 512, 1.0)
     row = cut.row
     follows = row[1:] == row[:-1]
     np.testing.assert_array_equal((cut.source + cut.size)[:-1][follows], cut.source[1:][follows])
     first = np.append(0, np.cumsum(cut.counts)[:-1])
-    np.testing.assert_array_equal(cut.source[first], pieces.source)
+    np.testing.assert_array_equal(cut.source[first], segments.source)
     assert (cut.begins == np.isin(np.arange(len(row)), first)).all()
     last = np.cumsum(cut.counts) - 1
     assert (cut.ends == np.isin(np.arange(len(row)), last)).all()
@@ -44,8 +44,8 @@ def test_parts_lie_one_after_the_other_and_are_nearly_equal():
 
 
 def test_length_is_uniform_from_32_to_t_minus_2():
-    # Where q tokens are asked for, a piece of T - 2 falls into ceil((T - 2) / q) parts.
-    count = cut_short(one_piece_each([98] * 8000), draws_of(8000), 100, 1.0).counts
+    # Where q tokens are asked for, a segment of T - 2 falls into ceil((T - 2) / q) parts.
+    count = cut_short(one_segment_each([98] * 8000), draws_of(8000), 100, 1.0).counts
     asked = np.arange(32, 99)
     expected = np.bincount(-(-98 // asked), minlength=5) / len(asked)
     error = np.sqrt(expected * (1 - expected) / 8000)
@@ -54,5 +54,5 @@ def test_length_is_uniform_from_32_to_t_minus_2():
 
 
 def test_what_a_document_ends_with_stays_open():
-    cut = cut_short(one_piece_each([200], ends=False), draws_of(1), 200, 1.0)
+    cut = cut_short(one_segment_each([200], ends=False), draws_of(1), 200, 1.0)
     assert not cut.ends.any()

@@ -1,4 +1,4 @@
-"""The laws of the span objective: lengths, masked share, placement, order."""
+"""The distributions of the span objective: lengths, masked share, placement, order."""
 
 import itertools
 import warnings
@@ -9,7 +9,7 @@ from scipy import stats
 
 from glm_jax.config import ObjectiveConfig
 from glm_jax.corruption import place_spans
-from glm_jax.corruption.plan import SHORTEST_BEGINNING, Pieces
+from glm_jax.corruption.plan import SHORTEST_BEGINNING, Segments
 from glm_jax.corruption.spans import SpanCandidates, place, plan_spans
 from glm_jax.draws import Draws, Purpose, SpanLengths, below
 from glm_jax.ragged import group_of, starts, sums, within_groups
@@ -29,7 +29,7 @@ def whole_documents(sizes):
     """One document per row, each of its own size."""
     sizes = np.asarray(sizes, np.int64)
     yes = np.ones(len(sizes), bool)
-    return Pieces(np.ones(len(sizes), np.int64), starts(sizes), sizes, yes, yes)
+    return Segments(np.ones(len(sizes), np.int64), starts(sizes), sizes, yes, yes)
 
 
 def draws_of(rows, seed=0):
@@ -38,30 +38,31 @@ def draws_of(rows, seed=0):
 
 def plan(sizes, length=4096, single=False, seed=0, **options):
     config = ObjectiveConfig(**options)
-    law = SpanLengths.poisson(config.mean_span_length, config.max_span_length)
+    distribution = SpanLengths.poisson(config.mean_span_length, config.max_span_length)
     return plan_spans(
-        whole_documents(sizes), draws_of(len(sizes), seed), length, law, config, single
+        whole_documents(sizes), draws_of(len(sizes), seed), length, distribution, config, single
     )
 
 
-def assert_law(lengths, law):
+def assert_distribution(lengths, distribution):
     n = len(lengths)
-    counts = np.bincount(lengths, minlength=len(law.probabilities) + 1)[1:]
-    common = law.probabilities * n >= 5
+    counts = np.bincount(lengths, minlength=len(distribution.probabilities) + 1)[1:]
+    expected_counts = distribution.probabilities * n
+    common = expected_counts >= 5
     observed = [*counts[common], counts[~common].sum()]
-    predicted = [*(law.probabilities[common] * n), law.probabilities[~common].sum() * n]
+    predicted = [*expected_counts[common], expected_counts[~common].sum()]
     assert stats.chisquare(observed, predicted).pvalue > 1e-4
 
 
 @pytest.mark.parametrize("size", [40, 120, 500])
-def test_lengths_keep_their_law_however_many_fit(size):
-    assert_law(plan([size] * 3000).length, LENGTHS)
+def test_lengths_keep_their_distribution_however_many_fit(size):
+    assert_distribution(plan([size] * 3000).length, LENGTHS)
 
 
 def test_lengths_keep_their_law_in_rows_cut_to_fit():
     cut = plan([1000] * 3000, length=256)
     assert (cut.size < 256).all()
-    assert_law(cut.length, LENGTHS)
+    assert_distribution(cut.length, LENGTHS)
 
 
 @pytest.mark.parametrize("ratio", [0.1, 0.15, 0.2])
@@ -82,15 +83,15 @@ def test_first_middle_and_last_span_are_alike(size, options):
     assert_lengths_alike(made.num_spans, made.length)
 
 
-def test_spans_are_alike_where_many_draws_fall_on_one_place():
+def test_spans_are_alike_where_many_draws_are_equal():
     made = plan([20] * 20_000, mask_ratio=0.7)
     assert_lengths_alike(made.num_spans, made.length)
 
 
 def test_spans_are_alike_in_texts_that_a_row_cuts_off():
-    sizes = np.tile([70, 90], 4000)  # 110 places: the second text is cut
-    pieces = Pieces(np.full(4000, 2), starts(sizes), sizes, sizes > 0, sizes > 0)
-    made = plan_spans(pieces, draws_of(4000), 110, LENGTHS, ObjectiveConfig())
+    sizes = np.tile([70, 90], 4000)  # 110 slots: the second text is cut
+    segments = Segments(np.full(4000, 2), starts(sizes), sizes, sizes > 0, sizes > 0)
+    made = plan_spans(segments, draws_of(4000), 110, LENGTHS, ObjectiveConfig())
     cut = made.size < 70
     assert cut.sum() > 3000
     of_cut = cut[group_of(made.num_spans)]
@@ -112,8 +113,8 @@ def test_the_edge_that_the_published_placing_leaves(size):
     """A span must begin at the first token for that to be masked: one of k draws of 0..m is 0."""
     made = plan([size] * 30_000)
     masked, k = masked_slots(made), made.num_spans
-    places = size - sums(made.length, k) - k + 2  # m + 1
-    expected = (1 - (1 - 1 / places) ** k).mean()
+    beginnings = size - sums(made.length, k) - k + 2  # m + 1
+    expected = (1 - (1 - 1 / beginnings) ** k).mean()
     for slot in (0, size - 1):
         error = masked[:, slot].std() / np.sqrt(len(masked))
         assert abs(masked[:, slot].mean() - expected) < ERRORS * error
@@ -127,10 +128,10 @@ def test_the_edge_that_the_published_placing_leaves(size):
     assert 0.24 < size * middle - masked.sum(axis=1).mean() < 0.44
 
 
-def until_reached(budget: int, law: SpanLengths):
+def until_reached(budget: int, distribution: SpanLengths):
     """For k = 1, 2, ...: [S] the chance that k lengths are taken and sum to S."""
     budget = max(budget, 1)  # the first length is always taken
-    probabilities = np.append(0.0, law.probabilities)
+    probabilities = np.append(0.0, distribution.probabilities)
     below = np.eye(1, budget)[0]
     while below.sum() > 1e-12:
         sums_ = np.convolve(below, probabilities)
@@ -138,13 +139,13 @@ def until_reached(budget: int, law: SpanLengths):
         yield np.where(np.arange(len(sums_)) < budget, 0.0, sums_)
 
 
-def expected(size: int, law: SpanLengths, ratio: float = 0.15) -> np.ndarray:
+def expected(size: int, distribution: SpanLengths, ratio: float = 0.15) -> np.ndarray:
     """Spans of a text, tokens they cover, and their mean length, each on average over texts."""
-    lowered = ratio * size - law.overshoot
+    lowered = ratio * size - distribution.overshoot
     total = np.zeros(3)
     for budget in (int(np.floor(lowered)), int(np.floor(lowered)) + 1):
         weight = 1 - abs(budget - lowered)
-        for k, chance in enumerate(until_reached(budget, law), start=1):
+        for k, chance in enumerate(until_reached(budget, distribution), start=1):
             covered = np.arange(len(chance)) @ chance
             total += weight * np.array([k * chance.sum(), covered, covered / k])
     return total
@@ -194,10 +195,10 @@ def test_the_least_mask_ratio_takes_one_span():
 def test_single_span():
     made = plan([100] * 3000, single=True)
     assert (made.num_spans == 1).all()
-    assert_law(made.length, LENGTHS)
+    assert_distribution(made.length, LENGTHS)
     start = made.start[made.length == 3]
     assert stats.chisquare(np.bincount(start, minlength=98)).pvalue > 1e-4
-    # Token t is masked in min(t + 1, l) of the n - l + 1 places of a span of l tokens.
+    # Token t is masked in min(t + 1, l) of the n - l + 1 starts of a span of l tokens.
     masked = masked_slots(plan([100] * 20_000, single=True))
     assert_both_ends_alike(masked)
     lengths = np.arange(1, 40)
@@ -210,10 +211,10 @@ def test_single_span():
 
 def test_spans_have_a_free_token_between_them_and_stay_inside():
     made = plan(np.random.default_rng(0).integers(1, 300, 2000), mask_ratio=0.5)
-    piece = group_of(made.num_spans)
+    segment = group_of(made.num_spans)
     end = made.start + made.length
     assert (made.start >= 0).all()
-    assert (end <= made.size[piece]).all()
+    assert (end <= made.size[segment]).all()
     later = within_groups(made.num_spans) > 0
     assert (made.start[later] > end[:-1][later[1:]]).all()
 
@@ -227,10 +228,10 @@ def test_where_spans_do_not_fit_fewer_are_taken_and_counted():
 
 def test_placement_is_that_of_place_spans():
     sizes = np.array([30, 9, 200])
-    pieces, draws, config = whole_documents(sizes), draws_of(3), ObjectiveConfig()
-    candidates = SpanCandidates.draw(pieces, sizes, draws, LENGTHS, config, single=False)
+    segments, draws, config = whole_documents(sizes), draws_of(3), ObjectiveConfig()
+    candidates = SpanCandidates.draw(segments, sizes, draws, LENGTHS, config, single=False)
     number = candidates.number(sizes)
-    placed = place(candidates, number, sizes, pieces.counts, draws)
+    placed = place(candidates, number, sizes, segments.counts, draws)
     words = draws.integers(Purpose.PLACE, number)
     for p in range(3):
         mine = slice(starts(number)[p], starts(number)[p] + number[p])
@@ -259,24 +260,24 @@ def test_order_of_the_text():
 def test_the_largest_size_that_fits_is_taken(length):
     """The corrupted length never exceeds the row, and two more tokens would never fit."""
     sizes = np.full(500, 1000)
-    pieces, draws, config = whole_documents(sizes), draws_of(500), ObjectiveConfig()
+    segments, draws, config = whole_documents(sizes), draws_of(500), ObjectiveConfig()
     made = plan(sizes, length=length)
     used = 1 + made.size + 2 * made.num_spans
     assert (used <= length).all()
     assert (used >= length - 2).all()
     limit = np.minimum(sizes, length)
-    candidates = SpanCandidates.draw(pieces, limit, draws, LENGTHS, config, single=False)
+    candidates = SpanCandidates.draw(segments, limit, draws, LENGTHS, config, single=False)
     more = made.size + 1
     assert (1 + more + 2 * candidates.number(more) > length).all()
     np.testing.assert_array_equal(candidates.number(made.size), made.num_spans)
 
 
 def test_short_beginnings_are_left_out_at_the_end_of_a_row_only():
-    # A document of 20 tokens and one of 50 in a row of 40 places: some 14 are left for the second.
+    # A document of 20 tokens and one of 50 in a row of 40 slots: some 14 are left for the second.
     sizes = np.tile([20, 50], 500)
-    pieces = Pieces(np.full(500, 2), starts(sizes), sizes, sizes > 0, sizes > 0)
+    segments = Segments(np.full(500, 2), starts(sizes), sizes, sizes > 0, sizes > 0)
     for length, kept in ((40, True), (32, False)):
-        made = plan_spans(pieces, draws_of(500), length, LENGTHS, ObjectiveConfig())
+        made = plan_spans(segments, draws_of(500), length, LENGTHS, ObjectiveConfig())
         second = made.size[within_groups(np.bincount(made.row)) == 1]
         assert (len(second) > 250) == kept
         assert (second >= SHORTEST_BEGINNING).all()

@@ -267,13 +267,14 @@ def test_windows_start_at_a_document_or_well_inside_of_it():
     store = store_of(geometric(60, 20_000))
     builder, offsets = builder_of(store, SPANS, 64), store.splits["train"].offsets
     rows = np.arange(builder.num_rows)
-    pieces = builder._pieces(rows * 0, rows)
-    first = starts(pieces.counts)
-    inside = pieces.source[first] - offsets[offsets.searchsorted(pieces.source[first], "right") - 1]
+    segments = builder._segments(rows * 0, rows)
+    first = starts(segments.counts)
+    source = segments.source[first]
+    inside = source - offsets[offsets.searchsorted(source, "right") - 1]
     assert (inside == 0).any()
     assert inside[inside > 0].min() == SHORTEST_BEGINNING
-    np.testing.assert_array_equal(pieces.begins, np.isin(pieces.source, offsets))
-    np.testing.assert_array_equal(pieces.ends, np.isin(pieces.source + pieces.size, offsets))
+    np.testing.assert_array_equal(segments.begins, np.isin(segments.source, offsets))
+    np.testing.assert_array_equal(segments.ends, np.isin(segments.source + segments.size, offsets))
 
 
 def test_the_seed_decides():
@@ -293,7 +294,7 @@ def test_one_document_of_a_hundred_million_tokens():
     store = dataclasses.replace(store_of([5]), splits={"train": documents})
     builder = builder_of(store, SPANS, 128)
     rows = builder.num_rows * np.arange(5) // 5
-    source = builder._pieces(np.zeros(5, np.int64), rows).source
+    source = builder._segments(np.zeros(5, np.int64), rows).source
     np.testing.assert_allclose(source, size * np.arange(5) / 5, atol=2000)
 
 

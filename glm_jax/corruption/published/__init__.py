@@ -1,9 +1,10 @@
 """The published loader (THUDM/GLM, March 2023) with its quirks, draw for draw.
 
-For parity with the original and for its recipes; rows of our own (`glm_jax.corruption.corruptor`)
-are filled, differ in objective within a batch and lose nothing. `text_rows` picks the text of a
-row, `crops` cuts short ones out of it, `examples` turns one text into part A and part B, and
-`micro_batch` does so for the rows that the original handles in one call.
+It is for parity with the original and for its recipes. In contrast, the rows of
+`glm_jax.corruption.corruptor` are full, may differ in objective within a batch, and none is
+dropped. `text_rows` picks the text of a row, `crops` cuts short texts out of it, `examples` turns
+one text into part A and part B, and `micro_batch` does so for the rows that the original handles in
+one call.
 """
 
 from glm_jax.corruption.published.micro_batch import MicroBatch as MicroBatch

@@ -20,17 +20,17 @@ def crop_rows(
 ) -> list[list[TextRow]]:
     """Replaces each row by crops of about q tokens, q drawn once for all rows.
 
-    There are floor((length - 1) / q) of them, drawn with replacement; each begins with [CLS] and,
-    if that leaves half of it, begins and ends where sentences do. A row of at most q tokens is
-    repeated. With C = [CLS], E = eos, length 64, q = 28:
+    There are floor((length - 1) / q) crops, drawn with replacement. Each begins with [CLS]. A crop
+    begins and ends at sentence boundaries if that leaves half of it. A row of at most q tokens is
+    repeated instead. With C = [CLS], E = eos, length 64, q = 28:
 
         C a b. c d ... y z. E  ->  C c d ... z.  and  C a b. c ... x.
 
     Args:
       rows: the texts of a micro-batch.
-      rng: q, then the starts of the crops, row by row.
+      rng: draws q, then the starts of the crops, row by row.
       cls_id: [CLS], which may begin a row.
-      sentence_ends: bool [V].
+      sentence_ends: [V] bool, true for tokens that end a sentence.
       length: most tokens of a row (L).
 
     Returns:

@@ -1,6 +1,6 @@
 """One text to part A and part B by the published rules, with draws from Python's generator.
 
-Each function draws in the order of the original, so that with its seed the same arrays come out.
+Each function draws in the order of the original, so the original's seed gives the same arrays.
 """
 
 import dataclasses
@@ -23,13 +23,13 @@ Fields = dict[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-    """What all texts have in common.
+    """The settings that all texts share.
 
     Attributes:
       config: the objectives.
       special: ids to insert.
       block_id: of [dBLOCK]; -1 where nothing is hidden.
-      sentence_ends: bool [V].
+      sentence_ends: [V] bool, true for tokens that end a sentence.
     """
 
     config: ObjectiveConfig
@@ -40,7 +40,7 @@ class Rules:
     def spans(
         self, row: TextRow, rng: random.Random, hide: random.Random, single: bool
     ) -> Fields | None:
-        """The span objective; None where the spans do not fit, and the original drops the row."""
+        """The span objective; None where spans do not fit, since the original drops that row."""
         placed = self._place(row, self._draw_lengths(len(row.tokens), rng, single), rng)
         if placed is None:
             return None
@@ -84,7 +84,7 @@ class Rules:
         return None if placed is None else self._assemble(row, placed, DOCUMENT, rng)
 
     def _draw_lengths(self, n: int, rng: random.Random, single: bool) -> list[int]:
-        longest, weights = _length_law(self.config.mean_span_length, self.config.max_span_length)
+        longest, weights = _span_lengths(self.config.mean_span_length, self.config.max_span_length)
         budget = 1 if single else int(self.config.mask_ratio * n)
         lengths: list[int] = []
         while sum(lengths) < budget:
@@ -92,7 +92,7 @@ class Rules:
         return lengths
 
     def _place(self, row: TextRow, lengths: list[int], rng: random.Random) -> list[Span] | None:
-        """Spans document by document from the smallest on; None where some found no place."""
+        """Spans document by document from the smallest on; None where not all of them fit."""
         rng.shuffle(lengths)
         rng.shuffle(lengths)
         areas, complete = hand_out(
@@ -110,10 +110,10 @@ class Rules:
         return spans if complete else None
 
     def _sentences(self, tokens: np.ndarray) -> list[Span]:
-        """What may be taken: from one sentence end to the next.
+        """The sentences that may be taken, each from one sentence end to the next.
 
-        A tail without a sentence end is one at the end of the row, but not before eos; the [CLS] of
-        a later document belongs to its first sentence.
+        A tail without a sentence end counts as a sentence at the end of the row, but not before
+        eos. The [CLS] of a later document belongs to its first sentence.
         """
         sentences, start = [], int(len(tokens) > 0 and tokens[0] == self.special.cls)
         for end, token in enumerate(tokens.tolist(), 1):
@@ -140,7 +140,7 @@ class Rules:
         config, ascending = self.config, sorted(spans)
         offset = 0
         if config.random_position:
-            # Part A's last position: what is masked stands as one place a span.
+            # The last position of part A, in which each span is a single mask.
             last = len(row.tokens) - 1 - sum(end - start - 1 for start, end in spans)
             if last < config.published_length - 1:
                 offset = rng.randrange(config.published_length - last)
@@ -175,7 +175,7 @@ class Rules:
 
 
 @functools.cache
-def _length_law(mean: float, longest: int) -> tuple[list[int], list[float]]:
+def _span_lengths(mean: float, longest: int) -> tuple[list[int], list[float]]:
     """Span lengths and their probabilities."""
-    law = SpanLengths.poisson(mean, longest)
-    return list(range(1, longest + 1)), law.probabilities.tolist()
+    distribution = SpanLengths.poisson(mean, longest)
+    return list(range(1, longest + 1)), distribution.probabilities.tolist()

@@ -18,8 +18,8 @@ class MicroBatch:
 
     Attributes:
       objective: `SPAN`, `SENTENCE` or `DOCUMENT` of `glm_jax.batch`, that of all examples.
-      examples: of each row in turn, the fields of a `Batch` by name, each of its own length: one,
-        none where the original drops the row, several where it cuts it into short texts.
+      examples: for each row a list of examples, each the fields of a `Batch` by name: one example,
+        none where the original drops the row, several where it cuts the row into short texts.
     """
 
     objective: int
@@ -29,13 +29,13 @@ class MicroBatch:
 def build_micro_batch(
     rows: list[TextRow], rules: Rules, rng: random.Random, hide: random.Random
 ) -> MicroBatch:
-    """Cuts out what the published loader would.
+    """Draws an objective and corrupts the rows as the published loader does.
 
     Args:
       rows: the texts, at least one; see `text_row`.
       rules: objectives, ids, sentence ends.
       rng: `random.Random(number of the micro-batch)` in the original.
-      hide: where [dBLOCK] stands; the original takes Python's global generator.
+      hide: draws where [dBLOCK] goes; the original uses Python's global generator.
     """
     config = rules.config
     texts = [[row] for row in rows]
@@ -47,7 +47,7 @@ def build_micro_batch(
             sentence_ends=rules.sentence_ends,
             length=config.published_length,
         )
-    # In the original single spans come first, and the rates of the others share what is left.
+    # In the original single spans come first, and the other rates share the remainder.
     single_rate = config.span_rate * config.single_span_rate
     single = rng.random() < single_rate
     which = 0.0 if single else single_rate + rng.random() * (1 - single_rate)
@@ -64,7 +64,7 @@ def build_micro_batch(
 def _all(
     texts: list[list[TextRow]], build: Callable[[TextRow], Fields | None]
 ) -> list[list[Fields]]:
-    """Builds text by text, in order; what does not fit is dropped."""
+    """Builds text by text, in order; texts whose spans do not fit are dropped."""
     built = [[build(text) for text in row] for row in texts]
     return [[fields for fields in row if fields is not None] for row in built]
 
@@ -73,11 +73,11 @@ def collate(examples: list[Fields]) -> dict[str, np.ndarray]:
     """The tensors that the published loader hands to its model.
 
     Args:
-      examples: B of them, of at most T places.
+      examples: B of them, of at most T slots.
 
     Returns:
       text, target, loss_mask [B, T], padded with zeros on the right (which are no padding tokens);
-      position_id [B, 2, T], for masked LM [B, T]; attention_mask [B], the places of part A.
+      position_id [B, 2, T], for masked LM [B, T]; attention_mask [B], the slots in part A.
     """
     longest = max(len(fields["tokens"]) for fields in examples)
 

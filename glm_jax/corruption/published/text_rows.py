@@ -15,7 +15,7 @@ class TextRow:
     Attributes:
       tokens: [n] integers, [CLS] and eos included.
       weights: [n] loss weights, 0 on [CLS] and on prompts; only the prefix form of the document
-        objective minds them.
+        objective uses them.
     """
 
     tokens: np.ndarray
@@ -47,22 +47,23 @@ def text_row(
 ) -> TextRow:
     """Row `index` of the published data set: at most `length` tokens, and no padding.
 
-    A document is drawn with probability proportional to its length. A long one is cut out of, from
-    a draw on that is moved to the start of a sentence; a short one is followed by others. The end
-    falls behind the last sentence end, if that leaves half. With C = [CLS], E = eos, length 8:
+    A document is drawn with probability proportional to its length. A row takes part of a long
+    document, from a drawn start that is moved to the start of a sentence; a short document is
+    followed by others. The row is cut behind its last sentence end if that leaves half of it. With
+    C = [CLS], E = eos, length 8:
 
         documents a b c d. e f. g h i j.  and  k l m.
         long   C e f. g h i j. E   cut to 8: C e f. g h i j.
         short  C k l m. E  C k l           the second is cut: C k l holds no sentence end
 
     Args:
-      index: number of the row, from 0; all draws come from it.
+      index: of the row, from 0; it seeds all draws.
       tokens: [N] the documents' tokens.
       offsets: [documents + 1] where each begins, 0 first, N last.
       special: ids of [CLS] and eos.
-      sentence_ends: bool [V].
+      sentence_ends: [V] bool, true for tokens that end a sentence.
       length: most tokens of the row, the L of the published scripts.
-      mid_sentence_rate: how often a start stays where it was drawn (`non_sentence_start`).
+      mid_sentence_rate: how often a start is not moved to a sentence (`non_sentence_start`).
       weights: [N] loss weights of the tokens; None: 1.
     """
     words = random.Random(index)
@@ -83,7 +84,7 @@ def text_row(
         new = _draw_document(draws, tokens, offsets, weights, special.eos)
         new = TextRow.join([begin, new])
         parts.append(_cut_right(new, room, sentence_ends))
-        # Uncut: what a cut leaves free behind the last one stays free.
+        # `new` is not cut: the slots that a cut frees behind the last document stay free.
         room -= len(new.tokens)
     return TextRow.join(parts)
 
@@ -96,8 +97,8 @@ def _draw_document(
     eos: int,
 ) -> TextRow:
     """A document and its eos, drawn with probability proportional to its length."""
-    place = int(draws.randint(int(offsets[-1])))
-    document = int(np.searchsorted(offsets, place, side="right")) - 1
+    index = int(draws.randint(int(offsets[-1])))
+    document = int(np.searchsorted(offsets, index, side="right")) - 1
     begin, end = int(offsets[document]), int(offsets[document + 1])
     drawn = np.append(np.asarray(tokens[begin:end], np.int64), eos)
     if weights is None:
@@ -108,8 +109,8 @@ def _draw_document(
 def _move(tokens: np.ndarray, start: int, left: bool, most: int, sentence_ends: np.ndarray) -> int:
     """Moves a start by single tokens, `most` of them, until a sentence ends before it.
 
-    To the right from 0 the token before the start is the last one, a quirk of the original: that
-    of a complete document is eos, so the start leaves its good place.
+    Moving right from 0, the token before the start is tokens[-1], a quirk of the original: in a
+    complete document that is eos and ends no sentence, so a start that was right is moved away.
     """
     for _ in range(most):
         if (left and start == 0) or start >= len(tokens) or sentence_ends[tokens[start - 1]]:
@@ -123,6 +124,6 @@ def _cut_right(row: TextRow, length: int, sentence_ends: np.ndarray) -> TextRow:
     if len(row.tokens) <= length:
         return row
     ends = np.flatnonzero(sentence_ends[row.tokens[:length]])
-    # Without a sentence end the original comes to a halt at the first token.
+    # Without a sentence end the original's search stops at the first token.
     kept = int(ends[-1]) + 1 if len(ends) else 1
     return row.cut(0, length if kept < length // 2 else kept)

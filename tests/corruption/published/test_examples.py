@@ -64,11 +64,11 @@ def measure(fields):
     """What the golden numbers hold of one example: name -> list of numbers."""
     part_a, total = int(fields["attend_end"][0]), len(fields["tokens"])
     first = np.flatnonzero(fields["block_positions"] == 1)
-    places = np.diff(first, append=total)
+    slots = np.diff(first, append=total)
     if part_a and fields["tokens"][part_a - 1] == 7 and len(first) == 1:
-        return {"gen_length": [places[0]], "gen_length_ratio": [places[0] / (total - 1)]}
+        return {"gen_length": [slots[0]], "gen_length_ratio": [slots[0] / (total - 1)]}
     order = np.argsort(fields["positions"][first])
-    length = places[order] - 1
+    length = slots[order] - 1
     k = len(first)
     start = fields["positions"][first][order] + sums_before(length - 1, np.array([k]))
     n = total - 2 * k
