@@ -20,13 +20,12 @@ _HEAD = """\
 Made from the dataclasses of `glm_jax.config` by `tools/make_config_page.py`. In a config file an
 option is an argument of its section, `TrainConfig(num_steps=2000)`; on a command line it is
 `--set train.num_steps=2000`, repeatable, with `None`, `true` and `false` as they are written here.
-`run.json` in a workdir holds the values of a run. Names that are not here are refused, with the
-nearest one.
+`run.json` in a workdir holds the values of a run. Unknown names are refused, and the nearest known
+one is suggested.
 
-Of a run that has begun, these may change: MAY_CHANGE; `data.source`, `data.tokenizer`
-and where else data lies may be others as long as the content is the same. The others are refused by
-name;
-[running.md](running.md) says how a run is made longer.
+When a run is resumed, these may change: MAY_CHANGE. `data.source`, `data.tokenizer` and other
+locations of data may change too, as long as their content does not. Other changes are refused by
+name; [running.md](running.md) says how to make a run longer.
 """
 
 

@@ -1,4 +1,4 @@
-"""What a run is: frozen dataclasses that check themselves.
+"""The config of a run: frozen dataclasses that check their own values.
 
 Each section's docstring says what its fields mean (`config/model.py`, `config/data.py`,
 `config/objective.py`, `config/training.py`); `config/files.py` reads files and overrides.
@@ -36,7 +36,7 @@ __all__ = [
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """A whole run."""
+    """The config of a run, one attribute per section."""
 
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
@@ -56,7 +56,7 @@ class Config:
             self._check_local_start()
 
     def _check_local_start(self) -> None:
-        """Refuses a start by `train.local_start` that the model or `train.init_from` rules out."""
+        """Refuses `train.local_start` where the model or `train.init_from` rules it out."""
         if self.train.init_from is not None:
             raise UserError(
                 "train.local_start says how parameters are drawn, and those of train.init_from="
@@ -73,7 +73,7 @@ class Config:
             )
 
 
-# What `run.json` holds beside the sections of the config.
+# Keys of `run.json` that are not sections of the config.
 RECORDED = frozenset({"row_format"})
 
 
@@ -88,7 +88,7 @@ def to_dict(config: Config) -> dict[str, dict[str, Any]]:
 
 
 def from_dict(values: Mapping[str, Mapping[str, Any]]) -> Config:
-    """The inverse of `to_dict`; what else the record of a run holds (`RECORDED`) is left out.
+    """The inverse of `to_dict`; the other keys of a `run.json` (`RECORDED`) are ignored.
 
     Raises:
       ValueError: a section or a name that this version does not know, or a value of another type.

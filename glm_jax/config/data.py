@@ -7,7 +7,7 @@ from typing import Any
 from glm_jax.checks import check, check_types, whole_number
 from glm_jax.config.mixture import Component, read_mixture
 
-# More slots in a row, or rows in a batch, are a slip: one array of ids would fill 64 MiB or more.
+# More slots per row or rows per batch are a mistake: one array of ids would fill 64 MiB or more.
 _LARGEST = 2**24
 _SOURCES = "'bundled', a glob of files, 'tfds:NAME:VERSION' or 'task:NAME'"
 
@@ -19,27 +19,27 @@ class DataConfig:
     Attributes:
       source: "bundled" (the corpus in the package; "bundled:en", "bundled:zh": one language of it),
         or a glob of files: "my/*.txt" (UTF-8, an empty line ends a document), "my/*.jsonl" (one
-        JSON object a line, its text under `text_field`),
+        JSON object per line, its text under `text_field`),
         "my/*.tfrecord*" (tf.train.Example, its text under `text_field`); or
         "tfds:NAME:VERSION" (a dataset of TensorFlow Datasets), or "task:NAME" (a registered SeqIO
         task or mixture that gives texts or ids).
-      mixture: several sources in place of `source`, each with its share of the rows:
-        {"wiki": ("wiki/*.txt", 0.7), "books": ("books/*.jsonl", 0.3)}, or as text
-        "wiki=wiki/*.txt@0.7, books=books/*.jsonl@0.3"; rates are relative. Kept as a tuple of
+      mixture: several sources instead of `source`, each with its share of the rows:
+        {"wiki": ("wiki/*.txt", 0.7), "books": ("books/*.jsonl", 0.3)}, or as a string
+        "wiki=wiki/*.txt@0.7, books=books/*.jsonl@0.3". Rates are relative. Stored as a tuple of
         (name, source, rate).
       text_field: key of the text in JSON lines, in tf.train.Examples, and in the examples of a
         dataset or a task.
       tokenizer: "bundled", or the path of a sentencepiece model or of a directory that holds one.
-      sequence_length: T, places in a row of a Batch: part A and part B together.
-      batch_size: B, rows of a step over all hosts.
+      sequence_length: T, slots in a row of a Batch: part A and part B together.
+      batch_size: B, rows per step over all hosts.
       eval_fraction: share of the documents held out as the split "eval"; a document's split
-        depends on nothing but its text.
+        depends only on its text.
       store: directory of the token store; None: a directory under the cache (`GLM_JAX_CACHE`, else
-        the user's cache directory), named after the corpus, the tokenizer and these settings. Of a
-        mixture, the directory of its components' stores, each called by its name.
-      tfds_data_dir: where "tfds:" sources lie; None: TensorFlow Datasets' own default.
+        the user's cache directory), named after the corpus, the tokenizer and these settings. For a
+        mixture, the directory that holds one store per source, under the source's name.
+      tfds_data_dir: directory of "tfds:" sources; None: TensorFlow Datasets' own default.
       task_module: a Python module to import, which registers the tasks of "task:" sources.
-      seqio_cache_dir: what `seqio_cache_tasks` wrote; "task:" sources that it holds are read there.
+      seqio_cache_dir: output of `seqio_cache_tasks`; "task:" sources found in it are read from it.
     """
 
     source: str = "bundled"
@@ -71,5 +71,5 @@ class DataConfig:
 
     @property
     def components(self) -> tuple[Component, ...]:
-        """The parts of the mixture; none where there is only `source`."""
+        """The sources of the mixture; empty if there is only `source`."""
         return () if self.mixture is None else tuple(read_mixture(self.mixture))

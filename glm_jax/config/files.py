@@ -1,6 +1,6 @@
 """Config files that export `get_config()`, and dotted overrides.
 
-A file of one's own, and how it is read:
+A config file and how it is loaded:
 
     # configs/mine.py
     from glm_jax.config import Config, DataConfig, ModelConfig
@@ -28,7 +28,7 @@ from glm_jax.errors import UserError, did_you_mean
 from glm_jax.json_files import read_object
 from glm_jax.paths import expanded
 
-# What a slip in a config file raises: a name or an argument that is not there, a missing bracket.
+# What mistakes in a config file raise: an unknown name or argument, a missing bracket.
 _MISTAKES = (SyntaxError, NameError, ImportError, AttributeError, TypeError)
 
 
@@ -43,8 +43,8 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
       The validated Config.
 
     Raises:
-      ValueError: no such file, no `get_config` in it, a slip in it, an unknown name (with the
-        nearest one), a value of the wrong type or outside what is allowed.
+      ValueError: no such file, no `get_config` in it, a mistake in it, an unknown name (the error
+        suggests the nearest one), or a value of the wrong type or out of range.
     """
     path = expanded(path)
     if not path.is_file():
@@ -66,7 +66,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
 
 
 def read_run(path: Path) -> tuple[Config, dict[str, Any]]:
-    """The config in a `run.json`, and all that it holds.
+    """The config in a `run.json`, and the file's whole content.
 
     Raises:
       UserError: it is not the record of a run: damaged, or with names, types or values that no
@@ -81,7 +81,7 @@ def read_run(path: Path) -> tuple[Config, dict[str, Any]]:
 
 def apply_overrides(config: Config, overrides: Iterable[str]) -> Config:
     """Returns `config` with dotted assignments applied; see `load_config`."""
-    # All of a section's values are set at once, so that fields that must agree can change together.
+    # A section's values are set all at once, so that fields that must agree can change together.
     changes: dict[str, dict[str, Any]] = {}
     sections = {field.name: field.type for field in dataclasses.fields(config)}
     for override in overrides:
@@ -116,8 +116,8 @@ def _parse(name: str, text: str, annotation: Any) -> Any:
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError, RecursionError, MemoryError):
-        value = text  # no literal; the last two of brackets in brackets
-    # Sections say which numbers they take.
+        value = text  # not a literal; the last two errors come of deeply nested brackets
+    # The ranges of numbers are checked by the sections.
     if type(value) in allowed or (type(value) is int and float in allowed):
         return value
     wanted = " or ".join("None" if t is type(None) else t.__name__ for t in allowed)

@@ -1,4 +1,4 @@
-"""The ways to write `data.mixture`, read into components: name, source and rate."""
+"""Reads `data.mixture`, in any of its notations, into components: name, source and rate."""
 
 import dataclasses
 import re
@@ -9,20 +9,20 @@ from glm_jax.checks import finite_number, short
 from glm_jax.errors import UserError
 
 _FORM = '{"NAME": ("SOURCE", RATE), ...} or "NAME=SOURCE@RATE, ..."'
-# A name is part of a directory's name and of a metric's.
+# A name becomes part of a directory's name and of metrics' names.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-# Rates are kept in units of 2^-32; one below this share would hardly ever have its turn.
+# Rates are kept in units of 2^-32; a source with a smaller share would hardly ever be read.
 LEAST_SHARE = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
 class Component:
-    """A source of a mixture.
+    """One source of a mixture.
 
     Attributes:
-      name: what its store and its counts are called.
+      name: of the source; names its store and its metrics.
       source: as `DataConfig.source`.
-      rate: its share of the rows, relative to the others' rates.
+      rate: the source's share of the rows, relative to the other rates.
     """
 
     name: str
@@ -37,11 +37,11 @@ def read_mixture(value: Any) -> list[Component]:
             -> [Component("wiki", "wiki/*.txt", 0.7)]
 
     Args:
-      value: a mapping, a text, or a sequence of (name, source, rate), as `run.json` holds it.
+      value: a mapping, a string, or a sequence of (name, source, rate), as in `run.json`.
 
     Raises:
-      UserError: none of these, a name that occurs twice or that no file could have, a rate that is
-        not above 0, or one so small beside the others that its source would not be read.
+      UserError: none of these; a name that occurs twice or is no file name; a rate that is not
+        above 0, or is too small compared with the others (`LEAST_SHARE`).
     """
     if isinstance(value, str):
         parts = [_read_part(part.strip()) for part in value.split(",") if part.strip()]
@@ -91,7 +91,7 @@ def _component(part: Any) -> Component:
     if not isinstance(source, str) or source in ("", "tfds:", "task:"):
         raise UserError(f"data.mixture must give {name!r} a source; got {source!r}")
     try:
-        # Text has rates as text.
+        # In a string the rate is a string too.
         number = finite_number("a rate", float(rate) if isinstance(rate, str) else rate, above=0)
     except ValueError:
         raise UserError(

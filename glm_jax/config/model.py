@@ -16,7 +16,7 @@ _MODEL_CHOICES = {
     "attention_backend": ["auto", "pallas_tpu", "pallas_gpu", "tokamax", "xla_chunked", "xla"],
 }
 
-# Sizes beyond these are a slip or an attack: they would fill the memory before anything is said.
+# Larger sizes are a mistake or an attack: they would fill the memory before any other check.
 # Ids and positions are int32.
 _WIDEST = 2**24
 _MOST = {
@@ -34,54 +34,55 @@ class ModelConfig:
     The defaults are GLM (2021); `glm_jax.models.variants` has every published model.
 
     Attributes:
-      vocab_size: V, rows of the word table.
+      vocab_size: V, rows of the token embedding.
       num_layers: L.
       embed_dim: D.
       num_heads: N; D must be a multiple of it unless head_dim is given.
-      num_kv_heads: K, heads of keys and values; query head n uses n // (N / K). None: num_heads;
-        1 is multi-query attention (arXiv:1911.02150), between is grouped (arXiv:2305.13245).
-      head_dim: H, size of one head; None: embed_dim / num_heads.
+      num_kv_heads: K, heads of keys and values; query head n uses key head n // (N / K). None:
+        num_heads; 1 is multi-query attention (arXiv:1911.02150), a number in between grouped-query
+        attention (arXiv:2305.13245).
+      head_dim: H, dimension of a head; None: embed_dim / num_heads.
       mlp_dim: F, width of the feed-forward layer; None: 4 * embed_dim.
       activation: of the feed-forward layer: "gelu" (tanh form) or "swiglu", the product of
         silu(gate) and up (arXiv:2002.05202).
       norm: "layer_norm", or "rms_norm" (arXiv:1910.07467), which has no bias.
       norm_epsilon: of every norm.
-      residual: how a part of a layer joins its input: "pre_norm", x + part(norm(x)); "sandwich",
-        x + norm(part(norm(x))) (GLM-4-0414).
-      biases: which matrices have one: "all", "qkv" (queries, keys, values: ChatGLM2 and later) or
-        "none". The output matrix has none.
-      tied_embeddings: the word table is also the output matrix.
-      max_positions: P, the longest text. With block positions both tables have P + 1 rows, as the
-        published checkpoints have; with "learned" there is one table of P rows; rotation
-        has none, and P is how far generation goes.
+      residual: how a sub-layer (attention, MLP) is added to its input: "pre_norm", x + f(norm(x));
+        "sandwich", x + norm(f(norm(x))) (GLM-4-0414).
+      biases: which matrices have a bias: "all", "qkv" (queries, keys, values: ChatGLM2 and later)
+        or "none". The LM head never has one.
+      tied_embeddings: the token embedding is also the LM head.
+      max_positions: P, the longest text in tokens. "learned_block" has two tables of P + 1 rows, as
+        in the published checkpoints, and "learned" one table of P rows. Rotation has no table; P is
+        the length at which generation stops.
       position_encoding: "learned_block" (two tables, GLM), "learned" (one table, GPT), "rotary"
-        (arXiv:2104.09864, neighbouring features are a pair) or "rotary_block" (the first half of
-        each head is rotated by positions, the second by block positions, as ChatGLM-6B has it).
-        Those with block positions fill blanks.
-      rotary_fraction: share of each head, from its start, that is rotated; its size is even. With
-        "rotary_block", of each half.
-      rotary_base: b; pair j of R rotated numbers turns by position * b^(-2j / R).
-      rotary_scaling: how a longer context was reached: "none"; "base", b times the factor
+        (arXiv:2104.09864; adjacent features form a pair) or "rotary_block" (the first half of each
+        head is rotated by positions, the second by block positions, as in ChatGLM-6B). Models with
+        block positions fill blanks.
+      rotary_fraction: share of each head's features, from the first on, that is rotated, with
+        "rotary_block" of each half's; their number R must be even.
+      rotary_base: b; pair j of the R rotated features turns by position * b^(-2j / R).
+      rotary_scaling: how the context was extended: "none"; "base", b times the factor
         (ChatGLM3-32k, GLM-4); "linear", positions divided by it (ChatGLM2-32k, arXiv:2306.15595);
         "yarn" (GLM-4-0414, arXiv:2309.00071).
-      rotary_factor: that factor.
+      rotary_factor: the factor of `rotary_scaling`.
       rotary_original_positions: the context before "yarn"; None: max_positions / rotary_factor.
       initializer_range: standard deviation of the initial weights; matrices that write into the
         residual stream get it divided by sqrt(2 L).
       dropout_rate: on the embeddings and on the output of attention and MLP, in training.
       attention_dropout_rate: on the attention probabilities, in training.
       compute_dtype: of activations, "float32" or "bfloat16"; softmax, norms and loss stay float32.
-      param_dtype: of the parameters and of the optimizer's moments; "float16" is what published
-        checkpoints have, not for training.
+      param_dtype: of the parameters and of the optimizer's moments; "float16" is for reading
+        published checkpoints, not for training.
       scan_layers: run the layers as one `jax.lax.scan` over stacked parameters (compiles 3-8 times
         faster); None: scanned on accelerators, unrolled on CPU, where steps are faster unrolled.
-      remat: what the backward pass computes again: "none", "full" (each layer), or each layer but
-        for "attention" (its result), "qkv" (queries, keys, values), "qkv_attention" (both) or
-        "dots" (all matrix products); `glm_jax/models/remat.py` says what each saves.
-      attention_backend: "auto" takes the first that serves, by device and length: "pallas_tpu" and
+      remat: what the backward pass recomputes: "none", "full" (each layer), or each layer except
+        "attention" (its result), "qkv" (queries, keys, values), "qkv_attention" (both) or "dots"
+        (all matrix products); `glm_jax/models/remat.py` says what each saves.
+      attention_backend: "auto" takes the first that suits device and length: "pallas_tpu" and
         "pallas_gpu" (kernels without T x T arrays), "xla_chunked" (queries in chunks), "xla" (all
         pairs at once). "tokamax" (OpenXLA's kernel for Hopper, if that package is installed) is
-        taken where it is asked for.
+        used only when named.
     """
 
     vocab_size: int = 8192
@@ -122,7 +123,7 @@ class ModelConfig:
                 self._check_size(name)
         for name in ("norm_epsilon", "initializer_range"):
             finite_number(f"model.{name}", getattr(self, name), least=0)
-        # Below 1 later pairs would turn faster than a radian a position, and faster than the first.
+        # Below 1 later pairs would turn by more than a radian per position, faster than the first.
         finite_number("model.rotary_base", self.rotary_base, least=1)
         finite_number("model.rotary_factor", self.rotary_factor, above=0)
         if self.head_dim is None and self.embed_dim % self.num_heads:

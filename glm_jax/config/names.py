@@ -1,10 +1,10 @@
-"""The dotted name that somebody meant: `train.lr` is `optimizer.peak_learning_rate` here."""
+"""Suggestions for unknown config names: `train.lr` is `optimizer.peak_learning_rate` here."""
 
 from collections.abc import Collection
 
 from glm_jax.errors import did_you_mean
 
-# What other projects call it, by the name it has here.
+# The names that other projects use, by the name used here.
 _OTHER_NAMES = {
     "model.num_layers": "layers n_layer n_layers num_hidden_layers depth",
     "model.embed_dim": "hidden_size hidden_dim hidden d_model dim n_embd emb_dim width",
@@ -59,14 +59,14 @@ _MEANT = {other: name for name, others in _OTHER_NAMES.items() for other in othe
 
 
 def suggestion(name: str, names: Collection[str]) -> str:
-    """Returns ` (did you mean 'model.num_layers'?)` for what was meant, or the empty string.
+    """Returns ` (did you mean 'model.num_layers'?)` for an unknown name, or the empty string.
 
-    The same name in another section comes first, then what others call it, then what is spelled
-    nearly so, with the section or without.
+    Tried in this order: the same name in another section, the name in other projects, the nearest
+    spelling with its section, the nearest without.
 
     Args:
-      name: dotted or not, unknown.
-      names: all dotted names there are.
+      name: the unknown name, dotted or not.
+      names: all known names, dotted.
     """
     key = name.rpartition(".")[2].strip().lower().replace("-", "_")
     by_key: dict[str, str] = {}

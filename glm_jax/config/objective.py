@@ -1,4 +1,4 @@
-"""The section `objective` of a config: what is cut out of a text, and what it weighs."""
+"""The section `objective` of a config: what is cut out of a text, and its weight in the loss."""
 
 import dataclasses
 
@@ -11,52 +11,56 @@ from glm_jax.checks import (
 )
 from glm_jax.errors import UserError
 
-# Tables of that many entries are made, and lists of that many rows.
+# Tables of this many entries are made, and lists of this many rows.
 _LARGEST = 2**16
 _RATES = ("span_rate", "sentence_rate", "document_rate", "causal_rate")
 
 
 @dataclasses.dataclass(frozen=True)
 class ObjectiveConfig:
-    """What is cut out of a text (GLM, section 2.1) and what it weighs in the loss.
+    """What is cut out of a text (GLM, arXiv:2103.10360, section 2.1) and its weight in the loss.
+
+    A segment is one document's share of a row: the unit that spans are cut out of.
 
     Attributes:
-      span_rate, sentence_rate, document_rate, causal_rate: shares of rows with [MASK] spans,
-        [sMASK] sentences, a [gMASK] stretch, and with nothing cut out, each token predicted from
-        those before it (ChatGLM2 and later); they must sum to 1.
-      single_span_rate: share of the span rows that have exactly one span.
-      mask_ratio: share of a text's tokens that spans cover.
-      mean_span_length: lambda of the Poisson law that span lengths follow, from 1 on.
-      max_span_length: longest span that is drawn.
-      shuffle_spans: order of the spans in part B: drawn (True) or that of the text.
-      sentence_mask_ratio: share of the tokens that masked sentences reach, the last one finished.
-      document_min_ratio, document_max_ratio: range of the [gMASK] stretch as a share of the text;
-        the article has 0.5 to 1, the published scripts 0.25 to 1.
-      document_prefix_rate: share of document rows whose stretch is the end of the text (left to
-        right); in the others it lies anywhere.
+      span_rate, sentence_rate, document_rate, causal_rate: shares of the rows of each objective:
+        [MASK] spans, [sMASK] sentences, one long [gMASK] stretch, and next-token prediction with
+        nothing cut out (ChatGLM2 and later). They must sum to 1.
+      single_span_rate: share of the span rows that have exactly one span per segment.
+      mask_ratio: fraction of a segment's tokens that spans cover.
+      mean_span_length: lambda of the Poisson distribution of span lengths, which is cut to
+        1..max_span_length.
+      max_span_length: the longest span.
+      shuffle_spans: True: the spans are in random order in part B; False: in the text's order.
+      sentence_mask_ratio: whole sentences are masked until they cover at least this fraction of a
+        segment's tokens.
+      document_min_ratio, document_max_ratio: range of the [gMASK] stretch as a fraction of the
+        segment; the article has 0.5 to 1, the published scripts 0.25 to 1.
+      document_prefix_rate: share of document rows whose stretch is the end of the segment, without
+        an end token; in the others it lies anywhere.
       span_weight, sentence_weight, document_weight, causal_weight: the loss weight of a predicted
         token.
-      short_sequence_rate: share of rows whose texts are cut into short ones, each a text of its own
-        with its own [CLS] and spans, of q tokens, q drawn for the row from 32 to T - 2.
-      block_mask_rate: share of the tokens in part B of span rows that are hidden as inputs, by
-        [dBLOCK]; they stay targets.
-      context_mask_ratio: so many tokens of a text in span rows, as a share of its length, are
-        hidden by [dBLOCK] in part A, drawn from those within three places of a mask.
-      block_mask_id: the id of [dBLOCK]; None: the vocabulary's own. A spare row of the word table
-        will do (below model.vocab_size), as in the published models.
-      random_position: the first positions of a text are shifted by a draw, up to where its last
-        one is T - 1.
-      sentinel_id: masks and start tokens of a text's second and later spans, in the order of part
-        B, are the ids sentinel_id, sentinel_id + 1, sentinel_id + 2, ... in pairs, and the first
-        position in part B is T; None: one mask and one start token for all spans.
-      task_masks: sentences have [sMASK] and stretches [gMASK]; False: all have [MASK], as the
+      short_sequence_rate: share of rows whose segments are cut into short ones of at most q tokens,
+        each with its own [CLS] and spans; q is drawn per row, from 32 to T - 2.
+      block_mask_rate: fraction of the tokens of part B that are replaced by [dBLOCK] as inputs, in
+        span rows; they stay targets.
+      context_mask_ratio: fraction of a segment's tokens that are replaced by [dBLOCK] in part A, in
+        span rows; they are drawn from the tokens within three slots of a mask.
+      block_mask_id: the id of [dBLOCK]; None: the vocabulary's own. An unused id below
+        model.vocab_size will do, as in the published models.
+      random_position: the first positions of a segment are shifted by a random offset, such that
+        those of part A stay below T.
+      sentinel_id: the second and later spans of part B get masks and start tokens of their own, the
+        ids sentinel_id, sentinel_id + 1, sentinel_id + 2, ... in pairs, and the first position in
+        part B is T. None: one mask and one start token for all spans.
+      task_masks: sentences have [sMASK] and stretches [gMASK]; False: all have [MASK], as in the
         published base and large models.
-      masked_lm: in span rows each covered token becomes a [MASK] and is predicted there, seen from
-        both sides; there is no part B.
-      published: rows by the rules of the published loader with its quirks, drawn as it draws, in
-        place of rows that are filled; see `glm_jax.data.published`.
-      published_length: longest text of such a row in tokens; the row has two more for each span.
-      published_rows: rows that share objective and stretch (micro-batch of a published script).
+      masked_lm: in span rows each token of a span becomes a [MASK] and is predicted at its own
+        slot, with bidirectional attention; there is no part B.
+      published: rows by the rules and draws of the published loader, quirks included, instead of
+        the full rows made here; see `glm_jax.data.published`.
+      published_length: most tokens of such a row before corruption, which adds two per span.
+      published_rows: rows that share one objective (a micro-batch of a published script).
     """
 
     span_rate: float = 1.0
@@ -125,7 +129,7 @@ class ObjectiveConfig:
         self._check_together()
 
     def _check_together(self) -> None:
-        """What options that change the same thing forbid each other."""
+        """Refuses options that exclude each other."""
         if self.published:
             for name in ("causal_rate", "context_mask_ratio"):
                 value = getattr(self, name)
@@ -144,20 +148,20 @@ class ObjectiveConfig:
             )
 
     def positions_needed(self, sequence_length: int) -> int:
-        """How many first positions a model must know for rows of `sequence_length` places."""
+        """The number of first positions that rows of `sequence_length` slots need in a model."""
         longest = self.published_length if self.published else sequence_length
-        # With sentinels part B has the position behind the last.
+        # With sentinels, part B has the position after the last one of a row.
         return longest + (self.sentinel_id is not None)
 
     def check_lengths(self, sequence_length: int, vocab_size: int) -> None:
-        """Checks what the length of a row and the word table allow.
+        """Checks the options against the length of a row and the vocabulary.
 
         Args:
           sequence_length: T, `data.sequence_length`.
           vocab_size: V, `model.vocab_size`.
 
         Raises:
-          UserError: ids outside of the word table, or published rows longer than T.
+          UserError: ids beyond the vocabulary, or published rows longer than T.
         """
         block = self.block_mask_id
         check(
@@ -166,17 +170,17 @@ class ObjectiveConfig:
             block,
             f"below model.vocab_size={vocab_size}",
         )
-        # A span takes three places of a row at least: mask, start token, token.
+        # A span takes at least three slots of a row: mask, start token, token.
         last = (self.sentinel_id or 0) + 2 * (sequence_length // 3)
         if self.sentinel_id is not None and last >= vocab_size:
             raise UserError(
                 f"objective.sentinel_id={self.sentinel_id} needs ids up to {last} for rows of "
-                f"{sequence_length} places; model.vocab_size is {vocab_size}"
+                f"{sequence_length} slots; model.vocab_size is {vocab_size}"
             )
         if self.published and sequence_length < self.published_length + 2:
             raise UserError(
                 f"objective.published_length={self.published_length} needs a data.sequence_length "
-                f"of {self.published_length + 2} at least (two places more for each span; "
+                f"of {self.published_length + 2} at least (two more for each span; "
                 f"{self.published_length + 2 * int(0.15 * self.published_length)} hold all rows); "
                 f"got {sequence_length}"
             )

@@ -1,4 +1,4 @@
-"""The sections `optimizer`, `train` and `mesh` of a config: how a run goes, on which devices."""
+"""The sections `optimizer`, `train` and `mesh` of a config: the training loop and its devices."""
 
 import dataclasses
 import re
@@ -14,19 +14,19 @@ class OptimizerConfig:
 
     Attributes:
       peak_learning_rate: reached after `warmup_steps`.
-      schedule: "cosine", "linear" or "constant"; falls to `final_ratio` of the peak at
-        `decay_steps` and stays there. "linear_published" falls on, below zero in the end, as the
+      schedule: "cosine", "linear" or "constant"; the rate decays to `final_ratio` of the peak at
+        `decay_steps` and stays there. "linear_published" decays on, in the end below zero, as the
         published code does.
-      warmup_steps: linear rise from 0.
-      decay_steps: step at which the fall ends, warm-up included; None: train.num_steps.
-      final_ratio: floor as a share of the peak.
+      warmup_steps: steps of the linear rise from 0.
+      decay_steps: step at which the decay ends, warm-up included; None: train.num_steps.
+      final_ratio: the final rate as a fraction of the peak.
       beta1, beta2, epsilon: of AdamW.
-      weight_decay: of either, decoupled.
+      weight_decay: decoupled, of either optimizer.
       clip_norm: largest global norm of the gradient; None: no clipping.
       extended: recorded by `train --extend`: pairs of a step and the `num_steps` that the run had
         up to it, see `glm_jax.training.optimizer.optimizers`.
-      name: "adamw", or "adafactor", whose second moment is a row and a column a matrix and which
-        has no first (arXiv:1804.04235): a third of AdamW's memory, state and parameters together.
+      name: "adamw", or "adafactor", which keeps one row and one column of second moments per matrix
+        and no first moment (arXiv:1804.04235): a third of AdamW's memory for parameters and state.
     """
 
     peak_learning_rate: float = 4e-4
@@ -44,7 +44,7 @@ class OptimizerConfig:
 
     @property
     def depends_on_num_steps(self) -> bool:
-        """Whether the learning rate of a step depends on how many there are in all."""
+        """Whether the learning rate of a step depends on `train.num_steps`."""
         return self.schedule != "constant" and self.decay_steps is None
 
     def __post_init__(self):
@@ -56,7 +56,7 @@ class OptimizerConfig:
         for name in ("peak_learning_rate", "warmup_steps", "weight_decay"):
             check(getattr(self, name) >= 0, f"optimizer.{name}", getattr(self, name), "at least 0")
         check_rate("optimizer.final_ratio", self.final_ratio)
-        # A mean with a beta of 1 never gets a value; without a gradient 0 is divided by epsilon.
+        # A beta of 1 would keep a mean at 0; an epsilon of 0 would give 0 / 0 for a zero gradient.
         for name in ("beta1", "beta2"):
             finite_number(f"optimizer.{name}", getattr(self, name), least=0, below=1)
         finite_number("optimizer.epsilon", self.epsilon, above=0)
@@ -88,52 +88,51 @@ CROSS_ENTROPIES = (None, "plain", "chunked", "gradient_in_forward")
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """The loop.
+    """The training loop.
 
     Attributes:
-      num_steps: optimizer steps in all.
+      num_steps: total number of optimizer steps.
       seed: of parameters, dropout, row order and corruption; 0..2^64 - 1.
-      init_from: a model to go on from: a Hugging Face directory, the workdir of another run, or
-        "bundled", the small model of the package. Its shape replaces `model.*`, but for dropout,
-        dtypes, remat, scan_layers and the attention backend; what is asked for beside it, by
-        `--set` or in the same file, must fit it. None: parameters are drawn.
-      local_start: parameters are drawn so that the heads of the first layer begin by looking at
-        neighbouring tokens, which small models otherwise take most of a short run to find; for
-        models with a position table (`glm_jax.models.local_attention`).
-      accumulation_steps: parts a batch is cut into, one after the other, before an optimizer step;
-        the result is that of the whole batch.
+      init_from: a model to start from: a Hugging Face directory, the workdir of another run, or
+        "bundled", the small model of the package. Its shape replaces `model.*`, except dropout,
+        dtypes, remat, scan_layers and the attention backend; a shape given as well, by `--set` or
+        in the same file, must agree with it. None: parameters are drawn at random.
+      local_start: parameters are drawn such that the heads of the first layer attend to
+        neighbouring tokens from the start, which small models otherwise take most of a short run to
+        learn; for models with a position table (`glm_jax.models.local_attention`).
+      accumulation_steps: micro-batches that a batch is split into, computed one after the other
+        before each optimizer step; the result is that of the whole batch.
       loss: what is minimised, by its name in `glm_jax.losses.registry.LOSSES`: "pretraining", the
-        cross entropy of each token that a row's objective predicts.
-      trainable: which parameters are trained: a regular expression that their whole names match,
-        without the number of a layer, as "layers/attention/query/kernel"; the others stay as they
-        are, and have neither gradient nor moments. None: all.
-      loss_reduction: "token_mean" (every predicted token of the global batch alike, times its
-        objective's weight) or "objective_mean" (sum over objectives of weight * mean over the
+        cross-entropy of every token that a row's objective predicts.
+      trainable: which parameters are trained: a regular expression that must match their whole
+        names, which have no layer number, such as "layers/attention/query/kernel". All others stay
+        as they are and have neither gradients nor moments. None: all are trained.
+      loss_reduction: "token_mean" (mean over all predicted tokens of the global batch, each with
+        its objective's weight) or "objective_mean" (sum over objectives of weight * mean over the
         objective's own tokens).
-      cross_entropy: how logits are computed in a step: "plain" (all at once), "chunked" (a chunk at
-        once, again for the gradient) or "gradient_in_forward" (the gradient with them, only where
-        something is predicted); the loss is the same. None: "chunked", on CPU, where memory is not
-        scarce, "gradient_in_forward".
-      loss_chunk: places of a device whose logits are there at once; None: 1024, on CPU 256.
+      cross_entropy: how a step computes logits: "plain" (all at once), "chunked" (chunk by chunk,
+        and again for the gradient) or "gradient_in_forward" (the gradient together with the logits,
+        only where something is predicted). The loss is the same. None: "chunked"; on CPU, where
+        memory is not scarce, "gradient_in_forward".
+      loss_chunk: slots per device whose logits are in memory at once; None: 1024, on CPU 256.
       log_every, eval_every, checkpoint_every, sample_every: steps between rows of metrics.jsonl,
-        evaluations, checkpoints and filled samples; 0: never (a last checkpoint, evaluation and
-        sample come at the end all the same).
-      eval_batches: batches of the split "eval" in one evaluation.
-      keep_checkpoints: how many of the newest checkpoints stay.
-      keep_best: how many of the best by `best_metric` stay beside them.
-      best_metric: a name in metrics.jsonl, the lower the better; only checkpoints of a step that
-        has it are compared, so that "eval/loss" wants an evaluation where a checkpoint is.
-      verify_checkpoints: compare a checkpoint's files with their checksums before it is read, and
-        read them twice for that.
-      keep_freed_memory: memory that a step frees stays with the process for the next step, which
-        then need not have the system make each page anew; a sixth of a step's time on CPU. The
-        process holds as much more as a step works in, which is said when it is compiled. Needs
-        Linux with glibc. None: where jax computes on CPU; False: it is given back. What is
-        computed is the same.
-      accept_data_change: go on with a run whose data is no longer what it was; data.json in the
-        workdir records what has changed, and after which step.
+        evaluations, checkpoints and filled samples; 0: only at the end, where a last checkpoint,
+        evaluation and sample are made in any case.
+      eval_batches: batches of the split "eval" per evaluation.
+      keep_checkpoints: how many of the newest checkpoints are kept.
+      keep_best: how many of the best checkpoints by `best_metric` are kept as well.
+      best_metric: a name in metrics.jsonl, the lower the better. Only checkpoints of steps that
+        have this metric are compared, so "eval/loss" needs evaluations at the steps of checkpoints.
+      verify_checkpoints: compare a checkpoint's files with their checksums before restoring it,
+        which reads them twice.
+      keep_freed_memory: keep memory that a step frees for the next step, instead of returning it to
+        the system; on CPU this saves a sixth of a step's time. The process then holds as much more
+        memory as a step works in; the amount is logged when the step is compiled. Needs Linux with
+        glibc. None: on if jax computes on CPU. Results do not change.
+      accept_data_change: continue a run although its data has changed; data.json in the workdir
+        records what has changed, and after which step.
       tensorboard: write the rows of metrics.jsonl to WORKDIR/tensorboard too.
-      wandb: a project of Weights & Biases that gets them too; WANDB_MODE=offline keeps them in
+      wandb: a Weights & Biases project that gets the rows too; WANDB_MODE=offline keeps them in
         WORKDIR/wandb. None: nothing is sent.
     """
 
@@ -195,14 +194,14 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """Devices along each axis; -1 takes what the others leave, on one axis at most.
+    """Devices along each mesh axis; at most one axis may be -1, which takes all remaining devices.
 
     Attributes:
       data: replicas of the parameters; batch rows are split over it.
       fsdp: parameters, optimizer state and batch rows are split over it.
       tensor: heads, MLP width and vocabulary are split over it.
-      sequence: the places of a row are split over it; each device gathers the keys and values of
-        the whole row.
+      sequence: the slots of a row are split over it; each device gathers the keys and values of the
+        whole row.
     """
 
     data: int = -1
