@@ -65,7 +65,7 @@ def write_text(path: Path, size: int) -> int:
     """Writes copies of the bundled documents, at least `size` bytes; returns how many there are."""
     corpus = scan(DataConfig())
     # An empty line within a document would make it two.
-    texts = [corpus.read(index).replace("\n\n", "\n") for index in range(len(corpus.places))]
+    texts = [corpus.read(index).replace("\n\n", "\n") for index in range(len(corpus.locations))]
     copy = ("\n\n".join(texts) + "\n\n").encode()
     with path.open("wb") as file:
         while file.tell() < size:

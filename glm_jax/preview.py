@@ -106,16 +106,16 @@ def examples(stream: "RowStream", config: "Config", count: int) -> Iterator[tupl
 
 def describe(objective: str, row: "Batch", tokenizer: "Tokenizer", places: int) -> str:
     """A row as text, as a table and as a picture."""
-    from glm_jax.data.picture import draw_mask, places_used, segments, show, spell
+    from glm_jax.data.picture import draw_mask, segments, show, slots_used, spell
 
-    used, length = places_used(row), len(row.tokens)
+    used, length = slots_used(row), len(row.tokens)
     beside = used <= _WIDE
     decode = _decoder(tokenizer)
     parts = [
         f"== {objective}: {used} of {length} places used, texts: {len(segments(row))}, "
         f"targets: {int((row.loss_weights > 0).sum())}",
         spell(row, decode),
-        show(row, lambda id_: decode([id_]), mask=beside, places=places, join=decode),
+        show(row, lambda id_: decode([id_]), mask=beside, slots=places, join=decode),
     ]
     if not beside:
         side = -(-used // _WIDE)

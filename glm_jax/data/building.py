@@ -1,8 +1,9 @@
-"""Building the token store of files: reads and tokenises in threads, without TensorFlow.
+"""Builds the token store of a corpus of files: threads read and tokenise, without TensorFlow.
 
-    my/*.txt  ->  scan: where documents lie  ->  threads: text, ids  ->  StoreWriter
+    my/*.txt  ->  scan: locations of documents  ->  threads: text, ids  ->  StoreWriter
 
-The ids are those of the SeqIO task of the same files (`glm_jax.tasks`), at several times its speed.
+The ids equal those of the SeqIO task of the same files (`glm_jax.tasks`), at several times its
+speed.
 """
 
 import collections
@@ -27,8 +28,8 @@ from glm_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer
 # Documents that a thread reads and tokenises at once.
 _BATCH = 128
 
-# Shares of documents that are said where they come more than once.
-_WORTH_SAYING_HELD_OUT, _WORTH_SAYING_REPEATED = 0.01, 0.1
+# Shares of repeated documents from which on a warning is printed.
+_WARN_HELD_OUT, _WARN_REPEATED = 0.01, 0.1
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -37,15 +38,15 @@ Out = TypeVar("Out")
 def build_store(data: DataConfig, directory: Path, progress: bool | None = None) -> None:
     """Tokenises a corpus of files into a token store.
 
-    Says in one line on standard error which lines were left out.
+    Prints one line on standard error that names the lines that were left out.
 
     Args:
       data: source, text field, tokenizer and eval fraction.
       directory: where the store will be; must not exist, or be empty.
-      progress: show a bar on standard error; None: if that is a terminal.
+      progress: show a bar on standard error; None: only if that is a terminal.
 
     Raises:
-      ValueError: no files, no text in them, no tokenizer, or the directory cannot be written.
+      ValueError: no files, no text in them, no tokenizer, or a directory that cannot be written.
     """
     tokenizer = load_tokenizer(data.tokenizer)
     corpus = scan(data)
@@ -61,7 +62,7 @@ def build_store(data: DataConfig, directory: Path, progress: bool | None = None)
     }
     with (
         writing(data, directory, tokenizer, description) as writer,
-        bar(len(corpus.places), progress) as shown,
+        bar(len(corpus.locations), progress) as shown,
     ):
         for split in SPLITS:
             indices = corpus.indices(split)
@@ -72,7 +73,7 @@ def build_store(data: DataConfig, directory: Path, progress: bool | None = None)
 
 
 def encode_texts(tokenizer: Tokenizer, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """The ids of texts, joined, and how many each has.
+    """The concatenated ids of texts, and the number of ids of each.
 
     ["the light", "", "was"]  ->  [▁the ▁light ▁was], [2 0 1]
     """
@@ -82,7 +83,7 @@ def encode_texts(tokenizer: Tokenizer, texts: list[str]) -> tuple[np.ndarray, np
 
 
 def in_threads(function: Callable[[In], Out], items: Iterable[In]) -> Iterator[Out]:
-    """`map` by as many threads as there are cores, in order; few results wait at a time."""
+    """`map` by one thread per core, in order; only a few results are held at a time."""
     threads = os.cpu_count() or 1
     waiting: collections.deque[Future[Out]] = collections.deque()
     with ThreadPoolExecutor(threads) as pool:
@@ -95,12 +96,12 @@ def in_threads(function: Callable[[In], Out], items: Iterable[In]) -> Iterator[O
 
 
 class writing(StoreWriter):
-    """A `StoreWriter` for a config, whose failure to write is one sentence."""
+    """A `StoreWriter` for a config; it raises a UserError where the store cannot be written."""
 
     def __init__(
         self, data: DataConfig, directory: Path, tokenizer: Tokenizer, description: dict[str, Any]
     ):
-        """Opens it; the description gets what decides a store's content.
+        """Opens the writer; adds to the description what decides the content of a store.
 
         Raises:
           ValueError: the directory cannot be written.
@@ -144,7 +145,7 @@ class writing(StoreWriter):
 
 
 def bar(total: int | None, progress: bool | None) -> tqdm.tqdm:
-    """The progress of tokenising, of `total` documents; see `build_store` for `progress`."""
+    """The progress bar of tokenising `total` documents; see `build_store` for `progress`."""
     return tqdm.tqdm(
         total=total,
         desc="tokenising",
@@ -155,19 +156,19 @@ def bar(total: int | None, progress: bool | None) -> tqdm.tqdm:
 
 
 def _warn_of_repeats(shares: dict[str, float]) -> None:
-    """One sentence where much of what is held out is trained on, or where texts come many times."""
+    """Warns if many held-out documents are in the training split too, or many documents repeat."""
     if shares == {"train": 0.0, "eval": 0.0, "eval in train": 1.0}:
-        return  # one document, as is said where it is found
+        return  # the corpus is one document; `_warn` has said so
     for split, share in shares.items():
-        if split == "eval in train" and share >= _WORTH_SAYING_HELD_OUT:
+        if split == "eval in train" and share >= _WARN_HELD_OUT:
             print(
                 f"warning: {share:.1%} of the held-out documents are in the training split too, so "
                 "the held-out loss is that of texts that were trained on",
                 file=sys.stderr,
             )
-        elif split == "train" and share >= _WORTH_SAYING_REPEATED:
+        elif split == "train" and share >= _WARN_REPEATED:
             print(
-                f"warning: {share:.1%} of the documents for training repeat one before them",
+                f"warning: {share:.1%} of the documents for training repeat an earlier one",
                 file=sys.stderr,
             )
 

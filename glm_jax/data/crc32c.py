@@ -1,8 +1,8 @@
-"""CRC-32C (Castagnoli) of many stretches of bytes at once, in numpy.
+"""CRC-32C (Castagnoli) of many byte ranges at once, in numpy.
 
-A checksum is a linear function of the bytes, and zeros in front do not change it. So every stretch
-is laid out in rows of `_ROW` bytes, filled with zeros at its front; all rows are taken through the
-table together, two bytes at a step, and each is then moved over the rows behind it:
+A checksum is a linear function of the bytes, and leading zeros do not change it. So every range is
+laid out in rows of `_ROW` bytes, with zeros filled in at its front. All rows go through the table
+together, two bytes per step; each result is then moved over the rows that follow it:
 
     "the night was good"    0 0 0 0 t h e . n i    row 0 -> crc, moved over one row of bytes \\
                             g h t . w a s . g o .. row 1 -> crc                               XOR
@@ -20,13 +20,13 @@ _MASK_DELTA = 0xA282EAD8
 
 
 def crc32c(content: np.ndarray, starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """The checksums of stretches of bytes.
+    """The checksums of byte ranges.
 
         crc32c(np.frombuffer(b"123456789", np.uint8), [0], [9]) -> [0xE3069283]
 
     Args:
       content: uint8.
-      starts, sizes: [n] where each stretch begins, and its bytes.
+      starts, sizes: [n] first byte and number of bytes of each range.
 
     Returns:
       [n] uint32.
@@ -59,26 +59,26 @@ def crc32c_of_windows(content: np.ndarray, width: int) -> np.ndarray:
 
 
 def masked(crc: np.ndarray) -> np.ndarray:
-    """The checksum as TFRecords hold it, which a record of records does not upset."""
+    """The checksum as TFRecords hold it: masked, as the data may itself contain checksums."""
     return ((crc >> np.uint32(15)) | (crc << np.uint32(17))) + np.uint32(_MASK_DELTA)
 
 
 def _together(content: np.ndarray, starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     rows = np.maximum(1, -(-sizes // _ROW))
-    begins = np.cumsum(rows) - rows  # of each stretch, in rows
+    begins = np.cumsum(rows) - rows  # of each range, in rows
     laid = np.zeros(int(rows.sum()) * _ROW, np.uint8)
     for start, size, end in zip(
         starts.tolist(), sizes.tolist(), ((begins + rows) * _ROW).tolist(), strict=True
     ):
         laid[end - size : end] = content[start : start + size]
     crc = _of_rows(laid.view("<u2").reshape(-1, _ROW // 2))
-    # Rows that follow within the stretch: each moves the checksum on, by powers of two.
+    # Each checksum is moved over the rows that follow in its range, by powers of two.
     behind = np.repeat(rows, rows) - 1 - (np.arange(len(crc)) - np.repeat(begins, rows))
     for power in range(int(behind.max()).bit_length()):
         moved = (behind >> power) & 1 == 1
         crc[moved] = _moved(crc[moved], _ROW << power)
     crc = np.bitwise_xor.reduceat(crc, begins)
-    # The register starts with ones, which the stretch's whole length moves.
+    # The register starts with ones, which are moved over the whole range.
     return ~(crc ^ _of_ones(sizes))
 
 
@@ -92,7 +92,7 @@ def _of_rows(words: np.ndarray) -> np.ndarray:
 
 
 def _of_ones(sizes: np.ndarray) -> np.ndarray:
-    """[n] what a register of ones has become after so many zeros."""
+    """[n] a register of ones after `sizes` zero bytes."""
     crc = np.full(len(sizes), 0xFFFFFFFF, np.uint32)
     for power in range(int(sizes.max(initial=0)).bit_length()):
         moved = (sizes >> power) & 1 == 1
@@ -101,7 +101,7 @@ def _of_ones(sizes: np.ndarray) -> np.ndarray:
 
 
 def _moved(crc: np.ndarray, zeros: int) -> np.ndarray:
-    """Registers after some zero bytes more."""
+    """Registers after `zeros` more zero bytes."""
     tables = _moving(zeros)
     return (
         tables[0][crc & 0xFF]
@@ -113,7 +113,7 @@ def _moved(crc: np.ndarray, zeros: int) -> np.ndarray:
 
 @functools.cache
 def _table() -> np.ndarray:
-    """[65536] the register after two bytes, by the register's low half XOR these."""
+    """[65536] the register after two bytes, indexed by its low half XOR these bytes."""
     crc = np.arange(1 << 16, dtype=np.uint32)
     for _ in range(16):
         crc = (crc >> np.uint32(1)) ^ np.where(crc & 1, np.uint32(_POLYNOMIAL), np.uint32(0))
@@ -122,9 +122,9 @@ def _table() -> np.ndarray:
 
 @functools.cache
 def _moving(zeros: int) -> np.ndarray:
-    """[4, 256] what each byte of the register, by its place, becomes after 2^k zeros."""
-    places = np.arange(4, dtype=np.uint32)[:, None]
-    registers = np.arange(256, dtype=np.uint32) << np.uint32(8) * places
+    """[4, 256] what each value of each byte of the register becomes after `zeros` = 2^k bytes."""
+    indices = np.arange(4, dtype=np.uint32)[:, None]
+    registers = np.arange(256, dtype=np.uint32) << np.uint32(8) * indices
     if zeros == 1:
         low = registers & np.uint32(0xFF)
         one = _table()[low << np.uint32(8)]  # a byte in the upper half of a word: moved by one

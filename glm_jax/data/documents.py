@@ -1,4 +1,4 @@
-"""The documents of a corpus: an index of where each one lies, made in one pass over the files.
+"""The documents of a corpus: an index of their locations, made in one pass over the files.
 
 my.txt                      documents          split by the hash of their text
     In the beginning            "In the beginning\\nGod created"     train
@@ -28,12 +28,12 @@ from glm_jax.errors import UserError
 
 SPLITS = ("train", "eval")
 
-# How many skipped lines a warning names for each reason.
+# The number of skipped lines that a warning names per reason.
 NAMED_LINES = 3
 
 _EMPTY_LINE = re.compile(rb"\n[ \t\r]*(?=\n)")
 
-# What a text in another encoding, or no text at all, begins with.
+# The first bytes of text in other encodings, and of files that are no text.
 _MARKS = {
     b"\xff\xfe\x00\x00": "UTF-32",
     b"\x00\x00\xfe\xff": "UTF-32",
@@ -42,17 +42,17 @@ _MARKS = {
     b"\x1f\x8b\x08": "compressed (gzip)",
 }
 _UTF8_MARK = b"\xef\xbb\xbf"
-# Of the beginning of a file; more NUL bytes than this share are no slip in a text.
+# Bytes inspected at the beginning of a file; a larger share of NULs than this means binary data.
 _LOOKED_AT, _MOST_NULS = 1 << 16, 0.05
 
 
 @dataclasses.dataclass
 class Skipped:
-    """Lines left out, and why.
+    """The lines that were left out, and why.
 
     Attributes:
-      noun: what a line is called: "line", or "record" of a TFRecord file.
-      counts: lines by reason.
+      noun: "line", or "record" for a TFRecord file.
+      counts: number of lines by reason.
       lines: the first few of each reason, as "file:line".
     """
 
@@ -61,7 +61,7 @@ class Skipped:
     lines: dict[str, list[str]] = dataclasses.field(default_factory=dict)
 
     def add(self, reason: str, name: Callable[[], str]) -> None:
-        """Counts a line; `name()` gives its "file:line" where it is still to be named."""
+        """Counts a line; `name` gives its "file:line" and is called only if it is needed."""
         self.counts[reason] = self.counts.get(reason, 0) + 1
         if self.counts[reason] <= NAMED_LINES:
             self.lines.setdefault(reason, []).append(name())
@@ -81,27 +81,27 @@ class Skipped:
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """Where the documents of a corpus lie; N documents.
+    """The locations of the N documents of a corpus.
 
     Attributes:
       files: the files, in order.
       text_field: key of the text in JSON lines and tf.train.Examples.
-      places: [N, 5] int64: file, first and last + 1 byte in it, and for a record with a text, first
-        and last + 1 byte of the text's UTF-8.
+      locations: [N, 5] int64: file, first and last + 1 byte in it, and for a document in a record,
+        first and last + 1 byte within the record's text in UTF-8.
       is_eval: [N] bool, which documents belong to the split "eval".
       skipped: lines that were left out.
     """
 
     files: list[Path]
     text_field: str
-    places: np.ndarray
+    locations: np.ndarray
     is_eval: np.ndarray
     skipped: Skipped
 
     @property
     def single(self) -> bool:
-        """Whether all there is is one document, which both splits share."""
-        return len(self.places) == 2 and bool((self.places[0] == self.places[1]).all())
+        """Whether the corpus is a single document, which both splits share."""
+        return len(self.locations) == 2 and bool((self.locations[0] == self.locations[1]).all())
 
     def indices(self, split: str) -> np.ndarray:
         """The documents of a split, ascending int64."""
@@ -113,7 +113,7 @@ class Corpus:
         Raises:
           UserError: its file can no longer be read.
         """
-        file, start, end, first, last = (int(value) for value in self.places[index])
+        file, start, end, first, last = (int(value) for value in self.locations[index])
         path = self.files[file]
         if path.suffix == ".xz":
             content = _unpacked(path)[start:end]
@@ -132,13 +132,13 @@ class Corpus:
 
 
 def scan(data: DataConfig) -> Corpus:
-    """Reads every file of `data.source` once and says where the documents lie.
+    """Reads every file of `data.source` once and finds the documents in it.
 
-    Lines that are not UTF-8 or hold NULs, or not JSON with a text under `data.text_field`, and
-    records with a wrong checksum or that are not a tf.train.Example with one, are left out and
-    counted. A document's split depends on nothing
-    but its text. Where that leaves a split without any, the document nearest to the border goes
-    there; a single document belongs to both.
+    These are left out and counted: lines that are not UTF-8 or hold NULs, JSON lines without a text
+    under `data.text_field`, records with a wrong checksum, and records that are not a
+    tf.train.Example with a text under `data.text_field`. A document's split depends only on its
+    text. If that leaves a split empty, it gets the document whose hash is nearest to the border. A
+    single document belongs to both splits.
 
     Raises:
       ValueError: no file matches, a file cannot be read or is in another encoding as a whole, or
@@ -146,13 +146,13 @@ def scan(data: DataConfig) -> Corpus:
     """
     files = source_files(data)
     skipped = Skipped("record" if file_kind(files[0]) == "tfrecord" else "line")
-    places = array("q")
+    locations = array("q")
     hashes = array("Q")
     for number, path in enumerate(files):
         documents = _text_documents if file_kind(path) == "text" else _record_documents
         try:
-            for place, text in documents(path, data.text_field, skipped):
-                places.extend((number, *place))
+            for location, text in documents(path, data.text_field, skipped):
+                locations.extend((number, *location))
                 digest = hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest()
                 hashes.append(int.from_bytes(digest, "little"))
         except OSError as error:
@@ -163,48 +163,50 @@ def scan(data: DataConfig) -> Corpus:
             f"empty corpus: no text in the {len(files)} file(s) of data.source={data.source!r}"
             + (f"; {why}" if why else "")
         )
-    table = np.array(places, np.int64).reshape(-1, 5)
+    table = np.array(locations, np.int64).reshape(-1, 5)
     table, is_eval = _split(table, np.array(hashes, np.uint64), data.eval_fraction)
     return Corpus(files, data.text_field, table, is_eval, skipped)
 
 
 def _split(
-    places: np.ndarray, hashes: np.ndarray, eval_fraction: float
+    locations: np.ndarray, hashes: np.ndarray, eval_fraction: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Adds `is_eval` [N]: hash / 2^64 below the fraction."""
     if len(hashes) == 1:
-        return np.repeat(places, 2, axis=0), np.array([False, True])
+        return np.repeat(locations, 2, axis=0), np.array([False, True])
     is_eval = hashes / 2.0**64 < eval_fraction
     if not is_eval.any():
         is_eval[np.argmin(hashes)] = True
     if is_eval.all():
         is_eval[np.argmax(hashes)] = False
-    return places, is_eval
+    return locations, is_eval
 
 
-Place = tuple[int, int, int, int]
+# First and last + 1 byte in the file, then within the text of a record (0, 0 in plain text).
+Location = tuple[int, int, int, int]
+Located = tuple[Location, str]  # and the text of the document
 
 
-def _text_documents(path: Path, text_field: str, skipped: Skipped) -> Iterator[tuple[Place, str]]:
-    """Documents of a plain text: what lies between empty lines."""
+def _text_documents(path: Path, text_field: str, skipped: Skipped) -> Iterator[Located]:
+    """Documents of a plain text file; empty lines separate them."""
     content = _content(path)
     if path.suffix != ".xz":
         _check_beginning(path, content[:_LOOKED_AT])
     if content.find(b"\n") < 0 <= content.find(b"\r"):
-        content = content[:].replace(b"\r", b"\n")  # each line ends as on the first Macintosh
-    place = len(_UTF8_MARK) if content[: len(_UTF8_MARK)] == _UTF8_MARK else 0
+        content = content[:].replace(b"\r", b"\n")  # old Macintosh line ends
+    begin = len(_UTF8_MARK) if content[: len(_UTF8_MARK)] == _UTF8_MARK else 0
     for end in _ends(content):
-        for start, stop in parts(content, place, end):
+        for start, stop in parts(content, begin, end):
             text, bad_lines = _decode(content[start:stop])
             for offset, reason in bad_lines:
                 skipped.add(reason, functools.partial(_line_name, path, content, start + offset))
             if text:
                 yield (start, stop, 0, 0), text
-        place = end
+        begin = end
 
 
 def _check_beginning(path: Path, beginning: bytes) -> None:
-    """Refuses a file that is no text in UTF-8 as a whole."""
+    """Refuses a file that is not UTF-8 text as a whole."""
     for mark, encoding in _MARKS.items():
         if beginning.startswith(mark):
             raise UserError(
@@ -237,14 +239,14 @@ def _unpacked(path: Path) -> bytes:
 
 
 def _ends(content: bytes | mmap.mmap) -> Iterator[int]:
-    """Where documents end, the last one included."""
+    """The ends of documents, including the last one."""
     for match in _EMPTY_LINE.finditer(content):
         yield match.end()
     yield len(content)
 
 
 def _decode(content: bytes) -> tuple[str, list[tuple[int, str]]]:
-    """The text of the lines that are UTF-8; where the other lines begin, and what they are."""
+    """The text of the valid lines, and (offset, reason) of each other line."""
     with contextlib.suppress(UnicodeDecodeError):
         if b"\0" not in content:
             return tidy(content.decode("utf-8")), []
@@ -263,8 +265,8 @@ def _decode(content: bytes) -> tuple[str, list[tuple[int, str]]]:
     return tidy("\n".join(lines)), bad_lines
 
 
-def _record_documents(path: Path, text_field: str, skipped: Skipped) -> Iterator[tuple[Place, str]]:
-    """Documents of a file of one text a record."""
+def _record_documents(path: Path, text_field: str, skipped: Skipped) -> Iterator[Located]:
+    """Documents of a file with one text per record."""
     kind = file_kind(path)
     with path.open("rb") as file:
         beginning = file.read(_LOOKED_AT)
@@ -274,8 +276,8 @@ def _record_documents(path: Path, text_field: str, skipped: Skipped) -> Iterator
         try:
             if isinstance(content, ValueError):
                 raise content
-            blank = kind == "json" and not content
-            text = b"" if blank else record_text(content, kind, text_field).encode()
+            empty = kind == "json" and not content
+            text = b"" if empty else record_text(content, kind, text_field).encode()
         except ValueError as error:
             skipped.add(str(error), functools.partial("{}:{}".format, path, number))
             continue

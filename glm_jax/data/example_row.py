@@ -1,4 +1,4 @@
-"""A short English text as a row, under a config's own objective: small enough to be drawn whole."""
+"""A short English text as a row of a config's own objective, small enough to be shown whole."""
 
 import dataclasses
 
@@ -8,31 +8,31 @@ from glm_jax.batch import OBJECTIVES, Batch
 from glm_jax.config import Config
 from glm_jax.corruption.corruptor import Corruptor
 from glm_jax.corruption.plan import Segments
-from glm_jax.data.picture import objective_of, places_used, segments
+from glm_jax.data.picture import objective_of, segments, slots_used
 from glm_jax.tokenizers.tokenizer import Tokenizer
 
 TEXT = "The light was good. Then the night came, and it was long. The king was old."
 _LENGTH = 32
-# Rows looked at: the one with most spans is shown, so that their order can be seen.
+# Rows tried: the one with most spans is shown, so that their order can be seen.
 _TRIED = 64
 
 
 def example_row(config: Config, tokenizer: Tokenizer) -> Batch:
-    """`TEXT`, corrupted by the first objective that the config asks for.
+    """`TEXT`, corrupted by the first objective with a rate above 0.
 
     Args:
-      config: its `objective` counts, but for `published`, whose rows are drawn in other ways.
+      config: of the run; `objective.published` is ignored, since its rows are drawn in other ways.
       tokenizer: of the run.
 
     Returns:
-      A row: a Batch of [T] arrays, T as many places as it takes, 32 at most.
+      One row, a Batch of [T] arrays without padding, T <= 32.
     """
     rates = {name: getattr(config.objective, f"{name}_rate") for name in OBJECTIVES}
     wanted = next(name for name, rate in rates.items() if rate > 0)
     objective = dataclasses.replace(
         config.objective, published=False, short_sequence_rate=0.0, random_position=False
     )
-    # Room for [CLS], eos, and two places for each of some spans.
+    # Leaves room for [CLS], eos, and two slots for each of a few spans.
     ids = np.array(tokenizer.encode(TEXT)[: _LENGTH - 12], np.int64)
     corruptor = Corruptor(
         objective, tokenizer.special, tokenizer.sentence_ends(), _LENGTH, config.train.seed
@@ -50,5 +50,5 @@ def example_row(config: Config, tokenizer: Tokenizer) -> Batch:
     found = [Batch(**{name: value[row] for name, value in fields.items()}) for row in rows]
     of_objective = [row for row in found if objective_of(row) == wanted] or found
     best = max(of_objective, key=lambda row: sum(len(part.spans) for part in segments(row)))
-    used = places_used(best)
+    used = slots_used(best)
     return Batch(**{name: value[:used] for name, value in best.to_dict().items()})

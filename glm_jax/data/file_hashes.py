@@ -1,8 +1,8 @@
-"""The content of files, as a hash: what a corpus is, wherever it lies and whenever it was copied.
+"""SHA-256 of the files of a corpus: identifies the corpus wherever and whenever it was copied.
 
-Of a large corpus the hashes are kept in the cache directory, and a file is read again only where
-its size, a time of it or its place on the disk has changed. No tool sets the time of the last
-change of a file's inode, so an older time of change does not hide another content.
+The hashes of a large corpus are cached. A file is read again only if its size, a time stamp or its
+inode has changed. No tool can set the time of an inode's last change, so a file with new content
+and an old modification time is noticed.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from pathlib import Path
 from glm_jax.errors import UserError
 from glm_jax.files import write_whole
 
-# The files of a smaller corpus are read at each start: a tenth of a second.
+# The files of a smaller corpus, in bytes, are read at each start: a tenth of a second.
 KEPT_FROM = 1 << 26
 
 State = tuple[int, int, int, int]
@@ -27,8 +27,8 @@ def file_hashes(files: Sequence[Path], cache: Path) -> list[str]:
     """SHA-256 of each file, in hexadecimal.
 
     Args:
-      files: to be read.
-      cache: directory for what is kept of a large corpus; made where it is missing.
+      files: paths.
+      cache: directory for the hashes of large corpora; created if missing.
 
     Raises:
       UserError: a file cannot be read.
@@ -52,7 +52,7 @@ def file_hashes(files: Sequence[Path], cache: Path) -> list[str]:
         rows = [
             [name, *state, digest] for (name, state), digest in zip(wanted, hashes, strict=True)
         ]
-        # A place that cannot be written costs the reading at the next start, no more.
+        # If the cache cannot be written, the files are read again at the next start.
         with contextlib.suppress(OSError):
             cache.mkdir(parents=True, exist_ok=True)
             write_whole(kept, json.dumps(rows))

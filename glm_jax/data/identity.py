@@ -1,10 +1,11 @@
-"""What a run's data is: the fingerprints of its stores, and what they were made from.
+"""The identity of a run's data: the fingerprints of its stores, and what they were made from.
 
     {"wiki": {"fingerprint": "9b1d..", "rate": 0.7,
               "made_from": {"source": "wiki/*.txt", "files": [..], ..}},
-     "books": ..}                                       "" is the name of a source that is alone
+     "books": ..}                                       a single source has the name ""
 
-Two are the same where the fingerprints are, wherever the files lie; the rest says what differs.
+Two identities are equal if their fingerprints are, wherever the files are; the other entries
+explain a difference.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,15 +19,15 @@ from glm_jax.errors import UserError
 
 Identity = dict[str, dict[str, Any]]
 
-# The source of a config that names none: beside a store it says nothing.
+# The source of a config that names none; given together with a store, it is ignored.
 _DEFAULT_SOURCE = DataConfig().source
 
 
 def identity(stores: Mapping[str, tuple[float, TokenStore]]) -> Identity:
-    """Of the stores of a run.
+    """The identity of the stores of a run.
 
     Args:
-      stores: rate and store of each source, by its name. Those in memory alone are left out.
+      stores: rate and store of each source, by name. Stores that are only in memory are left out.
     """
     return {
         name: {"fingerprint": store.fingerprint, "rate": rate, "made_from": store.description}
@@ -41,7 +42,7 @@ def fingerprints(data: Identity) -> dict[str, str]:
 
 
 def difference(old: Identity, new: Identity) -> str | None:
-    """What has changed, in half a sentence; None where nothing has.
+    """Describes what has changed, in half a sentence; None if nothing has.
 
     "data.eval_fraction was 0.02, is 0.1; file 'my/a.txt' has changed"
     """
@@ -76,7 +77,7 @@ def _fields(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 def file_differences(
     before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]
 ) -> list[str]:
-    """Which files are not what they were: the first three, by content, then by name."""
+    """Describes the files that have changed, the first three; compared by content, then by name."""
     old, new = ({one.get("sha256"): str(one.get("name")) for one in part} for part in (before, now))
     gone = {Path(name).name: name for digest, name in old.items() if digest not in new}
     said = []
@@ -92,10 +93,13 @@ def file_differences(
 
 
 def disagreement(store: TokenStore, data: DataConfig) -> str | None:
-    """What a config says that its store was not made from, in half a sentence; None: nothing.
+    """Describes where a config contradicts what its store was made from; None if it does not.
 
-    What the store does not record is not looked at, nor files that are not on this host where the
-    config names the source that the store was made from.
+    Settings that the store does not record are not compared. Files that are not on this host are
+    not compared either if the config names the source that the store was made from.
+
+    Returns:
+      Half a sentence, such as "data.eval_fraction=0.1, not 0.02".
     """
     made = store.description
     if made.get("eval_fraction", data.eval_fraction) != data.eval_fraction:
@@ -117,6 +121,6 @@ def disagreement(store: TokenStore, data: DataConfig) -> str | None:
 
 
 def _has_fields(made: Mapping[str, Any]) -> bool:
-    """Whether a store was made of texts that have a name."""
+    """Whether a store was made from records with fields, not from plain text."""
     kinds = {file_kind(Path(str(one.get("name")))) for one in made.get("files", [])}
     return is_scheme(str(made.get("source"))) or kinds != {"text"}

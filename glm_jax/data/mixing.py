@@ -1,8 +1,8 @@
-"""Which source a row of a mixture comes from: a pure function of the row's number.
+"""The source of each row of a mixture, as a pure function of the row's number.
 
-No draw is kept and none depends on another: the source of row n, and how many rows it has given
-before, are computed from n alone, so a mixture's state is the same one integer as a single
-source's, and its hosts are strides.
+The source of row n, and the number of rows that this source has given before, are computed from n
+alone. So the state of a mixture is one integer, as that of a single source, and each host can take
+its share of the numbers.
 """
 
 import hashlib
@@ -15,19 +15,20 @@ _LOW = np.uint64(0xFFFFFFFF)
 
 
 class Mixing:
-    """Deals the numbers 0, 1, 2, ... out to sources, as evenly as their rates allow.
+    """Assigns the numbers 0, 1, 2, ... to sources, as evenly as their rates allow.
 
         rates 0.5, 0.25, 0.25     n        0 1 2 3 4 5 6 7
         phases 0                  source   2 0 1 0 2 0 1 0
                                   index    0 0 0 1 1 2 1 3     rows that the source has given before
 
-    The first source takes number n where floor(rate * n + phase) rises with n (a Beatty sequence,
-    whose count is never one away from rate * n); of the numbers that are left, counted anew from 0,
-    the second takes its share in the same way, and so on. The phases come from the seed.
+    The first source takes number n if floor(rate * n + phase) increases from n to n + 1 (a Beatty
+    sequence: its count always differs from rate * n by less than one). The remaining numbers,
+    renumbered from 0, are shared by the other sources in the same way. The phases come from the
+    seed.
     """
 
     def __init__(self, rates: Sequence[float], phases: Sequence[int]):
-        """For K sources.
+        """Makes the mixing of K sources.
 
         Args:
           rates: [K] above 0, relative to each other.
@@ -51,7 +52,7 @@ class Mixing:
         left = np.asarray(numbers).astype(np.uint64)
         source = np.full(len(left), len(self._shares))
         index = np.zeros(len(left), np.uint64)
-        waiting = np.arange(len(left))  # whose source is not known yet
+        waiting = np.arange(len(left))  # indices of numbers without a source yet
         for k, share in enumerate(self._shares):
             before = _count(left, share, self._phases[k])
             takes = _count(left + np.uint64(1), share, self._phases[k]) > before
@@ -69,8 +70,8 @@ def _count(numbers: np.ndarray, share: np.uint64, phase: np.uint64) -> np.ndarra
 def source_seed(seed: int, name: str) -> tuple[int, int]:
     """The seed of a source's rows, below 2^64, and its phase, below 2^32.
 
-    They follow from the mixture's seed and the source's name, so that sources draw independently,
-    and one that is added leaves the rows of the others as they were (though not their turns).
+    They depend only on the mixture's seed and the source's name. So sources draw independently, and
+    a source that is added does not change the rows of the others, only when they come.
     """
     digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=12).digest()
     return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")

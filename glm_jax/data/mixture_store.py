@@ -1,11 +1,11 @@
-"""The stores of a corpus: one, or one for each source of a mixture.
+"""The token stores of a corpus: one, or one per source of a mixture.
 
     STORE/store.json            a corpus of one source
     STORE/mixture.json          {"source": "task:mixed", "rates": {"wiki": 0.7, "books": 0.3}}, of a
                                 SeqIO mixture
     STORE/wiki/store.json       .. and a store for each of its tasks
 
-A mixture of the config (`data.mixture`) has its rates there, and no mixture.json.
+A mixture of the config (`data.mixture`) has its rates in the config, and no mixture.json.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ class Part:
     """One store of a corpus.
 
     Attributes:
-      name: of its source; "" where it is the only one.
+      name: of its source; "" for the only source.
       rate: its share of the rows, relative to the others'.
       directory: of the store.
       data: the config of this source alone.
@@ -37,7 +37,7 @@ class Part:
 
 
 def sources(data: DataConfig) -> list[Part]:
-    """What is to be built: a store for each source of the config, there or not.
+    """The stores that a config needs, one per source, whether built already or not.
 
     Raises:
       UserError: a source matches nothing.
@@ -48,7 +48,7 @@ def sources(data: DataConfig) -> list[Part]:
 
 
 def built(parts: list[Part]) -> list[Part]:
-    """What is to be opened, once `sources` are built: a SeqIO mixture has turned out to be several.
+    """The stores to open once `sources` are built: a SeqIO mixture has become several stores.
 
     Raises:
       UserError: a mixture.json is damaged, or a SeqIO mixture lies within one of the config.
@@ -70,7 +70,7 @@ def _component(data: DataConfig, name: str, source: str, rate: float) -> Part:
 
 
 def _within(part: Part) -> list[Part]:
-    """The parts of a directory that holds a mixture.json; else itself."""
+    """The parts of a directory that holds a mixture.json; otherwise the part itself."""
     index = part.directory / INDEX
     if not index.is_file():
         return [part]

@@ -1,4 +1,4 @@
-"""The order of rows within an epoch: a permutation that is computed, not stored."""
+"""The order of the rows of an epoch: a permutation that is computed, not stored."""
 
 import functools
 import math
@@ -14,20 +14,20 @@ class EpochOrder:
     """A pseudo-random permutation of 0..size-1 for each epoch.
 
     A generalised Feistel network (Black and Rogaway, "Ciphers with arbitrary finite domains",
-    2002): a number is written as two digits x < a, y < b with a * b >= size, and the digits are
-    shifted in turn by random functions of each other, tables of about sqrt(size) draws. Numbers
-    from `size` on are permuted again until they fall below it.
+    2002). A number is written as two digits x < a and y < b with a * b >= size. Each digit is
+    shifted in turn by a random function of the other, a table of about sqrt(size) draws. Results
+    not below `size` are permuted again until they are.
     """
 
     def __init__(self, size: int, seed: int):
-        """For `size` rows; epochs of the same seed have orders of their own."""
+        """Makes the orders of `size` rows; each epoch has its own."""
         self._size, self._seed = size, seed
         self._a = math.isqrt(size - 1) + 1
         self._b = -(-size // self._a)
         self._tables = functools.lru_cache(maxsize=4)(self._draw_tables)
 
     def __call__(self, epoch: int, indices: np.ndarray) -> np.ndarray:
-        """The rows at places `indices` (int64, each below size) of an epoch."""
+        """The rows that come at `indices` (int64, each below size) in the order of an epoch."""
         rows = self._permute(epoch, indices)
         while (outside := rows >= self._size).any():
             rows[outside] = self._permute(epoch, rows[outside])
@@ -41,7 +41,7 @@ class EpochOrder:
         return x * self._b + y
 
     def _draw_tables(self, epoch: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        """For each pair of rounds, shifts of x by y and of y by x."""
+        """For each pair of rounds, the shifts of x by y and of y by x."""
         a, b = self._a, self._b
         draws = Draws(self._seed, np.full(_ROUNDS, epoch), np.arange(_ROUNDS))
         words = draws.integers(Purpose.SHUFFLE, np.full(_ROUNDS, a + b)).reshape(_ROUNDS, a + b)

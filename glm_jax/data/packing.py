@@ -1,7 +1,7 @@
-"""Joining short rows into rows of T places: fields copied behind each other, bounds moved along.
+"""Packs short rows into rows of T slots: concatenates their fields and moves the key intervals.
 
-SeqIO's own packer counts the values of a feature that are not zero and drops the rest, which loses
-first positions and loss weights; here a row's length is that of its fields.
+SeqIO's own packer drops zeros, and with them first positions and loss weights. Here the length of a
+row is that of its fields.
 """
 
 from collections.abc import Mapping
@@ -14,16 +14,16 @@ _BOUNDS = ("attend_start", "attend_end")
 
 
 def first_fit(sizes: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Puts each piece into the first row that has room for it.
+    """Puts each segment into the first row that has room for it.
 
         sizes [5 4 3 2], length 8  ->  row [0 1 0 1], offset [0 0 5 4]
 
     Args:
-      sizes: [n] of the pieces, each at most `length`.
+      sizes: [n] slots of each segment, each at most `length`.
       length: T.
 
     Returns:
-      The row of each piece and its first place there, [n] each.
+      (row, offset): the row of each segment and its first slot in that row, [n] each.
     """
     used: list[int] = []
     rows, offsets = np.zeros(len(sizes), np.int64), np.zeros(len(sizes), np.int64)
@@ -39,23 +39,23 @@ def first_fit(sizes: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
 def pack_rows(
     fields: Mapping[str, np.ndarray], sizes: np.ndarray, length: int, pad_id: int
 ) -> dict[str, np.ndarray]:
-    """Joins rows; padding at their ends is left out, and each sees only itself as before.
+    """Packs rows, without the padding at their ends; each still attends only to itself.
 
         tokens      [5 6 7 0], [8 9]            ->  [5 6 7 8 9 0]
         attend_end  [3 3 3 0], [1 2]                [3 3 3 4 5 0]
 
     Args:
-      fields: of a Batch by name, the rows joined: [sum(sizes)] each.
-      sizes: [n] places of each row, at most `length`.
+      fields: of a Batch by name, the rows concatenated: [sum(sizes)] each.
+      sizes: [n] slots of each row, at most `length`.
       length: T.
-      pad_id: fills tokens and targets.
+      pad_id: tokens and targets of padding.
 
     Returns:
-      The fields, [rows, T] each.
+      The fields of the packed rows, [rows, T] each.
     """
     ends = np.cumsum(sizes)
-    places = np.arange(int(sizes.sum()))
-    seen = np.where(fields["attend_end"] > 0, places + 1, 0)
+    slots = np.arange(int(sizes.sum()))
+    seen = np.where(fields["attend_end"] > 0, slots + 1, 0)
     starts = ends - sizes
     used = np.array([seen[a:b].max(initial=a) - a for a, b in zip(starts, ends, strict=True)], int)
     rows, offsets = first_fit(used, length)
@@ -68,7 +68,7 @@ def pack_rows(
         out = np.full(count * length, fill, values.dtype)
         moved = values[kept]
         if name in _BOUNDS:
-            # The empty interval of a place within a row stays empty.
+            # An empty interval, 0..0, becomes one at the row's offset: still empty.
             moved = moved + np.repeat(offsets, used).astype(values.dtype)
         out[target] = moved
         packed[name] = out.reshape(count, length)

@@ -1,4 +1,4 @@
-"""Pictures of rows, to see what a model sees: the table of places and the mask.
+"""Rows as text, to see what a model sees: a table of the slots, and the attention mask.
 
 token      target       pos block
 [CLS]      ·              0     0   x x x x . . .
@@ -22,20 +22,20 @@ from glm_jax.batch import OBJECTIVES, Batch
 
 _TOKEN = 10  # columns of a token in the table
 SPACE = "\N{OPEN BOX}"
-NOTHING = "\N{MIDDLE DOT}"  # no target; a full stop may be one
-_PART = "\N{REPLACEMENT CHARACTER}"  # what a byte is shown as
-_HEAD = 8  # places of part A listed of a row that is too long to list
+NOTHING = "\N{MIDDLE DOT}"  # no target; not a full stop, which may be a target
+_PART = "\N{REPLACEMENT CHARACTER}"  # how a single byte is decoded
+_HEAD = 8  # slots of part A that are listed of a row too long to list whole
 
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
-    """A text of a row.
+    """A segment of a row: the slots of one document's part A and part B.
 
     Attributes:
-      start: its first place.
-      part_b: the first place of part B; `end` where nothing was cut out (causal rows).
-      end: one past its last place.
-      spans: (start, end) of each span in part B, in the order they stand there.
+      start: the first slot.
+      part_b: the first slot of part B; `end` if nothing was cut out (causal rows).
+      end: one past the last slot.
+      spans: (start, end) of each span in part B, in the order of part B.
     """
 
     start: int
@@ -44,8 +44,8 @@ class Segment:
     spans: list[tuple[int, int]]
 
 
-def places_used(row: Batch) -> int:
-    """The places of a row, a Batch of [T] arrays, up to its last one that is not padding."""
+def slots_used(row: Batch) -> int:
+    """The number of slots of a row, a Batch of [T] arrays, without the padding at its end."""
     used = np.flatnonzero(row.attend_end > row.attend_start)
     return int(used[-1]) + 1 if len(used) else 0
 
@@ -56,8 +56,8 @@ def row_of(batch: Batch, index: int) -> Batch:
 
 
 def segments(row: Batch) -> list[Segment]:
-    """The texts of a row, a Batch of [T] arrays."""
-    used = places_used(row)
+    """The segments of a row, a Batch of [T] arrays."""
+    used = slots_used(row)
     edges = np.flatnonzero(np.diff(row.attend_start[:used], prepend=-1, append=-1)).tolist()
     found = []
     for start, end in itertools.pairwise(edges):
@@ -70,14 +70,14 @@ def segments(row: Batch) -> list[Segment]:
 
 
 def objective_of(row: Batch) -> str:
-    """The name of the objective that asks for most targets of a row; "none" without any."""
+    """The name of the objective with most targets in a row; "none" if there are no targets."""
     counts = np.bincount(row.objective, minlength=len(OBJECTIVES) + 1)
     names = {value: name for name, value in OBJECTIVES.items()}
     return names.get(int(counts[1:].argmax()) + 1, "none") if counts[1:].any() else "none"
 
 
 def draw_mask(attend_start: Sequence[int], attend_end: Sequence[int], width: int = 64) -> str:
-    """The keys that each query sees: x sees, . does not.
+    """The attention mask as text: x where a query sees a key, . where it does not.
 
     draw_mask([0, 0, 0, 0], [2, 2, 3, 4])
         x x . .
@@ -85,11 +85,11 @@ def draw_mask(attend_start: Sequence[int], attend_end: Sequence[int], width: int
         x x x .
         x x x x
 
-    More than `width` places are drawn in squares of several: x all of them, + some, . none.
+    Beyond `width` slots, each sign stands for a square of pairs: x all of them, + some, . none.
 
     Args:
       attend_start, attend_end: [T] the interval of each query.
-      width: most columns to draw.
+      width: the largest number of columns.
     """
     start, end = np.asarray(attend_start)[:, None], np.asarray(attend_end)[:, None]
     keys = np.arange(len(start))
@@ -108,25 +108,25 @@ def show(
     row: Batch,
     name: Callable[[int], str],
     mask: bool = True,
-    places: int = 64,
+    slots: int = 64,
     join: Callable[[list[int]], str] | None = None,
 ) -> str:
-    """A table of the places of a row: token, target, both positions, and the keys it sees.
+    """A table of the slots of a row: token, target, both positions, and the keys that it sees.
 
     Args:
       row: a Batch of [T] arrays.
       name: spells a token, as `tokenizer.decode([id])` does.
-      mask: draw the mask beside the table; False: the interval in numbers, as of a slice
-        in Python: `attend_start:attend_end`.
-      places: most places to list, at least 16; of a longer row the beginning and part B's.
+      mask: True: draw the mask beside the table; False: give the key interval as a Python slice,
+        `attend_start:attend_end`.
+      slots: most slots to list, at least 16; of a longer row, its beginning and that of part B.
       join: spells several tokens; with it the bytes of one character are shown as that character.
     """
-    used = places_used(row)
+    used = slots_used(row)
     listed = list(range(used))
-    if used > places:
+    if used > slots:
         part_b = segments(row)[0].part_b
-        begin = max(_HEAD, min(part_b - 1, used - places + _HEAD))
-        listed = [*range(_HEAD), *range(begin, begin + places - _HEAD)]
+        begin = max(_HEAD, min(part_b - 1, used - slots + _HEAD))
+        listed = [*range(_HEAD), *range(begin, begin + slots - _HEAD)]
     heading = [_fit("token", _TOKEN), _fit("target", _TOKEN), "  pos block"]
     lines = [" ".join(heading) + ("" if mask else "   sees")]
     grid = draw_mask(row.attend_start[:used], row.attend_end[:used], used).split("\n")
@@ -136,7 +136,7 @@ def show(
     targets = names(wanted, name, join)
     for i in listed:
         if i != before + 1:
-            lines.append(f"... {i - before - 1} more places")
+            lines.append(f"... {i - before - 1} more slots")
         before = i
         sees = grid[i] if mask else f"{row.attend_start[i]}:{row.attend_end[i]}"
         lines.append(
@@ -144,7 +144,7 @@ def show(
             f"{row.positions[i]:>5} {row.block_positions[i]:>5}   {sees}"
         )
     if before < used - 1:
-        lines.append(f"... {used - 1 - before} more places")
+        lines.append(f"... {used - 1 - before} more slots")
     return "\n".join(lines)
 
 
@@ -153,12 +153,12 @@ def names(
     name: Callable[[int], str],
     join: Callable[[list[int]], str] | None = None,
 ) -> list[str]:
-    """How each token of a list is shown; None is "·".
+    """The tokens of a list as they are shown; None is "·".
 
         ▁the, ▁, E5, BE, 88, None    ->    "␣the" "␣" "很 1/3" "很 2/3" "很 3/3" "·"
 
     Args:
-      ids: tokens in their order.
+      ids: the tokens, in order.
       name, join: see `show`.
     """
     shown = [NOTHING if id_ is None else visible(name(id_)) for id_ in ids]
@@ -166,8 +166,8 @@ def names(
     while join is not None and start < len(ids):
         size = _bytes_of_one(ids[start:], shown[start:], join)
         if size:
-            letter = join([id_ for id_ in ids[start : start + size] if id_ is not None])
-            shown[start : start + size] = [f"{letter} {i + 1}/{size}" for i in range(size)]
+            character = join([id_ for id_ in ids[start : start + size] if id_ is not None])
+            shown[start : start + size] = [f"{character} {i + 1}/{size}" for i in range(size)]
         start += max(1, size)
     return shown
 
@@ -175,7 +175,7 @@ def names(
 def _bytes_of_one(
     ids: Sequence[int | None], shown: Sequence[str], join: Callable[[list[int]], str]
 ) -> int:
-    """How many tokens from the first on are the bytes of one character; 0: it is none of such."""
+    """The number of leading tokens that are the bytes of one character; 0 if they are not."""
     for size in range(1, min(4, len(ids)) + 1):
         if shown[size - 1] != _PART:
             return 0
@@ -186,7 +186,7 @@ def _bytes_of_one(
 
 
 def visible(text: str) -> str:
-    """Spaces at either end as ␣: " the" -> "␣the"."""
+    """Shows the spaces at either end as ␣: " the" -> "␣the"."""
     inner = text.strip(" ")
     if not inner:
         return SPACE * len(text)
@@ -195,31 +195,31 @@ def visible(text: str) -> str:
 
 
 def spell(row: Batch, decode: Callable[[list[int]], str]) -> str:
-    """Part A of each text, and its spans with the mask they belong to, as text.
+    """Part A of each segment as text, and each span of part B after the position of its mask.
 
-    text 1: 4 places of part A, 3 of part B
+    segment 1: 4 slots of part A, 3 of part B
       part A  [CLS]the [MASK] light
-      part B  place 2: was good
+      part B  position 2: was good
 
     Args:
       row: a Batch of [T] arrays.
       decode: ids to text, special tokens spelled.
     """
     lines: list[str] = []
-    for number, text in enumerate(segments(row), start=1):
-        a, b = text.part_b - text.start, text.end - text.part_b
-        text_a = _one_line(decode(_ids(row.tokens, text.start, text.part_b)))
+    for number, segment in enumerate(segments(row), start=1):
+        a, b = segment.part_b - segment.start, segment.end - segment.part_b
+        text_a = _one_line(decode(_ids(row.tokens, segment.start, segment.part_b)))
         if not b:
-            lines += [f"text {number}: {a} places, nothing cut out", f"  {text_a}"]
+            lines += [f"segment {number}: {a} slots, nothing cut out", f"  {text_a}"]
             continue
-        lines.append(f"text {number}: {a} places of part A, {b} of part B")
+        lines.append(f"segment {number}: {a} slots of part A, {b} of part B")
         lines.append(f"  part A  {text_a}")
-        for i, (start, end) in enumerate(text.spans):
-            # Without the start token in front; what is predicted last is a target only.
+        for i, (start, end) in enumerate(segment.spans):
+            # The targets: without the start token, with the end token.
             span = _ids(row.targets, start, end)
             label = "part B" if i == 0 else "      "
             shown = visible(_one_line(decode(span)))
-            lines.append(f"  {label}  place {row.positions[start]}: {shown}")
+            lines.append(f"  {label}  position {row.positions[start]}: {shown}")
     return "\n".join(lines)
 
 
@@ -232,7 +232,7 @@ def _one_line(text: str) -> str:
 
 
 def _fit(text: str, width: int) -> str:
-    """Pads or cuts to a number of columns; Chinese letters take two."""
+    """Pads or cuts text to a number of columns; Chinese characters take two."""
     text = _one_line(text)
     if _columns(text) > width:
         while _columns(text) > width - 2:
@@ -242,4 +242,4 @@ def _fit(text: str, width: int) -> str:
 
 
 def _columns(text: str) -> int:
-    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)

@@ -1,17 +1,21 @@
 """Rows of a token store by the published rules (`objective.published`), quirks included.
 
 Row i of the published data set holds documents drawn with replacement, by a generator seeded with
-i; rows m * M .. m * M + M - 1 are micro-batch m, whose objective and stretch they share, drawn by a
-generator seeded with m (M = `objective.published_rows`). So a row is still a pure function of its
-number, on any hosts, and its draws are those of the original on any number of them.
+i. Rows m * M .. m * M + M - 1 form micro-batch m (M = `objective.published_rows`). They share an
+objective and the length of the stretch, drawn by a generator seeded with m. So a row is a pure
+function of its number on any number of hosts, and its draws are those of the original.
 
-What differs from the original, where its way would need arrays of changing shape: a row is padded
-to T places, which attention never sees; a row that the original drops, and what does not fit into
-T places, are padding (counted as `rows_dropped` and `rows_cut`); and the short texts that the
-original crops out of a row lie behind each other in that row, each seeing only itself. What is
-hidden is drawn by seed and micro-batch, not by Python's global generator. An epoch is as many rows
-as would hold the split's tokens, and after a restart rows go on where they stood. The end of a row
-is looked for at Chinese sentence ends too.
+Differences from the original:
+
+* A row is padded to T slots, which attention never sees; the original's arrays change in shape.
+* A row that the original drops is all padding (counted as `rows_dropped`). Tokens that do not fit
+  into T slots are left out (counted as `rows_cut`).
+* The short texts that the original crops out of a row are segments of that row, each attending only
+  to itself.
+* Hidden tokens are drawn from the seed and the micro-batch, not from Python's global generator.
+* An epoch has as many rows as would hold the split's tokens, and a restart continues with the next
+  row.
+* A row may also end at a Chinese sentence end.
 """
 
 import math
@@ -30,12 +34,12 @@ from glm_jax.data.store import Documents, TokenStore
 
 
 class PublishedRowBuilder:
-    """Builds rows of one split; in place of a `RowBuilder`.
+    """Builds the published rows of one split; an alternative to `RowBuilder`.
 
     Attributes:
-      num_rows: rows of one epoch.
-      store: whose documents they hold.
-      seed: as given.
+      num_rows: rows per epoch.
+      store: the token store of the documents.
+      seed: decides which tokens are hidden.
     """
 
     def __init__(
@@ -76,11 +80,11 @@ class PublishedRowBuilder:
         counted = dict.fromkeys((*Corruptor.statistics_names, "rows_dropped", "rows_cut"), 0)
         counted["rows"] = len(rows)
         per_batch = self._rules.config.published_rows
-        micro_batch, place = np.divmod(numbers, per_batch)
+        micro_batch, index = np.divmod(numbers, per_batch)
         for number in np.unique(micro_batch[rows < self.num_rows]).tolist():
             made = self._micro_batch(number)
             for i in np.flatnonzero((micro_batch == number) & (rows < self.num_rows)).tolist():
-                examples = made.examples[place[i]]
+                examples = made.examples[index[i]]
                 counted["rows_dropped"] += not examples
                 counted["rows_cut"] += self._write(fields, i, examples)
                 for example in examples:
@@ -106,20 +110,20 @@ class PublishedRowBuilder:
         return build_micro_batch(texts, self._rules, random.Random(number), hide)
 
     def _write(self, fields: dict[str, np.ndarray], row: int, examples: list[Fields]) -> bool:
-        """Writes examples one behind the other into a row; whether something had no room."""
-        place = 0
+        """Writes examples one after the other into a row; returns whether some did not fit."""
+        used = 0
         for example in examples:
             part_a, size = int(example["attend_end"][0]), len(example["tokens"])
-            kept = min(size, self._length - place)
-            # Without part A, or with nothing behind it to predict, a text is of no use.
+            kept = min(size, self._length - used)
+            # An example that is cut within part A, or right behind it, has nothing to predict.
             if kept < size and kept <= part_a:
                 return True
             for name, value in example.items():
-                shift = place if name in ("attend_start", "attend_end") else 0
-                fields[name][row, place : place + kept] = value[:kept] + shift
+                shift = used if name in ("attend_start", "attend_end") else 0
+                fields[name][row, used : used + kept] = value[:kept] + shift
             weight = self._weights.get(int(example["objective"].max()), 0.0)
-            fields["loss_weights"][row, place : place + kept] *= weight
-            place += kept
+            fields["loss_weights"][row, used : used + kept] *= weight
+            used += kept
             if kept < size:
                 return True
         return False

@@ -1,4 +1,4 @@
-"""Reading the files of a token store once, to see that they are what was written."""
+"""Reads the files of a token store once, to verify their checksums."""
 
 import hashlib
 import threading
@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-# A store of fewer bytes is read before a run begins: tenths of a second.
+# A store of more bytes is read in the background; a smaller one takes tenths of a second.
 IN_BACKGROUND = 1 << 26
 _CHUNK = 1 << 22
 
 
 def content_checksum(values: np.ndarray) -> str:
-    """SHA-256 of the values of an array, in hexadecimal; how its file writes a header is left out.
+    """SHA-256 of the values of an array, in hexadecimal; independent of the file's header.
 
     Args:
       values: of any type, little endian.
@@ -26,11 +26,11 @@ def content_checksum(values: np.ndarray) -> str:
 
 
 class Reading:
-    """One reading of a store, by a thread that ends with its process.
+    """The verification of a store's files, in a daemon thread.
 
     Attributes:
       directory: of the store.
-      trouble: what is wrong, in half a sentence; None where nothing has been found by now.
+      trouble: what is wrong, in half a sentence; None if nothing has been found so far.
     """
 
     def __init__(
@@ -41,14 +41,14 @@ class Reading:
         dtype: np.dtype,
         checksums: Mapping[str, str],
     ):
-        """Begins at once.
+        """Starts the thread.
 
         Args:
           directory: of the store.
-          splits: their names.
-          vocab_size: ids lie below it.
+          splits: names of the splits.
+          vocab_size: V; ids must lie below it.
           dtype: of the ids.
-          checksums: of each file, as store.json has them.
+          checksums: of each file by its name, from store.json.
         """
         self.directory = directory
         self.trouble: str | None = None
@@ -58,7 +58,7 @@ class Reading:
         self._thread.start()
 
     def wait(self) -> None:
-        """Returns when all is read."""
+        """Returns when all files have been read."""
         self._thread.join()
 
     def _read(self) -> None:
@@ -97,9 +97,9 @@ def read_through(
     dtype: np.dtype,
     checksums: Mapping[str, str],
 ) -> Reading:
-    """The reading of a store: finished if it is small, else under way.
+    """The `Reading` of a store: finished if the store is small, else in progress.
 
-    A process reads files once that have not changed since: training opens a store several times.
+    A process reads unchanged files only once, although training opens a store several times.
 
     Args:
       directory, splits, vocab_size, dtype, checksums: as of `Reading`.

@@ -1,12 +1,12 @@
-"""What the run of a workdir trains on, so that it is not changed under it without a word.
+"""The record of the data that a run trains on, so that a change of it does not go unnoticed.
 
     WORKDIR/data.json   {"sources": {"": {"fingerprint": "9b1d..", "rate": 1.0, "made_from": {..}}},
                          "tokenizer": "e1a5..",
                          "changes": [{"after_step": 400, "what": "file 'my/a.txt' has changed",
                                       "fingerprints": {"": "77c0.."}}]}
 
-`changes` lists what was accepted, with the fingerprints of before: checkpoints carry theirs. A run
-of an older version has no such file.
+`changes` lists the accepted changes, each with the fingerprints from before it, since checkpoints
+carry the fingerprints they were trained on. Runs of older versions have no such file.
 """
 
 import contextlib
@@ -27,10 +27,10 @@ _ACCEPT = "--accept_data_change (train.accept_data_change=True)"
 
 
 def read_data(workdir: Path) -> dict[str, Any] | None:
-    """The record of a workdir; None where an older version, or nobody, has trained.
+    """The record of a workdir; None if there is none (a new workdir, or one of an older version).
 
     Raises:
-      UserError: it is something else.
+      UserError: the file is not such a record.
     """
     path = workdir / NAME
     if not path.exists():
@@ -50,7 +50,7 @@ def read_data(workdir: Path) -> dict[str, Any] | None:
 
 
 def check_data(workdir: Path, data: Identity, tokenizer: Tokenizer, accept: bool) -> str | None:
-    """Refuses other data than that of the run, or another tokenizer.
+    """Refuses data or a tokenizer that differ from those of the run.
 
     Args:
       workdir: of the run.
@@ -59,10 +59,10 @@ def check_data(workdir: Path, data: Identity, tokenizer: Tokenizer, accept: bool
       accept: `train.accept_data_change`.
 
     Returns:
-      What has changed and is accepted, in half a sentence; None where nothing has.
+      The accepted change, in half a sentence; None if nothing has changed.
 
     Raises:
-      UserError: names what differs.
+      UserError: something differs and `accept` is False; names what differs.
     """
     record = read_data(workdir)
     if record is None:
@@ -86,7 +86,7 @@ def check_data(workdir: Path, data: Identity, tokenizer: Tokenizer, accept: bool
 
 
 def _other_copy(workdir: Path, tokenizer: Tokenizer) -> str | None:
-    """Of a run without a record: whether it was trained with another tokenizer."""
+    """What differs from a run without a record: its tokenizer, or None."""
     kept = kept_tokenizer(workdir)
     if kept is None or kept.fingerprint == tokenizer.fingerprint:
         return None
@@ -94,20 +94,20 @@ def _other_copy(workdir: Path, tokenizer: Tokenizer) -> str | None:
 
 
 def kept_tokenizer(workdir: Path) -> Tokenizer | None:
-    """The tokenizer in a workdir; None where there is none that can be read."""
+    """The tokenizer in a workdir; None if there is none or it cannot be read."""
     with contextlib.suppress(UserError, OSError):
         return load_tokenizer(workdir)
     return None
 
 
 def check_kept(workdir: Path, tokenizer: Tokenizer) -> None:
-    """Refuses a tokenizer in a workdir that is not that of its run, whose ids mean other pieces.
+    """Refuses the tokenizer in a workdir if it is not that of the run.
 
     Raises:
       UserError: it was replaced.
     """
     record = None
-    with contextlib.suppress(UserError):  # of a damaged record nothing is known
+    with contextlib.suppress(UserError):  # a damaged record says nothing
         record = read_data(workdir)
     if record is not None and record["tokenizer"] != tokenizer.fingerprint:
         raise UserError(
@@ -117,7 +117,7 @@ def check_kept(workdir: Path, tokenizer: Tokenizer) -> None:
 
 
 def change_since(workdir: Path, data: Identity) -> str | None:
-    """What differs from the data that a run was trained on, in half a sentence; None: nothing.
+    """Describes what differs from the data of a run, in half a sentence; None if nothing does.
 
     Raises:
       UserError: as `read_data`.
@@ -127,10 +127,10 @@ def change_since(workdir: Path, data: Identity) -> str | None:
 
 
 def keep_tokenizer(workdir: Path, tokenizer: Tokenizer) -> None:
-    """Writes the tokenizer of a run, in place of another or of a damaged one that lies there."""
+    """Writes the tokenizer of a run, unless the workdir holds it already."""
     kept = kept_tokenizer(workdir)
     if kept is None or kept.fingerprint != tokenizer.fingerprint:
-        # One of another kind would be read first.
+        # The files of another kind of tokenizer might be read first.
         for name in TOKENIZER_FILES:
             (workdir / name).unlink(missing_ok=True)
         tokenizer.save(workdir)
@@ -139,16 +139,16 @@ def keep_tokenizer(workdir: Path, tokenizer: Tokenizer) -> None:
 def check_checkpoint(
     workdir: Path, saved: Mapping[str, str] | None, data: Identity, accept: bool
 ) -> None:
-    """Refuses a checkpoint that was trained on other data than the run's, before or now.
+    """Refuses a checkpoint that was trained on data that the run never had.
 
     Args:
       workdir: of the run.
-      saved: the fingerprints that the checkpoint carries; None of an older version.
+      saved: the fingerprints that the checkpoint carries; None for one of an older version.
       data: of this start.
       accept: `train.accept_data_change`.
 
     Raises:
-      UserError: neither this data nor what an accepted change replaced.
+      UserError: `saved` is neither this data nor data that an accepted change replaced.
     """
     record = read_data(workdir)
     changes = record["changes"] if record else []
@@ -163,12 +163,12 @@ def check_checkpoint(
 def record_data(
     workdir: Path, data: Identity, tokenizer: Tokenizer, step: int, change: str | None
 ) -> None:
-    """Writes the record where there is none, or where a change was accepted.
+    """Writes the record if there is none, or if a change was accepted.
 
     Args:
       workdir: of the run.
       data, tokenizer: of this start.
-      step: after which this start goes on.
+      step: the step from which this start continues.
       change: what `check_data` returned.
     """
     record = read_data(workdir)

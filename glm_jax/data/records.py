@@ -1,4 +1,4 @@
-"""Files of one text a record: JSON lines, and TFRecords of tf.train.Examples."""
+"""Files with one text per record: JSON lines, and TFRecords of tf.train.Examples."""
 
 import json
 import mmap
@@ -9,11 +9,11 @@ from glm_jax.data.tfrecords import example_text, records
 
 
 def read_records(path: Path, kind: str) -> Iterator[tuple[int, int, bytes | ValueError]]:
-    """The records of a file of a kind, "json" or "tfrecord".
+    """The records of a file of `kind`, "json" or "tfrecord".
 
     Returns:
-      First and last + 1 byte in the file of each record, and its content; or the reason why there
-      is none. Empty lines of JSON lines have no content.
+      Per record, the first and last + 1 byte in the file, and the content, or a ValueError with the
+      reason why there is none. The content of an empty JSON line is empty.
     """
     if kind == "json":
         start = 0
@@ -43,7 +43,7 @@ def checked(text: str) -> str:
     """The text itself.
 
     Raises:
-      ValueError: it holds NULs, which is no text but a trace of binary data or of another encoding.
+      ValueError: it holds NULs, so it is binary data or text in another encoding.
     """
     if "\0" in text:
         raise ValueError("with NULs")
@@ -63,6 +63,6 @@ def _json_text(line: bytes, key: str) -> str:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        # JSON can spell half of a surrogate pair, which no UTF-8 text holds.
+        # JSON can spell a lone surrogate, which UTF-8 text cannot hold.
         raise ValueError("with half a character") from None
     return text

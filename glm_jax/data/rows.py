@@ -1,10 +1,10 @@
 """Rows of a token store: row i of epoch e is a pure function of (seed, e, i).
 
-The documents of a split are one stream, joined end to start. Along it, places are counted as a row
-would fill them ([CLS] and eos of each document, two places for each span), and windows start at
-equal distances of these, shifted by a draw of the epoch. A window takes what fills its row. The
-distance is a little less than a row holds, so that nearly no token is skipped within an epoch;
-neighbouring rows share a few per cent of their tokens (`RowBuilder`).
+The documents of a split form one circular stream. It is measured in the slots that it is expected
+to fill in rows: its tokens, [CLS] and eos per document, and two per span. One window starts every
+0.97 T slots; each epoch shifts all windows by a random offset. A row takes as much of the stream
+from its window's start on as fills its T slots. Since windows are a little closer than a row is
+long, an epoch skips hardly any token, and neighbouring rows share a few per cent of their tokens.
 """
 
 import math
@@ -23,20 +23,20 @@ from glm_jax.draws import Draws, Purpose, SpanLengths, below
 from glm_jax.errors import UserError
 from glm_jax.ragged import group_of, within_groups
 
-# Which rows a store, a config and a seed make; raised with every change of them, so that a run of
-# older rows does not go on with others (`glm_jax.training.run.workdir.check_workdir`).
-#   1  the length that passed a text's budget stood last
-#   2  the lengths of a text's spans are shuffled
+# Version of the rows that a store, a config and a seed make. Every change of rows raises it, so
+# that a run does not continue with other rows (`glm_jax.training.run.workdir.check_workdir`).
+#   1  the span that exceeds a segment's budget comes last
+#   2  the spans of a segment are shuffled
 ROW_FORMAT = 2
 
-# Distance of windows as a share of a row's places.
+# Distance of windows as a fraction of the slots in a row.
 _FILL = 0.97
-# Places along the stream are counted in fractions of this.
+# Slots along the stream are counted in units of 1 / _UNIT.
 _UNIT = 1024
 
 
 class Builder(Protocol):
-    """What builds rows by epoch and number; see `RowBuilder`."""
+    """Builds rows by epoch and row index; see `RowBuilder`."""
 
     num_rows: int
     store: TokenStore
@@ -49,9 +49,9 @@ class RowBuilder:
     """Builds the rows of one split.
 
     Attributes:
-      num_rows: rows of one epoch.
-      store: whose documents they hold.
-      seed: of their corruption, their order and their windows.
+      num_rows: rows per epoch.
+      store: the token store of the documents.
+      seed: of corruption, row order and window offsets.
     """
 
     def __init__(
@@ -80,21 +80,21 @@ class RowBuilder:
         )
         self._offsets = np.asarray(documents.offsets)
         self._starts = np.append(
-            0, np.cumsum(_places(np.diff(self._offsets), objective, self._length))
+            0, np.cumsum(_slots(np.diff(self._offsets), objective, self._length))
         )
         total = int(self._starts[-1])
         self.num_rows = math.ceil(total / (_FILL * self._length * _UNIT))
         self._stride = total // self.num_rows
 
     def build(self, epochs: np.ndarray, rows: np.ndarray) -> tuple[Batch, dict[str, int]]:
-        """Builds rows, each by itself: the result does not depend on which others are asked for.
+        """Builds rows; each depends only on its own epoch and index.
 
         Args:
-          epochs: [B] integers from 0.
-          rows: [B] integers from 0; those from `num_rows` on are all padding.
+          epochs: [B] integers, at least 0.
+          rows: [B] integers, at least 0; rows from `num_rows` on are all padding.
 
         Returns:
-          A numpy Batch [B, T] and what was counted (`Corruptor.statistics_names`).
+          A numpy Batch [B, T] and the counts by `Corruptor.statistics_names`.
         """
         epochs, rows = np.asarray(epochs, np.int64), np.asarray(rows, np.int64)
         segments = self._segments(epochs, rows)
@@ -102,11 +102,11 @@ class RowBuilder:
         return Batch(**fields), statistics
 
     def _segments(self, epochs: np.ndarray, rows: np.ndarray) -> Segments:
-        """The documents that each row's window passes, from the window's start on."""
+        """The segments available to each row, from its window's start on."""
         offsets, count = self._offsets, len(self._documents)
         source = self._window_starts(epochs, rows)
         first = np.searchsorted(offsets, source, side="right") - 1
-        # More tokens than places are never needed, and none twice.
+        # A row needs at most T tokens, and none twice.
         end = source + min(self._length, self._documents.num_tokens)
         wraps = end > offsets[-1]
         last = np.searchsorted(offsets, end - wraps * offsets[-1], side="left") - 1 + wraps * count
@@ -126,15 +126,15 @@ class RowBuilder:
         )
 
     def _window_starts(self, epochs: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """[B] the token at which each row's window starts."""
-        place = (rows * self._stride + self._shift(epochs)) % self._starts[-1]
-        document = np.searchsorted(self._starts, place, side="right") - 1
+        """[B] index into the split's tokens at which each row's window starts."""
+        slot = (rows * self._stride + self._shift(epochs)) % self._starts[-1]
+        document = np.searchsorted(self._starts, slot, side="right") - 1
         begin, end = self._starts[document], self._starts[document + 1]
         size = self._offsets[document + 1] - self._offsets[document]
         # In floating point: the product of two large integers could overflow.
-        token = ((place - begin) / (end - begin) * size).astype(np.int64)
+        token = ((slot - begin) / (end - begin) * size).astype(np.int64)
         token = np.minimum(token, size - 1)
-        # The row before leaves out a beginning that is too short for it.
+        # The row before leaves out beginnings shorter than this, so the document starts here.
         token = np.where(token < SHORTEST_BEGINNING, 0, token)
         return self._offsets[document] + token
 
@@ -153,11 +153,12 @@ def check_split(documents: Documents) -> None:
         )
 
 
-def _places(size: np.ndarray, objective: ObjectiveConfig, length: int) -> np.ndarray:
-    """Places, in units of 1 / `_UNIT`, that documents of `size` tokens are expected to fill.
+def _slots(size: np.ndarray, objective: ObjectiveConfig, length: int) -> np.ndarray:
+    """Expected number of slots that documents of `size` tokens fill, in units of 1 / `_UNIT`.
 
-    [CLS], eos, and two places for each span of the objective in use that has most spans; two places
-    in front where nothing is cut out; what texts that are cut short have more of these.
+    To its tokens a document adds [CLS], eos and two slots per span, counted for the objective with
+    most spans. A causal document adds the two tokens of `PREFIX`. Segments that are cut short add
+    [CLS] and a span each.
     """
     if objective.causal_rate == 1.0:
         return (size + PREFIX) * _UNIT
@@ -167,7 +168,7 @@ def _places(size: np.ndarray, objective: ObjectiveConfig, length: int) -> np.nda
     )
     spans_per_token = 0.0 if only_one else objective.mask_ratio / lengths.mean
     per_span = 0 if objective.masked_lm and objective.span_rate == 1.0 else 2
-    places = size + 2 + per_span * np.maximum(1.0, spans_per_token * size)
+    slots = size + 2 + per_span * np.maximum(1.0, spans_per_token * size)
     if objective.short_sequence_rate:
-        places += (1 + per_span) * expected_parts(length, objective.short_sequence_rate) * size
-    return (places * _UNIT).astype(np.int64)
+        slots += (1 + per_span) * expected_parts(length, objective.short_sequence_rate) * size
+    return (slots * _UNIT).astype(np.int64)

@@ -1,10 +1,10 @@
-"""Rows by their number in the endless sequence of epochs, of one source or of several mixed.
+"""Rows by their number in the endless sequence of epochs, of one source or of a mixture.
 
     OneSource(builder)                   Mixture(names, rates, builders, phases)
         .sequence(shuffle, repeat)           .sequence(shuffle, repeat)
              -> SourceRows                        -> MixedRows
 
-What a `RowStream` cuts its batches from; a sequence is asked for any numbers, in any order.
+A `RowStream` takes its batches from such a sequence, which gives rows of any numbers in any order.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,23 +24,23 @@ class Rows(Protocol):
     """A sequence of rows.
 
     Attributes:
-      num_rows: how many there are before they come again.
+      num_rows: number of rows before the sequence repeats.
     """
 
     num_rows: int
 
     def __call__(self, numbers: np.ndarray) -> tuple[Batch, dict[str, int]]:
-        """The rows with these numbers, [n] integers from 0: a Batch [n, T] and what it held."""
+        """The rows with the given numbers, [n] integers from 0: a Batch [n, T] and its counts."""
         ...
 
 
 class Source(Protocol):
-    """Where rows come from: one split of one token store, or of several.
+    """The origin of rows: one split of one token store or of several.
 
     Attributes:
-      builders: what makes the rows, one for each token store.
-      num_rows: rows of an epoch of each store together.
-      stores: rate and store of each source by its name; of one source alone {"": (1.0, store)}.
+      builders: the builders of the rows, one per token store.
+      num_rows: rows per epoch, summed over the stores.
+      stores: rate and store of each source by name; {"": (1.0, store)} for a single source.
     """
 
     num_rows: int
@@ -55,14 +55,14 @@ class Source(Protocol):
         """The rows in their order.
 
         Args:
-          shuffle: an order of its own for each epoch, by the builders' seeds; False: ascending.
-          repeat: without end; False: numbers from `num_rows` on are rows of padding.
+          shuffle: each epoch has its own order, by the builders' seeds; False: ascending.
+          repeat: the sequence is endless; False: rows from `num_rows` on are padding.
         """
         ...
 
 
 class SourceRows:
-    """The epochs of one source, each in an order of its own.
+    """The rows of one source, epoch after epoch, each epoch in its own order.
 
     3 rows per epoch    number         0   1   2   3   4   5   6 ...
                         epoch.row      0.2 0.0 0.1 1.1 1.0 1.2 2.2
@@ -75,14 +75,14 @@ class SourceRows:
         self._order = EpochOrder(builder.num_rows, builder.seed) if shuffle else None
 
     def __call__(self, numbers: np.ndarray) -> tuple[Batch, dict[str, int]]:
-        # A batch may reach into the next epoch, or over several.
+        # A batch may reach into the next epoch, or span several.
         epochs, rows = np.divmod(numbers, self.num_rows)
         if self._order is not None:
             for epoch in np.unique(epochs):
                 here = epochs == epoch
                 rows[here] = self._order(int(epoch), rows[here])
         if not self._repeat:
-            # The builder makes rows from num_rows on all padding.
+            # Rows of the builder from num_rows on are all padding.
             rows = np.where(epochs == 0, rows, self.num_rows)
             epochs = np.zeros_like(rows)
         return self._builder.build(epochs, rows)
@@ -104,7 +104,7 @@ class OneSource:
 
 
 class Mixture:
-    """A `Source` of several, each with its share of the rows.
+    """A `Source` of several token stores, each with its share of the rows.
 
     Attributes:
       names, rates, builders, phases: of each source.
@@ -117,7 +117,7 @@ class Mixture:
         builders: Sequence[Builder],
         phases: Sequence[int],
     ):
-        """Joins sources; `mixture` draws their seeds and phases.
+        """Joins sources; `mixture` derives their seeds and phases.
 
         Raises:
           UserError: there are none.
@@ -146,8 +146,8 @@ def mixture(
 
     Args:
       stores: rate and store of each source, by its name.
-      seed: of the whole; `source_seed` makes each source's own of it.
-      builder_of: the builder of a store's rows, with this seed.
+      seed: of the mixture; `source_seed` derives each source's seed from it.
+      builder_of: makes the builder of a store's rows from the store and a seed.
     """
     drawn = [source_seed(seed, name) for name in stores]
     builders = [
@@ -158,9 +158,9 @@ def mixture(
 
 
 class MixedRows:
-    """Rows of a mixture: each source has its turns by `Mixing`, and epochs of its own.
+    """The rows of a mixture: `Mixing` assigns them to sources, each of which has its own epochs.
 
-    What is counted has `rows/NAME` besides, for each source.
+    The counts include `rows/NAME` for each source.
     """
 
     def __init__(self, mixture: Mixture, shuffle: bool = True, repeat: bool = True):
@@ -190,6 +190,6 @@ class MixedRows:
 
     def _in_turn(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         ends = np.cumsum([source.num_rows for source in self._sources])
-        # Numbers behind the last row are the last source's padding.
+        # Numbers beyond the last row are padding of the last source.
         source = np.minimum(np.searchsorted(ends, numbers, side="right"), len(ends) - 1)
         return source, numbers - np.append(0, ends)[source]

@@ -9,7 +9,8 @@ A directory holds
     SPLIT.offsets.npy    int64 [documents + 1]: where each document starts; the last is the end
 
 and is immutable: it is built in a temporary sibling and renamed when complete and on the disk. The
-fingerprint stands for all that a run sees of it; the description says what it was made from.
+fingerprint identifies everything that decides the rows of a run; the description says what the
+store was made from.
 """
 
 import dataclasses
@@ -31,11 +32,11 @@ from glm_jax.errors import UserError
 from glm_jax.files import sync
 from glm_jax.special_tokens import SpecialTokens
 
-# Raised when the files change, and when the same text would give other tokens or other splits.
+# Raised when the files change, or when the same text would give other tokens or other splits.
 FORMAT = 2
 INDEX = "store.json"
 _SENTENCE_ENDS = "sentence_ends.npy"
-# What a split may be called: its files are.
+# Allowed names of splits, which become names of files.
 _SPLIT = re.compile(r"\w[\w.-]*")
 
 
@@ -86,8 +87,8 @@ class StoreWriter:
           directory: where the store will be; must not exist, or be empty.
           vocab_size: V.
           special: ids that documents never contain.
-          sentence_ends: bool [V].
-          description: what the store was made from; JSON values, kept as they are.
+          sentence_ends: [V] bool, true for tokens that end a sentence.
+          description: what the store was made from, as JSON values.
 
         Raises:
           ValueError: `directory` exists, or `sentence_ends` has another length than V.
@@ -109,7 +110,7 @@ class StoreWriter:
         self._files: dict[str, IO[bytes]] = {}
         self._lengths: dict[str, array[int]] = {}
         self._checksums: dict[str, Any] = {}
-        # A hash of each document, for what is there more than once.
+        # A hash of each document, to find repeated ones.
         self._hashes: dict[str, array[int]] = {}
         self._directory.parent.mkdir(parents=True, exist_ok=True)
         self._temporary = Path(
@@ -118,7 +119,7 @@ class StoreWriter:
         np.save(self._temporary / _SENTENCE_ENDS, sentence_ends)
 
     def add(self, split: str, documents: Iterable[Sequence[int] | np.ndarray]) -> None:
-        """Appends documents to a split, which this call creates where it is new.
+        """Appends documents to a split; creates the split if it is new.
 
         Args:
           split: a name such as "train".
@@ -133,7 +134,7 @@ class StoreWriter:
             self.add_joined(split, ids, np.array([len(ids)]))
 
     def add_joined(self, split: str, ids: np.ndarray, sizes: np.ndarray) -> None:
-        """`add` of documents that are joined already.
+        """`add`, for documents that are concatenated already.
 
             ids [10 11 12 13], sizes [3 0 1]  ->  documents [10 11 12] and [13]
 
@@ -146,7 +147,7 @@ class StoreWriter:
           ValueError: as `add`.
         """
         if split not in self._files:
-            # Stays open until `close`: splits grow in turns.
+            # Stays open until `close`, since splits may grow in turns.
             self._files[split] = open(self._temporary / f"{split}.tokens", "wb")  # noqa: SIM115
             self._lengths[split], self._hashes[split] = array("q"), array("q")
             self._checksums[split] = hashlib.sha256()
@@ -164,14 +165,14 @@ class StoreWriter:
         content = ids.astype(self._dtype).tobytes()
         self._files[split].write(content)
         self._checksums[split].update(content)
-        place = 0
+        offset = 0
         for size in (sizes * self._dtype.itemsize).tolist():
-            self._hashes[split].append(hash(content[place : place + size]))
-            place += size
+            self._hashes[split].append(hash(content[offset : offset + size]))
+            offset += size
         lengths.extend(sizes.tolist())
 
     def num_documents(self, split: str) -> int:
-        """How many a split has so far."""
+        """The number of documents that a split has so far."""
         return len(self._lengths.get(split, ()))
 
     def note(self, **values: Any) -> None:
@@ -179,9 +180,10 @@ class StoreWriter:
         self._description = self._description | values
 
     def repeated(self) -> dict[str, float]:
-        """Which share of each split's documents repeat one before them.
+        """The share of each split's documents that repeat an earlier one.
 
-        {"train": 0.9, "eval": 0.0, "eval in train": 0.5}: the last of what "train" holds too.
+        {"train": 0.9, "eval": 0.0, "eval in train": 0.5}; "eval in train" is the share of the
+        documents of "eval" that are in "train" too.
         """
         hashes = {split: np.frombuffer(found, np.int64) for split, found in self._hashes.items()}
         shares = {
@@ -194,9 +196,9 @@ class StoreWriter:
         return shares
 
     def close(self) -> None:
-        """Writes offsets and index and puts the store in its place.
+        """Writes offsets and index, and renames the store to its final directory.
 
-        Where another process has finished the same store in the meantime, that one stays.
+        If another process has finished the same store in the meantime, that one is kept.
         """
         sizes = {}
         ends = np.load(self._temporary / _SENTENCE_ENDS)
@@ -254,13 +256,13 @@ class TokenStore:
 
     Attributes:
       vocab_size: V.
-      special: the ids that the format inserts.
-      sentence_ends: bool [V].
+      special: the ids of special tokens.
+      sentence_ends: [V] bool, true for tokens that end a sentence.
       splits: the documents by split.
       description: what the store was made from.
-      fingerprint: of what a run sees of it, in hexadecimal: the same wherever and whenever it was
-        built from the same text; "" of a store that is in memory alone.
-      reading: of its files, under way or done; None of a store in memory.
+      fingerprint: of everything that decides rows, in hexadecimal: the same wherever and whenever
+        the store was built from the same text; "" for a store that is only in memory.
+      reading: the verification of its files, in progress or done; None for a store in memory.
     """
 
     vocab_size: int
@@ -273,10 +275,10 @@ class TokenStore:
 
     @classmethod
     def open(cls, directory: str | Path) -> "TokenStore":
-        """Maps a store into memory, and reads it once to see that it is what was written.
+        """Maps a store into memory and verifies its checksums.
 
-        A small one is read before this returns, a large one in the background: `check` says what
-        has been found.
+        A small store is read before this returns, a large one in the background; `check` raises
+        what has been found.
 
         Raises:
           UserError: there is no store at `directory`, or a file of it is missing or damaged.
@@ -303,10 +305,10 @@ class TokenStore:
         return store
 
     def check(self) -> None:
-        """Says what the reading of the files has found by now.
+        """Raises what the verification of the files has found so far.
 
         Raises:
-          UserError: they are not what was written.
+          UserError: a file is damaged.
         """
         if self.reading is not None and self.reading.trouble is not None:
             raise _damaged(self.reading.directory, self.reading.trouble)
@@ -319,7 +321,7 @@ def _damaged(directory: Path, what: Exception | str) -> UserError:
 
 
 def _fingerprint(index: Mapping[str, Any]) -> str:
-    """Of all that decides rows: nothing of paths, times or names."""
+    """The fingerprint of everything that decides rows: not of paths, times or names."""
     parts = {name: index[name] for name in ("vocab_size", "dtype", "special", "splits")}
     parts["checksums"] = index["checksums"]
     parts["tokenizer"] = index["description"].get("tokenizer_fingerprint")
@@ -327,7 +329,7 @@ def _fingerprint(index: Mapping[str, Any]) -> str:
 
 
 def _opened(directory: Path, index: Mapping[str, Any]) -> TokenStore:
-    """Raises KeyError, TypeError, ValueError or OSError where something does not fit."""
+    """Opens the files; raises KeyError, TypeError, ValueError or OSError if one does not fit."""
     vocab_size, dtype = index["vocab_size"], np.dtype(index["dtype"])
     if dtype not in (np.uint16, np.int32):
         raise ValueError(f"its ids are {dtype}")
@@ -365,7 +367,7 @@ def _documents(directory: Path, name: str, size: dict[str, int], dtype: np.dtype
     path = directory / f"{name}.tokens"
     expected = size["tokens"] * dtype.itemsize
     if path.stat().st_size != expected:
-        raise ValueError(f"{path.name} has {path.stat().st_size} bytes in place of {expected}")
+        raise ValueError(f"{path.name} has {path.stat().st_size} bytes instead of {expected}")
     offsets = np.load(directory / f"{name}.offsets.npy", mmap_mode="r")
     if (offsets.shape, offsets.dtype) != ((size["documents"] + 1,), np.int64) or (
         offsets[-1] != size["tokens"]

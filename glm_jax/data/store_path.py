@@ -1,4 +1,4 @@
-"""Where a token store lies: found from the config alone, without building it."""
+"""The directory of a token store, determined from the config alone without building it."""
 
 import glob
 import hashlib
@@ -15,7 +15,7 @@ from glm_jax.errors import UserError
 from glm_jax.paths import cache_directory, expanded
 from glm_jax.tokenizers.tokenizer import load_tokenizer
 
-# Beginnings of sources that are no files, and that only `glm_jax.tasks` can read.
+# Prefixes of sources that are not files and that only `glm_jax.tasks` can read.
 SCHEMES = ("tfds:", "task:")
 
 _KINDS = {
@@ -43,7 +43,7 @@ def file_kind(path: Path) -> str:
 
 
 def source_files(data: DataConfig) -> list[Path]:
-    """The files of `data.source`, sorted; those of the package for `BUNDLED`, none for a dataset.
+    """The files of `data.source`, sorted: for `BUNDLED` files of the package, for a dataset none.
 
     Raises:
       ValueError: nothing matches, or a file is neither text nor JSON lines nor TFRecord.
@@ -54,7 +54,7 @@ def source_files(data: DataConfig) -> list[Path]:
         folder = Path(str(importlib.resources.files("glm_jax.bundled")))
         return sorted(folder.glob(BUNDLED[data.source]))
     pattern = os.path.expanduser(data.source)
-    # A file whose own name has brackets in it is meant as it is.
+    # An existing file is taken literally, even if its name looks like a glob.
     names = [pattern] if os.path.isfile(pattern) else glob.glob(pattern, recursive=True)
     files = sorted(Path(name) for name in names if os.path.isfile(name))
     if not files:
@@ -75,11 +75,10 @@ def store_name(data: DataConfig) -> Path:
 
         data.source="my/*.txt" -> ~/.cache/glm_jax/stores/my-txt-3f2a9c0d51b7e684
 
-    `data.store` is taken as it is, so a host that has a store needs no text. Otherwise the name
-    changes with the content of the files and their kinds, the text field, the tokenizer and
-    `data.eval_fraction`, and with nothing else. Of a dataset or a task it is the name that counts,
-    and the settings that say where it lies: a store must be built anew (`glm_jax.cache --force`)
-    where their content changes.
+    If `data.store` is given, it is used as it is, so a host that has the store needs no text.
+    Otherwise the name depends only on the content and kinds of the files, the text field, the
+    tokenizer and `data.eval_fraction`. For a dataset or a task it depends on the name and location,
+    not the content: if that changes, build the store anew (`glm_jax.cache --force`).
 
     Raises:
       ValueError: `data.source` matches nothing, or `data.tokenizer` cannot be read.
@@ -91,7 +90,7 @@ def store_name(data: DataConfig) -> Path:
 
 
 def store_key(data: DataConfig) -> str:
-    """16 hexadecimal digits that change with all that decides a store's content."""
+    """16 hexadecimal digits that change with everything that decides a store's content."""
     parts = {
         "format": FORMAT,
         "files": [

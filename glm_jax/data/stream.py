@@ -15,21 +15,21 @@ class RowStream:
     """Iterator of numpy Batches: one host's rows of each global batch.
 
     Global batch j holds the rows with numbers j * B .. (j + 1) * B - 1 of the endless sequence of
-    epochs, each epoch in an order of its own; host h of H gets the h-th block of B / H of them.
-    Joined in the order of the hosts, the batches are the same for every H:
+    epochs, each epoch in its own order. Host h of H gets the h-th block of B / H rows.
+    Concatenated in the order of the hosts, the batches are the same for every H:
 
         B = 4, 3 rows per epoch      batch 0           batch 1
         rows (epoch.row)             0.2 0.0 0.1 1.1   1.0 1.2 2.2 2.0
         host 0 of 2                  0.2 0.0           1.0 1.2
         host 1 of 2                  0.1 1.1           2.2 2.0
 
-    A batch is built when it is asked for. A training asks in a thread of its own, ahead of its
-    steps (`glm_jax.training.feed`).
+    A batch is built when it is asked for. Training asks ahead of its steps, in a separate thread
+    (`glm_jax.training.feed`).
 
     Attributes:
-      num_rows: the length of an epoch (of a mixture: of one epoch of each source).
-      statistics: what the batches delivered so far held (`Corruptor.statistics_names`), of this
-        host's rows, counted from the creation of the stream.
+      num_rows: rows per epoch (for a mixture, summed over its sources).
+      statistics: counts by `Corruptor.statistics_names` over this host's rows since the creation of
+        the stream.
     """
 
     def __init__(
@@ -44,11 +44,11 @@ class RowStream:
         """Opens the stream at its first batch.
 
         Args:
-          source: of the rows; its seed decides their order.
-          batch_size: B, rows of a batch over all hosts.
+          source: of the rows; its seed decides the order.
+          batch_size: B, rows per batch over all hosts.
           shard_index, num_shards: h and H.
-          shuffle: an order of its own for each epoch; False: ascending.
-          repeat: without end; False: one epoch, whose last batch is filled up with padding.
+          shuffle: each epoch has its own order; False: ascending.
+          repeat: the stream is endless; False: one epoch, its last batch filled up with padding.
 
         Raises:
           ValueError: a batch that the hosts cannot share evenly, or a shard_index outside
@@ -83,7 +83,7 @@ class RowStream:
 
     @property
     def data(self) -> Identity:
-        """What the rows are made from."""
+        """The identity of the data that the rows are made from."""
         return identity(self._stores)
 
     def __next__(self) -> Batch:
@@ -109,7 +109,7 @@ class RowStream:
         return str(self._next).encode()
 
     def set_state(self, state: bytes) -> None:
-        """Goes on where a stream of the same data, batch size and seed stood, on any hosts.
+        """Continues where a stream of the same data, batch size and seed was, on any hosts.
 
         Raises:
           ValueError: `state` does not come from `get_state`.
@@ -120,5 +120,5 @@ class RowStream:
         self._next = int(digits)
 
     def close(self) -> None:
-        """The stream gives nothing more."""
+        """Closes the stream: a further `next` raises ValueError."""
         self._closed = True

@@ -94,7 +94,7 @@ def _documents() -> dict[str, list[str]]:
     corpus = scan(DataConfig(source="bundled"))
     found: dict[str, list[str]] = {"en": [], "zh": []}
     for index in corpus.indices("eval").tolist():
-        file = corpus.files[int(corpus.places[index, 0])]
+        file = corpus.files[int(corpus.locations[index, 0])]
         found[file.name.split(".")[1]].append(corpus.read(index))
     return found
 

@@ -81,7 +81,7 @@ def test_documents_that_come_many_times_are_said(tmp_path, capsys):
     path.write_text("\n\n".join(["the same text"] * 50))
     build_store(DataConfig(source=str(path)), tmp_path / "one", progress=False)
     assert capsys.readouterr().err == (
-        "warning: 98.0% of the documents for training repeat one before them\n"
+        "warning: 98.0% of the documents for training repeat an earlier one\n"
         "warning: 100.0% of the held-out documents are in the training split too, so the held-out "
         "loss is that of texts that were trained on\n"
     )

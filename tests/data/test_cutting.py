@@ -29,7 +29,7 @@ def test_a_short_text_is_one_document(size):
     assert cut("\ufeff\n") == cut("") == []
 
 
-def test_a_line_s_end_comes_before_a_space_and_a_space_before_a_letter(size):
+def test_a_line_s_end_comes_before_a_space_and_a_space_before_a_character(size):
     size(10)
     # The second half of a part is bytes 5 .. 9, and what follows it may be its line's end.
     assert cut("abcd ef\ng hijkl") == ["abcd ef", "g hijkl"]
@@ -105,6 +105,6 @@ def test_files_records_and_texts_give_the_same_documents(size, tmp_path, line):
     found = []
     for name in ("a.txt", "a.jsonl"):
         corpus = scan(DataConfig(source=str(tmp_path / name)))
-        found.append([corpus.read(index) for index in range(len(corpus.places))])
+        found.append([corpus.read(index) for index in range(len(corpus.locations))])
     assert found[0] == found[1] == cut(line)
     assert len(found[0]) > 2

@@ -12,7 +12,7 @@ from glm_jax.errors import UserError
 
 
 def texts(corpus):
-    return [corpus.read(index) for index in range(len(corpus.places))]
+    return [corpus.read(index) for index in range(len(corpus.locations))]
 
 
 @pytest.fixture
@@ -179,12 +179,12 @@ def test_a_single_document_is_in_both_splits(write):
 
 def test_the_bundled_corpus():
     corpus = scan(DataConfig())
-    assert len(corpus.places) == 637 + 924
+    assert len(corpus.locations) == 637 + 924
     assert corpus.read(0).startswith("In the beginning, God created the heavens and the earth.")
     assert corpus.read(637).startswith("《鄭伯克段於鄢》\n初，鄭武公娶於申，")
     everything = "\n\n".join(texts(corpus))
     assert 4_300_000 < len(everything.encode()) < 4_400_000
-    # No control characters, replacement characters, markup or doubled blanks.
+    # No control characters, replacement characters, markup or doubled spaces.
     assert not [c for c in set(everything) if ord(c) < 32 and c != "\n"]
     assert not set("<>[]{}|�□＊*#@\xa0\u3000") & set(everything)
     assert "  " not in everything

@@ -5,7 +5,7 @@ import pytest
 
 from glm_jax.config import Config, ObjectiveConfig
 from glm_jax.data.example_row import example_row
-from glm_jax.data.picture import objective_of, places_used, segments
+from glm_jax.data.picture import objective_of, segments, slots_used
 from glm_jax.tokenizers.tokenizer import load_tokenizer
 
 TOKENIZER = load_tokenizer("bundled")
@@ -26,7 +26,7 @@ TOKENIZER = load_tokenizer("bundled")
 def test_the_first_objective_of_the_config(rates, expected):
     row = example_row(Config(objective=ObjectiveConfig(**rates)), TOKENIZER)
     assert objective_of(row) == expected
-    assert len(row.tokens) == places_used(row) <= 32
+    assert len(row.tokens) == slots_used(row) <= 32
     assert len(segments(row)) == 1
 
 

@@ -1,4 +1,4 @@
-"""Pictures against what they must look like, letter by letter."""
+"""Pictures against what they must look like, character by character."""
 
 import dataclasses
 
@@ -10,10 +10,10 @@ from glm_jax.data import picture
 from glm_jax.data.picture import (
     draw_mask,
     objective_of,
-    places_used,
     row_of,
     segments,
     show,
+    slots_used,
     spell,
 )
 from glm_jax.special_tokens import SPELLINGS
@@ -86,7 +86,7 @@ def test_a_large_mask_is_drawn_in_squares():
         "x x x + .",
         "x x x x +",
     ]
-    # 7 places in squares of 2: the last one is a square of 1.
+    # 7 slots in squares of 2: the last one is a square of 1.
     assert lines(draw_mask(*prefix_bounds(7, 7), width=4)) == ["x x x x"] * 4
 
 
@@ -107,32 +107,32 @@ def test_table():
     assert lines(show(example(), WORDS.__getitem__)) == lines(expected)
 
 
-def test_table_with_the_interval_in_numbers_and_wide_letters():
+def test_table_with_the_interval_in_numbers_and_wide_characters():
     row = example()
     row.tokens[1] = IDS["光線很好的一天"]
     table = show(row, WORDS.__getitem__, mask=False).split("\n")
     assert table[0] == "token      target       pos block   sees"
-    # Chinese letters take two columns each: four of them and two dots are ten.
+    # Chinese characters take two columns each: four of them and two dots are ten.
     assert table[2] == "光線很好.. ·              1     0   0:6"
     assert table[8] == "good       </s>           4     2   0:8"
 
 
 def test_a_long_row_lists_its_beginning_and_part_b():
     fields = assemble_prefix([IDS["[CLS]"], *[6] * 40], 10, mask_id=2, start_id=3)
-    table = show(padded(fields, 64), WORDS.__getitem__, mask=False, places=16).split("\n")
+    table = show(padded(fields, 64), WORDS.__getitem__, mask=False, slots=16).split("\n")
     assert len(table) == 1 + 8 + 1 + 8 + 1
-    assert table[9] == "... 23 more places"
+    assert table[9] == "... 23 more slots"
     assert table[10].split() == ["[MASK]", "·", "31", "0", "0:32"]
     assert table[11].split() == ["<s>", "the", "31", "1", "0:33"]
-    assert table[-1] == "... 3 more places"
+    assert table[-1] == "... 3 more slots"
 
 
 def test_spelled():
     assert lines(spell(example(), decode)) == [
-        "text 1: 6 places of part A, 4 of part B",
+        "segment 1: 6 slots of part A, 4 of part B",
         "part A  [CLS] the [MASK] was [MASK] eos",
-        "part B  place 4: good </s>",
-        "place 2: light </s>",
+        "part B  position 4: good </s>",
+        "position 2: light </s>",
     ]
 
 
@@ -143,17 +143,17 @@ def test_two_texts():
         shift = 10 if name in ("attend_start", "attend_end") else 0
         both[name] = np.concatenate([value, getattr(second, name) + shift, np.zeros(4, np.int32)])
     row = Batch(**both)
-    assert places_used(row) == 20
+    assert slots_used(row) == 20
     one, two = segments(row)
     assert (one.start, one.part_b, one.end, one.spans) == (0, 6, 10, [(6, 8), (8, 10)])
     assert (two.start, two.part_b, two.end, two.spans) == (10, 16, 20, [(16, 18), (18, 20)])
-    assert lines(spell(row, decode))[4] == "text 2: 6 places of part A, 4 of part B"
+    assert lines(spell(row, decode))[4] == "segment 2: 6 slots of part A, 4 of part B"
 
 
 def test_empty_row():
     zeros = np.zeros(4, np.int32)
     row = Batch(*[zeros] * 8)
-    assert places_used(row) == 0
+    assert slots_used(row) == 0
     assert segments(row) == []
     assert objective_of(row) == "none"
 
@@ -174,7 +174,7 @@ def test_docstring_example():
 
 
 def test_a_causal_row_has_no_part_b():
-    """Four places, each seeing those up to itself."""
+    """Four slots, each seeing those up to itself."""
     start, end = prefix_bounds(0, 4)
     none = np.zeros(4, np.int32)
     row = Batch(
@@ -190,7 +190,7 @@ def test_a_causal_row_has_no_part_b():
     assert objective_of(row) == "causal"
     assert segments(row) == [picture.Segment(start=0, part_b=4, end=4, spans=[])]
     lines = spell(row, lambda ids: " ".join(WORDS[id_] for id_ in ids))
-    assert lines == "text 1: 4 places, nothing cut out\n  [MASK] <s> the light"
+    assert lines == "segment 1: 4 slots, nothing cut out\n  [MASK] <s> the light"
 
 
 def test_spaces_and_the_bytes_of_one_character_are_shown():

@@ -1,4 +1,4 @@
-"""Rows of a store by the published rules: the original's micro-batches in rows of T places."""
+"""Rows of a store by the published rules: the original's micro-batches in rows of T slots."""
 
 import random
 
@@ -83,19 +83,19 @@ def test_rows_are_the_examples_of_their_micro_batches(options):
     for number in numbers.tolist():
         micro_batch = micro_batches[number // 4]
         examples = micro_batch.examples[number % 4]
-        place = 0
+        slot = 0
         for example in examples:
-            end = place + len(example["tokens"])
+            end = slot + len(example["tokens"])
             for name, value in example.items():
-                found = getattr(batch, name)[number, place:end]
+                found = getattr(batch, name)[number, slot:end]
                 if name == "loss_weights" and micro_batch.objective == DOCUMENT:
                     value = value * 0.5
-                shift = place if name.startswith("attend") else 0
+                shift = slot if name.startswith("attend") else 0
                 np.testing.assert_array_equal(found, value + shift, name)
-            place = end
-        assert (batch.attend_end[number] > 0).sum() == place
-        assert (batch.tokens[number, place:] == SPECIAL.pad).all()
-        assert not batch.loss_weights[number, place:].any()
+            slot = end
+        assert (batch.attend_end[number] > 0).sum() == slot
+        assert (batch.tokens[number, slot:] == SPECIAL.pad).all()
+        assert not batch.loss_weights[number, slot:].any()
         objectives.add(micro_batch.objective)
         several += len(examples) > 1
     assert objectives == {SPAN, SENTENCE, DOCUMENT}

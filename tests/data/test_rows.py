@@ -49,7 +49,7 @@ def geometric(mean, total, seed=0):
 
 
 def segments(batch, row):
-    """(first place, end) of each segment of a row, by the key intervals alone."""
+    """(first slot, end) of each segment of a row, by the key intervals alone."""
     used = int((batch.attend_end[row] > 0).sum())
     assert not batch.attend_end[row, used:].any()
     start = batch.attend_start[row]
@@ -58,7 +58,7 @@ def segments(batch, row):
 
 
 def read_back(batch, row, first, end):
-    """The text of a segment, each span put back in the place of its mask, and the tokens masked.
+    """The text of a segment, each span put back where its mask is, and the tokens masked.
 
     Everything a model relies on is checked on the way: intervals, both positions, targets.
     """
@@ -76,18 +76,18 @@ def read_back(batch, row, first, end):
     assert not any(weights[:part_a])
     assert all(weights[part_a:])
     spans = {}
-    place = part_a
-    while place < n:
-        assert tokens[place] == SPECIAL.start
+    slot = part_a
+    while slot < n:
+        assert tokens[slot] == SPECIAL.start
         length = 1
-        while place + length < n and tokens[place + length] != SPECIAL.start:
+        while slot + length < n and tokens[slot + length] != SPECIAL.start:
             length += 1
-        span = slice(place, place + length)
+        span = slice(slot, slot + length)
         assert len(set(positions[span])) == 1
         assert blocks[span] == list(range(1, length + 1))
-        assert tokens[place + 1 : place + length] == targets[place : place + length - 1]
-        spans[positions[place]] = targets[span]
-        place += length
+        assert tokens[slot + 1 : slot + length] == targets[slot : slot + length - 1]
+        spans[positions[slot]] = targets[span]
+        slot += length
     masks = [i for i in range(part_a) if tokens[i] in SPECIAL.masks]
     assert sorted(spans) == masks
     text: list[int] = []
@@ -120,7 +120,7 @@ def check_row(batch, row, store, objective):
         if eos:
             assert source[-1] + 1 == documents.offsets[document + 1]
         else:
-            # Only the last document of a row is cut, or lacks the place for its eos.
+            # Only the last document of a row is cut, or lacks the slot for its eos.
             assert number == len(parts) - 1
         if number:
             assert source[0] == documents.offsets[document]
@@ -220,7 +220,7 @@ def test_causal_rows_read_back(sizes, length, seed):
 @pytest.mark.parametrize("length", [128, 512, 2048])
 @pytest.mark.parametrize("mean", [20, 100, 10_000])
 def test_places_used(objective, length, mean):
-    """At least 97 % of the places of full rows are used, whatever the corpus."""
+    """At least 97 % of the slots of full rows are used, whatever the corpus."""
     store = store_of(geometric(mean, 100_000))
     builder = builder_of(store, objective, length)
     rows = np.arange(builder.num_rows)

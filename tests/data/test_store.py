@@ -120,7 +120,7 @@ SPECIAL_IDS = dataclasses.asdict(SPECIAL)
 @pytest.mark.parametrize(
     ("name", "damage", "message"),
     [
-        ("train.tokens", truncate, r"train\.tokens has 10 bytes in place of 12"),
+        ("train.tokens", truncate, r"train\.tokens has 10 bytes instead of 12"),
         ("train.tokens", lambda path: path.unlink(), r"train\.tokens"),
         ("train.tokens", zeroed, r"train\.tokens is not what was written: its checksum differs"),
         ("train.tokens", lambda path: path.write_bytes(b"\xff" * 12), r"ids outside 0\.\.99"),

@@ -82,7 +82,7 @@ def test_name_does_not_change_with_the_rest(data):
     assert store_key(rest) == store_key(data)
 
 
-def test_the_key_does_not_change_with_the_place(data, tmp_path):
+def test_the_key_does_not_change_with_the_directory(data, tmp_path):
     shutil.copytree(tmp_path / "my", tmp_path / "elsewhere")
     other = DataConfig(source=str(tmp_path / "elsewhere" / "*"))
     assert store_key(other) == store_key(data)

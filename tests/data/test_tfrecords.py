@@ -114,7 +114,7 @@ def test_a_corpus_of_records(tmp_path):
     (tmp_path / "a.tfrecord-00001-of-00002").write_bytes(b"".join(good[20:]) + good[0][:-3])
     (tmp_path / "b.tfrecord").write_bytes(b"")
     corpus = scan(DataConfig(source=str(tmp_path / "*"), eval_fraction=0.2))
-    assert [corpus.read(index) for index in range(len(corpus.places))] == texts
+    assert [corpus.read(index) for index in range(len(corpus.locations))] == texts
     first, second = (f"{tmp_path}/a.tfrecord-0000{number}-of-00002" for number in range(2))
     assert corpus.skipped.summary() == (
         f"skipped 3 records: 1 without text under 'text' ({first}:21), "
@@ -136,5 +136,5 @@ def test_what_tensorflow_writes(tmp_path):
             one = tf.train.Example(features=tf.train.Features(feature=features))
             writer.write(one.SerializeToString())
     corpus = scan(DataConfig(source=str(tmp_path / "*.tfrecord"), text_field="body"))
-    assert "".join(corpus.read(index) for index in range(len(corpus.places))) == "".join(texts)
+    assert "".join(corpus.read(index) for index in range(len(corpus.locations))) == "".join(texts)
     assert not corpus.skipped.counts
