@@ -1,4 +1,4 @@
-"""Ids and text as callers give them; either is refused where the other is meant."""
+"""Checks of the ids and texts that callers give: each is refused where the other is meant."""
 
 import numbers
 import operator
@@ -9,7 +9,7 @@ import numpy as np
 
 from glm_jax.errors import UserError
 
-_SHOWN = 30  # characters of what was given that an error repeats
+_SHOWN = 30  # characters of a value that an error repeats
 
 
 def id_row(name: str, value: Any, instead: str) -> list[int]:
@@ -19,9 +19,9 @@ def id_row(name: str, value: Any, instead: str) -> list[int]:
             -> UserError: perplexity takes ids and got text, 'The dog.'; write encode(text)
 
     Args:
-      name: of what takes them, for the error.
-      value: what was given.
-      instead: what to write where text was given.
+      name: of the function that takes the ids, for the error.
+      value: the value given.
+      instead: what to write instead of text, for the error.
 
     Raises:
       UserError: text, one id alone, a list of lists, numbers that are not whole.
@@ -41,7 +41,7 @@ def id_rows(name: str, value: Any, instead: str) -> list[list[int]]:
 
 
 def one_or_more(name: str, value: Any, instead: str) -> tuple[list[list[int]], bool]:
-    """The ids of one text, or of several and True; arguments and errors as of `id_row`."""
+    """The ids of one text or of several, and whether there are several; see `id_row`."""
     items = _items(name, value, instead)
     several = bool(items) and not _is_number(items[0])
     return ([id_row(name, item, instead) for item in items] if several else
@@ -49,12 +49,12 @@ def one_or_more(name: str, value: Any, instead: str) -> tuple[list[list[int]], b
 
 
 def check_text(name: str, value: Any, instead: str) -> str:
-    """The text that was given.
+    """The text given, checked.
 
-    Args: as of `id_row`; `instead` is what to write where ids were given.
+    Args: as of `id_row`; `instead` is what to write instead of ids.
 
     Raises:
-      UserError: it is no text, or holds half a character (bytes that were not UTF-8).
+      UserError: not text, or text with a lone surrogate (from bytes that were not UTF-8).
     """
     if isinstance(value, str):
         try:
@@ -62,7 +62,7 @@ def check_text(name: str, value: Any, instead: str) -> str:
         except UnicodeEncodeError as error:
             odd = value[error.start]
             raise UserError(
-                f"{name} takes text; {odd!r} at {error.start} is no character, but what is left of "
+                f"{name} takes text; {odd!r} at {error.start} is not a character but a remnant of "
                 "bytes that are not UTF-8"
             ) from error
         return value

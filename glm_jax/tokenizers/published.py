@@ -1,6 +1,6 @@
 """The tokenizers of GLM (2021): BERT's word pieces, GPT-2's and RoBERTa's byte pairs, and the
-Chinese sentencepiece model, with the command tokens behind the vocabulary as the published code
-numbers them.
+Chinese sentencepiece model. Command tokens (special tokens) have the ids of the published code,
+most of them behind the vocabulary.
 
     files                             [CLS]  [MASK]  start    end  [gMASK] [sMASK] [dBLOCK]
     vocab.txt               (BERT)      101     103  30522  30523    30524   30525    30526
@@ -9,7 +9,7 @@ numbers them.
     cog-pretrain.model      (Chinese) 50002   50003  50006  50007    50009   50008    50010
     the same, colliding ids           50002   50003  50006  50007    50007   50008    50009
 
-GLM-10B-Chinese was trained with the colliding ids, under which [gMASK] ends a piece.
+GLM-10B-Chinese was trained with the colliding ids, where [gMASK] has the id of <|endofpiece|>.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ from glm_jax.tokenizers.byte_pairs import BytePairs
 from glm_jax.tokenizers.ids import check_text, id_row
 from glm_jax.tokenizers.wordpiece import WordPieces
 
-# A directory of ours says in it that the ids collide.
+# Written by `save`; records whether the ids collide.
 SETTINGS = "glm_tokenizer.json"
 CHINESE_MODEL = "cog-pretrain.model"
 SENTENCE_MARKS = ".?!;:\n。？！；…"
@@ -49,16 +49,15 @@ _SPELLINGS = {
 
 @dataclasses.dataclass(frozen=True)
 class _Vocabulary:
-    """What the four have in common.
+    """What the four tokenizers have in common.
 
     Attributes:
       encode, decode: of text without command tokens.
       piece: the text of an id.
-      size: ids of the vocabulary itself.
-      special: roles to ids.
-      spellings: of the roles.
-      joins: whether decoding puts blanks around command tokens (BERT), and masks keep those on
-        their left in encoding.
+      size: number of ids without command tokens.
+      special: the ids of the command tokens.
+      spellings: of the command tokens, by role.
+      joins: whether decoding puts spaces around command tokens (BERT).
     """
 
     encode: Callable[[str], list[int]]
@@ -71,12 +70,12 @@ class _Vocabulary:
 
 
 class PublishedTokenizer:
-    """One of the four; the surface is that of `glm_jax.tokenizers.tokenizer.Tokenizer`.
+    """One of the four tokenizers, with the interface of `glm_jax.tokenizers.tokenizer.Tokenizer`.
 
     Attributes:
       vocab_size: V, command tokens included; published models pad it to a multiple of 128.
-      special: the ids of the special tokens; eos and pad are one.
-      fingerprint: sha256 of the files and of the numbering, in hexadecimal.
+      special: the ids of the special tokens; eos and pad have the same id.
+      fingerprint: SHA-256 of the files and of `colliding`, in hexadecimal.
       carries_spaces: whether the space in front of a word is part of its token.
     """
 
@@ -84,12 +83,12 @@ class PublishedTokenizer:
         """Reads a vocabulary.
 
         Args:
-          files: content by the names of the module's table.
-          name: how errors call it.
-          colliding: the numbering of GLM-10B-Chinese.
+          files: content of the files by name, as in the module's table.
+          name: of the tokenizer, for errors.
+          colliding: use the colliding ids of GLM-10B-Chinese.
 
         Raises:
-          ValueError: files that are none of the four.
+          ValueError: the files are none of the four tokenizers.
         """
         self._files, self._colliding = dict(files), colliding
         try:
@@ -104,7 +103,7 @@ class PublishedTokenizer:
         self.vocab_size = max(self._vocabulary.size, *(id_ + 1 for id_ in ids.values()))
         spellings = self._vocabulary.spellings
         self._id_of = {spellings[role]: id_ for role, id_ in ids.items()}
-        # Of two roles with one id the end of a piece is what a model says.
+        # If two roles have one id, it is spelled as the end token, which is what models produce.
         self._spelling_of = {ids[role]: spellings[role] for role in reversed(list(ids))}
         self._spelling_of[ids["end"]] = spellings["end"]
         self._spelling = re.compile("(" + "|".join(map(re.escape, self._id_of)) + ")")
@@ -114,10 +113,10 @@ class PublishedTokenizer:
         self.fingerprint = digest.hexdigest()
 
     def encode(self, text: str, allow_special: bool = False) -> list[int]:
-        """Returns the ids of a text; nothing is added in front or behind.
+        """Returns the ids of a text; no token is added in front or behind.
 
-        As published, but for command tokens, which are read only where that is asked for. Masks
-        swallow the white space on their left.
+        As published, except that command tokens are read only with `allow_special`. White space
+        before a mask is dropped.
 
         Args:
           text: any text.
@@ -143,7 +142,7 @@ class PublishedTokenizer:
         return [self.encode(text) for text in texts]
 
     def decode(self, ids: Sequence[int], skip_special: bool = False) -> str:
-        """Returns the text of ids, as the published code does: no blank comes back before a mask.
+        """Returns the text of ids as the published code does: without the space before a mask.
 
         Args:
           ids: ids below `vocab_size`.
@@ -168,7 +167,7 @@ class PublishedTokenizer:
         return (" " if self._vocabulary.joins else "").join(parts)
 
     def sentence_ends(self) -> np.ndarray:
-        """Which ids end a sentence: bool [V]."""
+        """[V] bool: which ids end a sentence."""
         ends = np.zeros(self.vocab_size, np.bool_)
         for id_ in range(self._vocabulary.size):
             piece = self._vocabulary.piece(id_)
@@ -177,7 +176,7 @@ class PublishedTokenizer:
         return ends
 
     def save(self, directory: str | Path) -> None:
-        """Writes the files into an existing directory, for `load_tokenizer`."""
+        """Writes the files into an existing directory, from which `load_tokenizer` reads them."""
         for name, content in self._files.items():
             write_whole(Path(directory) / name, content)
         settings = json.dumps({"colliding_ids": self._colliding})
@@ -185,13 +184,13 @@ class PublishedTokenizer:
 
 
 def published_files(path: Path) -> dict[str, bytes] | None:
-    """The files of one of the four at a path, by the names of the module's table.
+    """The files of one of the four tokenizers, by name as in the module's table.
 
     Args:
       path: a directory, or one of the files (`gpt2-vocab.json` has `gpt2-merges.txt` beside it).
 
     Returns:
-      None where there is none.
+      The content of the files; None if `path` holds none of the four.
     """
     if path.is_dir():
         return {name: (path / name).read_bytes() for name in _names_in(path)} or None
@@ -207,7 +206,7 @@ def published_files(path: Path) -> dict[str, bytes] | None:
 
 
 def has_published(path: Path) -> bool:
-    """Whether a directory holds the files of one of the four."""
+    """Whether a directory holds the files of one of the four tokenizers."""
     return bool(_names_in(path))
 
 
@@ -219,7 +218,7 @@ def _names_in(directory: Path) -> tuple[str, ...]:
 
 
 def collides(path: Path) -> bool:
-    """Whether a directory that `save` wrote says that its ids collide."""
+    """Whether a directory written by `save` records colliding ids."""
     settings = path / SETTINGS
     if not settings.is_file():
         return False
@@ -244,9 +243,9 @@ def _read(files: Mapping[str, bytes], colliding: bool) -> _Vocabulary:
 
 
 def _lines(content: bytes) -> list[str]:
-    """Lines end at "\\n" alone: words such as U+2028 would end one by `str.splitlines`."""
+    """The lines of a file, split only at "\\n": `str.splitlines` would split words like U+2028."""
     text = content.decode()
-    if text.partition("\n")[0].endswith("\r"):  # written so that all end at both
+    if text.partition("\n")[0].endswith("\r"):  # every line ends in CR LF
         text = text.replace("\r\n", "\n")
     return text.removesuffix("\n").split("\n")
 
@@ -255,7 +254,7 @@ def _ids(text: str) -> dict[str, int]:
     """The ids of the pieces in a vocab.json.
 
     Raises:
-      UserError: they are not as many different whole numbers, from 0 on without large gaps.
+      UserError: the ids are not distinct whole numbers from 0 on without large gaps.
     """
     ids = parse_object(text, "vocab.json")
     numbers = {id_ for id_ in ids.values() if type(id_) is int}

@@ -1,4 +1,4 @@
-"""Text to ids and back, with sentencepiece; special ids come from a prompt's spelling only on ask.
+"""Text to ids and back, with sentencepiece. Special tokens are read from text only when asked for.
 
 tokenizer = load_tokenizer("bundled")
 tokenizer.encode("the [MASK] was")                      ▁the ▁ [ M A S K ] ▁was
@@ -40,7 +40,7 @@ class Tokenizer:
     Attributes:
       vocab_size: V, number of ids.
       special: the ids of the special tokens.
-      fingerprint: sha256 of the model file, in hexadecimal.
+      fingerprint: SHA-256 of the model file, in hexadecimal.
       carries_spaces: whether the space in front of a word is part of its token.
     """
 
@@ -51,14 +51,14 @@ class Tokenizer:
 
         Args:
           model: the content of a model file.
-          name: how errors call it.
+          name: of the model, for errors.
 
         Raises:
           ValueError: not a sentencepiece model, or one that lacks a special token.
         """
         self._model = model
         self._whole = _processor(model, name)
-        # Reads text behind a special token: no blank is put in front of it or taken away.
+        # Reads text behind a special token: no space is added in front of it or removed.
         self._behind = _processor(model + _CONTINUE, name)
         self.vocab_size: int = self._whole.vocab_size()
         self.special = _special_tokens(self._whole, name)
@@ -71,11 +71,11 @@ class Tokenizer:
         self._spellings = re.compile("(" + "|".join(map(re.escape, self._id_of_spelling)) + ")")
 
     def encode(self, text: str, allow_special: bool = False) -> list[int]:
-        """Returns the ids of a text; nothing is added in front or behind.
+        """Returns the ids of a text; no token is added in front or behind.
 
-        In a training row a mask takes the place of whole pieces, and a piece carries the blank on
-        its left. So a mask swallows the blanks on its left, and what follows it is read as the
-        middle of a text: "▁was" keeps its blank, and nothing is put in front of ", was".
+        In a training row a mask replaces whole tokens, and a token includes the space on its left.
+        So spaces before a mask are dropped. Text after a mask is read as the middle of a text:
+        "▁was" keeps its space, and no space is added in front of ", was".
 
             encode("the light [MASK] was good", allow_special=True)
                 -> ▁the ▁light [MASK] ▁was ▁good
@@ -86,8 +86,8 @@ class Tokenizer:
 
         Args:
           text: any text.
-          allow_special: read the spellings of special tokens (`SPELLINGS`) as their ids. Without
-            it they are letters like all others.
+          allow_special: read the spellings of special tokens (`SPELLINGS`) as their ids; False:
+            they are ordinary characters.
         """
         check_text("encode", text, "decode(ids) gives text")
         if not allow_special:
@@ -117,7 +117,7 @@ class Tokenizer:
     def decode(self, ids: Sequence[int], skip_special: bool = False) -> str:
         """Returns the text of ids; the inverse of `encode(text, allow_special=True)`.
 
-        A blank is put in front of a mask that follows a word, as one would write it:
+        A space is put in front of a mask that follows a word, as one would write it:
 
             ▁the ▁light [MASK] ▁was ▁good -> "the light [MASK] was good"
 
@@ -138,14 +138,14 @@ class Tokenizer:
                 run.append(id_)
                 continue
             words = self._reader(begins).decode(run)
-            blank = " " if id_ in self.special.masks and _wants_blank(words) else ""
-            text += words if skip_special else words + blank + self._spelling_of_id[id_]
+            space = " " if id_ in self.special.masks and _wants_space(words) else ""
+            text += words if skip_special else words + space + self._spelling_of_id[id_]
             begins = begins and not run and id_ == self.special.cls
             run = []
         return text + self._reader(begins).decode(run)
 
     def sentence_ends(self) -> np.ndarray:
-        """Which ids end a sentence: bool [V], true where the piece holds a `SENTENCE_MARKS`."""
+        """[V] bool: which ids end a sentence; those whose text holds one of `SENTENCE_MARKS`."""
         ends = np.zeros(self.vocab_size, np.bool_)
         for id_ in range(self.vocab_size):
             piece = self._whole.id_to_piece(id_)
@@ -160,7 +160,7 @@ class Tokenizer:
         write_whole(Path(directory) / FILE_NAME, self._model)
 
     def _reader(self, begins: bool) -> sentencepiece.SentencePieceProcessor:
-        """The processor for a stretch of text; one begins after nothing or after [CLS]."""
+        """The processor for a part of a text; `begins`: nothing but [CLS] precedes it."""
         return self._whole if begins else self._behind
 
 
@@ -168,7 +168,7 @@ def load_tokenizer(path: str | Path = "bundled", colliding_ids: bool = False) ->
     """Reads a tokenizer.
 
     Args:
-      path: "bundled" (7168 pieces, English and Chinese), a sentencepiece model file, or a directory
+      path: "bundled" (7168 tokens, English and Chinese); a sentencepiece model file, or a directory
         with a `tokenizer.model`, such as a workdir of `glm_jax.train`; or the vocabulary of a GLM
         of 2021 (`glm_jax.tokenizers.published` lists its files), or a directory with one.
       colliding_ids: [gMASK] has the id of <|endofpiece|>, as in GLM-10B-Chinese.
@@ -181,7 +181,7 @@ def load_tokenizer(path: str | Path = "bundled", colliding_ids: bool = False) ->
     path = expanded(path)
     if not (path / FILE_NAME).is_file() and (files := published_files(path)):
         colliding = colliding_ids or collides(path)
-        # Another class, with the same surface.
+        # Another class with the same interface.
         return cast(Tokenizer, PublishedTokenizer(files, str(path), colliding))
     file = tokenizer_file(path)
     return Tokenizer(file.read_bytes(), name=str(file))
@@ -223,7 +223,7 @@ def _processor(model: bytes, name: str) -> sentencepiece.SentencePieceProcessor:
 
 
 def _special_tokens(processor: sentencepiece.SentencePieceProcessor, name: str) -> SpecialTokens:
-    """Finds each role's control symbol; eos and pad may have sentencepiece's own names."""
+    """Finds the control symbol of each role; eos and pad may be sentencepiece's own."""
     ids = {"eos": processor.eos_id(), "pad": processor.pad_id()}
     missing = []
     for role, spelling in SPELLINGS.items():
@@ -240,6 +240,6 @@ def _special_tokens(processor: sentencepiece.SentencePieceProcessor, name: str) 
     return SpecialTokens(**ids)
 
 
-def _wants_blank(text: str) -> bool:
-    """Whether a blank reads well behind these words: not after a blank, not in Chinese."""
+def _wants_space(text: str) -> bool:
+    """Whether a space belongs behind a text: not after white space, not in Chinese."""
     return text != "" and not text[-1].isspace() and ord(text[-1]) < 0x2E80

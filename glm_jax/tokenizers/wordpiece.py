@@ -1,6 +1,6 @@
-"""BERT's uncased word pieces, as the English GLM of 110 M and 335 M parameters read text.
+"""BERT's uncased word pieces, the tokenizer of the English GLM of 110 M and 335 M parameters.
 
-"It's naïve"  ->  it ' s naive                      lower case, no accents, marks apart
+"It's naïve"  ->  it ' s naive                      lower case, no accents, punctuation split off
 unaffable     ->  un ##aff ##able                   the longest piece first
 """
 
@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 
 _LONGEST_WORD = 100
-# Blocks of Chinese characters, each of which is a word.
+# Blocks of Chinese characters; each character is a word.
 _CHINESE = (
     (0x4E00, 0x9FFF),
     (0x3400, 0x4DBF),
@@ -22,15 +22,15 @@ _CHINESE = (
 
 
 class WordPieces:
-    """Text to ids and back by a list of pieces, one of which stands for unknown words.
+    """Text to ids and back by a list of pieces; a word that they do not spell becomes [UNK].
 
     Attributes:
-      pieces: by id.
+      pieces: the pieces by id.
     """
 
     def __init__(self, pieces: Sequence[str], unknown: int):
         """Args:
-        pieces: by id; "##ing" only goes on with a word.
+        pieces: the pieces by id; "##ing" can only continue a word.
         unknown: the id of [UNK].
         """
         self.pieces = list(pieces)
@@ -42,7 +42,7 @@ class WordPieces:
         return [id_ for word in words(text) for id_ in self._pieces_of(word)]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Returns the text of ids, with a blank between words."""
+        """Returns the text of ids, with a space between words."""
         return " ".join(self.pieces[id_] for id_ in ids).replace(" ##", "")
 
     def _pieces_of(self, word: str) -> list[int]:
@@ -62,7 +62,7 @@ class WordPieces:
 
 
 def words(text: str) -> list[str]:
-    """Words and marks, in lower case and without accents."""
+    """Words and punctuation marks, in lower case and without accents."""
     spaced = "".join(map(_spaced, text))
     stripped = unicodedata.normalize("NFD", spaced.lower())
     apart = (
@@ -84,7 +84,7 @@ def _spaced(char: str) -> str:
 
 
 def _is_mark(char: str) -> bool:
-    # All that is neither letter, digit nor blank in ASCII counts: "$", "+", "^" too.
+    # In ASCII everything counts that is neither letter, digit nor space, "$", "+" and "^" too.
     if "!" <= char <= "~":
         return not char.isalnum()
     return unicodedata.category(char).startswith("P")

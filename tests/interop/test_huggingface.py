@@ -17,7 +17,7 @@ from glm_jax.generation.language_model import LanguageModel
 from glm_jax.interop import huggingface
 from glm_jax.interop.huggingface import save_directory
 from glm_jax.models.params import stack_layers, to_paths
-from glm_jax.tokenizers.byte_pairs import byte_letters
+from glm_jax.tokenizers.byte_pairs import byte_characters
 from glm_jax.tokenizers.tokenizer import tokenizer_file
 
 CHATGLM = Path(__file__).parents[1] / "golden" / "chatglm"
@@ -367,7 +367,7 @@ def with_vocabulary(request, tmp_path):
     if request.param == "vocab.txt":
         (directory / "vocab.txt").write_text("\n".join(WORDS) + "\n")
     elif request.param == "vocab.json":
-        pieces = [*byte_letters().values(), "<|endoftext|>"]
+        pieces = [*byte_characters().values(), "<|endoftext|>"]
         ids = {piece: id_ for id_, piece in enumerate(pieces)}
         (directory / "vocab.json").write_text(json.dumps(ids))
         (directory / "merges.txt").write_text("#version: 0.2\n")

@@ -1,6 +1,6 @@
 import pytest
 
-from glm_jax.tokenizers.byte_pairs import BytePairs, byte_letters, words
+from glm_jax.tokenizers.byte_pairs import BytePairs, byte_characters, words
 
 
 @pytest.mark.parametrize(
@@ -18,14 +18,14 @@ def test_words(text, expected):
 
 
 def test_bytes_have_letters():
-    letters = byte_letters()
-    assert (letters[ord(" ")], letters[ord("\n")], letters[ord("a")]) == ("Ġ", "Ċ", "a")
-    assert len(set(letters.values())) == 256
+    characters = byte_characters()
+    assert (characters[ord(" ")], characters[ord("\n")], characters[ord("a")]) == ("Ġ", "Ċ", "a")
+    assert len(set(characters.values())) == 256
 
 
 def test_merges_in_their_order():
     """ "lower": o w first, then l ow, then e r; "Ġlow" never, its merge comes from "lo"."""
-    pieces = [*byte_letters().values(), "ow", "low", "er", "Ġlow"]
+    pieces = [*byte_characters().values(), "ow", "low", "er", "Ġlow"]
     ids = {piece: index for index, piece in enumerate(pieces)}
     coder = BytePairs(ids, [("o", "w"), ("l", "ow"), ("e", "r"), ("Ġ", "low")])
     low, er, blank_low = ids["low"], ids["er"], ids["Ġlow"]

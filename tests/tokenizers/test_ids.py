@@ -73,7 +73,7 @@ def test_what_is_no_list_of_rows(value, message):
         (None, "f takes text and got None"),
         (b"The dog", r"f takes text and got bytes; write text.decode\(\)"),
         (["a", "b"], "f takes one text and got several"),
-        ("caf\udce9", r"f takes text; '\\udce9' at 3 is no character"),
+        ("caf\udce9", r"f takes text; '\\udce9' at 3 is not a character"),
     ],
     ids=repr,
 )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from glm_jax.errors import UserError
-from glm_jax.tokenizers.byte_pairs import byte_letters
+from glm_jax.tokenizers.byte_pairs import byte_characters
 from glm_jax.tokenizers.tokenizer import load_tokenizer, tokenizer_file
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "glm" / "data" / "tokenizers.json"
@@ -54,7 +54,7 @@ def byte_pairs(tmp_path):
 
     def write(*last):
         first = ["<s>", "<pad>", "</s>", "<unk>"] if "<mask>" in last else []
-        pieces = [*first, *byte_letters().values(), "lo", "low", *last]
+        pieces = [*first, *byte_characters().values(), "lo", "low", *last]
         (tmp_path / "vocab.json").write_text(json.dumps({p: i for i, p in enumerate(pieces)}))
         (tmp_path / "merges.txt").write_text("#version: 0.2\nl o\nlo w\n", encoding="utf-8")
         return tmp_path, len(pieces)
@@ -87,7 +87,7 @@ def test_gpt2_and_roberta(byte_pairs):
     assert found == [0, 1, 2, 3]
     assert (gpt2.special.gmask - size, gpt2.special.smask - size) == (6, 7)
     ids = gpt2.encode("low [MASK] low", allow_special=True)
-    assert gpt2.decode(ids) == "low[MASK] low"  # the mask swallowed the blank on its left
+    assert gpt2.decode(ids) == "low[MASK] low"  # the space before the mask is dropped
     directory, size = byte_pairs("<mask>")
     roberta = load_tokenizer(directory)
     assert (roberta.special.cls, roberta.special.eos, roberta.special.mask) == (0, 2, size - 1)

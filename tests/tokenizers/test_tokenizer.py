@@ -45,7 +45,7 @@ def test_size_and_ids_of_the_bundled_vocabulary(tokenizer):
     "text",
     [
         "the light was good",
-        "  two  blanks  before and behind ",
+        "  two  spaces  before and behind ",
         "one\n\ntwo\n",
         "子曰：“學而時習之，不亦說乎？”「Ｆ」",
         "naïve 🙂\ttab",
