@@ -1,1 +1,1 @@
-"""Hugging Face checkpoints and tokenizers."""
+"""Reading and writing Hugging Face checkpoint directories."""

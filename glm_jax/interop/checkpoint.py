@@ -1,4 +1,4 @@
-"""A Hugging Face directory that is looked at: its config, and which tensors are there."""
+"""Opens a Hugging Face directory without reading weights: checks config, names and shapes."""
 
 import dataclasses
 import functools
@@ -24,14 +24,14 @@ CONFIG, GENERATION = "config.json", "generation_config.json"
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """Where a model came from, for saving it under the names it had.
+    """The checkpoint that a model was loaded from, needed to save it under the same names.
 
     Attributes:
       architecture: of the checkpoint; None for a model that was trained here.
-      prefix: what stood in front of every name.
-      values: its config.json.
-      directory: where it lay; `COMPANIONS` are copied from there.
-      generation: its generation_config.json, empty where there is none.
+      prefix: in front of every tensor's name.
+      values: the content of config.json.
+      directory: of the checkpoint; `COMPANIONS` are copied from it.
+      generation: the content of generation_config.json; empty if there is none.
     """
 
     architecture: Architecture | None = None
@@ -42,12 +42,12 @@ class Origin:
 
     @property
     def eos_ids(self) -> list[int] | None:
-        """What ends a text: generation_config.json says so, else config.json; None: neither does.
+        """The ids that end a text, from generation_config.json or else config.json; None: neither.
 
-        As in transformers, which writes both and reads the first.
+        transformers writes both and reads the first.
 
         Raises:
-          UserError: one of them says neither an id nor a list of ids.
+          UserError: one of the files gives neither an id nor a list of ids.
         """
         found = [_eos_in(GENERATION, self.generation), _eos_in(CONFIG, self.values)]
         return next((ids for ids in found if ids is not None), None)
@@ -55,12 +55,12 @@ class Origin:
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """A directory whose config, names and shapes are checked, and of which no tensor is read yet.
+    """An opened directory: config, names and shapes are checked, but no tensor has been read.
 
     Attributes:
-      architecture, config, origin: what it is; param_dtype is that of the word table.
-      rows: those of the key table whose tensors are there.
-      tensors: by name, prefix included.
+      architecture, config, origin: of the model; `config.param_dtype` is the token embedding's.
+      rows: the rows of the key table whose tensors the directory holds.
+      tensors: the tensors by name, prefix included.
     """
 
     architecture: Architecture
@@ -70,12 +70,12 @@ class Checkpoint:
     tensors: Mapping[str, StoredTensor]
 
     def tensor(self, row: Row) -> StoredTensor:
-        """What a row of the key table is in this directory."""
+        """The tensor of a row of the key table."""
         return self.tensors[self.origin.prefix + row.key]
 
 
 def open_directory(path: Path) -> Checkpoint:
-    """Looks at a model without reading it.
+    """Opens a directory and checks its config, and the names and shapes of its tensors.
 
     Raises:
       UserError: a file is missing or damaged, the architecture is unknown, or names or shapes are
@@ -87,7 +87,7 @@ def open_directory(path: Path) -> Checkpoint:
     architecture = choose(found, values, tensors.keys(), str(path))
     config = architecture.read_config(values)
     if config.num_layers > len(tensors):
-        # Said before the names of all its layers are made.
+        # Checked before the names of all these layers are made.
         raise UserError(
             f"config.json in {str(path)!r} asks for {config.num_layers} layers; its weights are "
             f"{len(tensors)} tensors"
@@ -106,10 +106,10 @@ def open_directory(path: Path) -> Checkpoint:
 
 
 def read_generation(path: Path) -> dict[str, Any]:
-    """The generation_config.json of a directory; empty where there is none.
+    """The content of generation_config.json; empty if there is none.
 
     Raises:
-      UserError: it is damaged, or says of what ends a text something else than ids.
+      UserError: it is damaged, or its eos_token_id is neither an id nor a list of ids.
     """
     if not (path / GENERATION).is_file():
         return {}
@@ -131,7 +131,7 @@ def _eos_in(file: str, values: Mapping[str, Any]) -> list[int] | None:
 
 
 def check_repeated(checkpoint: Checkpoint, row: Row) -> None:
-    """Compares a tied output matrix with the word table.
+    """Compares the tensor of a tied LM head with the token embedding.
 
     Raises:
       UserError: they differ.

@@ -1,8 +1,8 @@
-"""Small files that belong to a model and go with it from directory to directory.
+"""The small files of a model (tokenizer, generation settings), copied along when it is saved.
 
-A directory from somewhere else may hold links. Those of the hub's cache lead to files of the same
-model, and are read; what another one leads to might be any file of the user's, which `save` would
-put into a directory that is meant to be given away: it is left out.
+A downloaded directory may hold links. Links within the hub's cache lead to files of the same model
+and are followed. Any other link is left out: it might lead to a private file of the user, which
+`save` would copy into a directory that may be published.
 
     models--A--B/snapshots/<commit>/tokenizer.model -> ../../blobs/<hash>     goes along
     some-model/tokenizer.json -> /home/me/.netrc                              is left out
@@ -18,7 +18,7 @@ from glm_jax.interop.checkpoint import GENERATION, Origin
 
 _LOG = logging.getLogger(__name__)
 
-# What tokenizers of this project are read from and saved as, of all kinds.
+# The files of all tokenizers that this package reads and writes.
 TOKENIZER_FILES = (
     "cog-pretrain.model",
     "glm_tokenizer.json",
@@ -45,11 +45,11 @@ COMPANIONS = tuple(
 
 @dataclasses.dataclass(frozen=True)
 class Companions:
-    """The files of a directory that go with its model.
+    """The companion files of a model's directory.
 
     Attributes:
-      files: those that do.
-      left_out: links that lead out of the directory.
+      files: the files to copy.
+      left_out: links that lead out of the directory, which are not copied.
     """
 
     files: tuple[Path, ...] = ()
@@ -57,7 +57,7 @@ class Companions:
 
     @classmethod
     def of(cls, directory: Path | None) -> "Companions":
-        """Those of a directory; none of None."""
+        """The companions in a directory; none for None."""
         if directory is None:
             return cls()
         found = [directory / name for name in COMPANIONS if (directory / name).is_file()]
@@ -67,7 +67,7 @@ class Companions:
         )
 
     def copy_into(self, directory: Path) -> None:
-        """Copies the files, and says which are left out."""
+        """Copies the files; logs a warning for each that is left out."""
         for file in self.files:
             shutil.copyfile(file, directory / file.name)
         for file in self.left_out:
@@ -77,7 +77,7 @@ class Companions:
 
 
 def keep_companions(directory: Path, origin: Origin) -> None:
-    """Puts into a workdir what its model came with, and what ended a text by its config.json."""
+    """Copies a model's companions into a workdir, and records the ids that end a text."""
     Companions.of(origin.directory).copy_into(directory)
     if origin.eos_ids is not None and origin.generation.get("eos_token_id") is None:
         values = {**origin.generation, "eos_token_id": origin.eos_ids}
@@ -85,11 +85,11 @@ def keep_companions(directory: Path, origin: Origin) -> None:
 
 
 def lies_inside(directory: Path, file: Path) -> bool:
-    """Whether a file, all links followed, lies in a directory or in the hub's cache of its model.
+    """Whether a file, with links followed, is in a directory or in the hub's cache of its model.
 
     Args:
       directory: of a model; may be a link itself.
-      file: in it.
+      file: a file of that directory.
     """
     home, target = directory.resolve(), file.resolve()
     if target.is_relative_to(home):

@@ -1,7 +1,7 @@
-"""Hugging Face directories: config.json beside weights, read and written tensor by tensor.
+"""Hugging Face directories: config.json and weights, read and written tensor by tensor.
 
-Weights are found only through `model.safetensors`, its index, or the same of `pytorch_model.bin`;
-what else lies in the directory is not looked at.
+Weights are found only through `model.safetensors` or its index, or else `pytorch_model.bin` or its
+index. Other files of the directory are never read as weights.
 """
 
 import dataclasses
@@ -37,14 +37,14 @@ Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 
 
 def silent(items: Iterable[Any], total: int) -> Iterable[Any]:
-    """The `progress` that shows nothing: hands on the items, of which there are `total`."""
+    """A `progress` that shows nothing: returns the items, of which there are `total`."""
     return items
 
 
 def load_directory(
     path: Path, dtype: str | None, mesh: Mesh, progress: Progress = silent
 ) -> tuple[ModelConfig, Params, Origin]:
-    """Reads a model, one tensor after the other, onto its devices.
+    """Reads a model tensor by tensor onto its devices; warns of tensors with NaN or infinities.
 
     Args:
       path: a directory with config.json and weights.
@@ -53,13 +53,11 @@ def load_directory(
       progress: wraps the tensors as they are read.
 
     Returns:
-      The config (param_dtype that of the word table), the parameters with listed layers, and the
-      origin.
+      (config, parameters, origin): `config.param_dtype` is that of the token embedding; layers are
+      listed, not stacked.
 
     Raises:
       UserError: as `open_directory`.
-
-    Tensors with NaN or infinities in them are named in a warning.
     """
     checkpoint = open_directory(path)
     listed = dataclasses.replace(checkpoint.config, scan_layers=False)
@@ -74,7 +72,7 @@ def load_directory(
         for name, part in zip(row.paths, row.split(tensor), strict=True):
             target = np.dtype(dtype or tensor.dtype)
             look_at = functools.partial(unusable.look_at, row.key)
-            params[name] = _place(part, target, like[name].sharding, look_at)
+            params[name] = _to_devices(part, target, like[name].sharding, look_at)
     unusable.warn(str(path))
     config = dataclasses.replace(
         checkpoint.config, param_dtype=str(params["embedding/table"].dtype)
@@ -82,13 +80,13 @@ def load_directory(
     return config, from_paths(params), checkpoint.origin
 
 
-def _place(
+def _to_devices(
     part: np.ndarray, dtype: np.dtype, sharding: Sharding, look_at: Callable[[np.ndarray], None]
 ) -> jax.Array:
-    """Puts a view of a mapped file onto devices; of a split array only the pieces are read."""
+    """Copies a view of a mapped file to devices; a sharded array is read shard by shard."""
 
     def owned(index: Any) -> np.ndarray:
-        # At a multiple of 64 bytes jax takes the memory over on CPU, instead of a second copy.
+        # On CPU, jax adopts memory that is aligned to 64 bytes instead of copying it again.
         view = part[index]
         buffer = np.empty(view.size * dtype.itemsize + 64, np.uint8)
         start = -buffer.ctypes.data % 64
@@ -110,18 +108,18 @@ def save_directory(
     max_shard_bytes: int = MAX_SHARD_BYTES,
     progress: Progress = silent,
 ) -> None:
-    """Writes a model, one tensor after the other: all of it, or nothing.
+    """Writes a model tensor by tensor: all of it, or nothing.
 
     Args:
-      path: a directory to be made; one that holds nothing but a model is replaced.
+      path: the directory to write; an existing one is replaced if it holds nothing but a model.
       config, params, origin: of the model; layers stacked or listed.
-      names: "as_loaded" (with the prefix it had), "original" or "native".
-      tokenizer: written beside the weights.
+      names: "as_loaded" (prefix included), "original" or "native".
+      tokenizer: is written too.
       max_shard_bytes: weights beyond this size go into several files with an index.
       progress: wraps the tensors as they are written.
 
     Raises:
-      UserError: unknown names, a config that the format cannot say, or a directory that holds
+      UserError: unknown names, a config that the format cannot express, or a directory that holds
         something else.
     """
     listed = to_paths(jax.eval_shape(unstack_layers, params))
@@ -149,12 +147,12 @@ def write_directory(
     tokenizer: Tokenizer | None = None,
     progress: Progress = silent,
 ) -> None:
-    """Writes what `plan_save` planned: all of it, or nothing.
+    """Writes the files of a `SavePlan`: all of them, or nothing.
 
     Args:
       path, tokenizer, progress: as of `save_directory`.
-      plan: what to write.
-      leaf: path -> that parameter; asked for when its turn comes.
+      plan: from `plan_save`.
+      leaf: path -> parameter; called when that parameter is written.
 
     Raises:
       UserError: `path` holds something else.
@@ -163,7 +161,7 @@ def write_directory(
     unusable = Unusable()
 
     def make(row: Row) -> np.ndarray:
-        # What a narrower dtype cannot hold becomes infinite, which is said by name.
+        # Values beyond the range of a narrower dtype become infinite, which `unusable` reports.
         with np.errstate(over="ignore", invalid="ignore"):
             tensor = np.ascontiguousarray(row.join(*map(leaf, row.paths)), plan.dtypes[row.key])
         unusable.look_at(row.key, tensor)
@@ -199,7 +197,7 @@ def write_directory(
 
 
 def _to_host(leaf: Any) -> np.ndarray:
-    """On CPU the array's own memory; else a copy, taken so that jax does not keep it too."""
+    """The array's own memory on CPU, else a host copy that jax does not keep as well."""
     devices = leaf.devices() if isinstance(leaf, jax.Array) else set()
     if devices and (len(devices) > 1 or next(iter(devices)).platform != "cpu"):
         leaf = jnp.copy(leaf)

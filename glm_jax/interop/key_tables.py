@@ -1,8 +1,8 @@
-"""Published checkpoints: how each architecture is known, and which one a model is written in.
+"""Published checkpoints: recognises an architecture, and chooses the one a model is saved in.
 
-A directory is known by the keys of its config.json, and where two architectures share them by the
-names of its tensors; never by `model_type` alone: GLM (2021) and GLM-4 both call themselves "glm".
-Each architecture has one table of names, which serves both directions.
+An architecture is recognised by the keys of config.json and, if two share them, by the names of
+tensors. `model_type` alone is not enough: GLM (2021) and GLM-4 both call themselves "glm". Each
+architecture has one table of names, which serves for reading and writing.
 """
 
 from collections.abc import Collection, Mapping
@@ -15,20 +15,20 @@ from glm_jax.interop.architectures.chatglm import CHATGLM
 from glm_jax.interop.architectures.glm import GLM
 from glm_jax.interop.architectures.native import GLM4, GLM4_0414
 
-# Those that are asked first where a new model has no origin come first.
+# Order matters: a model without an origin is saved in the first architecture that can express it.
 ARCHITECTURES = (GLM, GLM4_0414, GLM4, CHATGLM)
 NAMES = ("as_loaded", "original", "native")
 
 
 def candidates(values: Mapping[str, Any], source: str) -> list[Architecture]:
-    """The architectures that a config.json may be of.
+    """The architectures whose keys a config.json has.
 
     Args:
       values: config.json.
       source: its path, for messages.
 
     Raises:
-      UserError: none; names those there are and the keys each one misses.
+      UserError: there are none; names the known ones and the keys that are missing for each.
     """
     found = [architecture for architecture in ARCHITECTURES if architecture.knows(values)]
     if found:
@@ -55,17 +55,17 @@ def choose(
     tensor_names: Collection[str],
     source: str,
 ) -> Architecture:
-    """The one of the candidates that the names of the tensors speak for.
+    """Chooses among the candidates by the names of the tensors.
 
     Args:
-      found: by `candidates`, one at least.
+      found: from `candidates`, at least one.
       values: config.json.
       tensor_names: of the whole checkpoint.
       source: its directory, for messages.
 
     Raises:
-      UserError: config.json calls itself another of the candidates than its tensors say, or several
-        candidates are left and the tensors speak for none.
+      UserError: `model_type` names another of the candidates than the tensors do, or the tensors
+        fit none of several candidates.
     """
     if len(found) == 1:
         return found[0]
@@ -86,16 +86,16 @@ def choose(
 
 
 def for_saving(config: ModelConfig, origin: Architecture | None, names: str) -> Architecture:
-    """The architecture that a model is written in.
+    """The architecture that a model is saved in.
 
     Args:
       config: of the model.
-      origin: what it was loaded from, or None.
-      names: "as_loaded" (without an origin: the first architecture that can hold the model),
+      origin: the architecture it was loaded from, or None.
+      names: "as_loaded" (without an origin: the first architecture that can express the model),
         "original" (of the code it was published with) or "native" (of transformers).
 
     Raises:
-      UserError: unknown names, or none of that name can hold the model; says why.
+      UserError: unknown names, or no architecture with such names can express the model; says why.
     """
     if names not in NAMES:
         raise UserError(f"names must be {_either(NAMES)}; got {names!r}")

@@ -1,4 +1,4 @@
-"""What a Hugging Face directory of a model will hold: files, names and config.json."""
+"""Plans a Hugging Face directory before it is written: files, tensor names and config.json."""
 
 import dataclasses
 import re
@@ -24,13 +24,13 @@ class SavePlan:
     """What `save_directory` writes.
 
     Attributes:
-      architecture: in whose names.
-      values: config.json.
-      prefix: in front of every name.
-      shards: file -> its rows.
-      dtypes: of each row's tensor, by its key.
-      companions: files that are copied, and those that are not.
-      num_bytes: of all tensors.
+      architecture: the architecture whose names are used.
+      values: the content of config.json.
+      prefix: in front of every tensor's name.
+      shards: the rows of the key table in each file, by file name.
+      dtypes: dtype of each tensor, by the key of its row.
+      companions: the files that are copied along.
+      num_bytes: of all tensors together.
     """
 
     architecture: Architecture
@@ -43,7 +43,7 @@ class SavePlan:
 
     @property
     def files(self) -> list[str]:
-        """The names of all files but a tokenizer of this project's."""
+        """The names of all files, except those of a tokenizer that is saved too."""
         index = [INDEX] if len(self.shards) > 1 else []
         return [*self.shards, *index, *(file.name for file in self.companions.files), CONFIG]
 
@@ -55,14 +55,14 @@ def plan_save(
     names: str = "as_loaded",
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> SavePlan:
-    """Says what `save_directory` would write.
+    """Plans what `save_directory` writes.
 
     Args:
       config, origin, names, max_shard_bytes: as of `save_directory`.
-      leaves: path -> anything with a shape and a dtype, layers listed.
+      leaves: path -> anything with a shape and a dtype; layers listed, not stacked.
 
     Raises:
-      UserError: unknown names, or a config that the format cannot say.
+      UserError: unknown names, or a config that the format cannot express.
     """
     architecture = for_saving(config, origin.architecture, names)
     rows = [
@@ -84,7 +84,7 @@ def plan_save(
 
 
 def is_model(path: Path) -> bool:
-    """Whether all that lies there is what `save_directory` writes."""
+    """Whether a directory holds only files that `save_directory` writes."""
     names = {file.name for file in path.iterdir()}
     ours = {name for name in names if re.fullmatch(r"model-\d{5}-of-\d{5}\.safetensors", name)}
     return CONFIG in names and not names - ours - {CONFIG, WEIGHTS, INDEX, *COMPANIONS}
@@ -95,7 +95,7 @@ def _num_bytes(leaf: Any) -> int:
 
 
 def _shards(rows: list[Row], sizes: Mapping[str, int], limit: int) -> list[list[Row]]:
-    """Consecutive rows whose tensors stay within `limit` bytes together, one at least."""
+    """Groups of consecutive rows whose tensors fit in `limit` bytes, at least one row each."""
     shards: list[list[Row]] = []
     room = 0
     for row in rows:
@@ -110,7 +110,7 @@ def _shards(rows: list[Row], sizes: Mapping[str, int], limit: int) -> list[list[
 def _config_values(
     config: ModelConfig, architecture: Architecture, origin: Origin
 ) -> dict[str, Any]:
-    """config.json: what is not this project's to know stays as it was loaded."""
+    """The content of config.json; keys unknown to this package are kept as they were loaded."""
     values = dict(origin.values)
     old = origin.architecture
     if old is not None and old is not architecture:

@@ -1,8 +1,8 @@
-"""The tensors of a Hugging Face directory, read one at a time, and safetensors written so.
+"""Reads the tensors of a Hugging Face directory one at a time, and writes safetensors likewise.
 
-A file is mapped anew for each tensor and let go with it, so that the pages of what was read before
-do not add up. The layout of safetensors is
-8 bytes, the length of a JSON header; the header; the data.
+A file is mapped anew for each tensor and released with it, so that the pages of earlier tensors do
+not add up. A safetensors file has 8 bytes with the length of a JSON header, the header, and the
+data.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ _DTYPES = {
     "F16": np.dtype(np.float16),
     "BF16": np.dtype(ml_dtypes.bfloat16),
 }
-# Small enough that a transposed copy stays in the cache (8 times as fast as 32 MiB).
+# A transposed copy of this size stays in the cache (8 times as fast as 32 MiB).
 _BLOCK_BYTES = 2**20
 _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 
@@ -44,8 +44,8 @@ class StoredTensor:
 
     Attributes:
       shape: its shape.
-      dtype: float32, float16 or bfloat16; None: something else, which cannot be read.
-      read: maps it; the array is read-only and its memory is the file's.
+      dtype: float32, float16 or bfloat16; None: another one, which cannot be read.
+      read: maps the file; the array is read-only and backed by the file.
     """
 
     shape: tuple[int, ...]
@@ -55,7 +55,7 @@ class StoredTensor:
 
 @dataclasses.dataclass(frozen=True)
 class TensorToWrite:
-    """A tensor to be written: `make` is called when its turn comes, and the result let go."""
+    """A tensor to write; `make` is called when it is written, and the result released."""
 
     name: str
     shape: tuple[int, ...]
@@ -68,7 +68,7 @@ class TensorToWrite:
 
 
 def open_weights(path: Path) -> dict[str, StoredTensor]:
-    """Finds the tensors of a directory through `model.safetensors` or its index, else .bin.
+    """Finds the tensors of a directory by `model.safetensors` or its index, else by those of .bin.
 
     Raises:
       UserError: no weights, a missing, damaged or incomplete file, or .bin without torch.
@@ -104,7 +104,7 @@ def _open_indexed(
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    """Tensor -> the name of its file, which lies in the directory of the index."""
+    """Tensor name -> file name, in the directory of the index."""
     try:
         weight_map = read_object(index).get("weight_map")
     except UserError as error:
@@ -115,15 +115,15 @@ def _weight_map(index: Path) -> dict[str, str]:
         path = PurePath(name) if isinstance(name, str) else PurePath("/")
         if path.is_absolute() or ".." in path.parts or not path.name or "\0" in str(path):
             raise UserError(
-                f"{index} is not an index of weights: it says that {printable(key)} lies in "
-                f"{shown(name)}; it may name files of its own directory alone"
+                f"{index} is not an index of weights: it says that {printable(key)} is in "
+                f"{shown(name)}; it may only name files of its own directory"
             )
     return weight_map
 
 
 def _open_safetensors(path: Path) -> dict[str, StoredTensor]:
     try:
-        # Checks the header, and that the data is as long as it says.
+        # Checks the header, and the length of the data against it.
         with safe_open(path, framework="numpy"):
             pass
     except (SafetensorError, OSError) as error:
@@ -143,21 +143,21 @@ def _stored(path: Path, start: int, about: dict[str, Any]) -> StoredTensor:
 
 
 def copy_out(view: np.ndarray, out: np.ndarray) -> None:
-    """Copies a view of a mapped tensor, and gives the pages back to the system as it goes.
+    """Copies a view of a mapped tensor block by block, releasing the pages that have been copied.
 
     Args:
-      view: of what `StoredTensor.read` returned; one axis at least.
-      out: of the same shape; of any dtype.
+      view: of an array from `StoredTensor.read`, with at least one axis.
+      out: array of the same shape and any dtype.
     """
     owner: Any = view
     while isinstance(owner, np.ndarray):
         owner = owner.base
-    # The axis along which the file is laid out.
+    # The slowest axis in the file's layout.
     axis = int(np.argmax(view.strides))
     step = max(1, view.shape[axis] * _BLOCK_BYTES // view.nbytes)
     for start in range(0, view.shape[axis], step):
         block = (*[slice(None)] * axis, slice(start, start + step))
-        # What a narrower dtype cannot hold becomes infinite, which is said by name (`finite`).
+        # Values beyond the range of a narrower dtype become infinite; `finite` reports them.
         with np.errstate(over="ignore", invalid="ignore"):
             np.copyto(out[block], view[block], casting="unsafe")
         if isinstance(owner, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
@@ -165,13 +165,13 @@ def copy_out(view: np.ndarray, out: np.ndarray) -> None:
 
 
 def write_safetensors(path: Path, tensors: Iterable[TensorToWrite]) -> Iterator[str]:
-    """Writes a file tensor by tensor; yields the name of each one that is written.
+    """Writes a file tensor by tensor; yields the name of each tensor once it is written.
 
     Args:
       path: of the file.
       tensors: float32, float16 or bfloat16.
     """
-    # The widest first, as the safetensors package has it: every tensor is aligned.
+    # Widest dtype first, as in the safetensors package: so every tensor is aligned.
     ordered = sorted(tensors, key=lambda tensor: -tensor.dtype.itemsize)
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
@@ -199,7 +199,7 @@ def write_safetensors(path: Path, tensors: Iterable[TensorToWrite]) -> Iterator[
 def _open_torch(path: Path) -> dict[str, StoredTensor]:
     torch = _torch(path)
     tensors, mapped = _load_torch(torch, path)
-    # What cannot be mapped is held until its last tensor is read.
+    # A file that cannot be mapped is kept in memory until its last tensor is read.
     kept = None if mapped else tensors
 
     def read(name: str) -> np.ndarray:
@@ -234,7 +234,7 @@ def _torch(path: Path) -> ModuleType:
 
 
 def _load_torch(torch: ModuleType, path: Path) -> tuple[dict[str, Any], bool]:
-    """The tensors of a .bin file, and whether they are mapped (not those before torch 1.6)."""
+    """The tensors of a .bin file, and whether they are mapped (not in files before torch 1.6)."""
     load = functools.partial(torch.load, path, map_location="cpu", weights_only=True)
     try:
         try:

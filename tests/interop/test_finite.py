@@ -23,9 +23,9 @@ def test_one_odd_value_is_enough(dtype, monkeypatch):
     assert is_finite(tensor)
     assert is_finite(tensor.T)
     for odd in (np.nan, -np.nan, np.inf, -np.inf):
-        for place in ((0, 0), (2, 3), (4, 6)):
+        for index in ((0, 0), (2, 3), (4, 6)):
             other = tensor.copy()
-            other[place] = odd
+            other[index] = odd
             assert not is_finite(other)
             assert not is_finite(other.T)
             assert not is_finite(other[::-1])
@@ -59,7 +59,7 @@ def test_arrays_where_they_lie(caplog):
 
 
 def test_arrays_of_accelerators_are_looked_at_there(caplog, monkeypatch):
-    monkeypatch.setattr(finite, "_lies_here", lambda leaf: False)
+    monkeypatch.setattr(finite, "_is_on_host", lambda leaf: False)
     unusable = Unusable()
     unusable.look_at_leaf("good", jnp.array([1.0, 2.0]))
     unusable.look_at_leaf("bad", jnp.array([1.0, jnp.nan]))

@@ -69,15 +69,15 @@ def tokens():
 def causal_batch():
     """Every id predicts the next one; the last predicts nothing."""
     ids = tokens()
-    place = np.broadcast_to(np.arange(LENGTH, dtype=np.int32), ids.shape)
+    slot = np.broadcast_to(np.arange(LENGTH, dtype=np.int32), ids.shape)
     return Batch(
         tokens=ids,
         targets=np.roll(ids, -1, axis=1),
-        loss_weights=(place < LENGTH - 1).astype(np.float32),
-        positions=place,
+        loss_weights=(slot < LENGTH - 1).astype(np.float32),
+        positions=slot,
         block_positions=np.zeros_like(ids),
         attend_start=np.zeros_like(ids),
-        attend_end=place + 1,
+        attend_end=slot + 1,
         objective=np.full_like(ids, 4),
     )
 

@@ -45,7 +45,7 @@ def test_what_safetensors_wrote_is_read(tmp_path):
 
 def test_what_is_written_safetensors_reads(tmp_path):
     path = tmp_path / "model.safetensors"
-    # Written one by one; those with the widest numbers first, so that all are aligned.
+    # Written one by one; those with the widest dtype first, so that all are aligned.
     assert list(write_safetensors(path, to_write(TENSORS))) == ["table", "odd", "short"]
     read = load_file(path)
     assert read.keys() == TENSORS.keys()

@@ -1,4 +1,4 @@
-"""What a scheme of checkpoints is, and how the values of its config.json are read."""
+"""`Architecture`: a family of checkpoints. Also readers for the values of its config.json."""
 
 import dataclasses
 import math
@@ -16,24 +16,24 @@ Values = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """A family of checkpoints that share config keys and names.
+    """A family of checkpoints with the same config keys and the same tensor names.
 
     Attributes:
       name: for messages.
       names: "original" (of the code the model was published with) or "native" (of transformers).
-      config_keys: keys that its config.json has.
-      own_keys: further keys that only this scheme understands; they stay behind when a model is
-        written in another scheme.
-      identity: `architectures` and `model_type` of a config.json that is written anew.
-      prefixes: what may stand in front of every name; the first is that of the original files.
-      marker: part of a tensor's name that tells it from schemes with the same config keys.
+      config_keys: keys that every config.json of the family has.
+      own_keys: further keys that only this family uses; they are dropped when a model is saved in
+        another one.
+      identity: `architectures` and `model_type` for a new config.json.
+      prefixes: prefixes that all tensor names may have; the first is that of the original files.
+      marker: part of a tensor name that is found in no family with the same config keys.
       ignored: pattern of the names of tensors that hold no parameters.
-      read_config: config.json -> ModelConfig, without dtypes; UserError for what is not supported.
-      write_config: the inverse; UserError where the format cannot say it.
-      rows: its key table.
-      writes_repeats: whether `Row.repeats` are written.
-      requires: what else a config.json with these keys must be for it to be this scheme's.
-      doubt: what a config.json leaves open and `read_config` takes a guess at, in a sentence.
+      read_config: config.json -> ModelConfig, without dtypes; UserError if it is not supported.
+      write_config: the inverse; UserError if the format cannot express the config.
+      rows: the key table for a config.
+      writes_repeats: whether tensors with `Row.repeats` are written.
+      requires: a further condition on a config.json that has the keys.
+      doubt: a warning about a value that `read_config` had to guess; None: no guess.
     """
 
     name: str
@@ -52,15 +52,15 @@ class Architecture:
     doubt: Callable[[Values], str | None] = lambda values: None
 
     def knows(self, values: Values) -> bool:
-        """Whether a config.json may be of this scheme."""
+        """Whether a config.json may belong to this family."""
         return self.config_keys <= values.keys() and self.requires(values)
 
 
 def whole(values: Values, key: str, default: int | None = None) -> int:
-    """A whole number of config.json, above 0; `default` where it is missing or null.
+    """A whole number above 0 from config.json; `default` if it is missing or null.
 
     Raises:
-      UserError: something else, what is beyond an int32, or nothing and no default.
+      UserError: another value, one beyond int32, or a missing value without a default.
     """
     value = values.get(key)
     value = default if value is None else value
@@ -74,10 +74,10 @@ def whole(values: Values, key: str, default: int | None = None) -> int:
 
 
 def number(values: Values, key: str, default: float) -> float:
-    """A number of config.json, finite; `default` where it is missing or null.
+    """A finite number from config.json; `default` if it is missing or null.
 
     Raises:
-      UserError: something else, NaN and infinities among it.
+      UserError: another value, NaN and infinities included.
     """
     value = values.get(key)
     value = default if value is None else value
@@ -89,10 +89,10 @@ def number(values: Values, key: str, default: float) -> float:
 
 
 def flag(values: Values, key: str, default: bool) -> bool:
-    """A true or false of config.json; `default` where it is missing or null.
+    """A boolean from config.json; `default` if it is missing or null.
 
     Raises:
-      UserError: something else.
+      UserError: another value.
     """
     value = values.get(key)
     value = default if value is None else value
@@ -102,11 +102,11 @@ def flag(values: Values, key: str, default: bool) -> bool:
 
 
 def check_fixed(values: Values, supported: Mapping[str, tuple[Any, ...]]) -> None:
-    """Refuses values of config.json that ask for what no supported model does.
+    """Refuses values of config.json that are not supported.
 
     Args:
       values: config.json.
-      supported: key -> what it may be; a missing key is always allowed.
+      supported: key -> allowed values; a missing key is always allowed.
 
     Raises:
       UserError: naming the key.
@@ -120,12 +120,12 @@ def check_fixed(values: Values, supported: Mapping[str, tuple[Any, ...]]) -> Non
 
 
 def check_sayable(name: str, config: ModelConfig, allowed: Mapping[str, tuple[Any, ...]]) -> None:
-    """Refuses a config that a format has no words for.
+    """Refuses a config that a format cannot express.
 
     Args:
       name: of the format.
-      config: of the model to be written.
-      allowed: field of ModelConfig -> what the format can say.
+      config: of the model to save.
+      allowed: field of ModelConfig -> values that the format can express.
 
     Raises:
       UserError: naming the field.

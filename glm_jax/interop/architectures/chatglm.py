@@ -1,9 +1,9 @@
 """ChatGLM2-6B, ChatGLM3-6B, CodeGeeX2-6B and GLM-4-9B under the names of their own code.
 
 `rope_ratio` means two things in published files: ChatGLM3-32k and GLM-4 multiply the base by it,
-ChatGLM2-32k divides positions by it. The key `rope_mode` ("base" or "linear"), which this project
-writes, decides; without it a `_name_or_path` of ChatGLM2 means "linear" and all else "base", with a
-word to the user where no other name speaks for it either.
+ChatGLM2-32k divides positions by it. The key `rope_mode` ("base" or "linear"), which this package
+writes, decides. Without it, a `_name_or_path` of ChatGLM2 means "linear" and any other "base"; the
+user is warned if no known name confirms that.
 """
 
 import re
@@ -34,7 +34,7 @@ _SIZES = (
     "kv_channels",
     "seq_length",
 )
-# Switches of the published code that no released model uses, and what is supported of them.
+# Switches of the published code that no released model uses, and their supported values.
 _FIXED = {
     "post_layer_norm": (True, None),
     "apply_residual_connection_post_layernorm": (False, None),
@@ -89,7 +89,7 @@ def _is_named(values: Values, pattern: str) -> bool:
 
 
 def _doubt(values: Values) -> str | None:
-    """Whether `rope_ratio` is read as one of its two meanings by a guess."""
+    """A warning if the meaning of `rope_ratio` had to be guessed, else None."""
     ratio = number(values, "rope_ratio", 1.0)
     if ratio == 1 or values.get("rope_mode") is not None:
         return None
@@ -218,7 +218,7 @@ CHATGLM = Architecture(
     read_config=_read,
     write_config=_write,
     rows=_rows,
-    # The published code has a matrix of its own, whatever config.json says.
+    # The published code has a separate LM head, whatever config.json says.
     writes_repeats=True,
     doubt=_doubt,
 )

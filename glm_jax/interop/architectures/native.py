@@ -32,7 +32,7 @@ _SIZES = (
     "max_position_embeddings",
 )
 _ROTARY = ("rope_theta", "partial_rotary_factor")
-# What else a rope_type may have; all others are refused.
+# The further keys that each rope_type may have; other types are refused.
 _ROPE_KEYS: dict[str, set[str]] = {
     "default": set(),
     "linear": {"factor"},
@@ -68,7 +68,7 @@ def _read(residual: str, values: Values) -> ModelConfig:
         max_positions=sizes["max_position_embeddings"],
         position_encoding="rotary",
         **_read_rotary(values),
-        # Not a key of transformers; this project writes it where it is not 0.
+        # Not a key of transformers; this package writes it if it is not 0.
         dropout_rate=number(values, "hidden_dropout", 0.0),
         attention_dropout_rate=number(values, "attention_dropout", 0.0),
         initializer_range=number(values, "initializer_range", 0.02),
@@ -117,7 +117,7 @@ def _read_rotary(values: Values) -> dict[str, Any]:
 
 
 def _check_yarn(rope: dict[str, Any], factor: float) -> None:
-    """Refuses options of YaRN away from its article's values (arXiv:2309.00071)."""
+    """Refuses options of YaRN with other values than in its article (arXiv:2309.00071)."""
     check_fixed(rope, {"beta_fast": (32,), "beta_slow": (1,), "truncate": (True,)})
     expected = 0.1 * math.log(factor) + 1.0 if factor > 1 else 1.0
     given = number(rope, "attention_factor", expected)
@@ -209,7 +209,7 @@ def _rows(sandwich: bool, config: ModelConfig) -> list[Row]:
 
 
 def _is_glm(values: Values) -> bool:
-    """Llama's config.json has the same keys, but rotates whole heads and says another type."""
+    """Whether it is GLM's; Llama has the same keys, another model_type, and rotates whole heads."""
     return values.get("model_type") in (
         None,
         "glm",
@@ -238,7 +238,7 @@ def _native(
                 "tie_word_embeddings",
             }
         ),
-        # Without a pad_token_id transformers takes one of its own, beyond a small vocabulary.
+        # Without pad_token_id transformers uses a default, which a small vocabulary may not have.
         identity={"architectures": [class_name], "model_type": model_type, "pad_token_id": None},
         prefixes=("",),
         marker=marker,

@@ -1,4 +1,4 @@
-"""Rows of a key table: which tensor of a checkpoint holds which parameters.
+"""Rows of a key table: the parameters that each tensor of a checkpoint holds.
 
 transformer.encoder.layers.3.self_attention.query_key_value.weight [(N + 2 K) H, D]
     <-> layers/3/attention/{query,key,value}/kernel                 [D, N or K, H]
@@ -20,12 +20,12 @@ class Row:
     """One tensor of a checkpoint.
 
     Attributes:
-      key: its name, without prefix.
-      shape: its shape there.
-      paths: the parameters it holds.
-      split: tensor -> those parameters, in order; views of the tensor, which may lie in a file.
-      join: the inverse.
-      repeats: its parameters are those of an earlier row; a checkpoint may leave it out.
+      key: the tensor's name, without prefix.
+      shape: the tensor's shape in the checkpoint.
+      paths: paths of the parameters it holds.
+      split: tensor -> parameters, in the order of `paths`; views, also of a mapped file.
+      join: the inverse of `split`.
+      repeats: it holds the parameters of an earlier row; a checkpoint may lack it.
     """
 
     key: str
@@ -37,12 +37,12 @@ class Row:
 
 
 def same(key: str, path: str, shape: Shape, repeats: bool = False) -> Row:
-    """A tensor that is one parameter as it stands."""
+    """A tensor that holds one parameter, unchanged."""
     return Row(key, shape, (path,), lambda x: (x,), lambda x: x, repeats)
 
 
 def norm(key: str, path: str, width: int, bias: bool) -> list[Row]:
-    """The scale of a norm, and its bias where it has one."""
+    """The scale of a norm, and its bias if it has one."""
     rows = [same(f"{key}.weight", f"{path}/scale", (width,))]
     return rows + [same(f"{key}.bias", f"{path}/bias", (width,))] * bias
 
@@ -50,14 +50,14 @@ def norm(key: str, path: str, width: int, bias: bool) -> list[Row]:
 def linear(
     key: str, paths: Sequence[str], inputs: Shape, outputs: Sequence[Shape], bias: bool
 ) -> list[Row]:
-    """A weight, and its bias, whose rows are those of one or more matrices in order.
+    """A weight, and its bias, with the rows of one or more matrices one after the other.
 
     Args:
       key: without `.weight` or `.bias`.
       paths: of the matrices, without `/kernel` or `/bias`.
       inputs: dimensions of the input, the same for all.
-      outputs: those of each one's output.
-      bias: whether there is one.
+      outputs: dimensions of each matrix's output.
+      bias: whether there is a bias.
     """
     size_in = math.prod(inputs)
     sizes = [math.prod(shape) for shape in outputs]
