@@ -1,1 +1,1 @@
-"""What a step costs on machines that are not at hand: topologies, compiled programs, estimates."""
+"""Planning: compiles a training step for machines that are not there, and estimates its cost."""

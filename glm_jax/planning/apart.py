@@ -1,16 +1,16 @@
-"""Plans made in a process of their own, which a compiler that aborts takes down alone.
+"""Runs a plan in a child process, so that a compiler that aborts ends only the child.
 
-XLA ends the whole process where a check of its own fails. So the planner runs in a child, which
-says of every program what it is about to compile. Where the child dies, the parent writes that
-program down as failed and starts another child with all that is known by then; a search goes the
-same way again, and what was compiled before is not compiled twice:
+XLA ends the whole process when one of its internal checks fails. So the planner runs in a child,
+which announces each program before it compiles it. If the child dies, the parent records that
+program as failed and starts another child with all results so far. That child repeats the search
+without compiling any program twice:
 
     parent    start                                   start, with A and B
     child     A: 12 ms    B: compiling .. aborts      A: known    B: known, failed    C: 9 ms    end
 
-A child costs what starting Python and jax costs, once a command and once more an abort. libtpu may
-be loaded by several processes at once (`ALLOW_MULTIPLE_LIBTPU_LOAD`); the parent loads none, so
-that a child may also hold the devices at hand.
+A child costs one start of Python and jax: one per command, and one more per abort. libtpu may be
+loaded by several processes at once (`ALLOW_MULTIPLE_LIBTPU_LOAD`). The parent does not load it, so
+that a child may also use the devices of this machine.
 """
 
 import contextlib
@@ -35,22 +35,22 @@ Say = Callable[[str], None]
 
 
 class Attempts:
-    """What a child knows of programs that were compiled before, and whom it tells of new ones."""
+    """The reports of programs compiled so far, and the channel to the parent for new ones."""
 
     def __init__(self, known: Known, tell: Callable[[tuple[str, Any]], None]):
         self._known, self._tell = known, tell
 
     def say(self, text: str) -> None:
-        """Progress, for the parent to print."""
+        """Sends a line of progress to the parent, which prints it."""
         self._tell(("say", text))
 
     def report(self, key: str, failed: Report, compile_it: Callable[[], Report]) -> Report:
-        """The report of a program, known or compiled now.
+        """The report of a program: a known one, or else one made now.
 
         Args:
-          key: of the program among all of a command.
-          failed: its report where the compiler does not survive it; "failed" is filled in.
-          compile_it: makes the report.
+          key: identifies the program within a command.
+          failed: the report to use if the compiler aborts; the parent fills in "failed".
+          compile_it: compiles the program and makes the report.
         """
         if key not in self._known:
             self._tell(("begin", (key, failed)))
@@ -60,25 +60,25 @@ class Attempts:
 
 
 def alone() -> Attempts:
-    """Attempts of a process that has no parent to survive it."""
+    """Attempts of a process without a parent: an abort ends it."""
     return Attempts({}, lambda message: None)
 
 
 def run_apart(plan: Callable[[Attempts], list[Report]], say: Say) -> list[Report]:
-    """What `plan` returns, run in a child as often as its compiler aborts.
+    """The result of `plan`, run in a child, and again in a new one after each abort.
 
     Args:
-      plan: can be pickled; deterministic.
+      plan: must be picklable and deterministic.
       say: prints progress.
 
     Raises:
       UserError: raised by `plan`.
-      ChildFailed: any other exception, or a death outside of the compiler.
+      ChildFailed: the child raised another exception, or died outside of the compiler.
     """
     known: Known = {}
     spoken: list[str] = []
     while True:
-        # A child that starts over says what the one before it said.
+        # A restarted child repeats the lines of the one before it, which are not printed again.
         again = iter(tuple(spoken))
 
         def say_new(text: str, again: Iterator[str] = again) -> None:
@@ -103,13 +103,13 @@ def run_apart(plan: Callable[[Attempts], list[Report]], say: Say) -> list[Report
 
 
 class ChildFailed(RuntimeError):
-    """The child's own traceback, or how it ended."""
+    """The child process failed; holds its traceback, or how it ended."""
 
 
 def _one_child(
     plan: Callable[[Attempts], list[Report]], known: Known, said: Path, say: Say
 ) -> tuple[tuple[str, Report] | None, str | None, Any, int | None]:
-    """(program that was being compiled, how it ended, with what, exit status)."""
+    """Runs a child: (program being compiled when it ended, kind of result, result, exit status)."""
     # A fork would inherit threads and locks of whatever the parent has loaded.
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
@@ -141,8 +141,8 @@ def _one_child(
 def _work(
     plan: Callable[[Attempts], list[Report]], known: Known, parent: Connection, said: str
 ) -> None:
-    """The child."""
-    # An abort writes dozens of lines of stack, of which the parent shows one; and no core file.
+    """The main function of the child process."""
+    # An abort writes dozens of lines, of which the parent shows one. Core files are not wanted.
     os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT, 0o600), 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     message: tuple[str, Any]

@@ -1,4 +1,4 @@
-"""What a chip can do, by its published figures: TPUs and NVIDIA GPUs.
+"""Published figures of accelerator chips: TPUs and NVIDIA GPUs.
 
 chip_of(jax.devices()[0]).peak_flops      197e12 on a v5e
 """
@@ -10,17 +10,17 @@ import jax
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """One kind of chip, and how chips of it are linked.
+    """A kind of chip, and the links between such chips.
 
     Attributes:
       name: as in a topology's name.
-      device_kinds: what jax calls it.
-      hbm_gib: memory that a program may use.
-      peak_flops: bfloat16 operations a second, a multiplication and an addition being two.
-      hbm_bandwidth: bytes a second.
-      link_bandwidth: bytes a second over one link in one direction.
-      shapes: slices to be had, as in a topology's name.
-      clock_hz: highest clock.
+      device_kinds: its names in jax (`Device.device_kind`).
+      hbm_gib: memory that a program may use, in GiB.
+      peak_flops: bfloat16 operations per second; a multiply-add counts as two.
+      hbm_bandwidth: bytes per second.
+      link_bandwidth: bytes per second over one link in one direction.
+      shapes: available slices, as in a topology's name.
+      clock_hz: maximum clock frequency.
     """
 
     name: str
@@ -34,48 +34,48 @@ class Chip:
 
     @property
     def is_timed(self) -> bool:
-        """Whether its compiler says how long an operation takes."""
+        """Whether its compiler estimates the time of operations."""
         return True
 
 
 @dataclasses.dataclass(frozen=True)
 class Tpu(Chip):
-    """A TPU, by the page `docs.cloud.google.com/tpu/docs/NAME` where not said otherwise.
+    """A TPU; figures are from `docs.cloud.google.com/tpu/docs/NAME` unless stated otherwise.
 
-    `hbm_gib` is what libtpu's compiler states when a program is too large ("exceeds available
-    HBM"); the chip has a little more, v5e 16 GB. `link_bandwidth` is the chip's bidirectional
-    bandwidth, 400 GB/s for v5e, over twice its links; v4: 2400 Gb/s in one direction, of its
-    article (arXiv:2304.01433, table 4), over 6. Larger multiples of 4 are sold beside `shapes`
-    where there are three dimensions. `clock_hz` is that of the cycles that the compiler estimates;
-    it is what makes the peak out of the chip's matrix units: v5e 4 units x 128 x 128 x 2 x 1.5 GHz
-    = 197e12.
+    `hbm_gib` is the limit that libtpu's compiler states when a program is too large ("exceeds
+    available HBM"); the chip has a little more (v5e: 16 GB). `link_bandwidth` is the chip's
+    bidirectional bandwidth, 400 GB/s for v5e, divided by twice its links; for v4 it is 2400 Gb/s in
+    one direction (arXiv:2304.01433, table 4), divided by 6. Tori of three dimensions are also sold
+    in larger multiples of 4 than `shapes` lists. `clock_hz` is the clock of the cycles that the
+    compiler estimates; it follows from the peak and the matrix units: for v5e 4 units x 128 x 128 x
+    2 x 1.5 GHz = 197e12.
 
     Attributes:
-      dimensions: of the torus; a chip has two links along each.
+      dimensions: number of dimensions of the torus; a chip has two links along each.
     """
 
     dimensions: int
 
     @property
     def links(self) -> int:
-        """Links of one chip, on an axis that wraps around or inside of one that does not."""
+        """Links of a chip that is not at the edge of an axis, or on axes that wrap around."""
         return 2 * self.dimensions
 
 
 @dataclasses.dataclass(frozen=True)
 class Gpu(Chip):
-    """An NVIDIA GPU on a board of eight (SXM), by its data sheet where not said otherwise.
+    """An NVIDIA GPU on a board of eight (SXM), by its data sheet unless stated otherwise.
 
-    `peak_flops` is without sparsity. `link_bandwidth` is half of NVLink's, whose figure counts both
-    directions: 900 GB/s for Hopper. `hbm_gib` is the memory that CUDA reports; jax takes a share of
-    it (`report.memory_limit`).
+    `peak_flops` is without sparsity. `link_bandwidth` is half of NVLink's figure, which counts both
+    directions: 900 GB/s for Hopper. `hbm_gib` is the memory that CUDA reports, of which jax takes a
+    share (`report.memory_limit`).
 
     Attributes:
       capability: CUDA's compute capability.
-      multiprocessors: their number.
-      fpus: float32 units of a multiprocessor.
-      l2_bytes: size of the second cache.
-      shared_bytes: shared memory of a multiprocessor; one block may have 1 KiB less.
+      multiprocessors: number of multiprocessors.
+      fpus: float32 units per multiprocessor.
+      l2_bytes: size of the L2 cache.
+      shared_bytes: shared memory per multiprocessor; one block may use 1 KiB less.
     """
 
     capability: tuple[int, int]
@@ -86,14 +86,14 @@ class Gpu(Chip):
 
     @property
     def is_timed(self) -> bool:
-        """XLA's table of measured matrix products begins with Hopper; before, it stops."""
+        """Whether XLA has a table of measured matrix products for it: from Hopper on."""
         return self.capability >= (9, 0)
 
 
 _FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 _CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16")
 _BOARD = ("1", "2", "4", "8")
-# Clock, capability, multiprocessors, units, caches: of NVIDIA's papers on the two architectures.
+# Clock, capability, multiprocessors, units, caches: from NVIDIA's architecture white papers.
 _AMPERE = (1.41e9, (8, 0), 108, 64, 40 << 20, 164 << 10)
 _HOPPER = (1.98e9, (9, 0), 132, 128, 50 << 20, 228 << 10)
 
@@ -120,5 +120,5 @@ CHIPS: dict[str, Chip] = {
 
 
 def chip_of(device: jax.Device) -> Chip | None:
-    """The facts of a device's chip, None where it is not in `CHIPS`."""
+    """The `Chip` of a device; None if it is not in `CHIPS`."""
     return next((c for c in CHIPS.values() if device.device_kind in c.device_kinds), None)

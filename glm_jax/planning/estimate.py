@@ -1,23 +1,24 @@
-"""From a compiled step to milliseconds: what is read, what is worked out, and what is assumed.
+"""Estimates the time of a compiled step, in milliseconds.
 
-    step = compute + kernels + collectives that nothing hides
+    step = compute + kernels + exposed collectives
 
-* compute: libtpu's cycles over the chip's clock, or the microseconds of XLA's model of a GPU (its
-  matrix products interpolated from measured ones), loop trips included. Read. Products that XLA's
-  table lacks run at the share of the peak that large ones have in it. Assumed:
-  `PRODUCT_SHARE_OF_PEAK`.
-* kernels: attention in Pallas has no estimate. Its FLOPs (`KERNEL_PRODUCTS`, over the pairs of
-  query and key that are seen) over half the chip's peak. Assumed: `KERNEL_SHARE_OF_PEAK`.
-* collectives: bytes that pass a link, over the links the compiler's strategy uses (its `colors`;
-  where it does not say: all links of the slice for a group of all devices, those of one axis for a
-  smaller one) at their published bandwidth. A chip at the edge of a slice that does not wrap around
-  has one link along an axis, not two. GPUs have one link each, into a switch.
-* overlap: collectives that the compiler starts and waits for elsewhere run beside compute and
-  kernels, up to their time; the others add up.
+* compute: libtpu's cycles divided by the chip's clock, or the microseconds of XLA's model of a GPU
+  (which interpolates measured matrix products), loop trips included. Products that XLA's table
+  lacks are assumed to run at the share of the peak that large ones reach in it
+  (`PRODUCT_SHARE_OF_PEAK`).
+* kernels: the compiler has no estimate for attention in Pallas. Its FLOPs (`KERNEL_PRODUCTS`, over
+  the visible pairs of query and key) are assumed to run at half the peak (`KERNEL_SHARE_OF_PEAK`).
+* collectives: the bytes that each chip sends, divided by the published bandwidth of the links that
+  the compiler uses (its `colors`). Where it does not say, these are all links of the slice for a
+  group of all devices, and those of one axis for a smaller group. A chip at the edge of a slice
+  that does not wrap around has one link along that axis, not two. A GPU has one link, to a switch.
+* overlap: collectives that the compiler starts in one place and waits for in another run in
+  parallel with compute and kernels. Only their excess over these is exposed; the other collectives
+  are exposed in full.
 
-Left out: the input pipeline, the host, the network between slices, latency of small collectives,
-contention, clocks below their maximum, and all that an estimate of cycles gets wrong. It ranks; it
-has not been held against a TPU or a GPU.
+Not included: the input pipeline, the host, the network between slices, latency of small
+collectives, contention, clocks below their maximum, and errors of the compiler's own estimates. The
+estimate is for ranking choices; it has not been compared with a TPU or a GPU.
 """
 
 import dataclasses
@@ -34,12 +35,12 @@ from glm_jax.planning.tpu_topologies import wraps_around
 from glm_jax.sharding.mesh import row_groups
 
 KERNEL_SHARE_OF_PEAK = 0.5
-# [8192, 2048] x [2048, 8192] in bfloat16 stands at 374 us for an H100: 0.74.
+# XLA's table has 374 us for [8192, 2048] x [2048, 8192] in bfloat16 on an H100: 0.74.
 PRODUCT_SHARE_OF_PEAK = 0.74
 
-# Products of [T, H] by [H, T] size that a kernel makes of a head, by the end of its name: forwards
-# scores and output; backwards the scores again, the gradient of the weights, and one product for
-# each gradient that it gives.
+# Matrix products of size [T, H] x [H, T] per head in a kernel, by the end of its name. Forward:
+# scores and output. Backward: the scores again, the gradient of the weights, and one product for
+# each gradient returned.
 KERNEL_PRODUCTS = {"forward": 2, "query_gradient": 3, "key_gradient": 4}
 
 
@@ -47,7 +48,7 @@ ASSUMPTIONS = {
     "step_ms": "compute_ms + kernel_ms + exposed_ms",
     "compute_ms": "the compiler's estimates (libtpu: cycles over the clock), loop trips included",
     "kernel_ms": f"FLOPs of attention kernels at {KERNEL_SHARE_OF_PEAK:.0%} of the chip's peak",
-    "exposed_ms": "waited_ms, and of overlapped_ms what is beyond compute_ms + kernel_ms",
+    "exposed_ms": "waited_ms + the excess of overlapped_ms over compute_ms + kernel_ms",
     "waited_ms, overlapped_ms": "bytes through the links used, at their published bandwidth",
 }
 
@@ -57,11 +58,11 @@ class StepTime:
     """Milliseconds of one step on one chip.
 
     Attributes:
-      compute_ms, kernel_ms: see above.
-      waited_ms: collectives that nothing runs beside.
-      overlapped_ms: collectives that run beside the rest.
-      exposed_ms: what collectives add to the step.
-      unknown_kernels: names of kernels that are left out of `kernel_ms`.
+      compute_ms, kernel_ms: see the module's docstring.
+      waited_ms: collectives that overlap with nothing.
+      overlapped_ms: collectives that overlap with compute and kernels.
+      exposed_ms: time that collectives add to the step.
+      unknown_kernels: names of kernels that are not included in `kernel_ms`.
     """
 
     compute_ms: float
@@ -82,13 +83,13 @@ class StepTime:
 def step_time(
     cost: HloCost, config: Config, mesh: Mesh, chip: Chip, sides: Sequence[int]
 ) -> StepTime:
-    """Estimates a step.
+    """Estimates the time of a step on one chip.
 
     Args:
       cost: of the compiled step.
-      config, mesh: what it was compiled from.
-      chip: what it runs on.
-      sides: of the slice, in chips; of a TPU only.
+      config, mesh: of the compiled step.
+      chip: that the step runs on.
+      sides: of the slice, in chips; used for TPUs only.
     """
     flops, unknown = kernel_flops(cost.kernels, config, mesh)
 
@@ -108,10 +109,11 @@ def step_time(
 def kernel_flops(
     kernels: Iterable[Kernel], config: Config, mesh: Mesh
 ) -> tuple[float, tuple[str, ...]]:
-    """FLOPs that one device does in attention kernels, and the names of those it does not know.
+    """FLOPs of attention kernels on one device, and the names of kernels with unknown FLOPs.
 
-    A call does `products` * 2 * T * T * density * N * H for each of its rows, its share of heads
-    and places. Of a kernel with another name only what it states itself counts.
+    A call does `products` * 2 * T * T * density * N * H FLOPs per row, of which a device has its
+    share of heads and slots. A kernel that is not in `KERNEL_PRODUCTS` counts with the FLOPs that
+    it states itself.
     """
     model, length = config.model.resolved(), config.data.sequence_length
     rows = config.data.batch_size / row_groups(mesh) / config.train.accumulation_steps
@@ -130,15 +132,15 @@ def kernel_flops(
 
 
 def collective_seconds(one: Collective, chip: Chip, sides: Sequence[int], devices: int) -> float:
-    """The time that the bytes of a collective take to pass its links.
+    """The seconds that the bytes of a collective need on its links.
 
-    A ring of n devices passes (n - 1) / n of all bytes to gather or to scatter, twice that to
-    reduce on all.
+    In a ring of n devices each sends (n - 1) / n of all bytes for an all-gather or reduce-scatter,
+    and twice that for an all-reduce.
 
     Args:
-      one: a collective, or several alike.
+      one: a collective, or several of one kind.
       chip, sides: of the slice.
-      devices: in all.
+      devices: total number of devices.
     """
     n = one.group_size
     gathered = one.num_bytes * n if one.kind == "reduce-scatter" else one.num_bytes
@@ -151,7 +153,7 @@ def collective_seconds(one: Collective, chip: Chip, sides: Sequence[int], device
 
 
 def links_used(one: Collective, chip: Chip, sides: Sequence[int], devices: int) -> int:
-    """Links of a chip that a collective sends over at once.
+    """The number of links of a chip that a collective uses at once.
 
     v5e 4x4, all 16, no colors -> 2      v5e 16x16, all 256, 4 colors -> 4      one axis -> 1, 2
     h100: 1
@@ -170,11 +172,11 @@ def links_used(one: Collective, chip: Chip, sides: Sequence[int], devices: int) 
 
 
 def expected_turns(config: Config, mesh: Mesh) -> int:
-    """Turns of the loop over the places that have a target, as the objective's rates have it.
+    """Expected trips of the loop over slots with a target, by the rates of the objectives.
 
-    It is the one loop of a step whose bound depends on the data, and only there where
+    It is the only loop of a step whose bound depends on the data, and exists only if
     `train.cross_entropy` is "gradient_in_forward".
     """
     rows = config.data.batch_size / row_groups(mesh) / config.train.accumulation_steps
-    places = rows * config.data.sequence_length * predicted_share(config.objective)
-    return max(1, math.ceil(round(places / (config.train.loss_chunk or places), 6)))
+    slots = rows * config.data.sequence_length * predicted_share(config.objective)
+    return max(1, math.ceil(round(slots / (config.train.loss_chunk or slots), 6)))

@@ -1,9 +1,9 @@
-"""A model of L layers from two of few: what a scanned layer adds, it adds L times.
+"""Estimates a model of L layers from two with few: each scanned layer adds the same.
 
     depth      4      8      28 = 8 + 5 * (8 - 4)
     step ms  130    230     230 + 5 * 100 = 730
 
-Memory goes the same way: state, saved inputs and stacked gradients grow with the layers.
+Memory is extrapolated likewise: state, saved inputs and gradients grow linearly with the layers.
 """
 
 from collections.abc import Sequence
@@ -35,9 +35,9 @@ def extrapolated(
     """The report of `config` from those of the same run with two smaller depths.
 
     Args:
-      config, mesh: of the whole run.
-      depths: layers of the two.
-      reports: theirs; where one of them does not fit, neither does the whole.
+      config, mesh: of the full model.
+      depths: numbers of layers of the two smaller models.
+      reports: of these two; if one of them does not fit, neither does the full model.
     """
     less, more = reports
     steps = (config.model.num_layers - depths[1]) / (depths[1] - depths[0])
@@ -48,7 +48,7 @@ def extrapolated(
     values = {name: along(less[name], more[name]) for name in _LINEAR}
     facts = run_facts(config, mesh, abstract_state(config, mesh))
     temporaries = along(*(one["bytes_per_device"]["temporaries"] for one in reports))
-    places = config.data.batch_size * config.data.sequence_length / mesh.size
+    slots = config.data.batch_size * config.data.sequence_length / mesh.size
     made = {**more, **facts, **values, "extrapolated": True}
     made["bytes_per_device"] = {**facts["bytes_per_device"], "temporaries": temporaries}
     limit = more["hbm_gib"]
@@ -57,8 +57,8 @@ def extrapolated(
     made["fits"] = fits and (limit is None or made["peak_hbm_gib"] <= limit)
     if made["failed"] is not None:
         made["fits"] = None
-    made |= rates(places, values["step_ms"], values["ideal_ms"])
-    # These are of the smaller model.
+    made |= rates(slots, values["step_ms"], values["ideal_ms"])
+    # These cannot be extrapolated.
     made |= dict.fromkeys(("collectives", "kernels", "top"))
     made["compile_seconds"] = sum(one["compile_seconds"] or 0.0 for one in reports)
     return made

@@ -1,7 +1,7 @@
-"""NVIDIA GPUs that this machine does not have: their devices, to compile for.
+"""Devices of NVIDIA GPUs that this machine does not have, to compile for.
 
-XLA's CUDA compiler, in the packages of `glm_jax[cuda]`, needs no GPU and no driver, only a
-description of the one that it compiles for:
+XLA's CUDA compiler, in the packages of `glm_jax[cuda]`, needs neither a GPU nor a driver, only a
+description of the GPU:
 
     gpu_devices(CHIPS["h100"], 8) -> [8 x NVIDIA H100 80GB HBM3]
 
@@ -17,16 +17,16 @@ from glm_jax.errors import UserError, how_to_install
 from glm_jax.planning.chips import Gpu
 
 _PLUGINS = ("jax_plugins.xla_cuda13", "jax_plugins.xla_cuda12")
-# XLA's names for these, as numbers: bfloat16, float16.
+# XLA's enum values of bfloat16 and float16.
 _MATRIX_DTYPES = (16, 10)
 
 
 def gpu_devices(chip: Gpu, count: int) -> list[jax.Device]:
-    """The first devices of one host's board.
+    """`count` GPUs of one host.
 
     Args:
-      chip: of all.
-      count: how many.
+      chip: the kind of all devices.
+      count: number of devices.
 
     Raises:
       UserError: jax's packages for CUDA are not installed.
@@ -36,11 +36,11 @@ def gpu_devices(chip: Gpu, count: int) -> list[jax.Device]:
             f"planning for {chip.name} needs XLA's compiler for CUDA, which runs without a GPU; "
             f"install it with: {how_to_install('cuda')}"
         )
-    # Else it warns of each program that is too large, which is a result here.
+    # Without this XLA warns of each program that is too large, which is a result here.
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     from jax.experimental import topologies
 
-    # Finds the plugins, whatever platform JAX_PLATFORMS names.
+    # Loads the plugins, whatever platform JAX_PLATFORMS names.
     jax.devices()
     description = topologies.get_topology_desc(
         "", "cuda", topology=f"1x1x{count}", target_config=target_config(chip)
@@ -58,11 +58,11 @@ def _is_installed(module: str) -> bool:
 def target_config(chip: Gpu) -> str:
     """XLA's `GpuTargetConfigProto` of a GPU, in protobuf's text format.
 
-    What the Chip does not say is the same for all of them (CUDA's programming guide, table of
-    compute capabilities) or names the versions that the packages bring.
+    Values that `Chip` does not hold are the same for all these GPUs (CUDA's programming guide,
+    table of compute capabilities), or are the versions of the installed packages.
     """
     major, minor = chip.capability
-    # Instructions that only this architecture has, as Hopper's wgmma.
+    # Enables instructions that only this architecture has, such as Hopper's wgmma.
     feature = "ACCELERATED_FEATURES" if major >= 9 else "NONE"
     matrix = "".join(f"rate_infos {{ {_matrix_rate(chip, dtype)} }} " for dtype in _MATRIX_DTYPES)
     return f"""
@@ -101,7 +101,7 @@ device_description_str: "{chip.device_kinds[0]}"
 
 
 def _matrix_rate(chip: Gpu, dtype: int) -> str:
-    """A quarter of a multiprocessor's tensor cores, at the clock that makes the published peak."""
+    """The rate of one of 4 tensor cores per multiprocessor, at the clock that gives the peak."""
     per_clock = 512 if chip.capability[0] >= 9 else 256
     clock = chip.peak_flops / (2 * chip.multiprocessors * 4 * per_clock)
     return (

@@ -1,14 +1,14 @@
-"""What a compiled program costs, read from its text: seconds, kernels, collectives, loops.
+"""The cost of a compiled program, read from its text: seconds, kernels, collectives, loops.
 
-`compiled.as_text()` is the optimised HLO. libtpu writes the cycles it expects beside every fusion,
-XLA's compiler for GPUs, where it is asked to, microseconds:
+`compiled.as_text()` is the optimised HLO. In it libtpu gives the estimated cycles of each fusion.
+XLA's GPU compiler gives microseconds, if asked to:
 
     %fusion.3 = bf16[512,256]{1,0} fusion(%x), calls=%f, .. {"estimated_cycles":"5212"}
     %while.1 = (s32[], ..) while(%t), condition=%less_than_28, body=%layer
 
-and what stands in a loop's body counts as often as the loop turns (`compiled.cost_analysis()`
-counts it once, so it is of no use for a model whose layers are scanned). Kernels and collectives
-are listed apart, for `estimate.py`.
+The body of a loop counts once per trip (`compiled.cost_analysis()` counts it once, which is useless
+for a model whose layers are scanned). Kernels and collectives are listed separately, for
+`estimate.py`.
 """
 
 import collections
@@ -26,26 +26,26 @@ from glm_jax.planning.hlo_text import (
     widening_product_flops,
 )
 
-# Now and then an estimate is broken and stands at 1e17 cycles; no fusion takes an hour.
+# Some estimates are broken, such as 1e17 cycles; no fusion takes an hour, in seconds.
 _ABSURD = 3600.0
 _KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
-# What a kernel of Pallas is called with.
+# Custom call targets of Pallas kernels.
 _KERNEL_TARGETS = ("tpu_custom_call", "__gpu$xla.gpu.triton", "mosaic_gpu", "mosaic_gpu_v2")
-# XLA's name for an all-reduce of which every device keeps its part: one reduce-scatter.
+# XLA's name for an all-reduce of which each device keeps only its part: a reduce-scatter.
 _FUSED_SCATTER = "all-reduce-scatter"
 
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """Collectives of one sort, over a whole step, as one device sees them.
+    """All collectives of one kind in a step, as seen by one device.
 
     Attributes:
       kind: "all-gather", "all-reduce", "reduce-scatter", "all-to-all" or "collective-permute".
-      group_size: devices that take part; 2 for a permute.
-      colors: ring directions that the compiler spreads the data over, None where it does not say.
-      overlapped: it runs beside other work.
-      count: how many.
-      num_bytes: sum of their results' bytes.
+      group_size: devices in one group; 2 for a permute.
+      colors: ring directions that the compiler spreads the data over; None: it does not say.
+      overlapped: whether they run in parallel with other work.
+      count: number of collectives.
+      num_bytes: bytes of all their results.
     """
 
     kind: str
@@ -62,8 +62,8 @@ class Kernel:
 
     Attributes:
       name: of the kernel.
-      count: how many.
-      flops: of all of them, where the kernel states them (`pl.CostEstimate`), else 0.
+      count: number of calls.
+      flops: of all calls, if the kernel states them (`pl.CostEstimate`), else 0.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Kernel:
 
 @dataclasses.dataclass(frozen=True)
 class Loop:
-    """A loop; `trips` None: its bound is only known when the program runs."""
+    """A loop and its number of trips; None: known only when the program runs."""
 
     name: str
     trips: int | None
@@ -81,17 +81,17 @@ class Loop:
 
 @dataclasses.dataclass(frozen=True)
 class HloCost:
-    """What `hlo_cost` finds.
+    """The result of `hlo_cost`.
 
     Attributes:
-      seconds: of all fusions, loop trips included; kernels and collectives are not among them.
-      product_flops: of matrix products that have no estimate to go by, and are not in `seconds`:
-        XLA's table for GPUs lacks those of 16-bit numbers into float32, and takes them for ten
-        times as slow as they are.
-      broken_estimates: fusions whose estimate was absurd and left out.
+      seconds: of all fusions, loop trips included, without kernels and collectives.
+      product_flops: of matrix products without a usable estimate, which `seconds` does not include:
+        XLA's table for GPUs lacks 16-bit products with float32 results and takes them for ten times
+        slower than they are.
+      broken_estimates: number of fusions with an absurd estimate, which are left out.
       kernels, collectives: largest first.
-      loops: every loop once, in the order of the text.
-      top: the costliest operations, `(seconds, count, name)`.
+      loops: each loop once, in the order of the text.
+      top: the most expensive operations, `(seconds, count, name)`.
     """
 
     seconds: float
@@ -104,25 +104,25 @@ class HloCost:
 
     @property
     def unknown_loops(self) -> int:
-        """Loops whose number of turns could not be read."""
+        """Number of loops whose trips could not be read."""
         return sum(loop.trips is None for loop in self.loops)
 
     @property
     def windowed_loops(self) -> int:
-        """Loops in which XLA gathers a matrix piece by piece; slow, and a flag turns them off."""
+        """Number of loops that gather a matrix shard by shard: slow, and a flag disables them."""
         return sum("windowed" in loop.name for loop in self.loops)
 
 
 def hlo_cost(
     text: str, num_devices: int, clock_hz: float, unknown_trips: int = 1, num_top: int = 12
 ) -> HloCost:
-    """Adds up an optimised HLO text.
+    """Sums the costs in an optimised HLO text.
 
     Args:
-      text: of `compiled.as_text()`.
-      num_devices: of the mesh, the group of a collective that names none.
-      clock_hz: of the cycles in it.
-      unknown_trips: how often a loop is counted whose bound is not a constant.
+      text: from `compiled.as_text()`.
+      num_devices: of the mesh; the group size of a collective that names no groups.
+      clock_hz: of the cycles in the text.
+      unknown_trips: trips assumed for a loop whose bound is not a constant.
       num_top: length of `HloCost.top`.
     """
     walk = _Walk(computations_of(text), num_devices, clock_hz, unknown_trips)
@@ -145,7 +145,7 @@ def hlo_cost(
 
 
 class _Walk:
-    """The sums, each a pair that grows: how often, and how much."""
+    """Walks over computations and keeps running totals, most of them [count, amount]."""
 
     def __init__(
         self,
@@ -162,8 +162,8 @@ class _Walk:
         self.kernels: dict[str, list[int]] = collections.defaultdict(lambda: [0, 0])
         self.costs: dict[str, list] = collections.defaultdict(lambda: [0, 0.0])
         self.collectives: dict[Collective, list[int]] = collections.defaultdict(lambda: [0, 0])
-        # An overlapped collective stands in the fusion that starts it, in those that run beside it
-        # and in the one that waits for it, each time with its channel.
+        # An overlapped collective appears in the fusion that starts it, in those that run in
+        # parallel and in the one that waits for it, each time with the same channel.
         self.started = {
             inner.channel
             for computation in computations.values()
@@ -222,7 +222,7 @@ class _Walk:
         overlapped: bool,
         scatter: bool = False,
     ) -> bool:
-        """Counts `one` where it is a collective; `planned` has what the compiler says of it."""
+        """Counts `one` if it is a collective; the compiler's notes are in `planned`."""
         kind = one.opcode.removesuffix("-start")
         if kind not in _KINDS:
             return False
@@ -230,7 +230,7 @@ class _Walk:
         shape = re.sub(r"u32\[\]", "", one.shape) if begun else one.shape
         sizes = sizes_in_bytes(shape)
         if begun and kind in ("all-gather", "reduce-scatter", "collective-permute"):
-            # What starts one gives its inputs, its outputs, and counters, u32[].
+            # The result of a start operation holds inputs, outputs and counters, u32[].
             sizes = sizes[len(sizes) // 2 :]
         size = 2 if kind == "collective-permute" else group_size(one.rest, self.num_devices)
         colors = re.search(r"colors:(\d+)", planned.rest)

@@ -1,4 +1,4 @@
-"""Optimised HLO text, taken apart: computations, instructions, shapes, replica groups, loop bounds.
+"""Parses optimised HLO text: computations, instructions, shapes, replica groups, loop bounds.
 
 %add.2 (x: s32[], y: s32[]) -> s32[] {                               a computation
   %x = s32[] parameter(0)
@@ -24,14 +24,14 @@ _CALLED = re.compile(r"(?:calls|to_apply|true_computation|false_computation)=%?(
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-    """One line.
+    """One instruction, which is one line of the text.
 
     Attributes:
       name: without the "%".
       shape: of the result, as text.
-      opcode: "fusion", "while", "all-gather-start" ..
+      opcode: such as "fusion", "while", "all-gather-start".
       rest: operands and attributes, as text.
-      is_root: it is what its computation gives.
+      is_root: whether it is the result of its computation.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Instruction:
     is_root: bool = False
 
     def attribute(self, name: str) -> str:
-        """A computation named in an attribute: `body`, `condition`."""
+        """The computation that an attribute such as `body` or `condition` names."""
         found = re.search(rf"\b{name}=%?([\w.\-]+)", self.rest)
         if found is None:
             raise ValueError(f"HLO instruction {self.name} has no {name}=")
@@ -49,14 +49,14 @@ class Instruction:
 
     @property
     def called(self) -> list[str]:
-        """The computations it calls."""
+        """The names of the computations it calls."""
         branches = re.search(r"branch_computations=\{([^}]*)\}", self.rest)
         named = re.findall(r"%([\w.\-]+)", branches[1]) if branches else []
         return named + _CALLED.findall(self.rest)
 
     @property
     def operands(self) -> list[str]:
-        """Names of its operands."""
+        """The names of its operands."""
         return re.findall(r"%([\w.\-]+)", self.rest.split(")")[0])
 
     @property
@@ -66,39 +66,41 @@ class Instruction:
 
     @property
     def kernel_name(self) -> str:
-        """Of a Pallas call: its own where it has one, else the scope that jax called it in."""
+        """The name of a Pallas kernel: its own, or else the jax scope of the call."""
         found = re.search(r'op_name="[^"]*?([^"/]+)/pallas_call"', self.rest)
         return found[1] if found and self.bare_name == "pallas_call" else self.bare_name
 
     @property
     def is_sync(self) -> bool:
-        """Whether what starts a collective waits for its end too, as XLA for GPUs says it."""
+        """Whether a start of a collective also waits for its end (XLA for GPUs)."""
         return '"is_sync":true' in self.rest
 
     @property
     def operation(self) -> str:
-        """The end of jax's name for it, `layers/mlp/dot_general`; its own where it has none."""
+        """The last parts of its name in jax, `layers/mlp/dot_general`, or else its own name."""
         found = re.search(r'op_name="([^"]+)"', self.rest)
         return "/".join(found[1].split("/")[-3:]) if found else self.bare_name
 
     @property
     def target(self) -> str | None:
-        """Of a custom call."""
+        """The target of a custom call, else None."""
         found = re.search(r'custom_call_target="([^"]*)"', self.rest)
         return found[1] if found else None
 
     @property
     def channel(self) -> int | None:
-        """Of a collective."""
+        """The channel of a collective, else None."""
         found = re.search(r"\bchannel_id=(\d+)", self.rest)
         return int(found[1]) if found else None
 
     def seconds(self, clock_hz: float) -> float | None:
-        """What the compiler expects it to take; None where it does not say.
+        """The time that the compiler estimates; None if it gives none.
+
+        XLA for GPUs gives microseconds, from one cost model or several. The last one, "sol" (speed
+        of light), knows measured matrix products and is used.
 
         Args:
-          clock_hz: of libtpu's cycles. XLA for GPUs says microseconds, by one model or several; its
-            "sol" (speed of light) knows measured matrix products and comes last.
+          clock_hz: of libtpu's cycles.
         """
         cycles = re.search(r'"estimated_cycles":"(\d+)"', self.rest)
         if cycles:
@@ -109,31 +111,31 @@ class Instruction:
 
     @property
     def stated_flops(self) -> int:
-        """Of a Pallas call with a `CostEstimate`, else 0."""
+        """The FLOPs of a Pallas call with a `CostEstimate`, else 0."""
         found = re.search(r'"cost_estimate":\{"flops":"(\d+)"', self.rest)
         return int(found[1]) if found else 0
 
 
 @dataclasses.dataclass(frozen=True)
 class Computation:
-    """A name and its instructions."""
+    """A named computation: its instructions in order."""
 
     name: str
     instructions: tuple[Instruction, ...]
 
     @functools.cached_property
     def shapes(self) -> dict[str, str]:
-        """Of its instructions' results, by name."""
+        """The shapes of its instructions' results, by name."""
         return {one.name: one.shape for one in self.instructions}
 
     @functools.cached_property
     def starts_collective(self) -> bool:
-        """Whether it begins a collective that others wait for."""
+        """Whether it starts a collective that another computation waits for."""
         return any(one.target == "AsyncCollectiveStart" for one in self.instructions)
 
 
 def computations_of(text: str) -> dict[str, Computation]:
-    """The computations of a module by name; the entry under the empty name too."""
+    """The computations of a module by name; the entry also has the empty name."""
     found: dict[str, Computation] = {}
     header: re.Match | None = None
     lines: list[Instruction] = []
@@ -168,7 +170,7 @@ def _dimensions(text: str) -> list[int]:
 
 
 def widening_product_flops(one: Instruction, shapes: dict[str, str]) -> int:
-    """FLOPs of a cuBLAS call that makes float32 of two narrower matrices; 0 for anything else.
+    """FLOPs of a cuBLAS call with 16-bit inputs and a float32 result; 0 for anything else.
 
     f32[4,6] custom-call(%a, %b), %a = bf16[4,5] .., "lhs_contracting_dimensions":["1"]
                                                                     -> 2 * 4 * 6 * 5 = 240
@@ -188,7 +190,7 @@ def widening_product_flops(one: Instruction, shapes: dict[str, str]) -> int:
 
 
 def group_size(rest: str, num_devices: int) -> int:
-    """Devices in one replica group, in each of the ways that XLA writes them.
+    """The number of devices in one replica group, in any of XLA's notations.
 
     replica_groups={{0,1,2,3},{4,5,6,7}}                          -> 4
     replica_groups=[2,8]<=[16]                                    -> 8
@@ -204,14 +206,14 @@ def group_size(rest: str, num_devices: int) -> int:
     mesh = re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", rest)
     if mesh:
         sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", mesh[1])}
-        # An axis may be split further: 'axis_0':(1)4 is a part of it, of 4.
+        # An axis may be split further: 'axis_0':(1)4 is a sub-axis of size 4.
         axes = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", mesh[2])
         return math.prod(int(part) if part else sizes[name] for name, part in axes)
     return num_devices
 
 
 def trip_count(loop: Instruction, computations: dict[str, Computation]) -> int | None:
-    """How often a loop turns that counts from 0 up to a constant; None where it is no constant."""
+    """Trips of a loop that counts from 0 up to a constant; None if the bound is not constant."""
     known = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.rest)
     if known:
         return int(known[1])

@@ -1,6 +1,6 @@
-"""A run's training step, compiled for devices that may not be there.
+"""Compiles a run's training step for devices that may not be there.
 
-That it does not fit into their memory is a result, not an error.
+A step that does not fit into their memory is a result, not an error.
 """
 
 import dataclasses
@@ -20,8 +20,8 @@ from glm_jax.training.run.workdir import check_config
 from glm_jax.training.state import TrainState, abstract_state
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-# libtpu says it in one of two ways, early or late in a compilation. The first, too, counts
-# everything: state and batch are among its "temporaries".
+# libtpu has two messages, for early and late in a compilation. Both count all memory: the
+# "temporaries" of the first include state and batch.
 _OUT_OF_MEMORY = (
     r"HBM, the total memory required for HLO temporaries \(([\d.]+)([KMGT]?)\) exceeds",
     r"Used ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? hbm",
@@ -30,17 +30,17 @@ _OUT_OF_MEMORY = (
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """A training step, compiled or refused.
+    """A training step that was compiled, or that does not fit.
 
     Attributes:
-      config: of the run, with all that the devices decide filled in.
-      mesh: its devices.
+      config: of the run, with the settings filled in that depend on the devices.
+      mesh: of its devices.
       state: `abstract_state(config, mesh)`.
-      compiled: None where it does not fit.
-      peak_bytes: most memory of a device in use at once.
-      temporary_bytes: what of it is neither state nor batch; None where it does not fit.
-      seconds: taken by tracing and compiling.
-      options: given to the compiler.
+      compiled: the executable; None if it does not fit.
+      peak_bytes: the most memory of a device that is in use at once.
+      temporary_bytes: memory for temporaries, without state and batch; None if it does not fit.
+      seconds: spent on tracing and compiling.
+      options: of the compiler.
     """
 
     config: Config
@@ -56,16 +56,16 @@ class Program:
 def prepare(
     config: Config, devices: Sequence[jax.Device], sequences_per_chip: float | None = None
 ) -> tuple[Config, Mesh]:
-    """The config as `train` would run it on those devices, checked as `train` does, and the mesh.
+    """The config as `train` would run it on these devices, checked as `train` does, and the mesh.
 
     Args:
       config: of the run.
-      devices: all of them.
-      sequences_per_chip: rows over devices that are taken at a time, 0.5 where two devices share
-        each row; replaces `data.batch_size`. None: as the config says.
+      devices: all devices of the run.
+      sequences_per_chip: rows per device and micro-batch, 0.5 if two devices share each row; sets
+        `data.batch_size`. None: as the config says.
 
     Raises:
-      UserError: a mesh that does not make up the devices, a batch that they cannot share.
+      UserError: the mesh does not fit the number of devices, or they cannot share the batch.
     """
     mesh = make_mesh(config.mesh, devices)
     if sequences_per_chip is not None:
@@ -73,7 +73,7 @@ def prepare(
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=rows))
     config = for_devices(config, mesh)
     hosts = len({device.process_index for device in devices})
-    # No tokenizer is read; its vocabulary is taken to be the model's.
+    # No tokenizer is read; its vocabulary is assumed to be the model's.
     check_config(config, mesh, config.model.vocab_size, hosts)
     return config, mesh
 
@@ -85,7 +85,7 @@ def compile_program(config: Config, mesh: Mesh) -> Program:
       config, mesh: from `prepare`.
 
     Raises:
-      UserError: a parameter that the mesh cannot split.
+      UserError: the mesh cannot split a parameter.
     """
     state = abstract_state(config, mesh)
     options = planning_options(mesh)
@@ -105,10 +105,10 @@ def compile_program(config: Config, mesh: Mesh) -> Program:
 
 
 def planning_options(mesh: Mesh) -> Options:
-    """Options of a run's compilation, and those without which XLA says nothing about a GPU's time.
+    """The compiler options of a run, and those that make XLA estimate times of a GPU.
 
-    Nothing is tried out on a GPU, which need not be there; and matrix products are cuBLAS's, whose
-    times XLA knows, not Triton's, of which it would have to try many.
+    Autotuning is off, since it needs the GPU itself. Matrix products are left to cuBLAS, whose
+    times XLA knows, and not to Triton, which would need autotuning.
     """
     options, device = compiler_options(mesh), mesh.devices.flat[0]
     if device.platform in ("gpu", "cuda"):
@@ -122,21 +122,21 @@ def planning_options(mesh: Mesh) -> Options:
 
 
 def _memory_of(compiled: jax.stages.Compiled, on_tpu: bool) -> tuple[int, int]:
-    """Bytes at the peak, and those of temporaries."""
+    """Bytes in use at the peak, and bytes of temporaries."""
     found = compiled.memory_analysis()
     if found is None:
         raise RuntimeError("this backend does not say how much memory a program takes")
-    # Only libtpu knows which buffers are there at once; others leave temporaries out of the peak.
+    # Only libtpu computes a true peak; other backends leave temporaries out of it.
     all_held = found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes
     apart = all_held - found.alias_size_in_bytes
     return found.peak_memory_in_bytes if on_tpu else apart, found.temp_size_in_bytes
 
 
 def program_text(compiled: jax.stages.Compiled) -> str | None:
-    """The optimised HLO; None where jaxlib cannot read what a newer libtpu wrote.
+    """The optimised HLO; None if jaxlib cannot read the program of a newer libtpu.
 
-    jaxlib 0.10.2 and libtpu 0.0.52 are such a pair for some programs of v5p and v6e ("async-update
-    instruction should have 1 operands"). Memory is known all the same.
+    This happens with jaxlib 0.10.2 and libtpu 0.0.52 for some programs of v5p and v6e
+    ("async-update instruction should have 1 operands"). Memory figures are not affected.
     """
     try:
         return compiled.as_text() or ""
@@ -145,7 +145,7 @@ def program_text(compiled: jax.stages.Compiled) -> str | None:
 
 
 def needed_bytes(message: str) -> int | None:
-    """Bytes that a program would need, from the compiler's error; None: it is another error.
+    """The bytes that a program would need, from the compiler's error; None for another error.
 
     "Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm" -> 22011707392
     """

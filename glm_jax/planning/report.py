@@ -1,7 +1,7 @@
-"""What `plan` says of one set of devices: a dict for machines, and the same as text.
+"""The report of `plan` on one set of devices, as a dict.
 
-Keys that only the compilers of known TPUs and GPUs give are None for other devices, and those that
-a program gives are None where it does not fit.
+Values that only the compilers of known TPUs and GPUs give are None for other devices. Values that
+come from a compiled program are None if it does not fit.
 """
 
 import dataclasses
@@ -26,17 +26,17 @@ Report = dict[str, Any]
 
 
 def report(program: Program, topology: str | None = None) -> Report:
-    """Everything about a compiled step, with plain values only.
+    """The report of a compiled step, in plain values.
 
     Args:
-      program: of `compile_program`.
-      topology: its name; None: the devices at hand.
+      program: from `compile_program`.
+      topology: name of the topology; None: the devices of this machine.
     """
     config, mesh = program.config, program.mesh
     device = mesh.devices.flat[0]
     chip, limit = chip_of(device), memory_limit(device)
     facts = run_facts(config, mesh, program.state)
-    places = config.data.batch_size * config.data.sequence_length / mesh.size
+    slots = config.data.batch_size * config.data.sequence_length / mesh.size
     return {
         "topology": topology,
         "extrapolated": False,
@@ -48,7 +48,7 @@ def report(program: Program, topology: str | None = None) -> Report:
         "hbm_gib": limit,
         "fits": program.compiled is not None and (not limit or program.peak_bytes <= limit * GIB),
         "memory_ms": state_traffic_ms(facts["bytes_per_device"], chip) if chip else None,
-        **_times(program, chip, facts["flops_per_token"] * places, places),
+        **_times(program, chip, facts["flops_per_token"] * slots, slots),
         "assumptions": ASSUMPTIONS if chip and chip.is_timed else None,
         "compile_seconds": program.seconds,
         "compiler_options": program.options,
@@ -57,7 +57,7 @@ def report(program: Program, topology: str | None = None) -> Report:
 
 
 def attempted(config: Config, mesh: Mesh, topology: str | None, attempts: Attempts) -> Report:
-    """`report` of a program that is compiled now, or was before, or made the compiler fail."""
+    """The report of a program: compiled now or known before, or of a failed compilation."""
     key = repr((topology, mesh.size, config))
     failed = failed_report(config, mesh, topology)
 
@@ -72,7 +72,7 @@ def attempted(config: Config, mesh: Mesh, topology: str | None, attempts: Attemp
 
 
 def failed_report(config: Config, mesh: Mesh, topology: str | None) -> Report:
-    """What `report` says where there is no program; why, under "failed", is left open.
+    """The report of a program that could not be compiled; "failed" is to be filled in.
 
     Raises:
       UserError: a parameter that the mesh cannot split.
@@ -80,7 +80,7 @@ def failed_report(config: Config, mesh: Mesh, topology: str | None) -> Report:
     device = mesh.devices.flat[0]
     chip = chip_of(device)
     facts = run_facts(config, mesh, abstract_state(config, mesh))
-    places = config.data.batch_size * config.data.sequence_length / mesh.size
+    slots = config.data.batch_size * config.data.sequence_length / mesh.size
     return {
         "topology": topology,
         "extrapolated": False,
@@ -92,7 +92,7 @@ def failed_report(config: Config, mesh: Mesh, topology: str | None) -> Report:
         "hbm_gib": memory_limit(device),
         "fits": None,
         "memory_ms": state_traffic_ms(facts["bytes_per_device"], chip) if chip else None,
-        "ideal_ms": 1e3 * facts["flops_per_token"] * places / chip.peak_flops if chip else None,
+        "ideal_ms": 1e3 * facts["flops_per_token"] * slots / chip.peak_flops if chip else None,
         **dict.fromkeys(_TIMES + _COSTS),
         "assumptions": None,
         "compile_seconds": None,
@@ -102,7 +102,7 @@ def failed_report(config: Config, mesh: Mesh, topology: str | None) -> Report:
 
 
 def run_facts(config: Config, mesh: Mesh, state: TrainState) -> Report:
-    """What is known without compiling: the mesh, the shape of a step, parameters, FLOPs, state."""
+    """The part of a report that needs no compiling: mesh, sizes, parameters, FLOPs, state."""
     groups = parameter_groups(state.params)
     at_a_time = mesh.size * config.train.accumulation_steps
     return {
@@ -121,7 +121,7 @@ def run_facts(config: Config, mesh: Mesh, state: TrainState) -> Report:
 
 
 def memory_limit(device: jax.Device) -> float | None:
-    """GiB that a program may use on a device; None where nothing says it, as on CPU."""
+    """GiB that a program may use on a device; None if unknown, as on CPU."""
     chip = chip_of(device)
     if isinstance(chip, Gpu):
         return chip.hbm_gib * _gpu_share()
@@ -132,18 +132,18 @@ def memory_limit(device: jax.Device) -> float | None:
 
 
 def _gpu_share() -> float:
-    """What jax takes of a GPU's memory when it starts."""
+    """The share of a GPU's memory that jax allocates at its start."""
     return float(os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION", 0.75))
 
 
 def state_traffic_ms(held: dict[str, int], chip: Chip) -> float:
-    """Parameters, moments and gradients read and written once: a floor for any step."""
+    """Time to read and write parameters, moments and gradients once: a lower bound of a step."""
     state = held["parameters"] + held["optimizer"] + held["gradients"]
     return 1e3 * 2 * state / chip.hbm_bandwidth
 
 
-def _times(program: Program, chip: Chip | None, flops: float, places: float) -> Report:
-    """What a step takes; None where there is no chip or no program."""
+def _times(program: Program, chip: Chip | None, flops: float, slots: float) -> Report:
+    """The times of a step; None where chip or program is unknown."""
     ideal = 1e3 * flops / chip.peak_flops if chip else None
     if program.compiled is None or chip is None or not chip.is_timed:
         return {"ideal_ms": ideal, **dict.fromkeys(_TIMES + _COSTS)}
@@ -159,7 +159,7 @@ def _times(program: Program, chip: Chip | None, flops: float, places: float) -> 
     return {
         "ideal_ms": ideal,
         **{name: getattr(time, name) for name in _TIMES if name.endswith("_ms")},
-        **rates(places, time.step_ms, ideal),
+        **rates(slots, time.step_ms, ideal),
         "collective_gb": sum(one.num_bytes for one in cost.collectives) / 1e9,
         "collectives": [dataclasses.asdict(one) for one in cost.collectives],
         "kernels": {kernel.name: kernel.count for kernel in cost.kernels},
@@ -177,15 +177,15 @@ def _times(program: Program, chip: Chip | None, flops: float, places: float) -> 
     }
 
 
-def rates(places: float, step_ms: float | None, ideal_ms: float | None) -> Report:
-    """What follows from the time of a step.
+def rates(slots: float, step_ms: float | None, ideal_ms: float | None) -> Report:
+    """The rates that follow from the time of a step.
 
     Args:
-      places: of a step, a device.
-      step_ms: None: not known, then nothing is.
-      ideal_ms: of the FLOPs at the chip's peak.
+      slots: per step and device.
+      step_ms: time of a step; None: unknown, and so are all rates.
+      ideal_ms: time of the step's FLOPs at the chip's peak.
     """
-    rate = 1e3 * places / step_ms if step_ms else None
+    rate = 1e3 * slots / step_ms if step_ms else None
     return {
         "model_flops_utilisation": ideal_ms / step_ms if step_ms and ideal_ms else None,
         "tokens_per_second_per_device": rate,

@@ -1,4 +1,4 @@
-"""A report as text, and several in one table."""
+"""Formats a report as text, and several reports as a table."""
 
 from collections.abc import Sequence
 
@@ -8,20 +8,20 @@ from glm_jax.planning.report import Report
 from glm_jax.training.memory import GIB, readable
 
 _LEFT_OUT = """An estimate from the compiler's own figures; nothing ran. It leaves out the input
-pipeline, the host, the network between slices, latency and contention of collectives, clocks below
-their maximum. It ranks choices; a run decides."""
+pipeline, the host, the network between slices, latency and contention of collectives, and clocks
+below their maximum. Use it to rank choices, and a run to decide."""
 
 
 def describe(report: Report) -> str:
-    """A whole report, a dozen lines or two."""
+    """A report as text, of a dozen or two lines."""
     mesh = ", ".join(f"{name} {size}" for name, size in report["mesh"].items())
     lines = [
         f"{name_of(report)}: {report['num_devices']} x {report['device_kind']} ({mesh}), "
         f"remat {report['remat']}",
         f"model       {describe_groups(report['parameters_by_group'])}",
-        f"step        {report['batch_size']} rows x {report['sequence_length']} places, "
-        f"{report['sequences_per_chip']:g} rows a chip at a time",
-        f"FLOPs       {report['flops_per_token']:.4g} a token, attention over "
+        f"step        {report['batch_size']} rows x {report['sequence_length']} slots, "
+        f"{report['sequences_per_chip']:g} rows per chip at a time",
+        f"FLOPs       {report['flops_per_token']:.4g} per token, attention over "
         f"{report['attention_density']:.2f} of all pairs",
         *([report["failed"]] if report["failed"] is not None else _memory_lines(report)),
     ]
@@ -48,7 +48,7 @@ def describe(report: Report) -> str:
 
 
 def name_of(report: Report) -> str:
-    """The topology, or that it is what there is."""
+    """The name of the topology, or "devices at hand"."""
     return report["topology"] or "devices at hand"
 
 
@@ -62,7 +62,7 @@ def _memory_lines(report: Report) -> list[str]:
     limit = "" if report["hbm_gib"] is None else f" of {report['hbm_gib']:.2f}"
     verdict = "fits" if report["fits"] else "DOES NOT FIT"
     lines = [
-        f"memory      peak {report['peak_hbm_gib']:.2f}{limit} GiB a device: {verdict}; {parts}"
+        f"memory      peak {report['peak_hbm_gib']:.2f}{limit} GiB per device: {verdict}; {parts}"
         f" (gradients among them {readable(held['gradients'])})"
     ]
     if not report["fits"]:
@@ -71,7 +71,7 @@ def _memory_lines(report: Report) -> list[str]:
 
 
 def advice(report: Report) -> str:
-    """What to change where a step does not fit."""
+    """Suggests what to change if a step does not fit."""
     held, limit = report["bytes_per_device"], report["hbm_gib"] or 0
     state = sum(held[name] for name in ("parameters", "optimizer", "gradients")) / GIB
     choices = []
@@ -85,7 +85,7 @@ def advice(report: Report) -> str:
     if report["sequences_per_chip"] > 1:
         choices.append("a smaller --sequences_per_chip, or train.accumulation_steps")
     if report["mesh"]["data"] > 1:
-        choices.append("mesh.fsdp in place of mesh.data")
+        choices.append("mesh.fsdp instead of mesh.data")
     choices.append("mesh.sequence or mesh.tensor, or more chips")
     if report["device_kind"].startswith("NVIDIA"):
         choices.append("XLA_PYTHON_CLIENT_MEM_FRACTION=0.92, for more of the GPU than jax takes")
@@ -94,11 +94,11 @@ def advice(report: Report) -> str:
 
 def _time_lines(report: Report) -> list[str]:
     return [
-        f"time        {report['step_ms']:.1f} ms a step = {report['compute_ms']:.1f} compute "
+        f"time        {report['step_ms']:.1f} ms per step = {report['compute_ms']:.1f} compute "
         f"(compiler) + {report['kernel_ms']:.1f} attention kernels (at "
-        f"{KERNEL_SHARE_OF_PEAK:.0%} of the peak) + {report['exposed_ms']:.1f} collectives that "
-        "nothing hides",
-        f"speed       {report['tokens_per_second_per_device']:,.0f} tokens/s a chip, "
+        f"{KERNEL_SHARE_OF_PEAK:.0%} of the peak) + {report['exposed_ms']:.1f} exposed "
+        "collectives",
+        f"speed       {report['tokens_per_second_per_device']:,.0f} tokens/s per chip, "
         f"{report['model_flops_utilisation']:.1%} of the peak",
         f"            at the peak {report['ideal_ms']:.1f} ms; the state read and written once "
         f"{report['memory_ms']:.1f} ms",
@@ -108,8 +108,8 @@ def _time_lines(report: Report) -> list[str]:
 
 def _collective_lines(report: Report) -> list[str]:
     lines = [
-        f"collectives {report['collective_gb']:.2f} GB a step and chip: {report['waited_ms']:.1f} "
-        f"ms waited for, {report['overlapped_ms']:.1f} ms beside other work"
+        f"collectives {report['collective_gb']:.2f} GB per step and chip: "
+        f"{report['waited_ms']:.1f} ms waited for, {report['overlapped_ms']:.1f} ms overlapped"
     ]
     for one in report["collectives"]:
         if one["num_bytes"] >= 1e-3 * report["collective_gb"] * 1e9:
@@ -128,11 +128,11 @@ def _cost_lines(report: Report) -> list[str]:
         lines.append(f"            not in the time: {', '.join(report['kernels_not_timed'])}")
     if loops["turns_assumed"]:
         lines.append(
-            f"loops       {loops['turns_assumed']} whose turns depend on the data, taken as "
+            f"loops       {loops['turns_assumed']} whose trips depend on the data, assumed to be "
             f"{loops['assumed_turns']}"
         )
     if loops["windowed"]:
-        lines.append(f"            {loops['windowed']} gather a matrix piece by piece")
+        lines.append(f"            {loops['windowed']} gather a matrix shard by shard")
     if report["broken_estimates"]:
         lines.append(f"            {report['broken_estimates']} absurd estimates left out")
     lines += [f"            {one['ms']:8.2f} ms {one['name']}" for one in report["top"][:8]]
@@ -141,7 +141,7 @@ def _cost_lines(report: Report) -> list[str]:
 
 
 def table(reports: Sequence[Report]) -> str:
-    """One line a report: enough to choose by."""
+    """A table with one line per report."""
     head = (
         f"{'topology':14}{'mesh d,f,t,s':>15}{'remat':>14}{'rows':>6}{'peak GiB':>10}{'of':>8}"
         f"{'compute':>9}{'kernel':>8}{'coll.':>8}{'step ms':>9}{'tok/s/chip':>12}{'MFU':>7}"

@@ -1,4 +1,4 @@
-"""Slices and boards by name, there or not: `v5e:16x16`, 256 TPUs; `h100:8`, one host of GPUs."""
+"""Devices of TPU slices and GPU boards by name: `v5e:16x16` (256 TPUs), `h100:8` (8 GPUs)."""
 
 import functools
 import re
@@ -16,7 +16,7 @@ def parse_topology(name: str) -> tuple[Chip, tuple[int, ...]]:
     """`"v5e:4x4"` -> (the chip, (4, 4)); `"h100:8"` -> (the chip, (8,)).
 
     Raises:
-      UserError: no such chip or shape; lists the known ones and the nearest.
+      UserError: no such chip or shape; lists the known ones and suggests the nearest.
     """
     chip_name, _, shape = name.partition(":")
     chip = CHIPS.get(chip_name)
@@ -43,7 +43,7 @@ def topology_devices(name: str) -> list[jax.Device]:
       name: as in `TOPOLOGIES`.
 
     Raises:
-      UserError: an unknown name, or the compiler for its chips is not installed.
+      UserError: the name is unknown, or the compiler for its chips is not installed.
     """
     return list(_devices(name))
 

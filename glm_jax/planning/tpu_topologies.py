@@ -1,7 +1,7 @@
-"""TPU slices that this machine does not have: their devices, to compile for.
+"""Devices of TPU slices that this machine does not have, to compile for.
 
-libtpu holds the whole compiler of a TPU, so a program for 256 chips can be compiled, and its memory
-and cycles read, on a laptop:
+libtpu contains the compiler for TPUs, so a laptop can compile a program for 256 chips and read its
+memory and cycles:
 
     tpu_devices("v5e:2x2") -> [TPU at (0, 0, 0), at (0, 1, 0), at (1, 0, 0), at (1, 1, 0)]
 
@@ -17,14 +17,14 @@ import jax
 from glm_jax.errors import UserError, how_to_install
 from glm_jax.planning.chips import Tpu
 
-# Both are single torus pods of 16 x 16; only a side that spans one closes on itself.
+# v5e and v6e pods are single tori of 16 x 16; only a side of 16 wraps around.
 _FLAT_POD_SIDE = 16
-# Cubes of 4 x 4 x 4 are wired inside; optical switches close whole multiples of them into a torus.
+# v4 and v5p are built of cubes of 4 x 4 x 4, which optical switches join into a torus.
 CUBE_SIDE = 4
 
 
 def wraps_around(chip: Tpu, sides: tuple[int, ...]) -> tuple[bool, ...]:
-    """Which of the three axes close on themselves, so that a ring along them has no long way back.
+    """Which of the three axes wrap around, i.e. link the last chip to the first.
 
     v5e 16x16 -> (True, True, False)      v5p 4x4x4 -> (True, True, True)
     v5e 8x16  -> (False, True, False)     v5p 2x4x4 -> (False, False, False)
@@ -37,12 +37,12 @@ def wraps_around(chip: Tpu, sides: tuple[int, ...]) -> tuple[bool, ...]:
 def tpu_devices(name: str, chip: Tpu, sides: tuple[int, ...]) -> list[jax.Device]:
     """The devices of a slice in the order of their coordinates.
 
-    Both that order and the links that wrap around matter: without either, the compiler takes an
+    Both this order and the wrap-around links matter: without either, the compiler uses an
     all-reduce where an all-gather would do.
 
     Args:
       name: as in `glm_jax.planning.topologies.TOPOLOGIES`.
-      chip, sides: what it says.
+      chip, sides: what `name` stands for.
 
     Raises:
       UserError: libtpu is not installed.
@@ -53,7 +53,7 @@ def tpu_devices(name: str, chip: Tpu, sides: tuple[int, ...]) -> list[jax.Device
     description = topologies.get_topology_desc(
         platform="tpu",
         topology_name=name,
-        # A host of v5e may have one chip; libtpu divides by what a host has.
+        # A v5e host may have a single chip; libtpu divides by the chips per host.
         chips_per_host_bounds=(1, 1, 1) if math.prod(sides) == 1 else (2, 2, 1),
         num_slices=1,
         wrap=wraps_around(chip, sides),
@@ -64,7 +64,7 @@ def tpu_devices(name: str, chip: Tpu, sides: tuple[int, ...]) -> list[jax.Device
 
 
 def _prepare_libtpu() -> None:
-    """Keeps libtpu from looking for a TPU, its lock and its log; must come before it is loaded."""
+    """Keeps libtpu from looking for a TPU, a lock or a log; must run before libtpu is loaded."""
     if importlib.util.find_spec("libtpu") is None and "TPU_LIBRARY_PATH" not in os.environ:
         raise UserError(
             "planning for a TPU needs its compiler, libtpu, which runs without a TPU; "
@@ -73,7 +73,7 @@ def _prepare_libtpu() -> None:
     for variable, value in {
         "TPU_SKIP_MDS_QUERY": "1",
         "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-        # Without these two it complains that it cannot tell on which machine it is.
+        # Without these two, libtpu logs that it cannot tell which machine it is on.
         "TPU_ACCELERATOR_TYPE": "v5litepod-4",
         "TPU_WORKER_HOSTNAMES": "localhost",
         "TPU_LOG_DIR": "disabled",

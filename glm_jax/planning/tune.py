@@ -1,13 +1,13 @@
-"""Searches what a run may choose freely: mesh, remat policy, rows a chip; most tokens a second win.
+"""Searches mesh, remat policy and rows per chip for the most tokens per second.
 
     rows 1, 2, 4, 8, 16 on the config's mesh:   the two remat policies that save most and fit
     the best of them on other meshes:           (fsdp 16), (fsdp 8, tensor 2), (data 2, fsdp 8) ..
 
-So it climbs along one axis after the other and may miss a combination. What cannot fit by
-arithmetic is not compiled, nor is what did not fit with fewer rows; that a program is too large the
-compiler says within seconds. With `num_layers` everything is compiled with that many layers and
-twice as many, and the numbers go on along the line through both; only the winner is then compiled
-whole.
+The search varies one choice after the other, so it may miss a combination. A program is not
+compiled if it cannot fit by arithmetic, or did not fit with fewer rows. The compiler reports a
+program that is too large within seconds. With `num_layers`, each program is compiled with that many
+layers and with twice as many, and its cost is extrapolated linearly. Only the winner is then
+compiled with all layers.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from glm_jax.training.memory import GIB, held_bytes
 from glm_jax.training.state import abstract_state
 
 ROWS = (1, 2, 4, 8, 16)
-# From most memory to least, which is about from the fastest to the slowest.
+# From most memory to least, which is roughly from fastest to slowest.
 REMATS = ("none", *reversed(POLICIES))
 
 
@@ -39,21 +39,22 @@ def tune(
     num_layers: int | None = None,
     attempts: Attempts | None = None,
 ) -> list[Report]:
-    """Reports of all that was compiled, the best first, what does not fit last.
+    """Searches and returns the reports of all programs, best first; those that do not fit are last.
 
-    What makes the compiler fail is taken for what does not fit.
+    A program on which the compiler fails counts as one that does not fit.
 
     Args:
       config: of the run; its mesh is tried first.
-      devices: TPUs or GPUs, there or not.
+      devices: TPUs or GPUs, of this machine or not.
       topology: their name.
-      sequences_per_chip: rows to keep to; None: `ROWS` are tried.
-      num_layers: of the shorter of the two models that are compiled in place of the whole one.
-      attempts: programs known from before, and where a line for each combination goes.
+      sequences_per_chip: rows per chip to use; None: `ROWS` are tried.
+      num_layers: layers of the smaller of the two models to extrapolate from; None: the whole model
+        is compiled.
+      attempts: holds the programs compiled before, and takes a line per combination.
 
     Raises:
-      UserError: devices without an estimate of time, a mesh or batch that does not work out, or
-        num_layers below 2 or beyond half the model.
+      UserError: no time estimates for these devices, a mesh or batch that does not fit them, or
+        num_layers below 2 or above half the model.
     """
     chip = chip_of(devices[0])
     if chip is None or not chip.is_timed:
@@ -61,7 +62,7 @@ def tune(
             "--tune needs the time of a step, which only compilers for TPUs and Hopper GPUs "
             "estimate; add --topology v5e:4x4 or h100:8"
         )
-    # A loop of one turn the compiler takes apart: no line leads from it.
+    # The compiler unrolls a loop of one trip, so one layer is nothing to extrapolate from.
     if num_layers is not None and not 2 <= num_layers <= config.model.num_layers // 2:
         raise UserError(
             "--tune_layers must be at least 2 and at most half of model.num_layers="
@@ -75,15 +76,15 @@ def tune(
         if best is not None:
             search.one(changed, *best)
         elif not search.one(changed, REMATS[-1], sequences_per_chip or 1):
-            # Nothing fits so far; devices that share a row hold less of it.
+            # Nothing fits so far; try less than a row per device, with rows split over devices.
             search.one(changed, REMATS[-1], 1 / (mesh.tensor * mesh.sequence))
     return search.ranked()
 
 
 def other_meshes(config: Config, num_devices: int) -> Iterator[MeshConfig]:
-    """Meshes that divide the heads, the MLP, the vocabulary and the places of a row.
+    """Meshes whose axes divide the heads, the MLP, the vocabulary and the slots of a row.
 
-    With 16 devices: fsdp 16; tensor 2, 4; sequence 2, 4; data 2; in each the rest is fsdp.
+    With 16 devices: fsdp 16; tensor 2, 4; sequence 2, 4; data 2; fsdp takes the remaining devices.
     """
     model = config.model.resolved()
     yield MeshConfig(data=1, fsdp=-1)
@@ -112,7 +113,7 @@ class _Search:
         self.found: dict[tuple, tuple[Config, Report]] = {}
 
     def on_mesh(self, config: Config, rows: int | None) -> None:
-        """For ever more rows the two policies that save most of those that fit."""
+        """For each number of rows, tries the policies that save most until two of them fit."""
         left = list(REMATS)
         for number in ROWS if rows is None else (rows,):
             fitting = 0
@@ -122,11 +123,11 @@ class _Search:
                 if self.one(config, remat, number):
                     fitting += 1
                 else:
-                    # It does not with more rows either.
+                    # It will not fit with more rows either.
                     left.remove(remat)
 
     def one(self, config: Config, remat: str, rows: float) -> bool:
-        """Whether it fits; compiles it where that is not known."""
+        """Whether a combination fits; compiles it unless that is known."""
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, remat=remat))
         config, mesh = prepare(config, self.devices, rows)
         key = (tuple(mesh.shape.values()), remat, rows)
@@ -156,12 +157,12 @@ class _Search:
         return attempted(config, mesh, self.topology, self.attempts)
 
     def best(self) -> tuple[str, float] | None:
-        """Remat and rows of the best that fits."""
+        """Remat policy and rows of the best program, if it fits."""
         ranked = self._by_rank()
         return ranked[0][0][1:] if ranked and ranked[0][1][1]["fits"] else None
 
     def ranked(self) -> list[Report]:
-        """Compiles the winner whole where it was extrapolated; the next where it does not fit."""
+        """All reports, best first; compiles an extrapolated winner in full, else the next one."""
         for key, (config, made) in self._by_rank():
             if not made["fits"] or not made["extrapolated"]:
                 break
@@ -183,9 +184,9 @@ class _Search:
 
 
 def least_bytes(config: Config, mesh: jax.sharding.Mesh) -> int:
-    """Bytes a device that no policy goes below: the state, gradients, and each layer's input.
+    """A lower bound of bytes per device for any policy: state, gradients, inputs of layers.
 
-    A layer's input is saved for the backward pass whatever is computed again.
+    A layer's input is saved for the backward pass under every policy.
     """
     held = held_bytes(config, mesh, abstract_state(config, mesh))
     batch_share = held["batch"] // (8 * 4) // config.train.accumulation_steps
@@ -207,6 +208,6 @@ def _result(made: Report) -> str:
         return f"does not fit, {made['peak_hbm_gib']:.2f} GiB"
     mark = " (extrapolated)" if made["extrapolated"] else ""
     return (
-        f"{made['tokens_per_second_per_device']:,.0f} tokens/s a chip, "
+        f"{made['tokens_per_second_per_device']:,.0f} tokens/s per chip, "
         f"{made['peak_hbm_gib']:.2f} GiB{mark}"
     )

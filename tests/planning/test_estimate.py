@@ -83,7 +83,7 @@ def test_flops_of_attention_kernels_by_hand():
         Kernel("unknown", 1, 0),
     ]
     total, unknown = kernel_flops(kernels, CONFIG, mesh(data=2, fsdp=4, tensor=2))
-    # 4 rows a device, half of the heads, half of 128 x 128 pairs, 256 numbers.
+    # 4 rows per device, half of the heads, half of 128 x 128 pairs, 256 features.
     product = 4 / 2 * 2 * 128 * 128 * 0.5 * 256
     assert total == (4 * 2 + 2 * 3 + 2 * 4) * product + 1000
     assert unknown == ("unknown",)
@@ -132,7 +132,7 @@ def test_turns_of_the_loop_over_predicted_places():
         config = Config(CONFIG.model, CONFIG.data, objective, train=TrainConfig(**train))
         return expected_turns(config, mesh(fsdp=4))
 
-    # 8 rows of 128 places a device: all 1024 predicted, or a quarter of them.
+    # 8 rows of 128 slots per device: all 1024 predicted, or a quarter of them.
     assert turns(1.0, loss_chunk=256) == 4
     assert turns(0.0, loss_chunk=256) == 1
     assert turns(0.0, loss_chunk=100) == 3

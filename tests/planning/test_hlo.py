@@ -6,8 +6,8 @@ import pytest
 
 from glm_jax.planning.hlo import Collective, Kernel, hlo_cost
 
-# A layer that turns 3 times, with what TPU programs have: fusions, a kernel, an overlapped
-# all-gather in three places, a fused reduce-scatter; around it a plain all-reduce and a permute.
+# A layer in a loop of 3 trips, with what TPU programs have: fusions, a kernel, an overlapped
+# all-gather (three instructions), a fused reduce-scatter; around it an all-reduce and a permute.
 PROGRAM = """HloModule jit_step
 
 %less (p: (s32[], f32[8])) -> pred[] {

@@ -52,7 +52,7 @@ def test_the_state_passes_memory_twice():
 
 
 def test_rates_follow_from_the_time_of_a_step():
-    # 1000 places in half a second: 2000 a second, 10^11 in 5 * 10^7 seconds.
+    # 1000 slots in half a second: 2000 per second, 10^11 in 5 * 10^7 seconds.
     assert rates(1000, 500.0, 100.0) == {
         "model_flops_utilisation": 0.2,
         "tokens_per_second_per_device": 2000.0,

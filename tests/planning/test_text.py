@@ -78,15 +78,15 @@ TOO_LARGE = {
 def test_a_report_says_how_the_step_adds_up():
     text = describe(REPORT)
     assert "3,000 parameters: embedding 1,000, mlp 2,000" in text
-    assert "peak 9.00 of 15.75 GiB a device: fits; parameters 2.0 GiB, optimizer 4.0 GiB" in text
-    assert "750.0 ms a step = 600.0 compute (compiler) + 50.0 attention kernels" in text
-    assert "(at 50% of the peak) + 100.0 collectives" in text
-    # 2048 places in 0.75 s; 10^11 of them are 36.6 million seconds.
-    assert "2,731 tokens/s a chip, 53.3% of the peak" in text
+    assert "peak 9.00 of 15.75 GiB per device: fits; parameters 2.0 GiB, optimizer 4.0 GiB" in text
+    assert "750.0 ms per step = 600.0 compute (compiler) + 50.0 attention kernels" in text
+    assert "(at 50% of the peak) + 100.0 exposed collectives" in text
+    # 2048 slots in 0.75 s; 10^11 of them are 36.6 million seconds.
+    assert "2,731 tokens/s per chip, 53.3% of the peak" in text
     assert "10,173 chip-hours" in text
     assert "all-reduce over 16: 12.000 GB in 28, waited for" in text
     assert "interval_attention_forward: 56 calls" in text
-    assert "1 whose turns depend on the data, taken as 3" in text
+    assert "1 whose trips depend on the data, assumed to be 3" in text
     assert "leaves out" in text
 
 
@@ -96,16 +96,16 @@ def test_small_collectives_are_summed_up_only():
 
 def test_what_does_not_fit_says_what_to_change():
     text = describe(TOO_LARGE)
-    assert "peak 20.00 of 15.75 GiB a device: DOES NOT FIT" in text
+    assert "peak 20.00 of 15.75 GiB per device: DOES NOT FIT" in text
     assert "try mesh.sequence or mesh.tensor, or more chips" in text
-    assert "ms a step" not in text
+    assert "ms per step" not in text
 
 
 def test_advice_depends_on_what_is_left_to_change():
     loose = {**TOO_LARGE, "remat": "none", "sequences_per_chip": 4.0}
     assert advice(loose).startswith("try model.remat=full; a smaller --sequences_per_chip")
     replicas = {**TOO_LARGE, "mesh": {"data": 2, "fsdp": 8}}
-    assert "mesh.fsdp in place of mesh.data" in advice(replicas)
+    assert "mesh.fsdp instead of mesh.data" in advice(replicas)
     state = {**TOO_LARGE["bytes_per_device"], "optimizer": 20 * GIB}
     alone = advice({**TOO_LARGE, "bytes_per_device": state})
     assert alone.startswith("parameters, optimizer and gradients alone take 23.00 GiB")
