@@ -1,1 +1,1 @@
-"""From a config to Batches: the corpus as token stores, and the rows that are read from them."""
+"""From a config to Batches: the corpus as token stores, and the rows read from them."""

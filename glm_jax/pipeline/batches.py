@@ -12,7 +12,7 @@ from glm_jax.pipeline.corpus import Corpus
 
 
 def source(config: Config, split: str = "train") -> Source:
-    """Where the rows of a split come from.
+    """The source of the rows of a split.
 
     Raises:
       UserError: an unknown split, or as `Corpus.stores`.
@@ -33,13 +33,14 @@ def source(config: Config, split: str = "train") -> Source:
 def batches(
     config: Config, split: str = "train", shard_index: int = 0, num_shards: int = 1
 ) -> RowStream:
-    """The Batches of one host, without end.
+    """The endless stream of Batches of one host.
 
     Args:
-      config: `data`, `objective` and `train.seed` decide every row.
-      split: "train" (a new order and new corruption in every epoch) or "eval" (the same rows each
-        time). With `objective.published` rows keep the order of their numbers, whatever the split.
-      shard_index, num_shards: which host of how many; each gets batch_size / num_shards rows.
+      config: `data`, `objective` and `train.seed` determine every row.
+      split: "train" (each epoch has its own order and corruption) or "eval" (rows in ascending
+        order, the same each time). With `objective.published`, "train" is in ascending order too.
+      shard_index, num_shards: index of this host and number of hosts; each host gets
+        batch_size / num_shards rows.
 
     Returns:
       An iterator of numpy `Batch`es [batch_size / num_shards, sequence_length] with

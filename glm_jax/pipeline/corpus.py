@@ -1,7 +1,7 @@
-"""The text of a config as token stores: found, built where they are missing, opened and checked.
+"""The corpus of a config as token stores: found, built if missing, opened and checked.
 
-The only module that reaches up to SeqIO's sources (`tasks/`), and only where the store of a dataset
-or a task is missing, so that all other training needs no TensorFlow.
+This is the only module that imports SeqIO's sources (`tasks/`), and it does so only if the store of
+a dataset or a task is missing. All other training works without TensorFlow.
 """
 
 import sys
@@ -25,11 +25,11 @@ class Corpus:
         Corpus(config).stores()   -> {"wiki": (0.7, TokenStore), "books": (0.3, TokenStore)}
 
     Attributes:
-      sources: what has a directory of its own: each source of the config, there or not.
+      sources: the store of each source of the config, whether built already or not.
     """
 
     def __init__(self, config: Config):
-        """Finds where the stores lie; nothing is built.
+        """Determines the directories of the stores; builds nothing.
 
         Raises:
           UserError: a source matches nothing.
@@ -38,15 +38,15 @@ class Corpus:
         self.sources = sources(config.data)
 
     def stores(self) -> dict[str, tuple[float, TokenStore]]:
-        """Opens all stores, building those first that are missing.
+        """Opens all stores; builds missing ones first.
 
         Returns:
-          Rate and store of each source by its name; of one source alone {"": (1.0, store)}.
+          Rate and store of each source by its name; {"": (1.0, store)} for a single source.
 
         Raises:
-          UserError: a corpus is empty, a store must be built and the packages that build it are not
-            installed, a store is damaged, its ids are not those of the config's tokenizer, or it
-            was made from something else than what the config says.
+          UserError: a corpus is empty; the packages needed to build a store are not installed; a
+            store is damaged, has ids of another tokenizer, or was made from another source or with
+            other settings than the config has.
         """
         for part in self.sources:
             if not part.directory.exists():
@@ -88,7 +88,7 @@ def _say_default_source(store: TokenStore, part: Part) -> None:
     if source != part.data.source == DataConfig().source:
         print(
             f"the token store {str(part.directory)!r} was made from data.source={source!r}; "
-            f"data.source={part.data.source!r} is not looked at",
+            f"data.source={part.data.source!r} is ignored",
             file=sys.stderr,
         )
 
@@ -98,16 +98,16 @@ def _build_missing(part: Part) -> None:
     try:
         build_store(part.data, part.directory)
     except (UserError, OSError):
-        # A store comes to its place whole.
+        # If there is a store now, it is complete: another process has renamed it into place.
         if not part.directory.exists():
             raise
 
 
 def rebuild(data: DataConfig, directory: Path) -> None:
-    """Builds the store of a source in place of the one that may be there; that one goes last.
+    """Builds the store of a source anew; an existing one is replaced once the new one is complete.
 
     Raises:
-      UserError: as `Corpus.stores`, or `directory` holds something else than a store.
+      UserError: as `Corpus.stores`, or `directory` holds something other than a store.
     """
     if directory.exists() and not _is_store(directory):
         raise UserError(f"{str(directory)!r} is not a token store; remove it by hand")
@@ -116,7 +116,7 @@ def rebuild(data: DataConfig, directory: Path) -> None:
 
 
 def build_store(data: DataConfig, directory: Path) -> None:
-    """Builds the store of one source, a dataset or a task by SeqIO, files without it.
+    """Builds the store of one source: a dataset or task with SeqIO, files without it.
 
     Raises:
       UserError: see `Corpus.stores`.

@@ -4,7 +4,7 @@
     task = seqio.get_mixture_or_task("glm_pretrain")
     dataset = task.get_dataset({"tokens": 512}, split="train", shuffle=True, seed=0)
 
-The only package that imports TensorFlow.
+This is the only package that imports TensorFlow.
 """
 
 from glm_jax.errors import UserError, how_to_install

@@ -1,4 +1,4 @@
-"""`GlmFeatureConverter`: from the rows of a task to rows of T places, for any SeqIO trainer."""
+"""`GlmFeatureConverter`: pads or packs the rows of a task to T slots, for any SeqIO trainer."""
 
 from collections.abc import Mapping
 
@@ -9,28 +9,28 @@ import tensorflow as tf
 from glm_jax.data.packing import pack_rows
 from glm_jax.tasks.corrupt import DTYPES, FIELDS
 
-# Rows that are packed at once; only the last of them may stay short.
+# Rows that are packed together; of these only the last packed row may stay short.
 _BATCH = 64
 
 _Spec = seqio.FeatureConverter.FeatureSpec
 
 
 class GlmFeatureConverter(seqio.FeatureConverter):
-    """Features of a `Batch` in, the same features out, each of exactly T places.
+    """Converts rows with the features of a `Batch` to rows of exactly T slots.
 
         dataset = seqio.get_dataset(
             "glm_pretrain", {"tokens": 512}, dataset_split="train", shuffle=True,
             feature_converter=GlmFeatureConverter(),
         )
 
-    With `pack`, short rows, such as a task's with one document a row, share a row (T = 8):
+    With `pack`, short rows, such as those of a task with one document per row, share a row (T = 8):
 
         tokens        [C a M E S b], [C S]     ->  [C a M E S b C S]
         attend_start  [0 0 0 0 0 0], [0 0]         [0 0 0 0 0 0 6 6]
         attend_end    [4 4 4 4 5 6], [1 2]         [4 4 4 4 5 6 7 8]
         loss_weights  [0 0 0 0 1 1], [0 1]         [0 0 0 0 1 1 0 1]
 
-    Rows of "glm_pretrain" are full already and pass as they are. SeqIO's own packer is not used
+    Rows of "glm_pretrain" are full already and are not changed. SeqIO's own packer is not used
     (`glm_jax.data.packing` says why).
     """
 
@@ -40,8 +40,8 @@ class GlmFeatureConverter(seqio.FeatureConverter):
 
     def __init__(self, pack: bool = False, pad_id: int = 0):
         """Args:
-        pack: let short rows share a row; `seqio.Evaluator` allows False only.
-        pad_id: of the vocabulary; fills tokens and targets.
+        pack: let short rows share a row; `seqio.Evaluator` only allows False.
+        pad_id: padding of tokens and targets.
         """
         super().__init__(pack=pack)
         self._pad_id = pad_id
@@ -49,7 +49,7 @@ class GlmFeatureConverter(seqio.FeatureConverter):
     def __call__(
         self, ds: tf.data.Dataset, task_feature_lengths: Mapping[str, int]
     ) -> tf.data.Dataset:
-        """Converts; of the lengths, T under "tokens" is enough, all features have it."""
+        """Converts a dataset; T is read from "tokens" and holds for all features."""
         return super().__call__(ds, dict.fromkeys(FIELDS, task_feature_lengths["tokens"]))
 
     def _convert_features(
@@ -83,7 +83,7 @@ class GlmFeatureConverter(seqio.FeatureConverter):
             return [packed[name] for name in FIELDS]
 
         def pack(rows: dict[str, tf.Tensor | tf.RaggedTensor]) -> dict[str, tf.Tensor]:
-            # Stateful functions would forbid to save an iterator.
+            # With a stateful function an iterator could not be saved.
             packed = tf.numpy_function(
                 join,
                 [_sizes(rows["tokens"]), *(_joined(rows[name]) for name in FIELDS)],
@@ -103,7 +103,7 @@ def _joined(values: tf.Tensor | tf.RaggedTensor) -> tf.Tensor:
 
 
 def _sizes(values: tf.Tensor | tf.RaggedTensor) -> tf.Tensor:
-    if isinstance(values, tf.Tensor):  # rows that are all known to be of one length
+    if isinstance(values, tf.Tensor):  # all rows have the same static length
         rows, length = tf.unstack(tf.shape(values, tf.int64))
         return tf.fill([rows], length)
     return values.row_lengths()

@@ -1,4 +1,4 @@
-"""The numpy core of blank infilling as a SeqIO preprocessor, and the features it gives."""
+"""Blank infilling as a SeqIO preprocessor around the numpy core, and its output features."""
 
 import dataclasses
 import hashlib
@@ -18,12 +18,12 @@ FIELDS = tuple(field.name for field in dataclasses.fields(Batch))
 
 DTYPES = {name: tf.float32 if name == "loss_weights" else tf.int32 for name in FIELDS}
 
-# Documents whose rows are built at once; only a row at the end of these is not filled.
+# Documents whose rows are built together; of these only the last row may not be full.
 _BATCH = 64
 
 
 def output_features(vocabulary: seqio.Vocabulary) -> dict[str, seqio.Feature]:
-    """SeqIO's features: the fields of `Batch`, each of length T."""
+    """The SeqIO output features: the fields of `Batch`, each of length T."""
     features: dict[str, seqio.Feature] = {}
     for name, dtype in DTYPES.items():
         if name in ("tokens", "targets"):
@@ -41,22 +41,22 @@ def corrupt_documents(
     objective: ObjectiveConfig,
     tokenizer: Tokenizer,
 ) -> tf.data.Dataset:
-    """Turns documents into corrupted rows of T places, padded.
+    """Turns documents into corrupted rows of T slots, padded.
 
         {"tokens": [a b c]}  ->  {"tokens":          [C a M c E S b . . ..],
                                   "targets":         [C a M c E b P . . ..],
                                   "loss_weights":    [0 0 0 0 0 1 1 0 0 ..], ...}
 
     Rows are built from 64 documents at a time, by the code that builds rows from a token store.
-    All draws come from the dataset's seed, the place in the stream (so epochs differ) and the
-    documents' tokens (so hosts differ, though SeqIO gives every one the same seeds).
+    Draws depend on the dataset's seed, on the index in the stream (so epochs differ) and on the
+    tokens (so hosts differ, although SeqIO gives them the same seeds).
 
     Args:
       dataset: examples with `tokens`, [length] int32.
       sequence_length: T under "tokens"; None: `data.sequence_length`.
       data: the default of T.
-      objective: what is cut out.
-      tokenizer: special ids and sentence ends.
+      objective: the objectives.
+      tokenizer: gives special ids and sentence ends.
     """
     length = (sequence_length or {}).get("tokens") or data.sequence_length
     data = dataclasses.replace(data, sequence_length=length)
@@ -75,7 +75,7 @@ def corrupt_documents(
     @seqio.map_over_dataset(num_seeds=1)
     def corrupt(batch: dict[str, tf.RaggedTensor], seed: tf.Tensor) -> dict[str, tf.Tensor]:
         tokens = batch["tokens"]
-        # Stateful functions would forbid to save an iterator.
+        # With a stateful function an iterator could not be saved.
         fields = tf.numpy_function(
             build,
             [tokens.values, tokens.row_splits, seed],

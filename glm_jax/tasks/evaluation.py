@@ -1,4 +1,4 @@
-"""Evaluation of registered tasks by `seqio.Evaluator`, with any way to score rows."""
+"""Evaluates registered SeqIO tasks with `seqio.Evaluator` and any function that scores rows."""
 
 import importlib
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ from glm_jax.tasks.corrupt import FIELDS
 
 _SPLITS = ("eval", "validation", "test")
 
-# Rows [B, T] -> sums of each row by name (`glm_jax.losses.scores.SUMS`), [B, 5] each.
+# Rows [B, T] -> sums per row by name (`glm_jax.losses.scores.SUMS`), [B, 5] each.
 ScoreRows = Callable[[Batch], Mapping[str, np.ndarray]]
 
 
@@ -31,23 +31,23 @@ def evaluate_task(
     num_examples: int | None = None,
     module: str | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Evaluates a task, or the tasks of a mixture, whose features are those of a Batch.
+    """Evaluates a task, or the tasks of a mixture, with the features of a Batch.
 
     Args:
       name: of the registered task or mixture.
-      score_rows: the model.
+      score_rows: scores rows with a model.
       length: T.
-      batch_size: rows scored at once.
-      pad_id: of the vocabulary.
-      split: None: the first there is of "eval", "validation", "test".
-      num_examples: rows of each task; None: all.
-      module: imported first; it registers the task.
+      batch_size: rows that are scored together.
+      pad_id: padding of tokens and targets.
+      split: to evaluate; None: the first that exists of "eval", "validation", "test".
+      num_examples: rows per task; None: all.
+      module: a module that registers the task, imported first.
 
     Returns:
-      The metrics of each task by its name: what its `metric_fns` give.
+      The metrics of each task, from its `metric_fns`, by the task's name.
 
     Raises:
-      UserError: no such module, task or split, or a task that has no metrics or other features.
+      UserError: no such module, task or split, or a task without metrics or with other features.
     """
     tasks = _tasks(name, module)
     split = split or next((one for one in _SPLITS if one in tasks[0].splits), _SPLITS[0])
@@ -87,7 +87,7 @@ def evaluate_task(
 
 
 def registered_names() -> list[str]:
-    """The names of all tasks and mixtures that SeqIO knows by now."""
+    """The names of all tasks and mixtures registered so far."""
     return sorted(seqio.TaskRegistry.names() | seqio.MixtureRegistry.names())
 
 

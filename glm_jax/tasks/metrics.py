@@ -1,4 +1,4 @@
-"""Losses by objective as a SeqIO metric, of rows that a model has scored."""
+"""A SeqIO metric: losses by objective of rows that a model has scored."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,14 +11,14 @@ from glm_jax.losses.scores import SUMS, mean_metrics
 def objective_metrics(
     targets: Sequence[Any], scores: tuple[Sequence[float], Mapping[str, Any]]
 ) -> dict[str, float]:
-    """Metrics of a task of pre-training, by `seqio.Evaluator`.
+    """The metrics of a pre-training task, called by `seqio.Evaluator`.
 
         {"losses": [[0, 6.0, 0, 0, 0], ..], "count": [[0, 2, 0, 0, 0], ..], ..}
             -> {"loss": 3.0, "loss/span": 3.0, "perplexity/span": 20.1, "accuracy/span": ..}
 
     Args:
-      targets: the task's own, not looked at: what is predicted where depends on the row.
-      scores: what the score function gave: a log-likelihood a row, and `SUMS`.
+      targets: unused; the rows themselves hold their targets.
+      scores: from the score function: a log-likelihood per row, and `SUMS` per row.
 
     Returns:
       As `mean_metrics`.

@@ -1,8 +1,8 @@
-"""Sources that have a name in place of files: datasets of TensorFlow Datasets, and SeqIO tasks.
+"""Sources given by name, not by files: datasets of TensorFlow Datasets, and SeqIO tasks.
 
 data.source          read as               split "eval"
-tfds:my_text:1.0.0   {"text": string}      its own "eval", "validation" or "test"; where it has
-task:my_task         {"text": string} or   none, some of "train", chosen by the hash of each
+tfds:my_text:1.0.0   {"text": string}      its own "eval", "validation" or "test"; if it has
+task:my_task         {"text": string} or   none, part of "train", chosen by the hash of each
                      {"tokens": ids}       text, as with files
 """
 
@@ -27,12 +27,12 @@ from glm_jax.errors import UserError, did_you_mean
 from glm_jax.tokenizers.tokenizer import load_tokenizer
 
 _EVAL_NAMES = ("eval", "validation", "test")
-# Examples handed from TensorFlow into Python at once.
+# Examples passed from TensorFlow to Python per call.
 _BATCH = 64
 
 
 def registered(data: DataConfig) -> seqio.Task | seqio.Mixture:
-    """The task or mixture that a "task:NAME" source means.
+    """The task or mixture of a "task:NAME" source.
 
     Raises:
       UserError: `data.task_module` cannot be imported, or nothing of that name is registered.
@@ -60,18 +60,18 @@ class NamedSource(seqio.DataSource):
     """The texts of a `DataConfig` with a "tfds:" or "task:" source, by split.
 
     Attributes:
-      skipped: examples left out, by reason, counted as they are read.
+      skipped: number of examples left out, by reason, counted while reading.
     """
 
     def __init__(self, data: DataConfig):
-        """Remembers what to read; reads nothing."""
+        """Stores the config; reads nothing yet."""
         self._data = data
         self.skipped: collections.Counter[str] = collections.Counter()
         super().__init__(splits=SPLITS)
 
     @functools.cached_property
     def origin(self) -> "_Dataset | _Task":
-        """What the examples come from.
+        """The dataset or task that the examples come from.
 
         Raises:
           UserError: there is nothing of that name, or it has no split "train".
@@ -89,7 +89,7 @@ class NamedSource(seqio.DataSource):
         return False
 
     def list_shards(self, split: str) -> Sequence[str]:
-        """Names of the files of the origin's split."""
+        """The names of the files of the origin's split."""
         return self.origin.source.list_shards(self._split_of_origin(split))
 
     def get_dataset(
@@ -120,13 +120,13 @@ class NamedSource(seqio.DataSource):
         return self._half(dataset, split) if divided else dataset
 
     def _split_of_origin(self, split: str) -> str:
-        """What is read for a split: "train" for "eval" too where the origin has nothing for it."""
+        """The origin's split that is read; "train" for "eval" if it has no split for that."""
         if split == "train":
             return split
         return next((name for name in _EVAL_NAMES if name in self.origin.splits), "train")
 
     def _key(self, spec: Mapping[str, Any]) -> str:
-        """Under which key the text is, or else the ids."""
+        """The key of the text, or else of the ids."""
         field = self._data.text_field
         text = spec.get(field)
         if isinstance(text, tf.TensorSpec) and (text.dtype, text.shape.rank) == (tf.string, 0):
@@ -148,7 +148,7 @@ class NamedSource(seqio.DataSource):
         )
 
     def _tidied(self, examples: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """The documents of texts; those that are empty or no UTF-8 are left out and counted."""
+        """The documents of texts; texts that are not valid are left out and counted."""
 
         def good(texts: np.ndarray) -> np.ndarray:
             kept: list[bytes] = []
@@ -161,12 +161,12 @@ class NamedSource(seqio.DataSource):
                     self.skipped[str(error)] += 1
             return np.array(kept, object)
 
-        # Stateful functions would forbid to save an iterator.
+        # With a stateful function an iterator could not be saved.
         texts = tf.numpy_function(good, [examples["text"]], tf.string, stateful=False)
         return {"text": tf.ensure_shape(texts, [None])}
 
     def _half(self, dataset: tf.data.Dataset, split: str) -> tf.data.Dataset:
-        """The examples whose hash puts them into the split."""
+        """The examples that belong to the split by their hash."""
         (key,) = dataset.element_spec
 
         def chosen(value: np.ndarray | bytes) -> np.bool_:
@@ -183,12 +183,12 @@ class NamedSource(seqio.DataSource):
 
 
 class _Dataset:
-    """A dataset of TensorFlow Datasets that lies ready."""
+    """A dataset of TensorFlow Datasets that has been prepared already."""
 
     def __init__(self, data: DataConfig):
         name = data.source.removeprefix("tfds:")
         try:
-            # A text, not a Path: it may be a bucket.
+            # A string, not a Path: it may be the URL of a bucket.
             folder = data.tfds_data_dir and os.path.expanduser(data.tfds_data_dir)
             self.source = seqio.TfdsDataSource(tfds_name=name, tfds_data_dir=folder)
             self.splits = sorted(self.source.splits)
@@ -209,7 +209,7 @@ class _Dataset:
 
 
 class _Task:
-    """A registered task up to its cache placeholder, or what `seqio_cache_tasks` wrote of it."""
+    """A registered task up to its cache placeholder, or its output of `seqio_cache_tasks`."""
 
     def __init__(self, data: DataConfig):
         task = registered(data)

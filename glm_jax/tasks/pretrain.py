@@ -22,14 +22,14 @@ _BATCH = 256
 
 
 class Vocabulary(seqio.SentencePieceVocabulary):
-    """The SeqIO vocabulary of a tokenizer, with the very ids of `load_tokenizer(path).encode`.
+    """The SeqIO vocabulary of a tokenizer, with the same ids as `load_tokenizer(path).encode`.
 
-    SeqIO's own encodes tensors with another copy of sentencepiece than strings, and the two part
-    differently where two ways to cut a word are equally good: 深深|深 and 深|深深.
+    SeqIO's own class encodes tensors with another copy of sentencepiece than strings. The two
+    differ where two segmentations of a word are equally likely: 深深|深 and 深|深深.
     """
 
     def __init__(self, path: str):
-        """Takes `data.tokenizer`.
+        """Makes the vocabulary of the tokenizer at `path`, as `data.tokenizer`.
 
         Raises:
           ValueError: there is no tokenizer.
@@ -45,7 +45,7 @@ class Vocabulary(seqio.SentencePieceVocabulary):
             return np.fromiter(itertools.chain.from_iterable(rows), np.int32), lengths
 
         texts = tf.reshape(s, [-1])
-        # Stateful functions would forbid to save an iterator.
+        # With a stateful function an iterator could not be saved.
         flat, lengths = tf.numpy_function(encode, [texts], [tf.int32, tf.int32], stateful=False)
         flat, lengths = tf.ensure_shape(flat, [None]), tf.ensure_shape(lengths, [None])
         if s.shape.rank == 0:
@@ -62,7 +62,7 @@ def tokenize(dataset: tf.data.Dataset, vocabulary: seqio.Vocabulary) -> tf.data.
     def encode(texts: dict[str, tf.Tensor]) -> dict[str, tf.RaggedTensor]:
         return {"tokens": vocabulary.encode_tf(texts["text"])}
 
-    if "tokens" in dataset.element_spec:  # of a source that gives ids
+    if "tokens" in dataset.element_spec:  # the source gives ids
         return dataset
     return dataset.batch(_BATCH).map(encode, num_parallel_calls=2).unbatch()
 
@@ -71,8 +71,8 @@ def pretrain_task(config: Config, name: str = "glm_pretrain") -> seqio.Task:
     """The task of a config, not registered: text, ids, SeqIO's offline cache, corrupted rows.
 
     Args:
-      config: `data` and `objective`.
-      name: how the task is called.
+      config: its sections `data` and `objective` are used.
+      name: of the task.
 
     Raises:
       ValueError: there is no tokenizer.
@@ -97,20 +97,20 @@ def pretrain_task(config: Config, name: str = "glm_pretrain") -> seqio.Task:
 
 
 def source_of(data: DataConfig) -> DocumentSource | NamedSource:
-    """The SeqIO source of `data.source`; `data.mixture` is not looked at."""
+    """The SeqIO source of `data.source`; `data.mixture` is ignored."""
     return NamedSource(data) if is_scheme(data.source) else DocumentSource(data)
 
 
 def register_glm_pretrain(
     config: Config | None = None, name: str = "glm_pretrain"
 ) -> seqio.Task | seqio.Mixture:
-    """Puts the task of a config into SeqIO's registry, in place of one of the same name.
+    """Registers the task of a config in SeqIO, replacing one of the same name.
 
-    A config with `data.mixture` gives a mixture NAME with the config's rates, of one task for each
+    A config with `data.mixture` gives a mixture NAME with the config's rates. It has one task per
     component, called NAME_COMPONENT ("-" and "." become "_").
 
     Args:
-      config: `data` and `objective`; None: the defaults, on the bundled corpus.
+      config: its sections `data` and `objective` are used; None: the defaults (bundled corpus).
       name: the registered name.
     """
     config = config or Config()

@@ -1,4 +1,4 @@
-"""Importing TensorFlow without its start-up chatter."""
+"""Imports TensorFlow without its start-up messages."""
 
 import contextlib
 import os
@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-# What TensorFlow 2.21 and its plugins say on every start; nothing of it asks for an action.
+# Messages of TensorFlow 2.21 and its plugins on every start; none of them needs an action.
 _CHATTER = re.compile(
     rb"oneDNN|cudart_stub|failed call to cuInit|cpu_feature_guard|absl::InitializeLog|"
     rb"rebuild TensorFlow with|[Uu]nable to register cu|computation_placer|cuda_executor|TF-TRT|"
@@ -17,7 +17,7 @@ _CHATTER = re.compile(
 
 @contextlib.contextmanager
 def without_chatter() -> Iterator[None]:
-    """Holds back standard error while the body runs, then passes on all but known chatter.
+    """Holds back standard error while the body runs, then passes on all but known messages.
 
     The lines come from C++ and go to the file descriptor, so `sys.stderr` cannot filter them. If
     the body raises, everything is passed on.

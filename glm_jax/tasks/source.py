@@ -1,4 +1,4 @@
-"""The SeqIO data source of a corpus of documents: reads any document by its index."""
+"""The SeqIO data source of a corpus: reads any document by its index."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -13,20 +13,20 @@ from glm_jax.data.documents import SPLITS, Corpus, scan
 # Documents read per call from TensorFlow into Python.
 _BATCH = 64
 
-# Most parts that SeqIO's offline cache cuts a split into.
+# The largest number of shards that SeqIO's offline cache splits a split into.
 _MAX_SHARDS = 64
 
 
 class DocumentSource(seqio.DataSource):
     """The documents of a `DataConfig` as `{"text": string}`.
 
-    The files are first looked at when a dataset is asked for. A dataset is a dataset of document
-    indices whose texts are read by a stateless function, so its iterators can be saved and
-    restored exactly, it is shuffled as a whole, and any number of hosts can share it.
+    The files are first read when a dataset is asked for. A dataset consists of document indices,
+    whose texts are read by a stateless function. So its iterators can be saved and restored
+    exactly, it is shuffled as a whole, and any number of hosts can share it.
     """
 
     def __init__(self, data: DataConfig):
-        """Remembers what to read; reads nothing."""
+        """Stores the config; reads nothing yet."""
         self._data = data
         super().__init__(splits=SPLITS)
 
@@ -48,7 +48,7 @@ class DocumentSource(seqio.DataSource):
         return True
 
     def list_shards(self, split: str) -> Sequence[str]:
-        """Names for the parts that an offline cache is made of."""
+        """The names of the shards of an offline cache."""
         count = min(_MAX_SHARDS, len(self.corpus.indices(split)))
         return [f"{split}-{index}" for index in range(count)]
 
@@ -63,7 +63,7 @@ class DocumentSource(seqio.DataSource):
         use_cached: bool = False,
         num_epochs: int | None = 1,
     ) -> tf.data.Dataset:
-        """The documents of a split; the last three arguments are part of SeqIO's interface only."""
+        """The documents of a split; the last three arguments, of SeqIO's interface, are ignored."""
         indices = self.corpus.indices(split)
         dataset = tf.data.Dataset.from_tensor_slices(indices)
         if shard_info is not None:
@@ -77,6 +77,6 @@ class DocumentSource(seqio.DataSource):
         def texts(numbers: np.ndarray) -> np.ndarray:
             return np.array([self.corpus.read(i).encode("utf-8") for i in numbers], object)
 
-        # Stateful functions would forbid to save an iterator.
+        # With a stateful function an iterator could not be saved.
         text = tf.numpy_function(texts, [indices], tf.string, stateful=False)
         return {"text": tf.ensure_shape(text, [None])}

@@ -1,4 +1,4 @@
-"""Building token stores of any source: of datasets and tasks by SeqIO, of files without it."""
+"""Builds token stores of any source: of datasets and tasks by SeqIO, of files without it."""
 
 import contextlib
 import dataclasses
@@ -24,20 +24,20 @@ from glm_jax.tasks.named import NamedSource, registered
 from glm_jax.tasks.quiet import without_chatter
 from glm_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer
 
-# Examples handed from TensorFlow to numpy at once.
+# Examples passed from TensorFlow to numpy at once.
 _BATCH = 128
 
 
 def build_store(data: DataConfig, directory: Path, progress: bool | None = None) -> None:
     """Tokenises a source into a token store.
 
-    Says in one line on standard error what was left out.
+    Prints one line on standard error that says what was left out.
 
     Args:
-      data: source, text field, tokenizer and eval fraction; `mixture` is not looked at.
-      directory: where the store will be; must not exist, or be empty. Of a SeqIO mixture it will
-        hold the stores of its tasks (`glm_jax.data.mixture_store`).
-      progress: show a bar on standard error; None: if that is a terminal.
+      data: source, text field, tokenizer and eval fraction; `mixture` is ignored.
+      directory: of the store; must not exist, or be empty. For a SeqIO mixture it will hold the
+        stores of its tasks (`glm_jax.data.mixture_store`).
+      progress: show a bar on standard error; None: only if that is a terminal.
 
     Raises:
       ValueError: no such source, no text in it, no tokenizer, or the directory cannot be written.
@@ -83,7 +83,7 @@ def _build_named(data: DataConfig, directory: Path, progress: bool | None) -> No
 def _documents(
     source: NamedSource, split: str, tokenizer: Tokenizer
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Joined ids and sizes of the documents of a split, some at a time, in the source's order."""
+    """Concatenated ids and sizes of the documents of a split, batch by batch, in order."""
     dataset = source.get_dataset(split, shuffle=False)
     if "tokens" in dataset.element_spec:
         for batch in dataset.ragged_batch(_BATCH).prefetch(2):
@@ -99,7 +99,7 @@ def _documents(
 def _build_mixture(
     mixture: seqio.Mixture, data: DataConfig, directory: Path, progress: bool | None
 ) -> None:
-    """The stores of the mixture's tasks and their rates; all of it or nothing."""
+    """Builds the stores of a mixture's tasks and writes their rates; all of it or nothing."""
     if directory.exists() and any(directory.iterdir()):
         raise UserError(f"the token store {str(directory)!r} exists already; remove it first")
     directory.parent.mkdir(parents=True, exist_ok=True)
@@ -121,8 +121,8 @@ def _build_mixture(
 
 
 def _leave_devices_to_jax() -> None:
-    """Keeps TensorFlow from taking a GPU's memory; its first operation looks for one."""
-    # It refuses where the caller has used TensorFlow before, and so has chosen its devices.
+    """Keeps TensorFlow from allocating a GPU, which its first operation would do."""
+    # It raises if the caller has used TensorFlow before, and so has chosen its devices.
     with contextlib.suppress(RuntimeError):
         tf.config.set_visible_devices([], "GPU")
     tf.constant(0)

@@ -76,7 +76,7 @@ def test_a_store_of_other_text_than_the_config_says(tmp_path, capsys):
     opened(a)
     assert capsys.readouterr().err == ""
     opened()
-    assert "'bundled' is not looked at" in capsys.readouterr().err
+    assert "'bundled' is ignored" in capsys.readouterr().err
 
 
 def test_a_missing_store_is_built_without_tensorflow(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""`GlmFeatureConverter`: rows of a task padded to T places, or packed."""
+"""`GlmFeatureConverter`: rows of a task padded to T slots, or packed."""
 
 import numpy as np
 import pytest
