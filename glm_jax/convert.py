@@ -38,7 +38,7 @@ def _convert(args: argparse.Namespace) -> None:
     import jax
 
     from glm_jax.checkpoints.conversion import check_apart, check_target, describe, look, rewrite
-    from glm_jax.config import MeshConfig
+    from glm_jax.config.training import MeshConfig
     from glm_jax.generation.language_model import load
     from glm_jax.sharding.mesh import make_mesh
 

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from glm_jax.attention import dispatch as attention
-from glm_jax.attention.tpu.backend import refuses_many_devices
+from glm_jax.attention.platform import refuses_many_devices
 from glm_jax.batch import Batch
 from glm_jax.config import MeshConfig, ModelConfig
 from glm_jax.evaluation.rows import row_sums

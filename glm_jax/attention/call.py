@@ -1,4 +1,4 @@
-"""One call of attention, as every backend gets it."""
+"""One call of attention, as every backend gets it, and what hides a key."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -6,6 +6,11 @@ from typing import NamedTuple
 import jax
 
 from glm_jax.attention.dropout import MaskRows, mask_rows
+
+# Scores of hidden keys, and a floor for the maximum above them: their difference is far below what
+# exp can show, so a query without keys sums to exactly 0. Its log-sum-exp is HIDDEN.
+HIDDEN = -1e30
+FLOOR = -1e20
 
 
 class Call(NamedTuple):

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 
 from glm_jax.attention.call import Attend, Call, make_call
 from glm_jax.attention.gpu.backends import refuses_gpu, refuses_tokamax, run_gpu, run_tokamax
-from glm_jax.attention.tpu.backend import declines_few, refuses_tpu, run_tpu, target_platform
+from glm_jax.attention.platform import target_platform
+from glm_jax.attention.tpu.backend import declines_few, refuses_tpu, run_tpu
 from glm_jax.attention.xla import chunked, dense
 from glm_jax.errors import say_once
 

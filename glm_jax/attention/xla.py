@@ -19,14 +19,9 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from glm_jax.attention.call import Call
+from glm_jax.attention.call import FLOOR, HIDDEN, Call
 from glm_jax.attention.dropout import MaskRows, keeps
 from glm_jax.attention.sharded import over_mesh
-
-# Scores of hidden keys, and a floor for the maximum above them: their difference is far below what
-# exp can show, so a query without keys sums to exactly 0. Its log-sum-exp is HIDDEN.
-HIDDEN = -1e30
-FLOOR = -1e20
 
 # Queries in a chunk: at most so many, fewer where their scores would pass 512 MiB on a device.
 LARGEST_CHUNK = 512

@@ -12,8 +12,8 @@ from jax.sharding import Mesh
 
 from glm_jax.checkpoints.finding import RUN, find_workdir
 from glm_jax.checkpoints.params import holds_only_params
-from glm_jax.config import ModelConfig
 from glm_jax.config.files import read_run
+from glm_jax.config.model import ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.files import check_replaceable
 from glm_jax.interop.checkpoint import Checkpoint, Origin, check_repeated, open_directory

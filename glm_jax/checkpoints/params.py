@@ -12,7 +12,9 @@ from glm_jax.checkpoints.disk import DiskTrouble
 from glm_jax.checkpoints.held_back import HeldBack, no_closed_loops
 from glm_jax.checkpoints.layouts import convert_layers, with_layout
 from glm_jax.checkpoints.retention import check_name, check_names, saved_steps
-from glm_jax.config import Config, MeshConfig, ModelConfig, from_dict, to_dict, to_json
+from glm_jax.config import Config, from_dict, to_dict, to_json
+from glm_jax.config.model import ModelConfig
+from glm_jax.config.training import MeshConfig
 from glm_jax.errors import UserError
 from glm_jax.files import replaced_directory
 from glm_jax.interop.checkpoint import Origin

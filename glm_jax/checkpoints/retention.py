@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from glm_jax.checkpoints.checksums import is_complete, read_manifest
-from glm_jax.config import TrainConfig
+from glm_jax.config.training import TrainConfig
 from glm_jax.errors import UserError
 
 # Names of what is not a step: saves that were killed, steps whose removal was.

@@ -13,7 +13,7 @@ target only:
 import numpy as np
 
 from glm_jax.batch import CAUSAL
-from glm_jax.config import ObjectiveConfig
+from glm_jax.config.objective import ObjectiveConfig
 from glm_jax.corruption.plan import Segments, fit
 from glm_jax.ragged import sums_before, within_groups
 from glm_jax.special_tokens import SpecialTokens

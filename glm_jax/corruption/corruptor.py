@@ -3,7 +3,7 @@
 import numpy as np
 
 from glm_jax.batch import CAUSAL, DOCUMENT, SENTENCE, SPAN
-from glm_jax.config import ObjectiveConfig
+from glm_jax.config.objective import ObjectiveConfig
 from glm_jax.corruption.causal import write_causal
 from glm_jax.corruption.documents import plan_documents
 from glm_jax.corruption.hiding import block_id, hide_context, hide_inputs

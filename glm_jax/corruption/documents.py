@@ -3,7 +3,7 @@
 import numpy as np
 
 from glm_jax.batch import DOCUMENT
-from glm_jax.config import ObjectiveConfig
+from glm_jax.config.objective import ObjectiveConfig
 from glm_jax.corruption.plan import Plan, Segments, fit
 from glm_jax.draws import Draws, Purpose, below, unit
 

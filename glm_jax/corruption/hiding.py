@@ -7,7 +7,7 @@ eos can be found by their ids.
 import numpy as np
 
 from glm_jax.batch import SPAN
-from glm_jax.config import ObjectiveConfig
+from glm_jax.config.objective import ObjectiveConfig
 from glm_jax.draws import Draws, Purpose, unit
 from glm_jax.errors import UserError
 from glm_jax.ragged import within_groups

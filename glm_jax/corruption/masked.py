@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from glm_jax.batch import SPAN, prefix_bounds
-from glm_jax.config import ObjectiveConfig
+from glm_jax.config.objective import ObjectiveConfig
 from glm_jax.corruption.plan import Plan
 from glm_jax.ragged import sums_before, within_groups
 from glm_jax.special_tokens import SpecialTokens

@@ -8,7 +8,7 @@ import dataclasses
 
 import numpy as np
 
-from glm_jax.config import ObjectiveConfig
+from glm_jax.config.objective import ObjectiveConfig
 from glm_jax.corruption.plan import Plan
 from glm_jax.ragged import group_of, starts, sums, sums_before, within_groups
 from glm_jax.special_tokens import SpecialTokens

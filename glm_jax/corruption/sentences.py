@@ -11,7 +11,7 @@ import dataclasses
 import numpy as np
 
 from glm_jax.batch import SENTENCE, SPAN
-from glm_jax.config import ObjectiveConfig
+from glm_jax.config.objective import ObjectiveConfig
 from glm_jax.corruption.plan import SHORTEST_BEGINNING, Plan, Segments, fit, order_in_part_b
 from glm_jax.corruption.spans import PlacedSpans, SpanCandidates, place
 from glm_jax.draws import Draws, Purpose, SpanLengths

@@ -20,7 +20,7 @@ import dataclasses
 import numpy as np
 
 from glm_jax.batch import SPAN
-from glm_jax.config import ObjectiveConfig
+from glm_jax.config.objective import ObjectiveConfig
 from glm_jax.corruption.plan import Plan, Segments, fit, order_in_part_b
 from glm_jax.draws import Draws, Purpose, SpanLengths, below, unit
 from glm_jax.ragged import group_of, starts, sums, sums_before, within_groups

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 import tqdm
 
-from glm_jax.config import DataConfig
+from glm_jax.config.data import DataConfig
 from glm_jax.data.documents import SPLITS, Corpus, scan
 from glm_jax.data.store import StoreWriter
 from glm_jax.data.store_path import described_files, store_key

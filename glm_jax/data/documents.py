@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from glm_jax.config import DataConfig
+from glm_jax.config.data import DataConfig
 from glm_jax.data.cutting import parts, tidy
 from glm_jax.data.records import checked, read_records, record_text
 from glm_jax.data.store_path import file_kind, source_files

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from glm_jax.config import DataConfig
+from glm_jax.config.data import DataConfig
 from glm_jax.data.store import TokenStore
 from glm_jax.data.store_path import described_files, file_kind, is_scheme
 from glm_jax.errors import UserError

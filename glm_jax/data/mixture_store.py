@@ -12,7 +12,7 @@ import dataclasses
 import json
 from pathlib import Path
 
-from glm_jax.config import DataConfig
+from glm_jax.config.data import DataConfig
 from glm_jax.data.store_path import store_name
 from glm_jax.errors import UserError
 

@@ -24,7 +24,8 @@ import random
 import numpy as np
 
 from glm_jax.batch import DOCUMENT, SENTENCE, SPAN, Batch
-from glm_jax.config import DataConfig, ObjectiveConfig
+from glm_jax.config.data import DataConfig
+from glm_jax.config.objective import ObjectiveConfig
 from glm_jax.corruption.corruptor import Corruptor
 from glm_jax.corruption.hiding import block_id
 from glm_jax.corruption.published import MicroBatch, build_micro_batch, text_row

@@ -13,7 +13,8 @@ from typing import Protocol
 import numpy as np
 
 from glm_jax.batch import Batch
-from glm_jax.config import DataConfig, ObjectiveConfig
+from glm_jax.config.data import DataConfig
+from glm_jax.config.objective import ObjectiveConfig
 from glm_jax.corruption.causal import PREFIX
 from glm_jax.corruption.corruptor import Corruptor
 from glm_jax.corruption.plan import SHORTEST_BEGINNING, Segments

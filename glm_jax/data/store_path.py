@@ -8,7 +8,7 @@ import os
 import re
 from pathlib import Path
 
-from glm_jax.config import DataConfig
+from glm_jax.config.data import DataConfig
 from glm_jax.data.file_hashes import file_hashes
 from glm_jax.data.store import FORMAT
 from glm_jax.errors import UserError

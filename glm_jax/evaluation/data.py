@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from glm_jax.config import DataConfig
+from glm_jax.config.data import DataConfig
 from glm_jax.data.documents import scan
 
 _SENTENCE = re.compile(r"[^.?!]+[.?!]+")

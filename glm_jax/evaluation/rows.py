@@ -2,26 +2,28 @@
 
 import functools
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from glm_jax.batch import NUM_OBJECTIVES, Batch
-from glm_jax.config import ModelConfig
-from glm_jax.generation.language_model import LanguageModel
+from glm_jax.config.model import ModelConfig
 from glm_jax.losses.by_objective import cross_entropy, hidden_of
 from glm_jax.losses.scores import SUMS
 from glm_jax.models.params import Params, bind
 from glm_jax.models.positions import check_positions
 from glm_jax.sharding.mesh import with_mesh_of_params
 
+if TYPE_CHECKING:
+    from glm_jax.generation.language_model import LanguageModel
+
 # Most logits at once, in numbers of four bytes; at least one row is taken.
 _MOST = 1 << 26
 
 
-def row_sums(lm: LanguageModel, batch: Batch) -> dict[str, np.ndarray]:
+def row_sums(lm: "LanguageModel", batch: Batch) -> dict[str, np.ndarray]:
     """Scores rows; few at a time where the vocabulary is large.
 
         targets of objectives [1 1 2] with losses 2, 4, 3, the first one ranked first
@@ -52,7 +54,7 @@ def row_sums(lm: LanguageModel, batch: Batch) -> dict[str, np.ndarray]:
     return {name: joined[:, index] for index, name in enumerate(SUMS)}
 
 
-def total_sums(lm: LanguageModel, batches: Iterable[Batch]) -> dict[str, np.ndarray]:
+def total_sums(lm: "LanguageModel", batches: Iterable[Batch]) -> dict[str, np.ndarray]:
     """The sums over all rows of batches, [5] each; padding adds nothing."""
     total = {name: np.zeros(NUM_OBJECTIVES) for name in SUMS}
     for batch in batches:

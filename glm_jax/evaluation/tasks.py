@@ -6,7 +6,7 @@ TASKS["cloze"](lm, lm.tokenizer, 100)    ->    {"accuracy": 0.31, "chance": 0.25
 import functools
 import itertools
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,16 +20,18 @@ from glm_jax.evaluation.data import (
     training_chapters,
 )
 from glm_jax.evaluation.ngrams import WordCounts
-from glm_jax.generation.language_model import LanguageModel
 from glm_jax.generation.texts import Candidate, blanked_ids, causal_prefix
 from glm_jax.tokenizers.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from glm_jax.generation.language_model import LanguageModel
 
 _LONGEST_DOCUMENT = 512  # ids of a document whose perplexity is taken
 _CANDIDATES = 5
 _LONGEST_ANSWER = 12  # ids; two words take six at most
 
 
-def cloze(lm: LanguageModel, tokenizer: Tokenizer, examples: int) -> dict[str, float]:
+def cloze(lm: "LanguageModel", tokenizer: Tokenizer, examples: int) -> dict[str, float]:
     """Which of four words fills the blank of a sentence, by the score of the word and its end.
 
     Raises:
@@ -46,7 +48,7 @@ def cloze(lm: LanguageModel, tokenizer: Tokenizer, examples: int) -> dict[str, f
     return {"accuracy": float(np.mean(right)), "chance": 0.25, "examples": float(len(right))}
 
 
-def blanks_filled(lm: LanguageModel, tokenizer: Tokenizer, examples: int) -> dict[str, float]:
+def blanks_filled(lm: "LanguageModel", tokenizer: Tokenizer, examples: int) -> dict[str, float]:
     """Blanks of one or two words in held-out sentences, filled freely.
 
     The model finds the words and how many there are. Of what stands before a sentence, it gets as
@@ -94,7 +96,7 @@ def _counted(examples: int) -> tuple[list[list[str]], list[list[str]]]:
     return by_words, by_pairs
 
 
-def _fillings(lm: LanguageModel, tokenizer: Tokenizer, blank: Blank) -> list[str]:
+def _fillings(lm: "LanguageModel", tokenizer: Tokenizer, blank: Blank) -> list[str]:
     """What a model would put into a blank, the most probable first."""
     text = fitting_prompt(tokenizer, blank, lm.config.max_positions)
     found = lm.fill(text, candidates=_CANDIDATES, max_new_tokens=_LONGEST_ANSWER)
@@ -121,7 +123,7 @@ def fitting_prompt(tokenizer: Tokenizer, blank: Blank, places: int) -> str:
     return text
 
 
-def last_word(lm: LanguageModel, tokenizer: Tokenizer, examples: int) -> dict[str, float]:
+def last_word(lm: "LanguageModel", tokenizer: Tokenizer, examples: int) -> dict[str, float]:
     """Whether the last word of a passage is what the model would write (as in LAMBADA)."""
     prompts, answers = [], []
     for one in itertools.islice(last_words(), _checked(examples)):
@@ -134,7 +136,7 @@ def last_word(lm: LanguageModel, tokenizer: Tokenizer, examples: int) -> dict[st
     return {"accuracy": float(np.mean(right)), "examples": float(len(right))}
 
 
-def perplexity(lm: LanguageModel, tokenizer: Tokenizer, examples: int) -> dict[str, float]:
+def perplexity(lm: "LanguageModel", tokenizer: Tokenizer, examples: int) -> dict[str, float]:
     """Perplexity of held-out documents, half of them Chinese, from left to right.
 
     Returns:
@@ -145,13 +147,13 @@ def perplexity(lm: LanguageModel, tokenizer: Tokenizer, examples: int) -> dict[s
 
 
 def perplexity_bidirectional(
-    lm: LanguageModel, tokenizer: Tokenizer, examples: int
+    lm: "LanguageModel", tokenizer: Tokenizer, examples: int
 ) -> dict[str, float]:
     """`perplexity`, what is known of a window seen both ways; for models that fill blanks."""
     return _perplexity(lm, tokenizer, examples, bidirectional=True)
 
 
-TASKS: dict[str, Callable[[LanguageModel, Tokenizer, int], dict[str, float]]] = {
+TASKS: dict[str, Callable[["LanguageModel", Tokenizer, int], dict[str, float]]] = {
     "blanks": blanks_filled,
     "cloze": cloze,
     "last_word": last_word,
@@ -161,7 +163,7 @@ TASKS: dict[str, Callable[[LanguageModel, Tokenizer, int], dict[str, float]]] = 
 
 
 def _perplexity(
-    lm: LanguageModel, tokenizer: Tokenizer, examples: int, bidirectional: bool
+    lm: "LanguageModel", tokenizer: Tokenizer, examples: int, bidirectional: bool
 ) -> dict[str, float]:
     special = tokenizer.special
     prefix = causal_prefix(tokenizer) if lm.config.continues_texts else [special.cls]

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 
 from glm_jax.generation.bans import Bans
 from glm_jax.generation.cache import LayerCache
-from glm_jax.generation.feeding import feed
+from glm_jax.generation.decoding import feed
 from glm_jax.models.transformer import Transformer
 
 

@@ -13,16 +13,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from glm_jax.checks import whole_number
-from glm_jax.config import ModelConfig
+from glm_jax.config.model import ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.generation import beam
 from glm_jax.generation.bans import Bans, check_bans
-from glm_jax.generation.blank_filling import blanks_of, check_blanks, prefill
 from glm_jax.generation.cache import LayerCache, bucket, power_of_two, with_length
-from glm_jax.generation.continuation import CHUNK, check_prompts
-from glm_jax.generation.continuation import prefill as prefill_text
 from glm_jax.generation.decoding import check_new_tokens, fill_up, stack
 from glm_jax.generation.given import check_length_penalty, check_special_ids
+from glm_jax.generation.prompts import (
+    CHUNK,
+    blanks_of,
+    check_blanks,
+    check_prompts,
+    prefill_blanks,
+    prefill_texts,
+)
 from glm_jax.generation.sampling import Sampling
 from glm_jax.generation.tiles import Tiles, bind_tiles, no_tiles
 from glm_jax.models.params import Params, bind
@@ -119,7 +124,7 @@ def search_blanks(
     # There are num_beams rows for each: no need to fill up the batch.
     batch_size = power_of_two(len(rows))
     tokens, length = tokens[:batch_size], length[:batch_size]
-    caches, length, _ = prefill(
+    caches, length, _ = prefill_blanks(
         params, tokens, length, None, config=config, size=bucket(needed + room)
     )
     places = [np.flatnonzero(row).tolist() for row in blanks_of(tokens, rows, mask_ids)]
@@ -281,7 +286,7 @@ def _search_text(
         return state.length, jnp.zeros_like(state.length)
 
     before = jnp.maximum(length - 1, 0)
-    caches = prefill_text(config, params, tokens, before, width)
+    caches = prefill_texts(config, params, tokens, before, width)
     found = beam.search(
         bind_tiles(config, params, tiles, len(tokens) * beams),
         beam.begin(caches, before, length > 0, beams, size),

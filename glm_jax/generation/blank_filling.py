@@ -28,16 +28,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from glm_jax.checks import whole_number
-from glm_jax.config import ModelConfig
-from glm_jax.errors import UserError
-from glm_jax.generation.cache import LayerCache, bucket, empty_cache, with_length
-from glm_jax.generation.decoding import check_new_tokens, check_row, fetch, ids_seen, stack
-from glm_jax.generation.feeding import feed
+from glm_jax.config.model import ModelConfig
+from glm_jax.generation.cache import LayerCache, bucket
+from glm_jax.generation.decoding import check_new_tokens, feed, fetch, ids_seen, stack
 from glm_jax.generation.given import check_special_ids
+from glm_jax.generation.prompts import blanks_of, check_blanks, prefill_blanks
 from glm_jax.generation.sampling import Chooser, Sampling, row_keys
 from glm_jax.generation.tiles import Tiles, bind_tiles, no_tiles
-from glm_jax.models.params import Params, bind
-from glm_jax.models.positions import table_rows
+from glm_jax.models.params import Params
 from glm_jax.sharding.mesh import with_mesh_of_params
 
 
@@ -84,7 +82,7 @@ def fill_rows(
     tokens, length = stack(rows, bucket(max(map(len, rows))))
     batch_size, size = len(tokens), bucket(needed)
     seen = ids_seen(rows, batch_size, config) if sampling.repetition_penalty != 1.0 else None
-    caches, length, seen = prefill(params, tokens, length, seen, config=config, size=size)
+    caches, length, seen = prefill_blanks(params, tokens, length, seen, config=config, size=size)
     blanks = blanks_of(tokens, rows, mask_ids)
     state = _fill(
         params,
@@ -125,88 +123,6 @@ def split_answers(
         if len(answers[-1]) == max_new_tokens:
             answers.append([])
     return (answers + [[]] * number)[:number]
-
-
-def blanks_of(
-    tokens: np.ndarray, rows: Sequence[Sequence[int]], mask_ids: Sequence[int]
-) -> np.ndarray:
-    """Which places of stacked rows [B, T] are blanks: bool; none behind a row's end."""
-    lengths = [len(row) for row in rows] + [0] * (len(tokens) - len(rows))
-    inside = np.arange(tokens.shape[1]) < np.array(lengths)[:, None]
-    return inside & np.isin(tokens, list(mask_ids))
-
-
-def check_blanks(
-    config: ModelConfig,
-    rows: Sequence[Sequence[int]],
-    mask_ids: Sequence[int],
-    max_new_tokens: int,
-) -> int:
-    """Returns the places that the longest row and its answers take at most.
-
-    Raises:
-      UserError: no rows, or as `fill_rows`.
-    """
-    if not len(rows):
-        raise UserError("no texts to fill; give one at least")
-    for row in rows:
-        _check(row, config, mask_ids, max_new_tokens)
-    blanks = [sum(id_ in set(mask_ids) for id_ in row) for row in rows]
-    return max(len(row) + n * max_new_tokens for row, n in zip(rows, blanks, strict=True))
-
-
-def _check(
-    row: Sequence[int], config: ModelConfig, mask_ids: Sequence[int], max_new_tokens: int
-) -> None:
-    if not set(row) & set(mask_ids):
-        raise UserError(f"no blank to fill: none of the mask ids {list(mask_ids)} is in the text")
-    check_row(row, config)
-    rows = table_rows(config)
-    if len(row) > rows:
-        raise UserError(
-            f"a text of {len(row)} tokens does not fit the model's {rows} positions "
-            f"(model.max_positions={config.max_positions})"
-        )
-    check_new_tokens(max_new_tokens)
-    # The ids fed have block positions 1 (start id) to max_new_tokens. A model without them has seen
-    # no longer answer either, and memory for the longest is taken at once.
-    if max_new_tokens >= rows:
-        kind = "block positions" if config.uses_block_positions else "positions"
-        raise UserError(
-            f"max_new_tokens={max_new_tokens} does not fit the model's {rows} {kind}; "
-            f"at most {rows - 1}"
-        )
-
-
-@with_mesh_of_params
-@functools.partial(jax.jit, static_argnames=("config", "size"))
-def prefill(
-    params: Params,
-    tokens: jax.Array,
-    length: jax.Array,
-    seen: jax.Array | None,
-    *,
-    config: ModelConfig,
-    size: int,
-) -> tuple[list[LayerCache], jax.Array, jax.Array | None]:
-    """Runs part A, [B, T] of which `length` count; every place sees all that count.
-
-    Length and seen come back as they are, on the devices of all that follows: where an array lies
-    is part of what a program is compiled for.
-    """
-    model = bind(config, params)
-    place = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
-    inside = place < length[:, None]
-    nothing = jnp.zeros_like(tokens)
-    _, caches = model.extend(
-        tokens,
-        jnp.where(inside, place, 0),
-        nothing,
-        nothing,
-        jnp.where(inside, length[:, None], 0),
-        empty_cache(config, tokens.shape[0], size),
-    )
-    return with_length(caches, length), length, seen
 
 
 @jax.tree_util.register_dataclass

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from glm_jax.config import ModelConfig
+from glm_jax.config.model import ModelConfig
 
 
 @jax.tree_util.register_dataclass

@@ -14,14 +14,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from glm_jax.config import ModelConfig
+from glm_jax.config.model import ModelConfig
 from glm_jax.generation import beam
 from glm_jax.generation.bans import Bans
 from glm_jax.generation.beam_rows import BeamSearch, check_beams
-from glm_jax.generation.blank_filling import blanks_of, check_blanks, prefill
 from glm_jax.generation.cache import LayerCache, bucket, power_of_two, with_length
 from glm_jax.generation.decoding import check_new_tokens, fill_up, stack
 from glm_jax.generation.given import check_special_ids
+from glm_jax.generation.prompts import blanks_of, check_blanks, prefill_blanks
 from glm_jax.generation.tiles import Tiles, bind_tiles, no_tiles
 from glm_jax.models.params import Params, bind
 from glm_jax.sharding.mesh import with_mesh_of_params
@@ -69,7 +69,7 @@ def search_fillings(
     check_beams(search, config, end_ids)
     room = bucket(max_new_tokens)
     tokens, length = stack([ids], bucket(len(ids)))
-    caches, lengths, _ = prefill(
+    caches, lengths, _ = prefill_blanks(
         params, tokens[:1], length[:1], None, config=config, size=bucket(needed + room)
     )
     places = np.flatnonzero(blanks_of(tokens[:1], [ids], mask_ids)[0]).tolist()

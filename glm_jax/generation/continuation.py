@@ -13,27 +13,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from glm_jax.config import ModelConfig
-from glm_jax.errors import UserError
-from glm_jax.generation.cache import LayerCache, bucket, empty_cache, with_length
+from glm_jax.config.model import ModelConfig
+from glm_jax.generation.cache import bucket
 from glm_jax.generation.decoding import (
     Rows,
     begin,
-    check_new_tokens,
-    check_row,
     fetch,
     ids_seen,
     run,
     stack,
 )
-from glm_jax.generation.given import check_special_ids
+from glm_jax.generation.prompts import CHUNK, check_prompts, prefill_texts
 from glm_jax.generation.sampling import Chooser, Sampling, row_keys
 from glm_jax.generation.tiles import Tiles, bind_tiles, no_tiles
-from glm_jax.models.params import Params, bind
+from glm_jax.models.params import Params
 from glm_jax.sharding.mesh import with_mesh_of_params
-
-# Places of a prompt that run at once: memory stays bounded and compiled shapes few.
-CHUNK = 512
 
 OnToken = Callable[[int, int], None]
 
@@ -118,43 +112,9 @@ def _begin(
 ) -> Rows:
     """Rows whose last token is still to be fed; those of length 0 only fill up the batch."""
     before = jnp.maximum(length - 1, 0)
-    caches = prefill(config, params, tokens, before, width)
+    caches = prefill_texts(config, params, tokens, before, width)
     last = jnp.take_along_axis(tokens, before[:, None], axis=1)[:, 0]
     return begin(caches, before, last, length > 0, room, seen)
-
-
-def prefill(
-    config: ModelConfig, params: Params, tokens: jax.Array, length: jax.Array, width: int
-) -> list[LayerCache]:
-    """Runs the beginnings of rows, `width` places at a time.
-
-    Args:
-      tokens: [B, S], S a multiple of width.
-      length: [B] int32, how many of the tokens run.
-
-    Returns:
-      Caches of S places, of which `length` are filled.
-    """
-    model = bind(config, params)
-    nothing = jnp.zeros((len(tokens), width), jnp.int32)
-
-    def run_piece(index: jax.Array, caches: list[LayerCache]) -> list[LayerCache]:
-        start = index * width
-        place = start + jnp.broadcast_to(jnp.arange(width, dtype=jnp.int32), nothing.shape)
-        inside = place < length[:, None]
-        _, caches = model.extend(
-            jax.lax.dynamic_slice_in_dim(tokens, start, width, axis=1),
-            jnp.where(inside, place, 0),
-            nothing,
-            nothing,
-            jnp.where(inside, place + 1, 0),
-            with_length(caches, jnp.full_like(length, start)),
-        )
-        return caches
-
-    pieces = (jnp.max(length) + width - 1) // width
-    caches = empty_cache(config, *tokens.shape)
-    return with_length(jax.lax.fori_loop(0, pieces, run_piece, caches), length)
 
 
 @with_mesh_of_params
@@ -174,31 +134,3 @@ def _continue(
 
     model = bind_tiles(config, params, tiles, len(rows.token))
     return run(model, rows, places, chooser, end_ids, limit)
-
-
-def check_prompts(
-    rows: Sequence[Sequence[int]],
-    config: ModelConfig,
-    end_ids: Sequence[int],
-    max_new_tokens: int,
-    min_new_tokens: int,
-) -> None:
-    """Raises UserError; see `generate_rows`."""
-    if not config.continues_texts:
-        raise UserError(
-            "this model fills blanks and does not continue texts (it has block positions, as GLM); "
-            "put a mask where text is wanted and use fill_blanks"
-        )
-    check_new_tokens(max_new_tokens, min_new_tokens)
-    check_special_ids(config, eos_ids=end_ids)
-    if not len(rows):
-        raise UserError("no prompts; give a list of lists of ids, one at least")
-    for index, row in enumerate(rows):
-        if not len(row):
-            raise UserError(f"prompt {index} is empty; it must hold one id at least")
-        check_row(row, config)
-        if len(row) + max_new_tokens > config.max_positions:
-            raise UserError(
-                f"prompt {index} of {len(row)} tokens and max_new_tokens={max_new_tokens} do not "
-                f"fit the model's context of {config.max_positions} (model.max_positions)"
-            )

@@ -18,10 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from glm_jax.checks import whole_number
-from glm_jax.config import ModelConfig
+from glm_jax.config.model import ModelConfig
 from glm_jax.errors import UserError
-from glm_jax.generation.cache import LayerCache, power_of_two
-from glm_jax.generation.feeding import feed
+from glm_jax.generation.cache import LayerCache, power_of_two, with_length
 from glm_jax.generation.sampling import Chooser
 from glm_jax.models.transformer import Transformer
 
@@ -67,6 +66,35 @@ def begin(
     """Rows before their first step, with room for `size` new ids; the rest as in `Rows`."""
     answers = jnp.zeros((len(token), size), jnp.int32)
     return Rows(caches, length, token, running, jnp.int32(0), answers, jnp.zeros_like(length), seen)
+
+
+def feed(
+    model: Transformer,
+    caches: list[LayerCache],
+    length: jax.Array,
+    tokens: jax.Array,
+    positions: jax.Array,
+    block_positions: jax.Array,
+) -> tuple[jax.Array, list[LayerCache]]:
+    """Feeds each row one token, which sees all that lies in the row's cache and itself.
+
+    Args:
+      caches: one a layer; written behind `length`, which is not moved on.
+      length: [B] int32, places of each row that count.
+      tokens, positions, block_positions: [B] int32.
+
+    Returns:
+      (scores of the next id, float32 [B, V]; the caches).
+    """
+    hidden, caches = model.extend(
+        tokens[:, None],
+        positions[:, None],
+        block_positions[:, None],
+        jnp.zeros_like(tokens)[:, None],
+        length[:, None] + 1,
+        with_length(caches, length),
+    )
+    return model.logits(hidden[:, 0]), caches
 
 
 def run(

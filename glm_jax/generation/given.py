@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from glm_jax.checks import finite_number, whole_number
-from glm_jax.config import ModelConfig
+from glm_jax.config.model import ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.special_tokens import SPELLINGS
 from glm_jax.tokenizers.tokenizer import Tokenizer

@@ -17,9 +17,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from glm_jax.batch import Batch
-from glm_jax.checkpoints.finding import find_workdir
-from glm_jax.config import MeshConfig, ModelConfig
-from glm_jax.data.record import check_kept
+from glm_jax.checkpoints.loading import load_model
+from glm_jax.config.model import ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.generation.beam_rows import BeamSearch, search_blanks, search_texts
 from glm_jax.generation.blank_filling import fill_rows
@@ -30,23 +29,18 @@ from glm_jax.generation.judging import Judging
 from glm_jax.generation.sampling import Sampling
 from glm_jax.generation.tiles import Tiles, make_tiles
 from glm_jax.generation.writing import Writing
-from glm_jax.interop.checkpoint import Origin, read_generation
-from glm_jax.interop.companions import TOKENIZER_FILES, lies_inside
-from glm_jax.interop.finite import Unusable
-from glm_jax.interop.huggingface import Progress, load_directory, save_directory, silent
+from glm_jax.interop.checkpoint import Origin
+from glm_jax.interop.huggingface import Progress, save_directory, silent
 from glm_jax.losses.by_objective import hidden_of, objective_sums, summarize, token_losses
-from glm_jax.models.params import Params, bind, to_paths, unstack_layers
+from glm_jax.models.params import Params, bind, unstack_layers
 from glm_jax.models.positions import check_positions
-from glm_jax.paths import checkpoint, expanded
-from glm_jax.sharding.mesh import make_mesh, mesh_of, placed, with_mesh_of_params
+from glm_jax.paths import expanded
+from glm_jax.sharding.mesh import mesh_of, placed, with_mesh_of_params
 from glm_jax.special_tokens import SpecialTokens
 from glm_jax.tokenizers.ids import id_rows, one_or_more
-from glm_jax.tokenizers.published import has_published
-from glm_jax.tokenizers.tokenizer import FILE_NAME as TOKENIZER
-from glm_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer
+from glm_jax.tokenizers.tokenizer import Tokenizer
 
 _LOG = logging.getLogger(__name__)
-DTYPES = ("float32", "bfloat16", "float16")
 
 
 class LanguageModel(Judging, Writing):
@@ -337,55 +331,10 @@ def load(
     Raises:
       UserError: nothing there, or what is there cannot be used; names it.
     """
-    path = checkpoint(path)
-    if dtype is not None and dtype not in DTYPES:
-        raise UserError(f"dtype must be one of {DTYPES}; got {dtype!r}")
-    workdir = find_workdir(path)
-    mesh = mesh or make_mesh(MeshConfig(), jax.devices()[:1])
-    if workdir is not None:
-        from glm_jax.checkpoints.params import load_params  # brings orbax
-
-        run, params = load_params(path, mesh=mesh)
-        config = run.model
-        origin = Origin(directory=workdir, generation=read_generation(workdir))
-        if dtype is not None:
-            params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
-            config = dataclasses.replace(config, param_dtype=dtype)
-        unusable = Unusable()
-        for name, leaf in to_paths(params).items():
-            unusable.look_at_leaf(name, leaf)
-        unusable.warn(str(path))
-    else:
-        config, params, origin = load_directory(path, dtype, mesh, progress)
-    config = dataclasses.replace(config, compute_dtype=compute_dtype or _compute_dtype(config))
-    home = workdir or path
-    tokenizer = _tokenizer_of(home)
-    if workdir is not None and tokenizer is not None:
-        check_kept(workdir, tokenizer)
-    return LanguageModel(config, params, tokenizer, origin)
-
-
-def _tokenizer_of(directory: Path) -> Tokenizer | None:
-    """The tokenizer beside a model, or None where there is none that `load_tokenizer` reads.
-
-    Published checkpoints have tokenizers of other kinds; their models work on ids all the same.
-    """
-    if not (directory / TOKENIZER).is_file() and not has_published(directory):
-        return None
-    found = [directory / name for name in TOKENIZER_FILES if (directory / name).is_file()]
-    outside = [file for file in found if not lies_inside(directory, file)]
-    if outside:
-        _LOG.warning(
-            "the model comes without a tokenizer: %s is a link to %s, outside of its directory",
-            outside[0],
-            outside[0].resolve(),
-        )
-        return None
-    try:
-        return load_tokenizer(directory)
-    except UserError as error:
-        _LOG.warning("the model comes without a tokenizer: %s", error)
-        return None
+    found = load_model(path, dtype, mesh, progress)
+    compute_dtype = compute_dtype or _compute_dtype(found.config)
+    config = dataclasses.replace(found.config, compute_dtype=compute_dtype)
+    return LanguageModel(config, found.params, found.tokenizer, found.origin)
 
 
 def _compute_dtype(config: ModelConfig) -> str:

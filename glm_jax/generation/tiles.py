@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from glm_jax.config import ModelConfig
+from glm_jax.config.model import ModelConfig
 from glm_jax.models.layers import Linear
 from glm_jax.models.params import Params, bind
 from glm_jax.models.transformer import Transformer

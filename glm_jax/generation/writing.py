@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from glm_jax.config import ModelConfig
+from glm_jax.config.model import ModelConfig
 from glm_jax.generation.beam_rows import BeamSearch
 from glm_jax.generation.candidates import Filling, search_fillings
 from glm_jax.generation.describing import describe

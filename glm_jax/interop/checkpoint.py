@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from glm_jax.config import ModelConfig
+from glm_jax.config.model import ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.interop.architectures.architecture import Architecture
 from glm_jax.interop.architectures.rows import Row

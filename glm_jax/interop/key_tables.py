@@ -8,7 +8,7 @@ architecture has one table of names, which serves for reading and writing.
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from glm_jax.config import ModelConfig
+from glm_jax.config.model import ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.interop.architectures.architecture import Architecture
 from glm_jax.interop.architectures.chatglm import CHATGLM

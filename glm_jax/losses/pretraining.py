@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from glm_jax.batch import Batch
-from glm_jax.config import TrainConfig
+from glm_jax.config.training import TrainConfig
 from glm_jax.losses.at_targets import target_losses
 from glm_jax.losses.by_objective import cross_entropy, hidden_of, unfinished_of
 from glm_jax.losses.chunked import chunked_losses

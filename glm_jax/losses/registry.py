@@ -17,7 +17,7 @@ import jax
 from jax.sharding import Mesh
 
 from glm_jax.batch import Batch
-from glm_jax.config import TrainConfig
+from glm_jax.config.training import TrainConfig
 from glm_jax.errors import UserError, did_you_mean
 from glm_jax.losses import by_objective
 from glm_jax.losses.pretraining import weighted_losses

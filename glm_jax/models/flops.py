@@ -15,7 +15,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from glm_jax.config import Config, ModelConfig, ObjectiveConfig
+from glm_jax.config import Config
+from glm_jax.config.model import ModelConfig
+from glm_jax.config.objective import ObjectiveConfig
 from glm_jax.models.params import Params, to_paths
 
 GROUPS = ("embedding", "attention", "mlp", "norms", "output", "other")

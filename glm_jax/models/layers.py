@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import PartitionSpec
 
-from glm_jax.config import ModelConfig
+from glm_jax.config.model import ModelConfig
 from glm_jax.sharding.mesh import auto_axes, axis_size, constrain, dividing, places_are_split
 from glm_jax.sharding.rules import param_spec, whole_over
 

@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from glm_jax.config import ModelConfig
+from glm_jax.config.model import ModelConfig
 from glm_jax.models.params import Params, is_stacked
 
 # A head's score at its offset, at the start: of 64 keys, one that has 12 more than the others gets

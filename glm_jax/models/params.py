@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
 
-from glm_jax.config import ModelConfig
+from glm_jax.config.model import ModelConfig
 from glm_jax.errors import UserError, did_you_mean
 from glm_jax.models.seeds import key_of
 from glm_jax.models.transformer import Transformer, uses_scan

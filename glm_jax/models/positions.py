@@ -21,7 +21,7 @@ from flax import nnx
 
 from glm_jax.attention.tpu.tile_order import from_tiles, in_tiles, is_held_in_tiles
 from glm_jax.batch import Batch
-from glm_jax.config import ModelConfig
+from glm_jax.config.model import ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.models.layers import fold_name, look_up, normal
 

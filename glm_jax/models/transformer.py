@@ -24,7 +24,7 @@ from jax.ad_checkpoint import checkpoint_name
 from glm_jax.attention.dispatch import attention
 from glm_jax.attention.dropout import dropout
 from glm_jax.attention.tpu.tile_order import from_tiles, in_tiles, is_held_in_tiles
-from glm_jax.config import ModelConfig
+from glm_jax.config.model import ModelConfig
 from glm_jax.models.layers import (
     Embedding,
     Identity,

@@ -7,7 +7,7 @@ these are for training one from nothing, and for planning.
 
 import dataclasses
 
-from glm_jax.config import ModelConfig
+from glm_jax.config.model import ModelConfig
 
 
 def _glm(

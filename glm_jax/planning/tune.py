@@ -15,7 +15,8 @@ from collections.abc import Iterator, Sequence
 
 import jax
 
-from glm_jax.config import Config, MeshConfig
+from glm_jax.config import Config
+from glm_jax.config.training import MeshConfig
 from glm_jax.errors import UserError
 from glm_jax.models.remat import POLICIES
 from glm_jax.planning.apart import Attempts, alone

@@ -8,13 +8,15 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import jax
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
-from glm_jax.config import MeshConfig
 from glm_jax.errors import UserError, say_once
+
+if TYPE_CHECKING:
+    from glm_jax.config.training import MeshConfig
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -22,7 +24,7 @@ AXES = ("data", "fsdp", "tensor", "sequence")
 BATCH_AXES = ("data", "fsdp")
 
 
-def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(config: "MeshConfig", devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Arranges devices along ("data", "fsdp", "tensor", "sequence").
 
     Args:

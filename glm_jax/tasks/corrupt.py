@@ -9,7 +9,8 @@ import seqio
 import tensorflow as tf
 
 from glm_jax.batch import Batch
-from glm_jax.config import DataConfig, ObjectiveConfig
+from glm_jax.config.data import DataConfig
+from glm_jax.config.objective import ObjectiveConfig
 from glm_jax.data.rows import RowBuilder
 from glm_jax.data.store import Documents, TokenStore
 from glm_jax.tokenizers.tokenizer import Tokenizer

@@ -19,7 +19,7 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from glm_jax.config import DataConfig
+from glm_jax.config.data import DataConfig
 from glm_jax.data.cutting import cut
 from glm_jax.data.documents import SPLITS
 from glm_jax.data.records import checked

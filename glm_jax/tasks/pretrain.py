@@ -9,7 +9,8 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from glm_jax.config import Config, DataConfig
+from glm_jax.config import Config
+from glm_jax.config.data import DataConfig
 from glm_jax.data.store_path import is_scheme
 from glm_jax.tasks.corrupt import corrupt_documents, output_features
 from glm_jax.tasks.metrics import objective_metrics

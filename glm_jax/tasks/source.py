@@ -7,7 +7,7 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from glm_jax.config import DataConfig
+from glm_jax.config.data import DataConfig
 from glm_jax.data.documents import SPLITS, Corpus, scan
 
 # Documents read per call from TensorFlow into Python.

@@ -13,7 +13,7 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from glm_jax.config import DataConfig
+from glm_jax.config.data import DataConfig
 from glm_jax.data import building
 from glm_jax.data.documents import SPLITS
 from glm_jax.data.mixture_store import INDEX

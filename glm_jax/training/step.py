@@ -10,7 +10,8 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 
 from glm_jax.batch import Batch
-from glm_jax.config import Config, ModelConfig
+from glm_jax.config import Config
+from glm_jax.config.model import ModelConfig
 from glm_jax.losses.registry import Loss, Sums, loss_of
 from glm_jax.models.params import Params, bind, join_params
 from glm_jax.models.seeds import key_of

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from glm_jax.attention.call import make_call
-from glm_jax.attention.xla import HIDDEN, chunk_size, chunked, dense
+from glm_jax.attention.call import HIDDEN, make_call
+from glm_jax.attention.xla import chunk_size, chunked, dense
 
 
 def draw(*shapes):

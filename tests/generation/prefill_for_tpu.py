@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from glm_jax.config import MeshConfig, ModelConfig
-from glm_jax.generation.blank_filling import prefill
+from glm_jax.generation.prompts import prefill_blanks
 from glm_jax.models.params import abstract_params
 from glm_jax.planning.topologies import topology_devices
 from glm_jax.sharding.mesh import make_mesh, with_mesh_of_params
@@ -34,5 +34,5 @@ def kernels(lower):
 
 
 if __name__ == "__main__":
-    jitted = prefill.__wrapped__
+    jitted = prefill_blanks.__wrapped__
     print(kernels(with_mesh_of_params(jitted.lower)), kernels(jitted.lower))

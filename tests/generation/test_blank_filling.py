@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from glm_jax.errors import UserError
-from glm_jax.generation import blank_filling
+from glm_jax.generation import blank_filling, prompts
 from glm_jax.generation.blank_filling import fill_rows, split_answers
 from glm_jax.generation.cache import empty_cache, with_length
 from glm_jax.generation.language_model import LanguageModel
@@ -177,7 +177,7 @@ def test_every_step_of_every_blank_draws_anew(lm):
 def test_one_compilation_serves_a_bucket(lm, cases):
     ids = greedy_cases(cases)["one_MASK"]["context"]
     fill(lm, ids, max_new_tokens=5)
-    programs = blank_filling.prefill, blank_filling._fill
+    programs = prompts.prefill_blanks, blank_filling._fill
     before = [program.__wrapped__._cache_size() for program in programs]
     fill(lm, ids[:-3], max_new_tokens=7)
     fill(lm, ids + ids[-4:], max_new_tokens=3, end_ids=[1, 4])

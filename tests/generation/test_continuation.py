@@ -12,8 +12,9 @@ from glm_jax.config import MeshConfig, ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.generation import continuation as generation
 from glm_jax.generation.cache import empty_cache, with_length
-from glm_jax.generation.continuation import generate_rows, prefill
+from glm_jax.generation.continuation import generate_rows
 from glm_jax.generation.language_model import LanguageModel
+from glm_jax.generation.prompts import prefill_texts
 from glm_jax.generation.sampling import Sampling
 from glm_jax.interop.checkpoint import Origin
 from glm_jax.models.params import bind, create_params
@@ -73,7 +74,7 @@ def cached_logits(lm, ids, num_prompt):
     """All but the last id of the prompt at once, then one by one: the scores of new ids."""
     tokens = np.pad(np.array([ids], np.int32), ((0, 0), (0, 64 - len(ids))))
     length = np.array([num_prompt - 1], np.int32)
-    caches = prefill(lm.config, lm.params, tokens, length, 64)
+    caches = prefill_texts(lm.config, lm.params, tokens, length, 64)
     model, scores = bind(lm.config, lm.params), []
     feed = jax.jit(model.extend)
     for at in range(num_prompt - 1, len(ids)):
@@ -172,8 +173,8 @@ def test_a_prompt_runs_in_pieces_as_it_does_at_once(lm, monkeypatch):
     rng = np.random.default_rng(0)
     tokens = rng.integers(0, 96, (4, 256)).astype(np.int32)
     length = np.array([199, 128, 5, 0], np.int32)
-    at_once = prefill(lm.config, lm.params, tokens, length, 256)
-    pieces = prefill(lm.config, lm.params, tokens, length, 64)
+    at_once = prefill_texts(lm.config, lm.params, tokens, length, 256)
+    pieces = prefill_texts(lm.config, lm.params, tokens, length, 64)
     for one, other in zip(at_once, pieces, strict=True):
         np.testing.assert_array_equal(one.length, length)
         np.testing.assert_array_equal(other.length, length)

@@ -21,10 +21,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from glm_jax.attention.call import Call
+from glm_jax.attention.call import HIDDEN, Call
+from glm_jax.attention.platform import refuses_many_devices, target_platform
 from glm_jax.attention.sharded import over_mesh
-from glm_jax.attention.tpu.backend import refuses_many_devices, target_platform
-from glm_jax.attention.xla import HIDDEN
 
 TOKAMAX_VERSIONS = ("0.0.17",)
 HOPPER, AMPERE = 9.0, 8.0

@@ -1,10 +1,6 @@
 """When and how the Pallas kernels compute attention.
 
-Pallas is imported only where a kernel can run. Which platform a program is for is asked where
-Pallas itself asks: the device of the mesh that is set, else the default backend. So a program that
-is compiled for a TPU which this machine does not have gets the kernel where it is traced under
-
-    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):      mesh of the TPU's devices
+Pallas is imported only where a kernel can run.
 """
 
 import functools
@@ -12,16 +8,11 @@ import functools
 import jax
 
 from glm_jax.attention.call import Call
+from glm_jax.attention.platform import refuses_many_devices, target_platform
 from glm_jax.attention.sharded import over_mesh, split_for
 
 # Below that many queries a row (decoding), a block of 128 would be mostly padding.
 FEWEST_QUERIES = 64
-
-
-def target_platform() -> str:
-    """What the program that is being traced will run on: "cpu", "gpu" or "tpu"."""
-    device = jax.sharding.get_abstract_mesh().abstract_device
-    return jax.default_backend() if device is None else device.platform
 
 
 def refuses_tpu(call: Call) -> str | None:
@@ -36,16 +27,6 @@ def refuses_tpu(call: Call) -> str | None:
     split = split_for(call.q.shape, call.k.shape[2])
     part = jax.ShapeDtypeStruct(split.local(call.q.shape), call.q.dtype)
     return refusal(part, call.k, call.dropout_rate)
-
-
-def refuses_many_devices() -> str | None:
-    """Why a kernel cannot be split over the devices there are, or None."""
-    if jax.sharding.get_abstract_mesh().empty and jax.device_count() > 1:
-        return (
-            f"there are {jax.device_count()} devices and no mesh is set that says how to split "
-            "(jax.sharding.use_abstract_mesh)"
-        )
-    return None
 
 
 def declines_few(call: Call) -> str | None:

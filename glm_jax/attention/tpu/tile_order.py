@@ -14,7 +14,7 @@ elsewhere. [B, T / 8, N, 8, H] names each head's numbers by an axis of their own
 import jax
 import jax.numpy as jnp
 
-from glm_jax.attention.tpu.backend import target_platform
+from glm_jax.attention.platform import target_platform
 from glm_jax.errors import say_once
 
 # Rows of a tile.

@@ -16,10 +16,10 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
+from glm_jax.attention.call import HIDDEN
 from glm_jax.attention.dropout import keeps
 from glm_jax.attention.tpu.blocks import PARTIAL, WHOLE, Step
 from glm_jax.attention.tpu.layout import Place, Plan
-from glm_jax.attention.xla import HIDDEN
 
 
 def matmul(a: jax.Array, b: jax.Array, axis_a: int, axis_b: int) -> jax.Array:

@@ -10,7 +10,7 @@ import random
 import numpy as np
 
 from glm_jax.batch import DOCUMENT, SENTENCE, SPAN
-from glm_jax.config import ObjectiveConfig
+from glm_jax.config.objective import ObjectiveConfig
 from glm_jax.corruption.assembly import assemble, assemble_prefix
 from glm_jax.corruption.masked import assemble_masked
 from glm_jax.corruption.placing import Span, hand_out, place_spans

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from glm_jax.config import ModelConfig
+from glm_jax.config.model import ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.interop.architectures.rows import Row
 from glm_jax.json_files import shown

@@ -9,7 +9,7 @@ user is warned if no known name confirms that.
 import re
 from typing import Any
 
-from glm_jax.config import ModelConfig
+from glm_jax.config.model import ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.interop.architectures.architecture import (
     Architecture,

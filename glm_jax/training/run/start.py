@@ -19,10 +19,11 @@ import jax
 from jax.sharding import Mesh
 
 from glm_jax.checkpoints.finding import find_workdir
+from glm_jax.checkpoints.loading import load_model
 from glm_jax.checkpoints.retention import saved_steps
-from glm_jax.config import Config, ModelConfig
+from glm_jax.config import Config
+from glm_jax.config.model import ModelConfig
 from glm_jax.errors import UserError
-from glm_jax.generation.language_model import load
 from glm_jax.interop.checkpoint import open_directory
 from glm_jax.models.params import Params, abstract_params, stack_layers, unstack_layers
 from glm_jax.models.transformer import uses_scan
@@ -68,7 +69,7 @@ def starting_point(
     if saved_steps(workdir / "checkpoints") and (record := read_record(workdir)) is not None:
         return _with_model(config, record.model, overrides, begun=True), None
     path, config = config.train.init_from, planned_config(config, overrides)
-    model = load(path, dtype=config.model.param_dtype, mesh=mesh)
+    model = load_model(path, dtype=config.model.param_dtype, mesh=mesh)
     _check_tokenizer(config, model.tokenizer)
     change = stack_layers if uses_scan(config.model) else unstack_layers
     like = abstract_params(config.model, mesh)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
-from glm_jax.attention.call import make_call
+from glm_jax.attention.call import HIDDEN, make_call
 from glm_jax.attention.dispatch import BACKENDS, attention
 from glm_jax.attention.gpu import backends as attention_gpu
 from glm_jax.attention.gpu.backends import (
@@ -19,7 +19,7 @@ from glm_jax.attention.gpu.backends import (
     run_tokamax,
 )
 from glm_jax.attention.tpu.backend import declines_few
-from glm_jax.attention.xla import HIDDEN, dense
+from glm_jax.attention.xla import dense
 
 GPU = AbstractDevice(device_kind="NVIDIA H100 80GB HBM3", num_cores=132, platform="gpu")
 DROPPING = {"dropout_rate": 0.1, "dropout_key": jax.random.key(0)}

@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from glm_jax.attention.call import HIDDEN
 from glm_jax.attention.dropout import keep_mask, mask_rows
 from glm_jax.attention.tpu.blocks import EMPTY, PARTIAL, WHOLE, Step
 from glm_jax.attention.tpu.layout import Place, Plan
 from glm_jax.attention.tpu.tiles import kept, of_part, run_kind, scaled, scores
-from glm_jax.attention.xla import HIDDEN
 
 PLAN = Plan(
     num_heads=3,

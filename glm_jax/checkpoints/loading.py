@@ -1,0 +1,101 @@
+"""A model as it lies in a directory of any kind: what `glm_jax.load` and a new run begin with."""
+
+import dataclasses
+import logging
+from pathlib import Path
+
+import jax
+from jax.sharding import Mesh
+
+from glm_jax.checkpoints.finding import find_workdir
+from glm_jax.config.model import ModelConfig
+from glm_jax.config.training import MeshConfig
+from glm_jax.data.record import check_kept
+from glm_jax.errors import UserError
+from glm_jax.interop.checkpoint import Origin, read_generation
+from glm_jax.interop.companions import TOKENIZER_FILES, lies_inside
+from glm_jax.interop.finite import Unusable
+from glm_jax.interop.huggingface import Progress, load_directory, silent
+from glm_jax.models.params import Params, to_paths
+from glm_jax.paths import checkpoint
+from glm_jax.sharding.mesh import make_mesh
+from glm_jax.tokenizers.published import has_published
+from glm_jax.tokenizers.tokenizer import FILE_NAME as TOKENIZER
+from glm_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer
+
+_LOG = logging.getLogger(__name__)
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """A model that was read.
+
+    Attributes:
+      config: its shape; `param_dtype` is that of the parameters.
+      params: nested dict of arrays on the mesh, layers stacked or listed as they lay.
+      tokenizer: beside it, or None.
+      origin: what `save` needs of where it came from.
+    """
+
+    config: ModelConfig
+    params: Params
+    tokenizer: Tokenizer | None
+    origin: Origin
+
+
+def load_model(
+    path: str | Path,
+    dtype: str | None = None,
+    mesh: Mesh | None = None,
+    progress: Progress = silent,
+) -> Loaded:
+    """Reads a model; arguments and errors as of `glm_jax.load`."""
+    path = checkpoint(path)
+    if dtype is not None and dtype not in DTYPES:
+        raise UserError(f"dtype must be one of {DTYPES}; got {dtype!r}")
+    workdir = find_workdir(path)
+    mesh = mesh or make_mesh(MeshConfig(), jax.devices()[:1])
+    if workdir is not None:
+        from glm_jax.checkpoints.params import load_params  # brings orbax
+
+        run, params = load_params(path, mesh=mesh)
+        config = run.model
+        origin = Origin(directory=workdir, generation=read_generation(workdir))
+        if dtype is not None:
+            params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+            config = dataclasses.replace(config, param_dtype=dtype)
+        unusable = Unusable()
+        for name, leaf in to_paths(params).items():
+            unusable.look_at_leaf(name, leaf)
+        unusable.warn(str(path))
+    else:
+        config, params, origin = load_directory(path, dtype, mesh, progress)
+    home = workdir or path
+    tokenizer = _tokenizer_of(home)
+    if workdir is not None and tokenizer is not None:
+        check_kept(workdir, tokenizer)
+    return Loaded(config, params, tokenizer, origin)
+
+
+def _tokenizer_of(directory: Path) -> Tokenizer | None:
+    """The tokenizer beside a model, or None where there is none that `load_tokenizer` reads.
+
+    Published checkpoints have tokenizers of other kinds; their models work on ids all the same.
+    """
+    if not (directory / TOKENIZER).is_file() and not has_published(directory):
+        return None
+    found = [directory / name for name in TOKENIZER_FILES if (directory / name).is_file()]
+    outside = [file for file in found if not lies_inside(directory, file)]
+    if outside:
+        _LOG.warning(
+            "the model comes without a tokenizer: %s is a link to %s, outside of its directory",
+            outside[0],
+            outside[0].resolve(),
+        )
+        return None
+    try:
+        return load_tokenizer(directory)
+    except UserError as error:
+        _LOG.warning("the model comes without a tokenizer: %s", error)
+        return None

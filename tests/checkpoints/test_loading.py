@@ -1,0 +1,36 @@
+"""A model of any directory, read once for `glm_jax.load` and for `train.init_from`."""
+
+import jax
+import numpy as np
+import pytest
+
+from glm_jax.checkpoints.loading import load_model
+from glm_jax.checkpoints.params import save_params
+from glm_jax.errors import UserError
+from glm_jax.models.params import create_params, unstack_layers
+from glm_jax.sharding.mesh import make_mesh
+
+
+def test_the_parameters_of_a_run_and_their_dtype(tmp_path, config):
+    params = create_params(config.model, make_mesh(config.mesh), seed=0)
+    save_params(tmp_path / "run", config.model, params)
+    found = load_model(tmp_path / "run")
+    assert (found.config, found.tokenizer) == (config.model, None)
+    assert found.origin.directory == tmp_path / "run"
+    expected = unstack_layers(params)
+    jax.tree.map(np.testing.assert_array_equal, unstack_layers(found.params), expected)
+    half = load_model(tmp_path / "run", "bfloat16")
+    assert {leaf.dtype for leaf in jax.tree.leaves(half.params)} == {np.dtype(jax.numpy.bfloat16)}
+    assert half.config.param_dtype == "bfloat16"
+
+
+def test_the_bundled_model_has_its_tokenizer():
+    found = load_model("bundled")
+    assert found.tokenizer.vocab_size == found.config.vocab_size == 7168
+    assert found.config.param_dtype == "bfloat16"
+    assert found.origin.architecture is not None
+
+
+def test_a_dtype_that_is_none(tmp_path):
+    with pytest.raises(UserError, match=r"dtype must be one of .*; got 'int8'"):
+        load_model(tmp_path, "int8")
