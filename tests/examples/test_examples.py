@@ -1,0 +1,164 @@
+"""Every example runs, at a small size, and what it shows is true."""
+
+import json
+import math
+import re
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import glm_jax
+
+FOLDER = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Token stores of this file's tests; the bundled text is tokenised once for all of them."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("GLM_JAX_CACHE", str(cache))
+    monkeypatch.chdir(tmp_path)
+
+
+def example(name):
+    """The names that an example defines."""
+    return runpy.run_path(str(FOLDER / f"{name}.py"))
+
+
+@pytest.fixture(scope="module")
+def pretrained(cache, tmp_path_factory):
+    """The losses of a short pre-training, what it printed in the end, and where the model is."""
+    folder = tmp_path_factory.mktemp("pretrained") / "model"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GLM_JAX_CACHE", str(cache))
+        losses = example("pretrain")["main"](["--steps", "16", "--workdir", str(folder)])
+    return losses, folder
+
+
+def test_pretraining_begins_at_a_guess_and_learns(pretrained):
+    losses, folder = pretrained
+    assert len(losses) == 16
+    assert losses[0] == pytest.approx(math.log(7168), abs=0.4)
+    assert np.mean(losses[-5:]) < losses[0] - 1
+    filled = glm_jax.load(folder).fill("In the beginning, God [MASK] the earth.")
+    assert re.fullmatch(r"In the beginning, God.* the earth\.", filled)
+
+
+def test_going_on_lowers_the_held_out_loss_of_the_new_text(pretrained, capsys):
+    main = example("continue_from_checkpoint")["main"]
+    arguments = ["--init_from", str(pretrained[1]), "--workdir", "run", "--steps"]
+    before, first = main([*arguments, "12"])
+    assert first["bundled:zh"] < before["bundled:zh"] - 0.2
+    assert "with the parameters of" in capsys.readouterr().out
+    # The same command with more steps goes on with the run.
+    again, second = main([*arguments, "18"])
+    assert again == before
+    assert second["bundled:zh"] < first["bundled:zh"]
+    assert "goes on after step 12" in (printed := capsys.readouterr().out)
+    assert f"bundled:zh: held-out loss {before['bundled:zh']:.3f} before" in printed
+    rows = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    rates = [row["learning_rate"] for row in rows if "loss" in row]
+    assert rates == [pytest.approx(5e-4)] * len(rates)
+    assert rates
+
+
+def test_rows_of_ones_own_corpus_come_from_both_files(capsys):
+    names = example("your_own_corpus")
+    losses = names["main"](["--steps", "20", "--workdir", "own"])
+    assert losses[0] == pytest.approx(math.log(7168), abs=0.4)
+    assert np.mean(losses[-5:]) < losses[0] / 2
+    up = Path("own/text/up.txt").read_text().split("\n\n")
+    lines = Path("own/text/down.jsonl").read_text().splitlines()
+    down = [json.loads(line)["body"] for line in lines]
+    # A stretch of at least four of ten numbers begins at one of seven.
+    assert len(up) == len(down) == 7 * 8 // 2
+    assert "four, five, six, seven, eight." in up
+    assert "eight, seven, six, five, four." in down
+    printed = capsys.readouterr().out
+    assert "part A  [CLS]" in printed
+    assert "[MASK]" in printed
+    stream = glm_jax.batches(names["get_config"](Path("own/text"), 1))
+    for _ in range(25):
+        next(stream)
+    counted = stream.statistics
+    assert counted["rows/up"] / counted["rows"] == pytest.approx(0.75, abs=0.01)
+    assert counted["rows/up"] + counted["rows/down"] == counted["rows"] == 25 * 16
+
+
+def test_blanks_are_filled_and_probabilities_are_those_of_the_scores(capsys):
+    candidates = example("fill_blanks")["main"]()
+    found = [one.probability for one in candidates]
+    assert len(found) == 3
+    assert found == sorted(found, reverse=True)
+    assert 0 < sum(found) <= 1
+    printed = capsys.readouterr().out.splitlines()
+    score, probability = re.fullmatch(r"exp\((.*)\) = (.*)", printed[-1]).groups()
+    assert math.exp(float(score)) == pytest.approx(found[0], rel=1e-3)
+    assert float(probability) == pytest.approx(found[0], rel=1e-3)
+    # The greedy answer is the first candidate's.
+    assert printed[-2] == f"{[list(candidates[0].ids[0])]} ['{candidates[0].answers[0]}']"
+    # What its docstring shows, but for the last digit of the numbers.
+    documented = (FOLDER / "fill_blanks.py").read_text(encoding="utf-8")
+    for line in printed:
+        assert re.sub(r"^0\.\d+|^exp.*", "", line) in documented
+
+
+def test_draws_follow_the_seed_and_the_greedy_text_the_logits(capsys):
+    names = example("generate")
+    lm = names["train"](4)
+    (greedy, drawn, other, again), ids = names["continue_texts"](lm)
+    assert drawn == again
+    assert len({greedy, drawn, other}) == 3
+    assert all(len(new) <= 8 for new in ids)
+    assert greedy.startswith(lm.tokenizer.decode(ids[0][:4]))
+    assert f"And the king said to{greedy}" in capsys.readouterr().out
+    # Each new id is the most probable one behind those before it.
+    text = lm.tokenizer.encode("And the king said to")
+    row = np.array([lm.special.gmask, lm.special.start, *text, *ids[0]], np.int32)
+    batch = example("load_from_hugging_face")["causal_batch"](row)
+    best = np.asarray(lm.logits(batch))[0].argmax(-1)
+    assert best[-len(ids[0]) - 1 : -1].tolist() == ids[0]
+
+
+def test_a_copy_has_the_same_logits(capsys):
+    logits, again = example("load_from_hugging_face")["main"]([])
+    np.testing.assert_array_equal(logits, again)
+    assert logits.shape == (1, 16, 7168)
+    assert logits.std() > 0
+    printed = capsys.readouterr().out
+    assert "114688 logits, all equal: True" in printed
+    difference = re.search(r"largest difference to transformers (.*)", printed)
+    assert float(difference[1]) < 1e-4 if difference else "not installed" in printed
+
+
+def test_a_directory_of_ones_own_is_compared_too(pretrained, capsys):
+    main = example("load_from_hugging_face")["main"]
+    logits, again = main([str(pretrained[1]), "--out", "copy"])
+    np.testing.assert_array_equal(logits, again)
+    assert logits.shape == (1, 16, 7168)
+    config = json.loads(Path("copy/config.json").read_text())
+    assert config == json.loads((pretrained[1] / "config.json").read_text())
+    assert "no code of its own" in capsys.readouterr().out
+
+
+def test_the_table_lists_every_example():
+    table = (FOLDER / "README.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| \d+ \| \[`?(\w+\.py)`?\]\((\w+\.py)\) \|", table, flags=re.MULTILINE)
+    assert all(shown == link for shown, link in listed)
+    files = {path.name for path in FOLDER.glob("*.py")}
+    assert len(listed) == len(files)
+    assert {shown for shown, _ in listed} == files
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
+def test_an_example_says_how_it_is_run_and_is_short(path):
+    text = path.read_text(encoding="utf-8")
+    assert f"\n    python examples/{path.name}" in text
+    assert "\nIt prints" in text
+    assert len(text.splitlines()) <= 100
