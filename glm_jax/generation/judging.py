@@ -59,7 +59,7 @@ class Judging:
         Raises:
           UserError: no mask, no answer or an empty one, what does not fit the model.
         """
-        answers = id_rows("score's answers", answers, "lm.tokenizer.encode(' word') for each")
+        answers = id_rows("score's answers", answers, "lm.tokenizer.encode('word') for each")
         if not answers:
             raise UserError("no answers to score; give one at least")
         length_penalty = check_length_penalty(length_penalty)
@@ -130,8 +130,6 @@ class Judging:
         ids = id_row("perplexity", ids, "lm.tokenizer.encode(text), which gives ids")
         window = min(self.config.max_positions, _LONGEST_ROW) - 1 if window is None else window
         ids = [int(id_) for id_ in ids]
-        if window is None:
-            window = min(self.config.max_positions, _LONGEST_ROW) - 1
         window = whole_number("window", window)
         stride = max(1, window // 2) if stride is None else stride
         special = self.special
