@@ -12,14 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from glm_jax.checks import whole_number
 from glm_jax.config.model import ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.generation import beam
-from glm_jax.generation.bans import Bans, check_bans
+from glm_jax.generation.bans import Bans
 from glm_jax.generation.cache import LayerCache, bucket, power_of_two, with_length
 from glm_jax.generation.decoding import check_new_tokens, fill_up, stack
-from glm_jax.generation.given import check_length_penalty, check_special_ids
+from glm_jax.generation.given import check_special_ids
+from glm_jax.generation.options import BeamSearch, Limits, Marks, check_beams
 from glm_jax.generation.prompts import (
     CHUNK,
     blanks_of,
@@ -28,65 +28,9 @@ from glm_jax.generation.prompts import (
     prefill_blanks,
     prefill_texts,
 )
-from glm_jax.generation.sampling import Sampling
 from glm_jax.generation.tiles import Tiles, bind_tiles, no_tiles
 from glm_jax.models.params import Params, bind
 from glm_jax.sharding.mesh import with_mesh_of_params
-
-
-@dataclasses.dataclass(frozen=True)
-class BeamSearch:
-    """How to search.
-
-    Attributes:
-      num_beams: K, answers that are followed at once.
-      length_penalty: an answer of n ids is worth its log-probability / n^length_penalty; 0: the
-        plain sum, which likes short ones; 1: the mean of its ids; -5 to 5.
-      min_new_tokens, no_repeat_ngram: as of `Sampling`.
-    """
-
-    num_beams: int
-    length_penalty: float = 1.0
-    min_new_tokens: int = 0
-    no_repeat_ngram: int = 0
-
-    def __post_init__(self):
-        values = {
-            "num_beams": whole_number("num_beams", self.num_beams, least=1),
-            "length_penalty": check_length_penalty(self.length_penalty),
-            **check_bans(self.min_new_tokens, self.no_repeat_ngram),
-        }
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
-
-    @classmethod
-    def create(
-        cls, num_beams: int, length_penalty: float, sampling: Sampling
-    ) -> "BeamSearch | None":
-        """The search that is asked for; None with one beam, which is greedy decoding or draws.
-
-        Raises:
-          UserError: several beams, and draws or a repetition penalty.
-        """
-        search = cls(num_beams, length_penalty, sampling.min_new_tokens, sampling.no_repeat_ngram)
-        if num_beams == 1:
-            return None
-        if not sampling.greedy:
-            raise UserError(
-                f"num_beams={num_beams} draws nothing: temperature must be 0; "
-                f"got {sampling.temperature}"
-            )
-        if sampling.repetition_penalty != 1.0:
-            raise UserError(
-                f"repetition_penalty={sampling.repetition_penalty} is not for num_beams above 1; "
-                "use no_repeat_ngram"
-            )
-        return search
-
-    def bans(self) -> Bans:
-        """What is banned while searching."""
-        # A ban of ends costs nothing here, and one program serves both.
-        return Bans(self.min_new_tokens, self.no_repeat_ngram, holds=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,14 +51,20 @@ def search_blanks(
     params: Params,
     rows: Sequence[Sequence[int]],
     *,
-    mask_ids: Sequence[int],
-    start_id: int,
-    end_ids: Sequence[int],
-    max_new_tokens: int,
+    marks: Marks,
+    limits: Limits,
     search: BeamSearch,
     tiles: Callable[[], Tiles | None] = no_tiles,
 ) -> list[list[Answer]]:
-    """Fills every blank of every row from left to right; arguments and errors of `fill_rows`."""
+    """Fills every blank of every row from left to right; arguments and errors of `fill_rows`.
+
+    Raises:
+      UserError: `limits.max_total_tokens` too, which beams do not keep.
+    """
+    mask_ids, start_id = marks.mask_ids, marks.start_id
+    end_ids, max_new_tokens = limits.end_ids, limits.max_new_tokens
+    if limits.max_total_tokens is not None:
+        raise UserError("max_total_tokens is not for num_beams above 1")
     needed = check_blanks(config, rows, mask_ids, max_new_tokens)
     check_special_ids(config, mask_ids=mask_ids, start_id=start_id, end_ids=end_ids)
     check_new_tokens(max_new_tokens, search.min_new_tokens)
@@ -160,12 +110,12 @@ def search_texts(
     params: Params,
     rows: Sequence[Sequence[int]],
     *,
-    end_ids: Sequence[int],
-    max_new_tokens: int,
+    limits: Limits,
     search: BeamSearch,
     tiles: Callable[[], Tiles | None] = no_tiles,
 ) -> list[Answer]:
     """Continues every row with a causal model; arguments and errors of `generate_rows`."""
+    end_ids, max_new_tokens = limits.end_ids, limits.max_new_tokens
     check_prompts(rows, config, end_ids, max_new_tokens, search.min_new_tokens)
     check_beams(search, config, end_ids)
     longest = max(map(len, rows))
@@ -187,16 +137,6 @@ def search_texts(
     )
     fetched = [np.asarray(part) for part in found]
     return [_answer(fetched, row) for row in range(len(rows))]
-
-
-def check_beams(search: BeamSearch, config: ModelConfig, end_ids: Sequence[int]) -> None:
-    """Raises UserError where the vocabulary is too small for so many beams."""
-    most = config.vocab_size // (1 + max(1, len(end_ids)))
-    if search.num_beams > most:
-        raise UserError(
-            f"num_beams={search.num_beams} is too much for a vocabulary of {config.vocab_size}; "
-            f"at most {most}"
-        )
 
 
 def _answer(found: Sequence[np.ndarray], row: int) -> Answer:

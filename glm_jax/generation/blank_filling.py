@@ -32,6 +32,7 @@ from glm_jax.config.model import ModelConfig
 from glm_jax.generation.cache import LayerCache, bucket
 from glm_jax.generation.decoding import check_new_tokens, feed, fetch, ids_seen, stack
 from glm_jax.generation.given import check_special_ids
+from glm_jax.generation.options import Limits, Marks
 from glm_jax.generation.prompts import blanks_of, check_blanks, prefill_blanks
 from glm_jax.generation.sampling import Chooser, Sampling, row_keys
 from glm_jax.generation.tiles import Tiles, bind_tiles, no_tiles
@@ -44,12 +45,9 @@ def fill_rows(
     params: Params,
     rows: Sequence[Sequence[int]],
     *,
-    mask_ids: Sequence[int],
-    start_id: int,
-    end_ids: Sequence[int],
-    max_new_tokens: int,
+    marks: Marks,
+    limits: Limits,
     sampling: Sampling,
-    max_total_tokens: int | None = None,
     tiles: Callable[[], Tiles | None] = no_tiles,
 ) -> list[list[list[int]]]:
     """Fills every blank of every row.
@@ -57,13 +55,8 @@ def fill_rows(
     Args:
       config, params: the model, its layers listed.
       rows: B texts of ids with at least one mask each.
-      mask_ids: ids that are blanks.
-      start_id: first input of a span.
-      end_ids: ids that end a span; not part of the answer.
-      max_new_tokens: longest answer.
+      marks, limits: which ids are blanks, begin a span and end it; how long answers are.
       sampling: how ids are chosen.
-      max_total_tokens: most ids of all answers of a row together, their end ids counted; what is
-        left after them stays empty. None: no such limit.
       tiles: gives those of the same parameters (`make_tiles`), for speed on CPU; called once it is
         known that the input is good.
 
@@ -74,11 +67,14 @@ def fill_rows(
       UserError: a row without a mask, an id outside the vocabulary, or positions outside the
         tables.
     """
+    mask_ids, start_id = marks.mask_ids, marks.start_id
+    end_ids, max_new_tokens = limits.end_ids, limits.max_new_tokens
     needed = check_blanks(config, rows, mask_ids, max_new_tokens)
     check_special_ids(config, mask_ids=mask_ids, start_id=start_id, end_ids=end_ids)
     check_new_tokens(max_new_tokens, sampling.min_new_tokens)
-    if max_total_tokens is not None:
-        whole_number("max_total_tokens", max_total_tokens, least=1)
+    most = limits.max_total_tokens
+    if most is not None:
+        whole_number("max_total_tokens", most, least=1)
     tokens, length = stack(rows, bucket(max(map(len, rows))))
     batch_size, size = len(tokens), bucket(needed)
     seen = ids_seen(rows, batch_size, config) if sampling.repetition_penalty != 1.0 else None
@@ -92,7 +88,7 @@ def fill_rows(
         np.int32(start_id),
         np.array(end_ids, np.int32),
         np.int32(max_new_tokens),
-        np.int32(needed if max_total_tokens is None else max_total_tokens),
+        np.int32(needed if most is None else most),
         Chooser.create(sampling, row_keys(sampling.seed, rows, batch_size)),
         config=config,
     )

@@ -17,10 +17,10 @@ import numpy as np
 from glm_jax.config.model import ModelConfig
 from glm_jax.generation import beam
 from glm_jax.generation.bans import Bans
-from glm_jax.generation.beam_rows import BeamSearch, check_beams
 from glm_jax.generation.cache import LayerCache, bucket, power_of_two, with_length
 from glm_jax.generation.decoding import check_new_tokens, fill_up, stack
 from glm_jax.generation.given import check_special_ids
+from glm_jax.generation.options import BeamSearch, Limits, Marks, check_beams
 from glm_jax.generation.prompts import blanks_of, check_blanks, prefill_blanks
 from glm_jax.generation.tiles import Tiles, bind_tiles, no_tiles
 from glm_jax.models.params import Params, bind
@@ -46,10 +46,8 @@ def search_fillings(
     params: Params,
     ids: Sequence[int],
     *,
-    mask_ids: Sequence[int],
-    start_id: int,
-    end_ids: Sequence[int],
-    max_new_tokens: int,
+    marks: Marks,
+    limits: Limits,
     search: BeamSearch,
     tiles: Callable[[], Tiles | None] = no_tiles,
 ) -> list[Filling]:
@@ -63,6 +61,8 @@ def search_fillings(
     Returns:
       As many as were found; ids that end in two ways count by the better one.
     """
+    mask_ids, start_id = marks.mask_ids, marks.start_id
+    end_ids, max_new_tokens = limits.end_ids, limits.max_new_tokens
     needed = check_blanks(config, [ids], mask_ids, max_new_tokens)
     check_special_ids(config, mask_ids=mask_ids, start_id=start_id, end_ids=end_ids)
     check_new_tokens(max_new_tokens, search.min_new_tokens)

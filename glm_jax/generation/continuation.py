@@ -23,6 +23,7 @@ from glm_jax.generation.decoding import (
     run,
     stack,
 )
+from glm_jax.generation.options import Limits
 from glm_jax.generation.prompts import CHUNK, check_prompts, prefill_texts
 from glm_jax.generation.sampling import Chooser, Sampling, row_keys
 from glm_jax.generation.tiles import Tiles, bind_tiles, no_tiles
@@ -37,8 +38,7 @@ def generate_rows(
     params: Params,
     rows: Sequence[Sequence[int]],
     *,
-    end_ids: Sequence[int],
-    max_new_tokens: int,
+    limits: Limits,
     sampling: Sampling,
     tiles: Callable[[], Tiles | None] = no_tiles,
     on_token: OnToken | None = None,
@@ -48,8 +48,7 @@ def generate_rows(
     Args:
       config, params: a causal model, its layers listed.
       rows: B prompts of ids, one id at least.
-      end_ids: ids that end an answer; not part of it.
-      max_new_tokens: longest answer.
+      limits: which ids end an answer, and its longest length.
       sampling: how ids are chosen.
       tiles: gives those of the same parameters (`make_tiles`), for speed on CPU; called once it is
         known that the input is good.
@@ -63,6 +62,7 @@ def generate_rows(
       UserError: a model that is not causal, no prompt, an empty one, one with an id outside the
         vocabulary, or one that is too long together with its answer.
     """
+    end_ids, max_new_tokens = limits.end_ids, limits.max_new_tokens
     check_prompts(rows, config, end_ids, max_new_tokens, sampling.min_new_tokens)
     longest = max(map(len, rows))
     size = bucket(longest + max_new_tokens)

@@ -10,7 +10,7 @@ import logging
 import operator
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import numpy as np
@@ -20,12 +20,20 @@ from glm_jax.batch import Batch
 from glm_jax.checkpoints.loading import load_model
 from glm_jax.config.model import ModelConfig
 from glm_jax.errors import UserError
-from glm_jax.generation.beam_rows import BeamSearch, search_blanks, search_texts
+from glm_jax.generation.beam_rows import search_blanks, search_texts
 from glm_jax.generation.blank_filling import fill_rows
-from glm_jax.generation.continuation import OnToken, generate_rows
+from glm_jax.generation.continuation import generate_rows
 from glm_jax.generation.ends import eos_ids_of
 from glm_jax.generation.given import ENCODE, check_read, check_special_ids, given
 from glm_jax.generation.judging import Judging
+from glm_jax.generation.options import (
+    BeamSearch,
+    FurtherWithToken,
+    Limits,
+    Marks,
+    Options,
+    decoding,
+)
 from glm_jax.generation.sampling import Sampling
 from glm_jax.generation.tiles import Tiles, make_tiles
 from glm_jax.generation.writing import Writing
@@ -93,15 +101,9 @@ class LanguageModel(Judging, Writing):
         start_id: int | None = None,
         end_ids: Sequence[int] | None = None,
         max_new_tokens: int = 64,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        seed: int = 0,
-        num_beams: int = 1,
-        length_penalty: float = 1.0,
-        min_new_tokens: int = 0,
-        no_repeat_ngram: int = 0,
         max_total_tokens: int | None = None,
+        how: Sampling | BeamSearch | None = None,
+        **options: Unpack[Options],
     ) -> list[Any]:
         """Fills the blanks of a text from left to right; later ones see the answers before them.
 
@@ -115,12 +117,11 @@ class LanguageModel(Judging, Writing):
           start_id: first input of a span; None: the checkpoint's <|startofpiece|>.
           end_ids: ids that end a span; None: the checkpoint's <|endofpiece|> and <|endoftext|>.
           max_new_tokens: longest answer.
-          temperature, top_k, top_p, seed: see `Sampling`; greedy by default.
-          num_beams, length_penalty: see `BeamSearch`; above 1 nothing is drawn, each blank gets
-            the best answer of its search.
-          min_new_tokens, no_repeat_ngram: see `Sampling`; of each answer.
           max_total_tokens: most ids of all answers of a text together, end ids counted; blanks
             behind them stay empty. Not with beams.
+          how: a `Sampling`; or a `BeamSearch`, which draws nothing, and gives each blank the best
+            answer of its search. None: as the options say, greedy where they say nothing.
+          **options: fields of the two by name: temperature=0.7, top_k=20, num_beams=4.
 
         Returns:
           One list of ids per mask, end id not included; of several texts a list of these.
@@ -131,39 +132,26 @@ class LanguageModel(Judging, Writing):
         """
         rows, several = one_or_more("fill_blanks", ids, f"lm.fill(text), or {ENCODE}")
         special = self.special
-        known: dict[str, Any] = {
-            "mask_ids": given("mask_ids", mask_ids, special and special.masks),
-            "start_id": given("start_id", start_id, special and special.start),
-            "end_ids": given("end_ids", end_ids, special and (special.end, special.eos)),
-            "max_new_tokens": max_new_tokens,
-            "tiles": self._tiles,
-        }
-        marks = {name: known[name] for name in ("mask_ids", "start_id", "end_ids")}
-        check_special_ids(self.config, **marks)
-        sampling = Sampling(
-            temperature,
-            top_k,
-            top_p,
-            seed,
-            min_new_tokens=min_new_tokens,
-            no_repeat_ngram=no_repeat_ngram,
+        marks = Marks(
+            given("mask_ids", mask_ids, special and special.masks),
+            given("start_id", start_id, special and special.start),
         )
+        limits = Limits(
+            given("end_ids", end_ids, special and (special.end, special.eos)),
+            max_new_tokens,
+            max_total_tokens,
+        )
+        check_special_ids(
+            self.config, mask_ids=marks.mask_ids, start_id=marks.start_id, end_ids=limits.end_ids
+        )
+        how = decoding(how, options)
         for row in rows:
-            check_read(row, known["mask_ids"], self.tokenizer)
-        search = BeamSearch.create(num_beams, length_penalty, sampling)
-        if search is None:
-            answers = fill_rows(
-                self.config,
-                self.params,
-                rows,
-                sampling=sampling,
-                max_total_tokens=max_total_tokens,
-                **known,
-            )
-        elif max_total_tokens is not None:
-            raise UserError("max_total_tokens is not for num_beams above 1")
+            check_read(row, marks.mask_ids, self.tokenizer)
+        model = (self.config, self.params, rows)
+        if isinstance(how, Sampling):
+            answers = fill_rows(*model, marks=marks, limits=limits, sampling=how, tiles=self._tiles)
         else:
-            found = search_blanks(self.config, self.params, rows, search=search, **known)
+            found = search_blanks(*model, marks=marks, limits=limits, search=how, tiles=self._tiles)
             answers = [[answer.ids for answer in row] for row in found]
         return answers if several else answers[0]
 
@@ -175,13 +163,8 @@ class LanguageModel(Judging, Writing):
         top_k: int = 0,
         top_p: float = 1.0,
         eos_ids: Sequence[int] | None = None,
-        repetition_penalty: float = 1.0,
-        seed: int = 0,
-        on_token: OnToken | None = None,
-        num_beams: int = 1,
-        length_penalty: float = 1.0,
-        min_new_tokens: int = 0,
-        no_repeat_ngram: int = 0,
+        how: Sampling | BeamSearch | None = None,
+        **options: Unpack[FurtherWithToken],
     ) -> list[list[int]]:
         """Continues texts with a causal model (ChatGLM2 and later); a row alone or beside others.
 
@@ -190,13 +173,13 @@ class LanguageModel(Judging, Writing):
         Args:
           prompts: rows of ids of any lengths, nothing put in front of them.
           max_new_tokens: longest answer.
-          temperature, top_k, top_p, repetition_penalty, seed: see `Sampling`; greedy by default.
+          temperature, top_k, top_p: see `Sampling`; greedy by default.
           eos_ids: ids that end an answer and are not part of it; None: the `eos_token_id` of the
             checkpoint's generation_config.json, else of its config.json, else its tokenizer's
             <|endoftext|>; []: none.
-          on_token: called with the row's index and the new id as soon as it is there, in order; a
-            row that has ended is not called again. Not with beams, which are not sure before.
-          num_beams, length_penalty, min_new_tokens, no_repeat_ngram: as of `fill_blanks`.
+          how, **options: as of `fill_blanks`; repetition_penalty too. And on_token: called with the
+            row's index and the new id as soon as it is there, in order; a row that has ended is
+            not called again. Not with beams, which are not sure before.
 
         Returns:
           The new ids of each prompt, end id not included.
@@ -205,24 +188,19 @@ class LanguageModel(Judging, Writing):
           UserError: a GLM of 2021 (see `fill_blanks`), no prompt or an empty one, a prompt with its
             answer longer than `config.max_positions`, an id outside the vocabulary, no known eos.
         """
-        known: dict[str, Any] = {
-            "end_ids": given("eos_ids", eos_ids, self._eos_ids()),
-            "max_new_tokens": max_new_tokens,
-            "tiles": self._tiles,
-        }
-        check_special_ids(self.config, eos_ids=known["end_ids"])
+        limits = Limits(given("eos_ids", eos_ids, self._eos_ids()), max_new_tokens)
+        check_special_ids(self.config, eos_ids=limits.end_ids)
         rows = id_rows("generate", prompts, f"lm.complete(text), or {ENCODE}")
-        sampling = Sampling(
-            temperature, top_k, top_p, seed, repetition_penalty, min_new_tokens, no_repeat_ngram
-        )
-        search = BeamSearch.create(num_beams, length_penalty, sampling)
-        if search is None:
+        on_token = options.pop("on_token", None)
+        how = decoding(how, options, {"temperature": temperature, "top_k": top_k, "top_p": top_p})
+        model = (self.config, self.params, rows)
+        if isinstance(how, Sampling):
             return generate_rows(
-                self.config, self.params, rows, sampling=sampling, on_token=on_token, **known
+                *model, limits=limits, sampling=how, tiles=self._tiles, on_token=on_token
             )
         if on_token is not None:
             raise UserError("on_token is not for num_beams above 1: the answer is not sure before")
-        found = search_texts(self.config, self.params, rows, search=search, **known)
+        found = search_texts(*model, limits=limits, search=how, tiles=self._tiles)
         return [answer.ids for answer in found]
 
     def save(

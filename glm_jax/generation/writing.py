@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from glm_jax.config.model import ModelConfig
-from glm_jax.generation.beam_rows import BeamSearch
 from glm_jax.generation.candidates import Filling, search_fillings
 from glm_jax.generation.describing import describe
 from glm_jax.generation.given import ENCODE, check_read, given
+from glm_jax.generation.options import BeamSearch, Limits, Marks
 from glm_jax.generation.texts import Candidate, complete, fill
 from glm_jax.models.params import Params
 from glm_jax.special_tokens import SpecialTokens
@@ -49,10 +49,10 @@ class Writing:
             self.config,
             self.params,
             row,
-            mask_ids=masks,
-            start_id=given("start_id", None, special and special.start),
-            end_ids=given("end_ids", None, special and (special.end, special.eos)),
-            max_new_tokens=max_new_tokens,
+            marks=Marks(masks, given("start_id", None, special and special.start)),
+            limits=Limits(
+                given("end_ids", None, special and (special.end, special.eos)), max_new_tokens
+            ),
             search=BeamSearch(num_beams, 0.0, min_new_tokens, no_repeat_ngram),
             tiles=self._whole._tiles,
         )

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from glm_jax.errors import UserError
-from glm_jax.generation.beam_rows import BeamSearch, search_blanks, search_texts
-from glm_jax.generation.sampling import Sampling
+from glm_jax.generation.beam_rows import search_blanks, search_texts
+from glm_jax.generation.options import BeamSearch, Limits, Marks
 
 
 def search(lm, rows, limit, end_ids=(6,), mask_ids=(8,), **options):
@@ -11,10 +11,8 @@ def search(lm, rows, limit, end_ids=(6,), mask_ids=(8,), **options):
         lm.config,
         lm.params,
         rows,
-        mask_ids=mask_ids,
-        start_id=5,
-        end_ids=end_ids,
-        max_new_tokens=limit,
+        marks=Marks(mask_ids, 5),
+        limits=Limits(end_ids, limit),
         search=BeamSearch(**options),
     )
 
@@ -114,8 +112,7 @@ def test_a_text_is_continued_as_by_the_plain_search(causal_lm):
         causal_lm.config,
         causal_lm.params,
         prompts,
-        end_ids=[3, 17],
-        max_new_tokens=5,
+        limits=Limits([3, 17], 5),
         search=BeamSearch(3, length_penalty=1.0),
     )
     for prompt, answer in zip(prompts, found, strict=True):
@@ -145,11 +142,3 @@ def test_a_text_is_continued_as_by_the_plain_search(causal_lm):
 def test_what_cannot_be_searched_is_named(lm, options, message):
     with pytest.raises(UserError, match=message):
         lm.fill_blanks([1, 2, 30], mask_ids=[2], start_id=5, end_ids=[6, 0], **options)
-
-
-def test_one_beam_is_no_search():
-    assert BeamSearch.create(1, 1.0, Sampling(temperature=0.5)) is None
-    search = BeamSearch.create(2, 0.5, Sampling(min_new_tokens=3, no_repeat_ngram=2))
-    assert search == BeamSearch(2, 0.5, 3, 2)
-    with pytest.raises(UserError, match=r"repetition_penalty=2\.0 is not for num_beams"):
-        BeamSearch.create(2, 1.0, Sampling(repetition_penalty=2.0))

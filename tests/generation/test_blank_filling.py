@@ -13,6 +13,7 @@ from glm_jax.generation import blank_filling, prompts
 from glm_jax.generation.blank_filling import fill_rows, split_answers
 from glm_jax.generation.cache import empty_cache, with_length
 from glm_jax.generation.language_model import LanguageModel
+from glm_jax.generation.options import Limits, Marks
 from glm_jax.generation.sampling import Sampling
 from glm_jax.models.params import bind
 from glm_jax.sharding.mesh import batch_sharding, make_mesh
@@ -121,7 +122,7 @@ def test_logits_through_the_cache_are_the_golden_ones(lm, cases):
 def test_rows_at_once_are_rows_alone(lm, cases):
     """Rows of different lengths and numbers of blanks."""
     rows = [case["context"] for case in cases["greedy"]]
-    options = {"mask_ids": MASKS, "start_id": START, "end_ids": ENDS, "max_new_tokens": 6}
+    options = {"marks": Marks(MASKS, START), "limits": Limits(ENDS, 6)}
     together = fill_rows(lm.config, lm.params, rows, sampling=Sampling(), **options)
     assert together == [fill(lm, row, max_new_tokens=6) for row in rows]
     assert together == fill(lm, rows, max_new_tokens=6)

@@ -8,9 +8,9 @@ from glm_jax.batch import Batch
 from glm_jax.config import MeshConfig, ModelConfig
 from glm_jax.corruption import assemble
 from glm_jax.errors import UserError
-from glm_jax.generation.beam_rows import BeamSearch
 from glm_jax.generation.candidates import Filling, _best, search_fillings
 from glm_jax.generation.language_model import LanguageModel
+from glm_jax.generation.options import BeamSearch, Limits, Marks
 from glm_jax.models.params import create_params
 from glm_jax.sharding.mesh import make_mesh
 
@@ -37,10 +37,8 @@ def search(lm, ids, beams, longest):
         lm.config,
         lm.params,
         ids,
-        mask_ids=[MASK],
-        start_id=START,
-        end_ids=[END],
-        max_new_tokens=longest,
+        marks=Marks([MASK], START),
+        limits=Limits([END], longest),
         search=BeamSearch(beams, 0.0),
     )
 

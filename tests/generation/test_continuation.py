@@ -14,6 +14,7 @@ from glm_jax.generation import continuation as generation
 from glm_jax.generation.cache import empty_cache, with_length
 from glm_jax.generation.continuation import generate_rows
 from glm_jax.generation.language_model import LanguageModel
+from glm_jax.generation.options import Limits
 from glm_jax.generation.prompts import prefill_texts
 from glm_jax.generation.sampling import Sampling
 from glm_jax.interop.checkpoint import Origin
@@ -275,8 +276,6 @@ def test_a_model_that_fills_blanks_says_so(lm):
 
 
 def test_rows_can_be_continued_without_a_language_model(lm):
-    answers = generate_rows(
-        CONFIG, lm.params, PROMPTS, end_ids=[], max_new_tokens=6, sampling=Sampling()
-    )
+    answers = generate_rows(CONFIG, lm.params, PROMPTS, limits=Limits([], 6), sampling=Sampling())
     assert answers == lm.generate(PROMPTS, max_new_tokens=6, eos_ids=[])
     assert jnp.asarray(answers).shape == (4, 6)

@@ -10,6 +10,8 @@ from glm_jax.config import MeshConfig, ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.generation import language_model
 from glm_jax.generation.language_model import LanguageModel
+from glm_jax.generation.options import BeamSearch
+from glm_jax.generation.sampling import Sampling
 from glm_jax.models.params import create_params, stack_layers, to_paths
 from glm_jax.sharding.mesh import make_mesh
 
@@ -125,3 +127,16 @@ def test_special_ids_come_from_the_tokenizer(lm):
     answers = model.fill_blanks(ids, max_new_tokens=5)
     assert len(answers) == 2
     assert answers == model.fill_blanks(ids, max_new_tokens=5, **given)
+
+
+def test_how_to_decode_is_an_object_or_its_fields(lm):
+    said = {"mask_ids": [3], "start_id": 5, "end_ids": [6], "max_new_tokens": 4}
+    for how, options in (
+        (Sampling(temperature=0.8, seed=4), {"temperature": 0.8, "seed": 4}),
+        (BeamSearch(3, 0.5), {"num_beams": 3, "length_penalty": 0.5}),
+    ):
+        assert lm.fill_blanks([1, 3, 2], how=how, **said) == lm.fill_blanks(
+            [1, 3, 2], **options, **said
+        )
+    with pytest.raises(UserError, match="leave out temperature"):
+        lm.fill_blanks([1, 3, 2], how=Sampling(), temperature=0.5, **said)

@@ -14,6 +14,7 @@ from glm_jax.data.picture import SPACE, visible
 from glm_jax.files import write_whole
 from glm_jax.generation.blank_filling import fill_rows
 from glm_jax.generation.continuation import generate_rows
+from glm_jax.generation.options import Limits, Marks
 from glm_jax.generation.sampling import Sampling
 from glm_jax.models.params import Params, unstack_layers
 
@@ -163,10 +164,10 @@ class Sampler:
             self._model,
             params,
             [text.tokens for text in texts],
-            mask_ids=special.masks,
-            start_id=special.start,
-            end_ids=(special.end, special.eos),
-            max_new_tokens=min(_LONGEST_ANSWER, self._model.max_positions),
+            marks=Marks(special.masks, special.start),
+            limits=Limits(
+                (special.end, special.eos), min(_LONGEST_ANSWER, self._model.max_positions)
+            ),
             sampling=Sampling(),
         )
 
@@ -176,8 +177,10 @@ class Sampler:
             self._model,
             params,
             [text.tokens for text in texts],
-            end_ids=(self._tokenizer.special.eos,),
-            max_new_tokens=min(_LONGEST_ANSWER, self._model.max_positions - longest),
+            limits=Limits(
+                (self._tokenizer.special.eos,),
+                min(_LONGEST_ANSWER, self._model.max_positions - longest),
+            ),
             sampling=Sampling(),
         )
         return [[answer] for answer in answers]
