@@ -103,6 +103,28 @@ class Batch:
         return self.tokens.shape
 
 
+# The schema, by field name; whatever makes rows, packs, moves or counts them reads it here.
+DTYPES: dict[str, Any] = {
+    field.name: np.float32 if field.name == "loss_weights" else np.int32
+    for field in dataclasses.fields(Batch)
+}
+BYTES_PER_SLOT = sum(np.dtype(dtype).itemsize for dtype in DTYPES.values())
+
+
+def empty_fields(shape: int | tuple[int, ...], pad_id: int) -> dict[str, np.ndarray]:
+    """The fields of slots that hold nothing: padding, seen by nobody, predicting nothing.
+
+        empty_fields((1, 2), pad_id=7)    tokens and targets [[7 7]], all others [[0 0]]
+
+    Args:
+      shape: of each field: [B, T], or the slots of several rows in one.
+      pad_id: of tokens and targets.
+    """
+    fields = {name: np.zeros(shape, dtype) for name, dtype in DTYPES.items()}
+    fields["tokens"][...] = fields["targets"][...] = pad_id
+    return fields
+
+
 def prefix_bounds(prefix_length: int, length: int) -> tuple[np.ndarray, np.ndarray]:
     """The key intervals of one text: bidirectional up to `prefix_length`, causal from there on.
 

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from glm_jax.batch import Batch, prefix_bounds
+from glm_jax.batch import BYTES_PER_SLOT, DTYPES, Batch, empty_fields, prefix_bounds
 
 
 def visible(prefix_length, length):
@@ -83,3 +83,14 @@ def test_to_dict_is_the_inverse_of_from_dict():
     batch = Batch.from_dict(fields())
     again = Batch.from_dict(batch.to_dict())
     assert all(a is b for a, b in zip(jax.tree.leaves(batch), jax.tree.leaves(again), strict=True))
+
+
+def test_slots_that_hold_nothing():
+    fields = empty_fields((2, 3), pad_id=7)
+    assert list(fields) == list(DTYPES) == list(Batch.__dataclass_fields__)
+    assert BYTES_PER_SLOT == 8 * 4
+    for name, value in fields.items():
+        assert (value.shape, value.dtype) == ((2, 3), DTYPES[name])
+        assert np.all(value == (7 if name in ("tokens", "targets") else 0))
+    assert fields["tokens"] is not fields["targets"]
+    assert {name for name, dtype in DTYPES.items() if dtype == np.float32} == {"loss_weights"}

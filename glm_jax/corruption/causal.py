@@ -12,7 +12,7 @@ target only:
 
 import numpy as np
 
-from glm_jax.batch import CAUSAL
+from glm_jax.batch import CAUSAL, empty_fields
 from glm_jax.config.objective import ObjectiveConfig
 from glm_jax.corruption.plan import Segments, fit
 from glm_jax.ragged import sums_before, within_groups
@@ -57,9 +57,7 @@ def write_causal(
     slot = np.repeat(row * length + start, total) + within
     index = np.repeat(source - PREFIX, total) + within
 
-    flat = {name: np.zeros(num_rows * length, np.int32) for name in _FIELDS}
-    flat["loss_weights"] = flat["loss_weights"].astype(np.float32)
-    flat["tokens"][:] = flat["targets"][:] = special.pad
+    flat = empty_fields(num_rows * length, special.pad)
     # Before a segment's first token the index may lie outside `stored`; these are overwritten.
     tokens = np.take(stored, index, mode="clip")
     tokens[within == 0], tokens[within == 1] = special.gmask, special.start
@@ -81,15 +79,3 @@ def write_causal(
         "targets": len(predicted),
     }
     return {name: value.reshape(num_rows, length) for name, value in flat.items()}, counted
-
-
-_FIELDS = (
-    "tokens",
-    "targets",
-    "loss_weights",
-    "positions",
-    "block_positions",
-    "attend_start",
-    "attend_end",
-    "objective",
-)

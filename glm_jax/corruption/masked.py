@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from glm_jax.batch import SPAN, prefix_bounds
+from glm_jax.batch import SPAN, empty_fields, prefix_bounds
 from glm_jax.config.objective import ObjectiveConfig
 from glm_jax.corruption.plan import Plan
 from glm_jax.ragged import sums_before, within_groups
@@ -77,9 +77,7 @@ def write_masked(
     segment = np.repeat(np.arange(len(plan.row)), plan.num_spans)
     covered = np.repeat((first + 1)[segment] + plan.start, plan.length) + within_groups(plan.length)
 
-    flat = {name: np.zeros(num_rows * length, np.int32) for name in _FIELDS}
-    flat["loss_weights"] = flat["loss_weights"].astype(np.float32)
-    flat["tokens"][:] = flat["targets"][:] = special.pad
+    flat = empty_fields(num_rows * length, special.pad)
     flat["tokens"][slot] = flat["targets"][slot] = text
     flat["tokens"][covered] = special.mask
     flat["loss_weights"][covered] = config.span_weight
@@ -88,15 +86,3 @@ def write_masked(
     flat["attend_start"][slot] = np.repeat(start, total)
     flat["attend_end"][slot] = np.repeat(start + total, total)
     return {name: value.reshape(num_rows, length) for name, value in flat.items()}
-
-
-_FIELDS = (
-    "tokens",
-    "targets",
-    "loss_weights",
-    "positions",
-    "block_positions",
-    "attend_start",
-    "attend_end",
-    "objective",
-)

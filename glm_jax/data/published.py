@@ -23,7 +23,7 @@ import random
 
 import numpy as np
 
-from glm_jax.batch import DOCUMENT, SENTENCE, SPAN, Batch
+from glm_jax.batch import DOCUMENT, SENTENCE, SPAN, Batch, empty_fields
 from glm_jax.config.data import DataConfig
 from glm_jax.config.objective import ObjectiveConfig
 from glm_jax.corruption.corruptor import Corruptor
@@ -75,9 +75,7 @@ class PublishedRowBuilder:
         epochs, rows = np.asarray(epochs, np.int64), np.asarray(rows, np.int64)
         numbers = epochs * self.num_rows + rows
         shape, pad = (len(rows), self._length), self._rules.special.pad
-        fields = {name: np.zeros(shape, np.int32) for name in _FIELDS}
-        fields["loss_weights"] = fields["loss_weights"].astype(np.float32)
-        fields["tokens"][:] = fields["targets"][:] = pad
+        fields = empty_fields(shape, pad)
         counted = dict.fromkeys((*Corruptor.statistics_names, "rows_dropped", "rows_cut"), 0)
         counted["rows"] = len(rows)
         per_batch = self._rules.config.published_rows
@@ -138,15 +136,3 @@ class PublishedRowBuilder:
         counted["masked_tokens"] += masked
         counted["source_tokens"] += masked + int(visible.sum())
         counted["sentence_rows_without_sentence"] += objective == SENTENCE and not masked
-
-
-_FIELDS = (
-    "tokens",
-    "targets",
-    "loss_weights",
-    "positions",
-    "block_positions",
-    "attend_start",
-    "attend_end",
-    "objective",
-)

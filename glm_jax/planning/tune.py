@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 
 import jax
 
+from glm_jax.batch import BYTES_PER_SLOT
 from glm_jax.config import Config
 from glm_jax.config.training import MeshConfig
 from glm_jax.errors import UserError
@@ -190,7 +191,7 @@ def least_bytes(config: Config, mesh: jax.sharding.Mesh) -> int:
     A layer's input is saved for the backward pass under every policy.
     """
     held = held_bytes(config, mesh, abstract_state(config, mesh))
-    batch_share = held["batch"] // (8 * 4) // config.train.accumulation_steps
+    batch_share = held["batch"] // BYTES_PER_SLOT // config.train.accumulation_steps
     width = 2 if config.model.compute_dtype == "bfloat16" else 4
     inputs = batch_share * config.model.embed_dim * width * config.model.num_layers
     return sum(held.values()) + inputs

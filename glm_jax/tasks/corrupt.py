@@ -8,16 +8,16 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from glm_jax.batch import Batch
+from glm_jax import batch
 from glm_jax.config.data import DataConfig
 from glm_jax.config.objective import ObjectiveConfig
 from glm_jax.data.rows import RowBuilder
 from glm_jax.data.store import Documents, TokenStore
 from glm_jax.tokenizers.tokenizer import Tokenizer
 
-FIELDS = tuple(field.name for field in dataclasses.fields(Batch))
+FIELDS = tuple(batch.DTYPES)
 
-DTYPES = {name: tf.float32 if name == "loss_weights" else tf.int32 for name in FIELDS}
+DTYPES = {name: tf.as_dtype(dtype) for name, dtype in batch.DTYPES.items()}
 
 # Documents whose rows are built together; of these only the last row may not be full.
 _BATCH = 64
