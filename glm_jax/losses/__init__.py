@@ -1,1 +1,1 @@
-"""Cross-entropy and its sums by objective, for training and evaluation alike."""
+"""Cross entropy and its sums by objective, for training and for evaluation."""

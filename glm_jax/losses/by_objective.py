@@ -1,17 +1,17 @@
-"""What training minimises: token cross entropy, two ways to average it, and losses by objective.
+"""Token cross entropy, two ways to average it over a batch, and losses by objective.
 
-Two rows of three places, targets where the weight is not 0, "token_mean":
+Two rows of three slots; a slot has a target if its weight is not 0. "token_mean":
 
     objective     [[span, span, 0], [document, 0, 0]]
     loss_weights  [[1,    1,    0], [2,        0, 0]]
     coefficients  [[1/4,  1/4,  0], [2/4,      0, 0]]      loss = sum(coefficients * cross entropy)
 
-and "objective_mean", L_span + 2 L_document, each the mean over its own targets:
+"objective_mean" is L_span + 2 L_document, each the mean over its own targets:
 
     coefficients  [[1/2,  1/2,  0], [2/1,      0, 0]]
 
-Coefficients are taken from the global batch before it is cut into parts, so that the sum over
-hosts, devices and accumulation parts is the loss of the whole.
+Coefficients are computed from the global batch before it is split. The sum over hosts, devices and
+micro-batches is then the loss of the global batch.
 """
 
 from typing import Any
@@ -28,21 +28,21 @@ def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
     """-log softmax(logits)[target] in float32.
 
     Args:
-      logits: [..., V], computed on in float32.
+      logits: [..., V]; cast to float32.
       targets: [...] int32.
 
     Returns:
       [...] float32, in nats.
     """
     logits = logits.astype(jnp.float32)
-    # A comparison picks the target without a gather, whose gradient would be a scatter over V.
+    # A comparison picks the target; the gradient of a gather would be a scatter over V.
     ids = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
     picked = jnp.sum(jnp.where(ids == targets[..., None], logits, 0.0), axis=-1)
     return jax.nn.logsumexp(logits, axis=-1) - picked
 
 
 def token_losses(model: Any, batch: Batch, dropout_key: jax.Array | None = None) -> jax.Array:
-    """Cross entropy at every place of a batch, padding too.
+    """Cross entropy at every slot of a batch, including padding.
 
     Args:
       model: a `Transformer` bound to its parameters.
@@ -56,17 +56,17 @@ def token_losses(model: Any, batch: Batch, dropout_key: jax.Array | None = None)
 
 
 def hidden_of(model: Any, batch: Batch, dropout_key: jax.Array | None = None) -> jax.Array:
-    """What logits are made of, [B, T, D]; see `token_losses`."""
+    """The final hidden states [B, T, D], the input of the LM head; arguments as `token_losses`."""
     return model(*_inputs(batch), dropout_key=dropout_key)
 
 
 def unfinished_of(model: Any, batch: Batch) -> jax.Array:
-    """`hidden_of` as far as places look at one another, [B, T, D + N H]; no dropout."""
+    """`Transformer.unfinished` of a batch, [B, T, D + N H]; without dropout."""
     return model.unfinished(*_inputs(batch))
 
 
 def _inputs(batch: Batch) -> tuple[jax.Array, ...]:
-    """What a `Transformer` is given of whole rows, in its order."""
+    """The inputs of a `Transformer` for whole rows, in the order of its arguments."""
     return (
         batch.tokens,
         batch.positions,
@@ -77,16 +77,19 @@ def _inputs(batch: Batch) -> tuple[jax.Array, ...]:
 
 
 def coefficients(batch: Batch, reduction: str) -> jax.Array:
-    """What each place's cross entropy is multiplied by in the loss of the global batch.
+    """The factor of each slot's cross entropy in the loss of the global batch.
 
     Args:
-      batch: the whole batch, [B, T].
-      reduction: "token_mean": w / sum(w). "objective_mean": w / n with n the number of targets of
-        the place's own objective, so that the loss is the sum over the objectives present of
+      batch: the global batch, [B, T].
+      reduction: "token_mean": w / sum(w). "objective_mean": w / n, where n is the number of targets
+        of the slot's own objective. The loss is then the sum over the objectives present of
         weight * mean over the objective's own targets (GLM, arXiv:2103.10360, section 2.1).
 
     Returns:
       [B, T] float32; all 0 for a batch without targets, whose loss is 0.
+
+    Raises:
+      ValueError: there is no such reduction.
     """
     if reduction not in REDUCTIONS:
         raise ValueError(f"loss_reduction must be one of {REDUCTIONS}; got {reduction!r}")
@@ -99,7 +102,7 @@ def coefficients(batch: Batch, reduction: str) -> jax.Array:
 
 
 def objective_sums(losses: jax.Array, batch: Batch) -> dict[str, jax.Array]:
-    """What losses by objective are made of; sums of several batches or parts may be added.
+    """Sums from which `summarize` takes losses by objective; those of several batches may be added.
 
     Args:
       losses: [B, T] cross entropies.
@@ -111,7 +114,7 @@ def objective_sums(losses: jax.Array, batch: Batch) -> dict[str, jax.Array]:
     """
     present = batch.loss_weights > 0
     weights = batch.loss_weights.astype(jnp.float32)
-    # A place that predicts nothing must add nothing, whatever its loss (0 * inf is not 0).
+    # A slot without a target must add nothing, whatever its loss (0 * inf is not 0).
     losses = jnp.where(present, losses, 0.0)
     return {
         "losses": _group_sums(batch, losses),
@@ -125,12 +128,12 @@ def summarize(sums: dict[str, Any], reduction: str) -> dict[str, Any]:
     """The loss, and the mean cross entropy of each objective.
 
     Args:
-      sums: what `objective_sums` gives, over any number of batches.
-      reduction: of the total, see `coefficients`.
+      sums: from `objective_sums`, added up over any number of batches.
+      reduction: of `loss`, see `coefficients`.
 
     Returns:
-      `loss` and one `loss/NAME` for each of `OBJECTIVES`, scalars; NaN for an objective without
-      targets, 0 for the loss of no target at all.
+      Scalars: `loss`, which is 0 if there is no target at all, and `loss/NAME` for each of
+      `OBJECTIVES`, which is NaN for an objective without targets.
     """
     present = sums["count"] > 0
     if reduction == "token_mean":
@@ -143,7 +146,7 @@ def summarize(sums: dict[str, Any], reduction: str) -> dict[str, Any]:
 
 
 def _groups(batch: Batch) -> jax.Array:
-    """[B, T] int32; a batch may leave `objective` out."""
+    """`batch.objective`, [B, T] int32; 0 for a batch without it."""
     if batch.objective is None:
         return jnp.zeros(batch.shape, jnp.int32)
     return batch.objective

@@ -1,10 +1,10 @@
-"""Cross entropy over chunks of places, so that the logits of a batch are never there at once.
+"""Cross entropy over chunks of slots, so that a batch's logits are never in memory all at once.
 
-Each chunk's logits are computed forward, thrown away, and computed again backward: a fourth matrix
-product for the memory of all but one chunk (a single chunk keeps them). Every device takes chunks
-of its own rows and places:
+The logits of a chunk are computed in the forward pass, discarded, and recomputed in the backward
+pass. A fourth matrix product thus saves the memory of all chunks but one (a single chunk keeps its
+logits). Every device takes chunks of its own rows and slots:
 
-    T = 8 split over 2 devices of "sequence", 2 chunks      places of chunk 1   0 1 . . 4 5 . .
+    T = 8 sharded over 2 devices of "sequence", 2 chunks     slots of chunk 1   0 1 . . 4 5 . .
                                                                       chunk 2   . . 2 3 . . 6 7
 """
 
@@ -24,37 +24,37 @@ def chunked_losses(
     scale: jax.Array,
     *,
     row_groups: int = 1,
-    place_groups: int = 1,
+    slot_groups: int = 1,
     chunk: int = 1024,
 ) -> tuple[jax.Array, jax.Array]:
-    """sum(scale * cross entropy), and the cross entropy at each place.
+    """sum(scale * cross entropy), and the cross entropy at each slot.
 
     Args:
-      logits: [..., D] -> [..., V]; may hold parameters, which get their gradient, summed over the
+      logits: [..., D] -> [..., V]; may close over parameters. Their gradient is summed over the
         chunks in the parameters' own dtype.
       hidden: [B, T, D].
       targets: [B, T] int32.
       scale: [B, T] float32.
-      row_groups, place_groups: into how many parts the mesh splits rows and places.
-      chunk: places of one device whose logits are there at once, at most.
+      row_groups, slot_groups: number of shards of the rows, and of the slots of a row.
+      chunk: maximum number of slots per device whose logits are in memory at once.
 
     Returns:
       The sum, and [B, T] float32 losses. Only the sum has a gradient.
     """
     batch, length = targets.shape
-    local = length // place_groups
+    local = length // slot_groups
     size = min(max(chunk * row_groups // batch, 1), local)
     count = -(-local // size)
-    # Equal chunks need the least padding: 13 places by at most 8 are 7 and 7, not 8 and 8.
+    # Equal chunks need the least padding: 13 slots by at most 8 are 7 and 7, not 8 and 8.
     size = -(-local // count)
 
     def split(leaf: jax.Array) -> jax.Array:
         rest = leaf.shape[2:]
-        groups = leaf.reshape(batch, place_groups, local, *rest)
+        groups = leaf.reshape(batch, slot_groups, local, *rest)
         padding = [(0, 0)] * 2 + [(0, count * size - local)] + [(0, 0)] * len(rest)
-        parts = jnp.pad(groups, padding).reshape(batch, place_groups, count, size, *rest)
+        chunks = jnp.pad(groups, padding).reshape(batch, slot_groups, count, size, *rest)
         axes = (None, BATCH_AXES, "sequence", *[None] * (1 + len(rest)))
-        return constrain(jnp.moveaxis(parts, 2, 0), *axes)
+        return constrain(jnp.moveaxis(chunks, 2, 0), *axes)
 
     def of_chunk(hidden: jax.Array, targets: jax.Array, scale: jax.Array) -> tuple:
         scores = constrain(logits(hidden), BATCH_AXES, "sequence", None, "tensor")
@@ -64,11 +64,11 @@ def chunked_losses(
     if count > 1:
         of_chunk = jax.checkpoint(of_chunk)
 
-    def body(total: jax.Array, part: tuple) -> tuple[jax.Array, jax.Array]:
-        loss, losses = of_chunk(*part)
+    def body(total: jax.Array, chunk: tuple) -> tuple[jax.Array, jax.Array]:
+        loss, losses = of_chunk(*chunk)
         return total + loss, losses
 
     start = jnp.float32(0)
     total, losses = jax.lax.scan(body, start, (split(hidden), split(targets), split(scale)))
-    losses = jnp.moveaxis(losses, 0, 2).reshape(batch, place_groups, count * size)
+    losses = jnp.moveaxis(losses, 0, 2).reshape(batch, slot_groups, count * size)
     return total, losses[..., :local].reshape(batch, length)

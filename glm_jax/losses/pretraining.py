@@ -1,11 +1,11 @@
-"""The ways to compute the loss of a part of a batch, by the names of `train.cross_entropy`.
+"""The ways to compute the loss of a micro-batch, by the names of `train.cross_entropy`.
 
-plain                  all logits at once, B x T x V float32, 3 products with the output matrix
-chunked                those of a chunk at once, computed again backward, 4 products
-gradient_in_forward    those of a chunk, only where something is predicted, 3 products; keeps
-                       the gradient of the output matrix in float32, V x D, meanwhile. Without
-                       dropout the last layer's output and feed-forward part are computed there too,
-                       and their gradients kept
+plain                  All logits at once, B x T x V float32: 3 products with the LM head.
+chunked                The logits of one chunk at a time, recomputed backward: 4 products.
+gradient_in_forward    The logits of one chunk at a time, only at targets: 3 products. Holds the
+                       gradient of the LM head, V x D float32, from forward to backward. Without
+                       dropout the last layer's attention output and feed-forward are computed at
+                       targets only too, and their gradients are held as well.
 """
 
 from typing import Any
@@ -20,49 +20,51 @@ from glm_jax.losses.at_targets import target_losses
 from glm_jax.losses.by_objective import cross_entropy, hidden_of, unfinished_of
 from glm_jax.losses.chunked import chunked_losses
 from glm_jax.models.transformer import uses_scan
-from glm_jax.sharding.mesh import place_groups, row_groups
+from glm_jax.sharding.mesh import row_groups, slot_groups
 
 
 def weighted_losses(
     config: TrainConfig,
     mesh: Mesh,
     model: Any,
-    part: Batch,
+    micro_batch: Batch,
     scale: jax.Array,
     dropout_key: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """sum(scale * cross entropy), and the cross entropy at each place with a scale above 0.
+    """sum(scale * cross entropy), and the cross entropy at each slot with a scale above 0.
 
     Args:
-      config: `cross_entropy` and `loss_chunk`, not None.
-      mesh: that splits the part.
+      config: its `cross_entropy` and `loss_chunk` are read; neither may be None.
+      mesh: over which the micro-batch is sharded.
       model: a `Transformer` bound to its parameters.
-      part: [B, T].
+      micro_batch: [B, T].
       scale: [B, T] float32, see `glm_jax.losses.by_objective.coefficients`; not differentiated.
       dropout_key: None for no dropout.
 
     Returns:
       The sum, which has a gradient, and [B, T] float32 losses, which have none.
     """
-    chunk = config.loss_chunk or part.tokens.size
+    chunk = config.loss_chunk or micro_batch.tokens.size
+    targets = micro_batch.targets
     if config.cross_entropy == "gradient_in_forward":
-        # Whatever a place does alone is wanted where there is a target, the last layer's part too;
-        # but dropout draws for all places of a row together.
+        # After the last attention each slot is computed alone, so targets suffice. Dropout prevents
+        # that, since it draws for all slots of a row together.
         early = dropout_key is None and not uses_scan(model.config)
-        hidden = unfinished_of(model, part) if early else hidden_of(model, part, dropout_key)
-        logits = model.finisher() if early else model.scorer()
-        groups = row_groups(mesh)
-        return target_losses(logits, hidden, part.targets, scale, groups=groups, piece=chunk)
-    hidden, logits = hidden_of(model, part, dropout_key), model.scorer()
+        if early:
+            hidden, logits = unfinished_of(model, micro_batch), model.finisher()
+        else:
+            hidden, logits = hidden_of(model, micro_batch, dropout_key), model.scorer()
+        return target_losses(logits, hidden, targets, scale, groups=row_groups(mesh), chunk=chunk)
+    hidden, logits = hidden_of(model, micro_batch, dropout_key), model.scorer()
     if config.cross_entropy == "chunked":
         return chunked_losses(
             logits,
             hidden,
-            part.targets,
+            targets,
             scale,
             row_groups=row_groups(mesh),
-            place_groups=place_groups(mesh),
+            slot_groups=slot_groups(mesh),
             chunk=chunk,
         )
-    losses = cross_entropy(logits(hidden), part.targets)
+    losses = cross_entropy(logits(hidden), targets)
     return jnp.sum(losses * scale), jax.lax.stop_gradient(losses)

@@ -1,4 +1,4 @@
-"""The losses that a config can name (`train.loss`), each a few functions; a step knows no more.
+"""The losses that a config can name (`train.loss`); each is three functions.
 
 A module of your own may add one before training starts:
 
@@ -27,16 +27,17 @@ Sums = dict[str, jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
-    """What a training minimises.
+    """A loss that training can minimise.
 
     Attributes:
-      coefficients: (config, batch) -> arrays with rows [B, ...], taken of the global batch before
-        it is cut, so that what micro-batches and devices give only adds up. Denominators belong
-        here. No gradient is taken of them.
-      sums: (config, mesh, model, part, coefficients, dropout_key) -> (loss, sums). `model` is a
-        `Transformer` bound to its parameters, `part` some rows with their coefficients; the loss is
-        a scalar that has a gradient, the sums add up over parts. dropout_key None: no dropout.
-      summarize: (config, sums of any number of parts) -> metrics, scalars; `loss` among them.
+      coefficients: (config, batch) -> arrays with rows [B, ...]. They are computed from the global
+        batch before it is split, so that losses of micro-batches and devices are simply added.
+        Denominators belong here. No gradient is taken of them.
+      sums: (config, mesh, model, micro_batch, coefficients, dropout_key) -> (loss, sums). `model`
+        is a `Transformer` bound to its parameters; `coefficients` are those of the micro-batch's
+        rows; dropout_key None means no dropout. `loss` is a scalar with a gradient; `sums` may be
+        added over micro-batches.
+      summarize: (config, added sums) -> metrics, scalars, with `loss` among them.
     """
 
     coefficients: Callable[[TrainConfig, Batch], Any]
@@ -48,7 +49,7 @@ def loss_of(config: TrainConfig) -> Loss:
     """The loss that `train.loss` names.
 
     Raises:
-      UserError: there is none of that name.
+      UserError: there is no such loss.
     """
     if config.loss not in LOSSES:
         raise UserError(
@@ -66,12 +67,12 @@ def _pretraining_sums(
     config: TrainConfig,
     mesh: Mesh,
     model: Any,
-    part: Batch,
+    micro_batch: Batch,
     coefficients: jax.Array,
     dropout_key: jax.Array | None,
 ) -> tuple[jax.Array, Sums]:
-    loss, losses = weighted_losses(config, mesh, model, part, coefficients, dropout_key)
-    return loss, by_objective.objective_sums(losses, part)
+    loss, losses = weighted_losses(config, mesh, model, micro_batch, coefficients, dropout_key)
+    return loss, by_objective.objective_sums(losses, micro_batch)
 
 
 def _pretraining_summary(config: TrainConfig, sums: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Means by objective from sums over rows: what every evaluation of rows ends in."""
+"""Metrics of an evaluation by objective, from sums over rows."""
 
 from collections.abc import Mapping
 
@@ -6,20 +6,20 @@ import numpy as np
 
 from glm_jax.batch import OBJECTIVES
 
-# Sums that a row is scored by, each five numbers, by the value of `Batch.objective`: cross
-# entropies, targets, targets that the model ranks first, and the first two with `loss_weights`.
+# Sums over rows, [5] each, by the value of `Batch.objective`: cross entropies, number of targets,
+# targets that the model ranks first, cross entropies times `loss_weights`, and `loss_weights`.
 SUMS = ("losses", "count", "correct", "weighted_losses", "weights")
 
 
 def mean_metrics(sums: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Means from sums over rows.
+    """Metrics from sums over rows.
 
     Args:
-      sums: [5] each, by `SUMS`; natural logarithms.
+      sums: [5] each, by the names of `SUMS`; losses are in nats.
 
     Returns:
-      `loss`, weighted by the loss weights; `targets`, their number; and for each objective that has
-      any `loss/NAME`, `perplexity/NAME` and `accuracy/NAME`.
+      `loss`, the mean weighted by the loss weights; `targets`, their number; and `loss/NAME`,
+      `perplexity/NAME` and `accuracy/NAME` for each objective that has targets.
     """
     total = float(sums["weights"].sum())
     values = {

@@ -1,1 +1,1 @@
-"""The Transformer (`transformer`), its parameters (`params`), its variants and its attention."""
+"""The Transformer (`transformer`), its parameters (`params`) and published models (`variants`)."""

@@ -1,14 +1,14 @@
 """Parameters by group, and the FLOPs of a training step, in closed form.
 
-A multiplication and an addition are two FLOPs. A token's share of a step is
+A multiplication and an addition are two FLOPs. A training step costs, per token,
 
     6 * (parameters of matrices)  +  12 * L * N * H * T * density
 
-forwards 2 per parameter, backwards twice that; attention multiplies queries with keys and weights
-with values, 4 * N * H for each key that a query sees, and sees `density * T` of them (as in
-arXiv:2204.02311, appendix B, there without the density). The output matrix counts at every place
-and a table that is only looked up does not; what is recomputed (`model.remat`) does not count, so
-that utilisations compare.
+A matrix costs 2 FLOPs per parameter forward and 4 backward. Attention multiplies queries with keys
+and weights with values: forward 4 * N * H per key that a query sees, of which there are
+`density * T` (arXiv:2204.02311, appendix B, has the formula without the density). The LM head
+counts at every slot; a table that is only looked up does not count. Recomputation (`model.remat`)
+does not count either, so that utilisations can be compared.
 """
 
 import math
@@ -24,12 +24,12 @@ GROUPS = ("embedding", "attention", "mlp", "norms", "output", "other")
 
 
 def parameter_groups(params: Params) -> dict[str, int]:
-    """Parameters by what they do; a tied output matrix is part of the embedding.
+    """Number of parameters per group of `GROUPS`; a tied LM head is part of the embedding.
 
         ChatGLM2-6B -> embedding 266 M, attention 1057 M, mlp 4712 M, norms 0.2 M, output 266 M
 
     Args:
-      params: nested dict of arrays or of what has a shape.
+      params: nested dict of arrays, or of anything with a `shape`.
     """
     groups = dict.fromkeys(GROUPS, 0)
     for path, leaf in to_paths(params).items():
@@ -54,7 +54,7 @@ def _group(path: str) -> str:
 
 
 def matrix_parameters(params: Params) -> int:
-    """Parameters that every token is multiplied with: all kernels, and the output matrix."""
+    """Parameters that every token is multiplied with: all kernels, and the LM head."""
     leaves = to_paths(params)
     kernels = sum(math.prod(x.shape) for path, x in leaves.items() if path.endswith("/kernel"))
     output = leaves.get("output/table", leaves["embedding/table"])
@@ -62,14 +62,14 @@ def matrix_parameters(params: Params) -> int:
 
 
 def attention_density(objective: ObjectiveConfig) -> float:
-    """Share of the T x T pairs of query and key that are seen, where one text fills the row.
+    """Fraction of the T x T (query, key) pairs that attention sees, if one text fills the row.
 
-    Causal rows see half. In a GLM row with a share b of its places in part B every query sees part
-    A, and those of part B half of part B on average: (1 - b) + b^2 / 2.
+    A causal row sees half of them. In a GLM row with a fraction b of its slots in part B, every
+    query sees part A, and a query of part B sees half of part B on average: (1 - b) + b^2 / 2.
 
         [MASK], 15 %  ->  b = 0.18, density 0.84          causal -> 0.5
 
-    Several documents in a row see less, so this is an upper bound.
+    A row that packs several documents sees less, so this is an upper bound.
     """
     low, high = objective.document_min_ratio, objective.document_max_ratio
     mean, mean_square = (low + high) / 2, (low * low + low * high + high * high) / 3
@@ -86,7 +86,7 @@ def attention_density(objective: ObjectiveConfig) -> float:
 
 
 def predicted_share(objective: ObjectiveConfig) -> float:
-    """Share of the places of a row that have a target: part B, and everything in causal rows."""
+    """Fraction of the slots of a row that have a target: part B, and all slots of causal rows."""
     mean = (objective.document_min_ratio + objective.document_max_ratio) / 2
     return (
         objective.causal_rate
@@ -97,10 +97,10 @@ def predicted_share(objective: ObjectiveConfig) -> float:
 
 
 def _span_share(objective: ObjectiveConfig) -> float:
-    """b of [MASK] rows: of n tokens m spans are cut, and mask, start and end tokens come in.
+    """The fraction b of [MASK] rows: m spans are cut out of n tokens.
 
-    Part B has mask_ratio * n tokens and one more a span, the row n + 2 m; lengths follow a Poisson
-    law without its 0.
+    Part B has mask_ratio * n tokens and one more per span; the row has n + 2 m slots, since each
+    span adds a mask and a start token. Lengths follow a zero-truncated Poisson distribution.
     """
     rate = objective.mean_span_length
     mean_length = min(rate / -math.expm1(-rate), objective.max_span_length)
@@ -109,14 +109,14 @@ def _span_share(objective: ObjectiveConfig) -> float:
 
 
 def attention_flops_per_token(model: ModelConfig, length: int, density: float) -> float:
-    """12 * L * N * H * T * density: scores and weighted values, forwards and backwards."""
+    """12 * L * N * H * T * density: scores and weighted values, forward and backward."""
     model = model.resolved()
     width = model.num_heads * (model.head_dim or 0)
     return 12 * model.num_layers * width * length * density
 
 
 def flops_per_token(config: Config, params: Params) -> float:
-    """FLOPs of a training step over its places.
+    """FLOPs of a training step per slot of its batch, padding included.
 
     Args:
       config: of the run.
@@ -128,6 +128,6 @@ def flops_per_token(config: Config, params: Params) -> float:
 
 
 def describe_groups(groups: Mapping[str, Any]) -> str:
-    """`6,243,584,000 parameters: embedding 266,338,304, ..`, empty groups left out."""
+    """`6,243,584,000 parameters: embedding 266,338,304, ..`; empty groups are left out."""
     listed = ", ".join(f"{name} {size:,}" for name, size in groups.items() if size)
     return f"{sum(groups.values()):,} parameters: {listed}"

@@ -1,7 +1,7 @@
 """The parts of a layer: thin modules that hold parameters, over pure functions of arrays.
 
-Every parameter draws its initial value from a key folded from its path, so that a model is the same
-whether its layers are stacked or listed and whatever mesh it is created on.
+The key of each parameter's initial value is folded from the parameter's path. A model therefore has
+the same values whether its layers are stacked or listed, and on any mesh.
 """
 
 import math
@@ -15,7 +15,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 
 from glm_jax.config.model import ModelConfig
-from glm_jax.sharding.mesh import auto_axes, axis_size, constrain, dividing, places_are_split
+from glm_jax.sharding.mesh import auto_axes, axis_size, constrain, dividing, slots_are_split
 from glm_jax.sharding.rules import param_spec, whole_over
 
 
@@ -34,7 +34,7 @@ def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) 
 
 
 def rms_norm(x: jax.Array, scale: jax.Array, epsilon: float) -> jax.Array:
-    """Division by the root mean square over the last axis, in float32; the result is like x."""
+    """RMS normalisation over the last axis in float32; the result has the dtype of x."""
     x32 = x.astype(jnp.float32)
     y = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + epsilon)
     return (y * scale.astype(jnp.float32)).astype(x.dtype)
@@ -45,13 +45,14 @@ def linear(
 ) -> jax.Array:
     """Contracts the last `num_inputs` axes of x with the first of the kernel, in the dtype of x.
 
-    As a product of two matrices: contractions over more axes are slower on CPU, backwards above
-    all. Axes that are split over devices come first among those merged, so they stay split. Where
-    places are split too, [B, T] cannot become one axis: every device would compute all of T.
+    Axes are merged into a product of two matrices, since contractions over several axes are slower
+    on CPU, above all backward. An axis that is sharded comes first among those it is merged with,
+    so it stays sharded. [B, T] are not merged if slots are sharded: every device would compute all
+    of T.
     """
     lead, outputs = x.shape[: x.ndim - num_inputs], kernel.shape[num_inputs:]
     matrix = kernel.astype(x.dtype).reshape(math.prod(kernel.shape[:num_inputs]), -1)
-    rows = lead if places_are_split() else (-1,)
+    rows = lead if slots_are_split() else (-1,)
     y = x.reshape(*rows, matrix.shape[0]) @ matrix
     if bias is not None:
         y = y + bias.astype(x.dtype).reshape(-1)
@@ -59,7 +60,7 @@ def linear(
 
 
 def residual_stddev(config: ModelConfig) -> float:
-    """Standard deviation of matrices that write into the residual stream."""
+    """Initial standard deviation of matrices that write into the residual stream."""
     return config.initializer_range / math.sqrt(2 * config.num_layers)
 
 
@@ -88,7 +89,7 @@ class RmsNorm(nnx.Module):
 
 
 class Identity(nnx.Module):
-    """Where a variant has nothing."""
+    """Stands where a variant has no norm; returns its input."""
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return x
@@ -100,9 +101,9 @@ def make_norm(config: ModelConfig) -> nnx.Module:
 
 
 class Linear(nnx.Module):
-    """`linear` with its kernel [*inputs, *outputs] and, where there is one, bias [*outputs].
+    """`linear` with its kernel [*inputs, *outputs] and an optional bias [*outputs].
 
-    Heads keep an axis of their own (a query kernel is [D, N, H]): they can be split over devices
+    Heads keep an axis of their own (a query kernel is [D, N, H]), so that they can be sharded
     without cutting through a head.
     """
 
@@ -128,26 +129,27 @@ class Linear(nnx.Module):
 
 
 def look_up(table: jax.Array, ids: jax.Array, dtype: jnp.dtype | str) -> jax.Array:
-    """Rows of a table [R, D] by their ids [B, T]: [B, T, D], D split over "fsdp".
+    """Looks up rows of a table [R, D] by ids [B, T] -> [B, T, D], with D sharded over "fsdp".
 
-    The table stays split: every device looks up its part of D for the ids of all, and the parts are
-    exchanged (`glm_jax.sharding.mesh.constrain_rows`), once for the sum of all tables. Gathering a
-    table would move R x D numbers for B x T rows.
+    The table stays sharded: every device looks up its slice of D for the ids of all devices. The
+    slices are then exchanged (`glm_jax.sharding.mesh.constrain_rows`), once for the sum of all
+    tables. Gathering the table instead would move R x D values for B x T rows.
     """
     ids = constrain(ids, "data", "sequence")
     return constrain(table[ids].astype(dtype), "data", "sequence", "fsdp")
 
 
 def look_up_tokens(table: jax.Array, ids: jax.Array, dtype: jnp.dtype | str) -> jax.Array:
-    """`look_up` in a table [V, D] whose V may be split over "tensor".
+    """`look_up` in a table [V, D] whose V may be sharded over "tensor".
 
-    Where both are split each device looks up what it holds, and the rows are summed:
+    If both V and D are sharded, each device looks up the rows that it holds, and an all-reduce adds
+    them up:
 
         V = 4 over 2 devices, ids 3 0      device 0, rows 0 1    [  0  row0 ]
                                            device 1, rows 2 3    [ row3  0  ]   sum  [row3 row0]
 
-    By hand: XLA's partitioner does the same, but aborts where the lookup stands inside a
-    `jax.shard_map` over "data" (docs/decisions/018).
+    This is manually sharded (`jax.shard_map`). XLA's partitioner does the same, but aborts if the
+    lookup stands inside a `jax.shard_map` over "data" (docs/decisions/018).
     """
     if not (axis_size("fsdp") > 1 and axis_size("tensor") > 1):
         return look_up(table, ids, dtype)
@@ -170,7 +172,7 @@ def look_up_tokens(table: jax.Array, ids: jax.Array, dtype: jnp.dtype | str) -> 
 
 
 class Embedding(nnx.Module):
-    """A table [V, D] with a row for every id: looked up for inputs, multiplied with for scores."""
+    """A table [V, D] with a row per id: the token embedding or, by its `scorer`, the LM head."""
 
     def __init__(self, config: ModelConfig, *, key: jax.Array):
         shape = (config.vocab_size, config.embed_dim)
@@ -178,14 +180,14 @@ class Embedding(nnx.Module):
         self.compute_dtype = config.compute_dtype
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
-        """[B, T] ids -> [B, T, D], split as `look_up` says."""
+        """[B, T] ids -> [B, T, D], sharded as `look_up` says."""
         return look_up_tokens(self.table[...], tokens, self.compute_dtype)
 
     def scorer(self) -> Callable[[jax.Array], jax.Array]:
-        """Scores of every id, [..., D] -> float32 [..., V]; the table is cast and gathered once.
+        """The LM head, [..., D] -> float32 logits [..., V]; the table is cast and gathered once.
 
-        It is gathered as [D, V]: parts of D then come one behind the other, where in [V, D] they
-        would have to be put between each other, a copy of V x D numbers.
+        It is gathered as [D, V]: there the slices of D are concatenated. In [V, D] they would have
+        to be interleaved, which copies all V x D values.
         """
         table = self.table[...].astype(self.compute_dtype)
         matrix = whole_over("fsdp", table.T, param_spec("output/table", table.shape)[::-1])
@@ -195,10 +197,11 @@ class Embedding(nnx.Module):
 
 @jax.custom_vjp
 def scores(hidden: jax.Array, matrix: jax.Array) -> jax.Array:
-    """hidden [..., D] times a matrix [D, V]: float32 [..., V].
+    """hidden [..., D] times a matrix [D, V]: float32 logits [..., V].
 
-    The gradient that comes back is rounded to the dtype of `hidden` before it is multiplied: left
-    to itself JAX computes both products in float32, and the one for the matrix is V x D numbers.
+    Backward, the gradient of the logits is rounded to the dtype of `hidden` before it is
+    multiplied. JAX alone would compute both products in float32, and that of the matrix has V x D
+    values.
     """
     return jnp.matmul(hidden, matrix, preferred_element_type=jnp.float32)
 
@@ -213,7 +216,7 @@ scores.defvjp(lambda hidden, matrix: (scores(hidden, matrix), (hidden, matrix)),
 
 
 class GeluMlp(nnx.Module):
-    """D -> F -> D with the tanh form of GELU between."""
+    """D -> F -> D with GELU in its tanh form between the two products."""
 
     def __init__(self, config: ModelConfig, *, key: jax.Array):
         self.up, self.down = _up(config, key, "up"), _down(config, key)
@@ -223,7 +226,7 @@ class GeluMlp(nnx.Module):
 
 
 class SwigluMlp(nnx.Module):
-    """Twice D -> F, one the gate of the other, then F -> D: down(silu(gate(x)) * up(x))."""
+    """A gated feed-forward, D -> F -> D: down(silu(gate(x)) * up(x))."""
 
     def __init__(self, config: ModelConfig, *, key: jax.Array):
         self.gate, self.up = _up(config, key, "gate"), _up(config, key, "up")
@@ -234,7 +237,7 @@ class SwigluMlp(nnx.Module):
 
 
 def make_mlp(config: ModelConfig, *, key: jax.Array) -> nnx.Module:
-    """The feed-forward part that `config.activation` names."""
+    """The feed-forward module that `config.activation` names."""
     return {"gelu": GeluMlp, "swiglu": SwigluMlp}[config.activation](config, key=key)
 
 

@@ -4,8 +4,8 @@
     params["layers"]["3"]["mlp"]["up"]["kernel"]       [D, F]       listed layers
     params["layers"]["mlp"]["up"]["kernel"]            [L, D, F]    stacked layers
 
-A dict is what jit, grad, optax and orbax take without knowing flax; `bind` turns it into the module
-where the model runs.
+jit, grad, optax and orbax take a dict without knowing flax; `bind` turns it into the module that
+computes.
 """
 
 import dataclasses
@@ -31,10 +31,10 @@ Params = dict[str, Any]
 
 
 def create_params(config: ModelConfig, mesh: Mesh, seed: int) -> Params:
-    """Draws the initial parameters, each device only its share.
+    """Draws the initial parameters; each device draws only its shards.
 
-    The values depend on `seed` and on each parameter's path, not on the mesh nor on whether layers
-    are stacked.
+    The values depend on `seed` and on each parameter's path, neither on the mesh nor on whether
+    layers are stacked.
 
     Raises:
       UserError: the mesh cannot split a parameter; see `glm_jax.sharding.rules.param_shardings`.
@@ -44,7 +44,7 @@ def create_params(config: ModelConfig, mesh: Mesh, seed: int) -> Params:
 
 
 def abstract_params(config: ModelConfig, mesh: Mesh) -> Params:
-    """`create_params` without the values: a `jax.ShapeDtypeStruct` with its sharding for each."""
+    """Like `create_params`, with a `jax.ShapeDtypeStruct` that has a sharding for each array."""
     shapes = _abstract(config)
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
@@ -57,8 +57,8 @@ def bind(config: ModelConfig, params: Params) -> Transformer:
     """The module that computes with `params`; cheap, and usable inside jit and grad.
 
     Args:
-      config: the model's; whether layers are stacked is read from `params`.
-      params: nested dict of arrays, or of what stands for them while jax traces.
+      config: of the model; whether layers are stacked is read from `params`.
+      params: nested dict of arrays, or of tracers.
 
     Raises:
       ValueError: the paths in `params` are not those of the model.
@@ -80,7 +80,7 @@ def is_stacked(params: Params) -> bool:
 
 
 def stack_layers(params: Params) -> Params:
-    """Listed layers -> stacked layers, exactly; stacked ones are returned as they are."""
+    """Listed layers -> stacked layers, with equal values; stacked ones are returned unchanged."""
     if is_stacked(params):
         return params
     layers = params["layers"]
@@ -89,7 +89,7 @@ def stack_layers(params: Params) -> Params:
 
 
 def unstack_layers(params: Params) -> Params:
-    """Stacked layers -> listed layers, exactly; listed ones are returned as they are."""
+    """Stacked layers -> listed layers, with equal values; listed ones are returned unchanged."""
     if not is_stacked(params) or "layers" not in params:
         return params
     stacked = params["layers"]
@@ -99,17 +99,17 @@ def unstack_layers(params: Params) -> Params:
 
 
 def split_params(params: Params, chosen: str | None) -> tuple[Params, Params]:
-    """Parameters in two: those whose names a regular expression matches, and the others.
+    """Splits parameters in two: those whose names a regular expression matches, and the others.
 
         "embedding/.*"   {"embedding": {"table": E}}, {"layers": {..}, "norm": {..}}
 
     Args:
       params: stacked or listed; leaves of any kind.
-      chosen: matches whole names, from which the number of a listed layer is left out, so that it
-        chooses the same of both layouts. None: all are chosen.
+      chosen: regular expression that must match whole names. Names are without the number of a
+        listed layer, so that it chooses the same parameters in both layouts. None: all are chosen.
 
     Raises:
-      UserError: it matches none; names some that there are.
+      UserError: `chosen` matches no parameter; the message lists the names.
     """
     if chosen is None:
         return params, {}
@@ -136,13 +136,13 @@ def join_params(first: Params, second: Params) -> Params:
 def decay_mask(params: Params) -> Params:
     """True where weight decay applies: everything but biases and the scales of norms.
 
-    The word and position tables do decay, as in the published code.
+    Token and position embeddings do decay, as in the published code.
     """
     return jax.tree.map_with_path(lambda path, _: is_matrix(path_name(path)), params)
 
 
 def count_params(config: ModelConfig) -> int:
-    """Parameters of the model, nothing allocated."""
+    """Number of parameters of the model; allocates nothing."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(_abstract(config)))
 
 
@@ -166,7 +166,7 @@ def from_paths(leaves: Mapping[str, Any]) -> Params:
 
 
 def _draw(config: ModelConfig, key: jax.Array) -> Params:
-    # Stacked layers compile once instead of L times; both forms have the same values.
+    # Stacked layers compile once instead of L times; both layouts have the same values.
     stacked = dataclasses.replace(config, scan_layers=True)
     state = nnx.state(Transformer(stacked, rngs=nnx.Rngs(params=key)))
     params = from_paths({_join(path): leaf[...] for path, leaf in nnx.to_flat_state(state)})

@@ -1,13 +1,13 @@
-"""How a model knows where a token stands: learned tables of one or two dimensions, or rotation.
+"""Position encodings: learned tables of one or two kinds of position, or rotation.
 
-A token of part A has its index as position and 0 as block position; a token of a span has the
-position of its mask, and its own place inside the span as block position (GLM, section 2.2):
+A token of part A has its index as position and 0 as block position. A token of a span has the
+position of its mask, and its index inside the span, from 1, as block position (GLM, section 2.2):
 
     text  x1 x2 [M] x4 | <sop> x3a x3b
     positions        0 1 2 3 |   2   2   2
     block_positions  0 0 0 0 |   1   2   3
 
-ChatGLM2 and later have plain positions, and rotate queries and keys by them (arXiv:2104.09864).
+ChatGLM2 and later have positions alone, and rotate queries and keys by them (arXiv:2104.09864).
 """
 
 import dataclasses
@@ -29,14 +29,14 @@ from glm_jax.models.layers import fold_name, look_up, normal
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Rotation:
-    """How far each pair of numbers of a head is turned at each place.
+    """The rotation of each pair of features of a head, per slot.
 
         angles a b, R = 4, H = 6      cos  cos a   cos a  cos b   cos b  1  1
                                       sin  -sin a  sin a  -sin b  sin b  0  0
 
     Attributes:
-      cos, sin: [B, T, 1, H] float32, what a head and its numbers with each pair exchanged are
-        multiplied by.
+      cos: [B, T, 1, H] float32, factor of the features.
+      sin: [B, T, 1, H] float32, factor of the features with the two of each pair exchanged.
     """
 
     cos: jax.Array
@@ -44,12 +44,15 @@ class Rotation:
 
 
 def joined(first: Rotation, second: Rotation) -> Rotation:
-    """The rotation of heads whose first features turn by one, and whose others by the other."""
+    """Concatenates along H: the first features are rotated by `first`, the others by `second`."""
     return jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=-1), first, second)
 
 
 def make_rotation(angles: jax.Array, magnitude: float, head_dim: int) -> Rotation:
-    """The `Rotation` of angles [B, T, R / 2]; the numbers of a head from R on stay as they are."""
+    """The `Rotation` by angles [B, T, R / 2]; the features of a head from R on are not rotated.
+
+    `magnitude` is a factor on cos and sin; see `rotary_frequencies`.
+    """
     cos, sin = jnp.cos(angles) * magnitude, jnp.sin(angles) * magnitude
     rest = [(0, 0)] * (angles.ndim - 1) + [(0, head_dim - 2 * angles.shape[-1])]
     cos = jnp.pad(jnp.repeat(cos, 2, axis=-1), rest, constant_values=1.0)
@@ -58,10 +61,9 @@ def make_rotation(angles: jax.Array, magnitude: float, head_dim: int) -> Rotatio
 
 
 def rotate(x: jax.Array, rotation: Rotation | None) -> jax.Array:
-    """Turns neighbouring numbers (2j, 2j + 1) of the first R of each head; the rest pass through.
+    """Rotates pairs of features (2j, 2j + 1) among the first R of each head; the rest pass through.
 
         head  a b c d e f g h,  R = 4      pairs (a b) (c d), then e f g h as they are
-
 
     Args:
       x: [B, T, N, H] queries or keys.
@@ -87,9 +89,9 @@ def _turn(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
 def exchange_neighbours(x: jax.Array) -> jax.Array:
     """[a b c d] -> [b a d c] along the last axis, of even size.
 
-    In 16 bits as a product with a permutation, exact since each sum has one term: on a TPU moving
-    numbers to the next lane costs more than its matrix unit takes for this (of a 6B model's step,
-    5 % against 1 %). In 32 bits a product would be rounded there, and shifts are as fast on CPU.
+    In 16 bits this is a product with a permutation matrix, exact since each sum has one term: on a
+    TPU it is faster than shifts between lanes (1 % against 5 % of a 6B model's step). In 32 bits
+    a TPU would round the product, so the axis is shifted, which is as fast on CPU.
     """
     size = x.shape[-1]
     if x.dtype.itemsize == 2:
@@ -100,19 +102,19 @@ def exchange_neighbours(x: jax.Array) -> jax.Array:
 
 
 class Positions(nnx.Module):
-    """What an encoding may do: add to the input, or rotate queries and keys. Here neither."""
+    """Interface of a position encoding; this base class adds nothing and rotates nothing."""
 
     def add(self, x: jax.Array, positions: jax.Array, block_positions: jax.Array) -> jax.Array:
-        """x [B, T, D] with the vectors of the positions [B, T] added."""
+        """x [B, T, D] plus the embeddings of the positions [B, T]."""
         return x
 
     def rotation(self, positions: jax.Array, block_positions: jax.Array) -> Rotation | None:
-        """The rotation of queries and keys at the positions [B, T]."""
+        """The rotation of queries and keys at the positions [B, T]; None: they are not rotated."""
         return None
 
 
 class LearnedPositions(Positions):
-    """One table [P, D] indexed by `positions`; block positions are not looked at (GPT)."""
+    """One table [P, D] indexed by `positions`; block positions are ignored (GPT)."""
 
     def __init__(self, config: ModelConfig, *, key: jax.Array):
         self.table = _table(config, fold_name(key, "table"))
@@ -122,7 +124,7 @@ class LearnedPositions(Positions):
 
 
 class LearnedBlockPositions(Positions):
-    """Two tables [P + 1, D], for `positions` and for `block_positions`, added up (GLM)."""
+    """The sum of two tables [P + 1, D], of `positions` and of `block_positions` (GLM)."""
 
     def __init__(self, config: ModelConfig, *, key: jax.Array):
         self.table = _table(config, fold_name(key, "table"))
@@ -144,9 +146,9 @@ class RotaryPositions(Positions):
 
 
 class RotaryBlockPositions(Positions):
-    """Rotation of half a head by `positions`, of the other by `block_positions` (ChatGLM-6B).
+    """Rotation of half a head by `positions`, of the other half by `block_positions` (ChatGLM-6B).
 
-    H = 8, rotary_fraction 1      features 0 1 2 3 turn by positions, 4 5 6 7 by block positions
+    H = 8, rotary_fraction 1      features 0 1 2 3 rotate by positions, 4 5 6 7 by block positions
     """
 
     def __init__(self, config: ModelConfig, *, key: jax.Array):
@@ -167,16 +169,16 @@ def _turned_by(positions: jax.Array, config: ModelConfig, num_features: int) -> 
 
 
 def rotary_frequencies(config: ModelConfig, num_features: int) -> tuple[np.ndarray, float]:
-    """What a position is multiplied with for each pair's angle, and a factor on cos and sin.
+    """Radians per position of each pair of features, and a factor on cos and sin.
 
         R = 8, base 10000    1, .1, .01, .001    linear by 4    .25, .025, .0025, .00025
 
     Args:
-      config: its `rotary_*` fields.
-      num_features: of which the share `rotary_fraction`, R, is rotated: a head, or half of one.
+      config: its `rotary_*` fields are read.
+      num_features: H, or H / 2 for each half of a head; R = rotary_fraction * num_features.
 
     Returns:
-      [R / 2] float32, and the factor, 1 but for "yarn".
+      [R / 2] float32, and the factor, which is 1 except for "yarn".
     """
     size = round(num_features * config.rotary_fraction)
     factor = config.rotary_factor
@@ -195,10 +197,10 @@ def rotary_frequencies(config: ModelConfig, num_features: int) -> tuple[np.ndarr
 
 
 def _yarn_share(size: int, base: float, original_positions: float) -> np.ndarray:
-    """How much of each pair's frequency is divided by the factor: [R / 2] from 0 to 1.
+    """The share of each pair's frequency that is divided by the factor: [R / 2] from 0 to 1.
 
-    Pairs that turn 32 times and more within the original context keep theirs, those that turn once
-    or less are slowed down wholly, a ramp lies between (YaRN, arXiv:2309.00071, section 3.2).
+    It is 0 for pairs that turn 32 times or more within the original context, 1 for pairs that turn
+    once or less, and a ramp in between (YaRN, arXiv:2309.00071, section 3.2).
     """
 
     def pair_that_turns(times: float) -> float:
@@ -206,7 +208,7 @@ def _yarn_share(size: int, base: float, original_positions: float) -> np.ndarray
 
     low = max(math.floor(pair_that_turns(32)), 0)
     high = min(math.ceil(pair_that_turns(1)), size - 1)
-    # The two coincide in tiny models; then the ramp is a step.
+    # `low` and `high` coincide in tiny models; the ramp is then a step.
     width = max(high - low, 0.001)
     return np.clip((np.arange(size // 2) - low) / width, 0.0, 1.0)
 
@@ -225,7 +227,7 @@ def make_positions(config: ModelConfig, *, key: jax.Array) -> Positions:
 
 
 def table_rows(config: ModelConfig) -> int:
-    """Rows of a position table: ids run from 0 to one less.
+    """Rows of a position table; valid positions are 0 to one less.
 
     Published GLM checkpoints have one row more than their longest text.
     """
@@ -233,14 +235,13 @@ def table_rows(config: ModelConfig) -> int:
 
 
 def check_positions(batch: Batch, config: ModelConfig) -> None:
-    """Refuses position ids outside the tables, which a lookup in JAX would silently clamp.
+    """Refuses positions outside the tables, which a lookup in JAX would silently clamp.
 
-    Rotary models have no table and take any position.
-
-    To be called on the host, before the batch goes to a device.
+    Rotary models have no table and take any position. Call this on the host, before the batch goes
+    to a device.
 
     Raises:
-      UserError: naming the field, its extreme value and the rows of the table.
+      UserError: names the field, its extreme value and the rows of the table.
     """
     if not config.has_position_table:
         return

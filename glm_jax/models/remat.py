@@ -1,18 +1,18 @@
-"""What the backward pass of a layer finds saved, and what it computes again.
+"""Rematerialisation: what a layer saves for the backward pass, and what is recomputed there.
 
-Policies by name, from least memory to most. Beside the layer's input, B x T x D, each saves of a
-layer, in numbers a token:
+The policies by name, from least memory to most. Every policy saves the layer's input, D values per
+token. The table says what else each policy saves, in values per token, and what is recomputed:
 
-    full            nothing                                        all is computed again
-    attention       attention_out, attention_lse    N H + N        all but attention's kernel
+    full            nothing                                        everything
+    attention       attention_out, attention_lse    N H + N        all but the attention kernel
     qkv             query, key, value               (N + 2K) H     all but their projections
     qkv_attention   both
-    dots            all products of matrices        (2N + 2K) H + D + (1 or 2) F
-    none            everything
+    dots            all matrix products             (2N + 2K) H + D + (1 or 2) F
+    none            everything                                     nothing
 
-Queries and keys are saved rotated. The results of the kernels "pallas_tpu" and "pallas_gpu" are
-saved by name; backends without such names compute attention again under "attention" and
-"qkv_attention" too.
+Queries and keys are saved after rotation. The kernels "pallas_tpu" and "pallas_gpu" name their
+results, so that they can be saved. Other backends do not, and recompute attention under "attention"
+and "qkv_attention" too.
 """
 
 from collections.abc import Callable
@@ -36,13 +36,13 @@ POLICIES = {
 
 
 def rematerialised(run: Callable, remat: str, scanned: bool) -> Callable:
-    """Lets the backward pass of `run` compute again what `ModelConfig.remat` does not save.
+    """Wraps `run`, so that its backward pass recomputes what the policy does not save.
 
     Args:
       run: one layer.
       remat: name of the policy, or "none".
-      scanned: `run` is the body of a scan: XLA cannot merge what is computed again with the forward
-        pass there, and need not be kept from it.
+      scanned: whether `run` is the body of a scan. There XLA cannot merge the recomputation with
+        the forward pass, so nothing must prevent it (`prevent_cse`).
     """
     if remat == "none":
         return run

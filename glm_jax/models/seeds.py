@@ -1,7 +1,7 @@
 """Seeds of jax's keys: one rule for parameters, dropout and generation.
 
-A seed has 64 bits. jax takes the lowest 32 of an int and drops the others in silence, so the high
-word is folded in; seeds below 2^32 have the keys that jax gives them.
+A seed has 64 bits. jax uses the lowest 32 bits of an int and silently drops the others, so the high
+word is folded in here. Seeds below 2^32 have the keys that jax gives them.
 """
 
 import jax

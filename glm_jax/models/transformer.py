@@ -3,13 +3,13 @@
     tokens, positions, block_positions [B, T] --embed--> x [B, T, D]
     L times:  x += attention(norm(x))      over the keys [attend_start, attend_end) of each query
               x += mlp(norm(x))
-    hidden = norm(x) [B, T, D]             logits = hidden @ word_table^T [B, T, V]
+    hidden = norm(x) [B, T, D]             logits = hidden @ token_embedding^T [B, T, V]
 
-(GLM, arXiv:2103.10360, section 2.2; pre-norm and tied output matrix as in the published code.)
-That is GLM; `ModelConfig` says where another variant has another norm, feed-forward part, position
-or output matrix, and each choice is a module of its own, so that the passage above is all there is.
-Dimensions: B batch, T query length, S key length, D model width, N heads, K key heads, H head size,
-F feed-forward width, V vocabulary, L layers.
+This is GLM (arXiv:2103.10360, section 2.2; pre-norm and tied LM head as in the published code).
+Variants differ in their norm, feed-forward, position encoding and LM head (`ModelConfig`). Each
+choice is a module of its own, so that every variant follows the lines above.
+Dimensions: B batch, T query length, S key length, D model width, N heads, K key heads, H head
+dimension, F feed-forward width, V vocabulary, L layers.
 """
 
 import functools
@@ -41,17 +41,17 @@ from glm_jax.sharding.mesh import constrain_rows
 
 
 class LayerCache(Protocol):
-    """Keys and values that one layer has seen in earlier calls."""
+    """The keys and values of one layer from earlier calls."""
 
     def append(self, k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array, Self]:
-        """Stores [B, T, K, H] more; returns all keys and values [B, S, K, H], and the new cache."""
+        """Adds keys and values [B, T, K, H]; returns all, [B, S, K, H], and the new cache."""
 
 
 Cache = TypeVar("Cache", bound=LayerCache)
 
 
 class SelfAttention(nnx.Module):
-    """Queries, keys and values of x, attention over each query's interval, then back to D."""
+    """Projects x to queries, keys and values, attends over each query's interval, projects to D."""
 
     def __init__(self, config: ModelConfig, *, key: jax.Array):
         config = config.resolved()
@@ -76,9 +76,9 @@ class SelfAttention(nnx.Module):
         return self.out(y), cache
 
     def attend(self, x, attend_start, attend_end, rotation, *, dropout_key=None, cache=None):
-        """[B, T, D] -> (values by head [B, T, N, H], cache)."""
+        """[B, T, D] -> (output per head [B, T, N, H], cache)."""
         q, k, v = self.query(x), self.key(x), self.value(x)
-        # Keys are kept rotated: each is rotated once, by its own position.
+        # The cache holds rotated keys: each key is rotated once, by its own position.
         q = _saved_as("query", rotate(q, rotation))
         k = _saved_as("key", rotate(k, rotation))
         v = _saved_as("value", v)
@@ -98,16 +98,16 @@ class SelfAttention(nnx.Module):
 
 
 def _saved_as(name: str, x: jax.Array) -> jax.Array:
-    """Names x [B, T, N, H] for a policy of `glm_jax.models.remat`, in the order it is held in."""
+    """Names x [B, T, N, H] for a policy of `glm_jax.models.remat`, in x's memory layout."""
     if is_held_in_tiles(x):
         return from_tiles(checkpoint_name(in_tiles(x), name))
     return checkpoint_name(x, name)
 
 
 class Layer(nnx.Module):
-    """One layer: attention, then MLP, each behind a norm and added to its input.
+    """One layer: attention, then MLP, each on its normalised input and added to the residual.
 
-    In a sandwich, what each gives passes another norm before it is added.
+    With `residual="sandwich"` the output of each passes another norm before it is added.
     """
 
     def __init__(self, config: ModelConfig, *, key: jax.Array):
@@ -121,7 +121,7 @@ class Layer(nnx.Module):
         self.dropout_rate = config.dropout_rate
 
     def __call__(self, x, attend_start, attend_end, rotation, *, dropout_key=None, cache=None):
-        """[B, T, D] -> ([B, T, D], cache); the key is split over the three sites of dropout."""
+        """[B, T, D] -> ([B, T, D], cache); the key is split among the three uses of dropout."""
         keys = [None] * 3 if dropout_key is None else jax.random.split(dropout_key, 3)
         y, cache = self.attention(
             self.attention_norm(x),
@@ -134,11 +134,11 @@ class Layer(nnx.Module):
         return constrain_rows(self._finish(x, y, keys[1], keys[2])), cache
 
     def attend(self, x, attend_start, attend_end, rotation):
-        """The part that looks at other places: [B, T, D] -> values by head [B, T, N, H]."""
+        """The computation across slots: [B, T, D] -> attention output per head [B, T, N, H]."""
         return self.attention.attend(self.attention_norm(x), attend_start, attend_end, rotation)[0]
 
     def finish(self, x, y):
-        """What is left, at each place alone: x [.., D], `attend`'s y [.., N, H] -> [.., D]."""
+        """The rest, slot by slot: x [.., D] and y [.., N, H] from `attend` -> [.., D]."""
         return self._finish(x, self.attention.out(y))
 
     def _finish(self, x, y, attention_key=None, mlp_key=None):
@@ -180,7 +180,7 @@ class Transformer(nnx.Module):
 
         Args:
           tokens, positions, block_positions, attend_start, attend_end: [B, T] int32, as in `Batch`.
-          dropout_key: decides every dropout; None: no dropout.
+          dropout_key: key of all dropout; None: no dropout.
 
         Returns:
           [B, T, D] after the final norm, in compute_dtype.
@@ -201,15 +201,18 @@ class Transformer(nnx.Module):
         attend_end: jax.Array,
         caches: Sequence[Cache],
     ) -> tuple[jax.Array, list[Cache]]:
-        """Runs T more places of rows whose earlier keys and values lie in `caches`.
+        """Runs T more slots of rows whose earlier keys and values are in `caches`.
 
         Args:
           tokens, positions, block_positions: [B, T] int32.
-          attend_start, attend_end: [B, T] int32, intervals of the cache's places.
-          caches: one a layer; the layers must be listed.
+          attend_start, attend_end: [B, T] int32, intervals of slots of the cache.
+          caches: one per layer; the layers must be listed.
 
         Returns:
-          ([B, T, D] after the final norm, the caches with the new places).
+          ([B, T, D] after the final norm, the caches with the new slots).
+
+        Raises:
+          ValueError: the layers are stacked.
         """
         if isinstance(self.layers, Layer):
             raise ValueError(
@@ -231,13 +234,16 @@ class Transformer(nnx.Module):
         attend_start: jax.Array,
         attend_end: jax.Array,
     ) -> jax.Array:
-        """`__call__` without what the last layer does at each place alone, nor dropout.
+        """Runs whole rows up to the attention of the last layer, without dropout.
 
-        For losses that want that at few places: `finisher()` does it, for any choice of them. The
-        layers must be listed.
+        The rest of the last layer computes each slot alone. `finisher()` does it, for any choice of
+        slots, so that a loss need not compute it where nothing is predicted.
 
         Returns:
-          [B, T, D + N H]: what the last layer adds to, and the values of its heads.
+          [B, T, D + N H]: the input of the last layer, and the outputs of its attention heads.
+
+        Raises:
+          ValueError: the layers are stacked.
         """
         x = self.embed(tokens, positions, block_positions)
         rotation = self.positions.rotation(positions, block_positions)
@@ -248,7 +254,7 @@ class Transformer(nnx.Module):
         return jnp.concatenate([x, y.reshape(*x.shape[:-1], -1)], axis=-1)
 
     def finisher(self) -> Callable[[jax.Array], jax.Array]:
-        """Logits of what `unfinished` gives: [.., D + N H] -> float32 [.., V]."""
+        """The function from slots of `unfinished` to logits: [.., D + N H] -> float32 [.., V]."""
         config, last, score = self.config, self._last_layer(), self.scorer()
 
         def logits(unfinished: jax.Array) -> jax.Array:
@@ -269,16 +275,16 @@ class Transformer(nnx.Module):
     def embed(
         self, tokens: jax.Array, positions: jax.Array, block_positions: jax.Array
     ) -> jax.Array:
-        """[B, T] ids -> [B, T, D] word vectors, and position vectors where there are any."""
+        """[B, T] ids -> [B, T, D] token embeddings, plus position embeddings if there are any."""
         x = self.positions.add(self.embedding(tokens), positions, block_positions)
         return constrain_rows(x)
 
     def logits(self, hidden: jax.Array) -> jax.Array:
-        """Scores of every next id, [..., D] -> float32 [..., V]."""
+        """The LM head: [..., D] -> float32 logits [..., V] of the next token."""
         return self.scorer()(hidden)
 
     def scorer(self) -> Callable[[jax.Array], jax.Array]:
-        """`logits` as a function that holds the output matrix ready, for hidden values in parts."""
+        """`logits` as a function that casts and gathers the LM head once for several calls."""
         table = self.embedding if self.output is None else self.output
         return table.scorer()
 
@@ -291,7 +297,7 @@ class Transformer(nnx.Module):
         dropout_key: jax.Array | None,
         first: int | None = None,
     ) -> jax.Array:
-        """All layers, or of listed ones the `first` so many."""
+        """Runs all layers; `first`: only the first so many of listed layers."""
         layers = list(self.layers)[:first] if isinstance(self.layers, nnx.List) else [self.layers]
         if not layers:
             return x
@@ -314,22 +320,22 @@ class Transformer(nnx.Module):
 
 
 def make_layers(config: ModelConfig, *, key: jax.Array) -> Layer | nnx.List:
-    """L layers, stacked or listed; layer i draws from the key folded with i either way."""
+    """L layers, stacked or listed; either way layer i draws from the key folded with i."""
     keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(config.num_layers))
     if uses_scan(config):
-        # A loop compiles its random draws once; under vmap they take twice as long to compile.
+        # In a loop random draws take half as long to compile as under vmap.
         states = jax.lax.map(lambda key: nnx.state(Layer(config, key=key)), keys)
         return nnx.merge(nnx.graphdef(nnx.eval_shape(lambda: Layer(config, key=key))), states)
     return nnx.List([Layer(config, key=keys[index]) for index in range(config.num_layers)])
 
 
 def uses_scan(config: ModelConfig) -> bool:
-    """Whether layers are stacked: `config.scan_layers`, by default everywhere but on CPU."""
+    """Whether layers are stacked: `config.scan_layers`; None: everywhere except on CPU."""
     return jax.default_backend() != "cpu" if config.scan_layers is None else config.scan_layers
 
 
 def layer_keys(key: jax.Array | None, num_layers: int) -> jax.Array | None:
-    """One dropout key a layer [L], folded from its index."""
+    """One dropout key per layer, [L], folded from the layer's index; None without a key."""
     if key is None:
         return None
     return jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(num_layers))

@@ -1,8 +1,8 @@
 """The published models, one constant each.
 
-GLM (2021): THUDM/GLM, `config_tasks/model_*.sh`. The causal models: the config.json files of
-ChatGLM2, ChatGLM3, CodeGeeX2, GLM-4 and GLM-4-0414. A checkpoint's own config.json always decides;
-these are for training one from nothing, and for planning.
+Sources: for GLM (2021) THUDM/GLM, `config_tasks/model_*.sh`; for the causal models the config.json
+files of ChatGLM2, ChatGLM3, CodeGeeX2, GLM-4 and GLM-4-0414. These constants serve training from
+scratch and planning. A checkpoint is always loaded by its own config.json.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ GLM_2B = _glm(36, 2048, 32, _GPT2, 1024)
 GLM_10B = _glm(48, 4096, 64, _GPT2, 1024)
 GLM_10B_CHINESE = _glm(48, 4096, 64, _CHINESE, 1024)
 
-# Parameters and compute in 32 bits, as training wants them; released files have 16.
+# Parameters and compute are in 32 bits, for training; released files have 16.
 CHATGLM2_6B = ModelConfig(
     vocab_size=65024,
     num_layers=28,
@@ -54,7 +54,7 @@ CHATGLM2_6B = ModelConfig(
     dropout_rate=0.0,
     attention_dropout_rate=0.0,
 )
-# The factors of the long ChatGLMs could not be checked against their files.
+# The rotary factors of the long-context ChatGLMs could not be checked against their files.
 CHATGLM2_6B_32K = dataclasses.replace(CHATGLM2_6B, rotary_scaling="linear", rotary_factor=16.0)
 CHATGLM3_6B = dataclasses.replace(CHATGLM2_6B, max_positions=8192)
 CHATGLM3_6B_32K = dataclasses.replace(CHATGLM2_6B, rotary_scaling="base", rotary_factor=50.0)
@@ -83,7 +83,7 @@ GLM4_32B_0414 = dataclasses.replace(
     GLM4_9B_0414, num_layers=61, embed_dim=6144, num_heads=48, mlp_dim=23040, biases="none"
 )
 
-# How a model is computed and regularised, not what it is.
+# Fields that say how a model is computed and regularised, not which model it is.
 _NOT_SHAPE = {
     "initializer_range": 0.0,
     "dropout_rate": 0.0,
@@ -120,7 +120,7 @@ VARIANTS: dict[str, ModelConfig] = {
 
 
 def variant_name(config: ModelConfig) -> str | None:
-    """The first published model of this shape, a key of `VARIANTS`; None: there is none."""
+    """The key in `VARIANTS` of the first published model of this shape; None: there is none."""
     shape = _shape(config)
     return next((name for name, known in VARIANTS.items() if _shape(known) == shape), None)
 

@@ -1,12 +1,11 @@
-"""How a matrix of parameters becomes what a layer computes with.
+"""How a matrix of parameters becomes the weight that a layer computes with.
 
-    float32, split over "fsdp"  --cast-->  compute_dtype  --gather-->  whole over "fsdp"
+    float32, sharded over "fsdp"  --cast-->  compute_dtype  --gather-->  whole over "fsdp"
 
-Cast before gathered, half the bytes travel; inside a scan over layers, one layer at a time is
-whole. The gradient goes the same way back. Of a plain float32 matrix it ends as float32; of a
-`Master` it stays in compute_dtype, as it came out of the product and was summed over devices, so a
-training step never holds float32 gradients of all layers (what travels is compute_dtype either
-way).
+Casting before gathering halves the bytes that travel. Inside a scan over layers one layer at a time
+is whole. The gradient takes the same way back: it is reduced over devices in compute_dtype. For a
+plain float32 matrix it is then cast to float32. For a `Master` it stays in compute_dtype, so that a
+training step never holds float32 gradients of all layers.
 """
 
 import dataclasses
@@ -22,18 +21,18 @@ from glm_jax.sharding.rules import param_spec, path_name, whole_over
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Master:
-    """A matrix whose gradient is taken in a narrower dtype.
+    """A matrix in float32 whose gradient is taken in compute_dtype.
 
     Attributes:
-      value: float32, what the optimizer keeps; gets no gradient.
-      site: zeros of the same shape in compute_dtype; what the gradient is taken of.
+      value: float32, the copy that the optimizer updates; it gets no gradient.
+      site: zeros of the same shape in compute_dtype; the gradient is taken with respect to them.
     """
 
     value: jax.Array
     site: jax.Array
 
     def used(self) -> jax.Array:
-        """The value in the dtype of the site, whose gradient it passes on."""
+        """The value cast to the dtype of `site`; its gradient arrives at `site`."""
         return _cast(self.value, self.site)
 
 
@@ -50,7 +49,7 @@ _cast.defvjp(lambda value, site: (value.astype(site.dtype), value), _cast_backwa
 
 
 def is_master(leaf: Any) -> bool:
-    """For `is_leaf` of jax.tree."""
+    """Whether a node is a `Master`; for `is_leaf` of jax.tree."""
     return isinstance(leaf, Master)
 
 
@@ -60,16 +59,16 @@ def is_matrix(name: str) -> bool:
 
 
 def settle(params: Any) -> Any:
-    """Every `Master` of a tree replaced by what it is used as."""
+    """Replaces every `Master` of a tree by `Master.used()`."""
     return jax.tree.map(lambda x: x.used() if is_master(x) else x, params, is_leaf=is_master)
 
 
 def as_used(state: Any, config: ModelConfig) -> Any:
-    """The parameters of one layer, cast and gathered.
+    """The parameters of one layer, with its matrices cast and gathered.
 
     Args:
-      state: an nnx state of one `Layer`: paths like attention/query/kernel.
-      config: for compute_dtype.
+      state: an nnx state of one `Layer`, with paths like attention/query/kernel.
+      config: its compute_dtype is read.
     """
 
     def prepare(path: tuple, leaf: Any) -> Any:

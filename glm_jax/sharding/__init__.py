@@ -1,4 +1,4 @@
-"""Which device holds what: the mesh, and one table from parameter path to mesh axes."""
+"""Sharding: the mesh of devices, and one table from parameter path to mesh axes."""
 
 from glm_jax.sharding.mesh import make_mesh
 

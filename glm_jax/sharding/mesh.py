@@ -1,7 +1,7 @@
-"""The mesh of devices, and how rows and activations lie on it.
+"""The mesh of devices, and how batches and activations are sharded over it.
 
-Rows of a batch are split over ("data", "fsdp"), the slots of a row over "sequence"; XLA derives
-everything else.
+The rows of a batch are sharded over ("data", "fsdp") and the slots of a row over "sequence"; XLA
+derives the rest.
 """
 
 import functools
@@ -28,14 +28,14 @@ def make_mesh(config: "MeshConfig", devices: Sequence[jax.Device] | None = None)
     """Arranges devices along ("data", "fsdp", "tensor", "sequence").
 
     Args:
-      config: the size of each axis; one may be -1 and takes what the others leave.
-      devices: None: all there are.
+      config: the size of each axis; one may be -1 and takes the devices that the others leave.
+      devices: None: all of `jax.devices()`.
 
     Returns:
-      A mesh whose axes are all Auto: XLA places what is not constrained.
+      A mesh whose axes are all Auto: XLA shards what is not constrained.
 
     Raises:
-      UserError: the sizes do not make up the number of devices.
+      UserError: the product of the sizes is not the number of devices.
     """
     devices = jax.devices() if devices is None else list(devices)
     sizes = [getattr(config, axis) for axis in AXES]
@@ -53,7 +53,7 @@ def make_mesh(config: "MeshConfig", devices: Sequence[jax.Device] | None = None)
 
 
 def _choices(num_devices: int, asked: list[int]) -> str:
-    """The shapes that use all devices, those that change fewest of the sizes asked for first."""
+    """Shapes that use all devices; those that change fewest of the requested sizes come first."""
     divisors = [n for n in range(1, num_devices + 1) if num_devices % n == 0]
     shapes = [
         s for s in itertools.product(divisors, repeat=len(AXES)) if math.prod(s) == num_devices
@@ -63,23 +63,23 @@ def _choices(num_devices: int, asked: list[int]) -> str:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows over ("data", "fsdp"), places over "sequence", for every field [B, T] of a Batch."""
+    """Rows over ("data", "fsdp"), slots over "sequence", for every field [B, T] of a Batch."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES, "sequence"))
 
 
 def placed(batch: Any, mesh: Mesh) -> Any:
-    """A Batch on the mesh as `batch_sharding` has it, over the axes that divide it."""
+    """Puts a Batch on the mesh like `batch_sharding`, but only over the axes that divide it."""
     rows, length = batch.shape
     split = dividing(BATCH_AXES, rows, mesh, "rows"), dividing("sequence", length, mesh, "slots")
     return jax.device_put(batch, NamedSharding(mesh, PartitionSpec(*split)))
 
 
 def with_mesh_of_params(run: Callable[P, R]) -> Callable[P, R]:
-    """A jitted function whose first argument is parameters, called with their mesh set.
+    """Wraps a jitted function whose first argument is parameters: it is called with their mesh set.
 
-    Without it attention's kernels do not know how to split a call over several devices, and refuse;
-    and nothing asks for activations split as rows are. Everything that computes with parameters as
-    they lie goes through here: scores, losses, decoding, beams, samples while training.
+    Without a mesh the attention kernels do not know how to split a call over several devices, and
+    refuse it, and activations are not constrained to be sharded like rows. Everything that takes
+    the mesh from its parameters goes through here: scores, losses, decoding, beams, samples.
     """
 
     @functools.wraps(run)
@@ -94,27 +94,27 @@ def with_mesh_of_params(run: Callable[P, R]) -> Callable[P, R]:
 
 
 def mesh_of(params: Any) -> Mesh | None:
-    """The mesh that parameters lie on; None for one device that belongs to none."""
+    """The mesh that parameters are on; None if they are on a single device without a mesh."""
     sharding = jax.tree.leaves(params)[0].sharding
     mesh = sharding.mesh if isinstance(sharding, NamedSharding) else None
     return mesh if isinstance(mesh, Mesh) else None
 
 
 def row_groups(mesh: Mesh) -> int:
-    """Into how many parts `batch_sharding` splits the rows of a batch.
+    """The number of shards that `batch_sharding` makes of the rows of a batch.
 
-    Inside a `jax.shard_map`: those of the rows that are there.
+    Inside a `jax.shard_map`: of the rows that this call holds.
     """
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES if axis not in _manual_axes())
 
 
-def place_groups(mesh: Mesh) -> int:
-    """Into how many parts `batch_sharding` splits the places of a row."""
+def slot_groups(mesh: Mesh) -> int:
+    """The number of shards that `batch_sharding` makes of the slots of a row."""
     return mesh.shape["sequence"]
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The same on every device."""
+    """The sharding of an array that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
@@ -123,27 +123,27 @@ def on_mesh() -> bool:
     return set(AXES) <= set(jax.sharding.get_abstract_mesh().axis_names)
 
 
-def places_are_split() -> bool:
-    """Whether the mesh that is set splits the places of a row, and no `jax.shard_map` has yet."""
+def slots_are_split() -> bool:
+    """Whether the mesh that is set shards the slots of a row, and no `jax.shard_map` has yet."""
     return axis_size("sequence") > 1
 
 
 def auto_axes() -> tuple[str, ...]:
-    """Axes of the mesh that is set, less those that a `jax.shard_map` has split; () without one."""
+    """Axes of the mesh that is set, except those manual in a `jax.shard_map`; () without a mesh."""
     mesh, manual = jax.sharding.get_abstract_mesh(), _manual_axes()
     return tuple(axis for axis in mesh.axis_names if axis not in manual) if on_mesh() else ()
 
 
 def axis_size(axis: str) -> int:
-    """Devices along an axis of `auto_axes`; 1 for any other."""
+    """Number of devices along an axis of `auto_axes`; 1 for any other axis."""
     return jax.sharding.get_abstract_mesh().shape[axis] if axis in auto_axes() else 1
 
 
 def constrain(x: jax.Array, *axes: str | tuple[str, ...] | None) -> jax.Array:
-    """Asks for x split over `axes`, one entry a dimension, where a mesh is set.
+    """Constrains x to be sharded over `axes`, one entry per dimension, if a mesh is set.
 
-    Left out are axes that a `jax.shard_map` has split already, and those that do not divide their
-    dimension: a step of decoding has one place a row, and as many rows as are asked for.
+    Axes that are manual in a `jax.shard_map` are left out, and so are those that do not divide
+    their dimension: a step of decoding has one slot per row and any number of rows.
     """
     if not on_mesh():
         return x
@@ -158,10 +158,14 @@ def dividing(
     mesh: Mesh | AbstractMesh,
     what: str | None = None,
 ) -> tuple[str, ...] | None:
-    """Of the axes for a dimension, in turn, those that divide it and are not split by hand yet.
+    """Those of `axes`, in turn, that divide `size` and are not manually sharded.
 
-    With `what` the dimension counts, it is said once of an axis that does not: its devices all
-    compute the same.
+    Args:
+      axes: wanted for a dimension.
+      size: of the dimension.
+      mesh: has the axes.
+      what: plural noun for the dimension, "rows". With it a warning is printed, once, about an axis
+        that does not divide `size`: its devices all compute the same.
     """
     manual = frozenset(getattr(mesh, "manual_axes", ()))
     chosen: tuple[str, ...] = ()
@@ -185,5 +189,5 @@ def _manual_axes() -> frozenset[str]:
 
 
 def constrain_rows(x: jax.Array) -> jax.Array:
-    """Keeps activations [B, T, ...] split as their batch is, where a mesh is set."""
+    """Constrains activations [B, T, ...] to be sharded like their batch, if a mesh is set."""
     return constrain(x, BATCH_AXES, "sequence")

@@ -1,7 +1,7 @@
-"""Which device holds what of a parameter: one table from its path to mesh axes.
+"""How parameters are sharded: one table from a parameter's path to mesh axes.
 
-A parameter's path names its logical axes (`LOGICAL_AXES`), a logical axis is split over at most one
-mesh axis (`MESH_AXES`):
+A parameter's path determines its logical axes (`LOGICAL_AXES`); a logical axis is sharded over at
+most one mesh axis (`MESH_AXES`):
 
     layers/3/attention/query/kernel [D, N, H] -> (embed, heads, head_dim) -> P("fsdp", "tensor")
 """
@@ -42,7 +42,7 @@ MESH_AXES: dict[str, str | None] = {
     "position": None,
     "norm": None,
 }
-# Two key heads cannot be split over four devices; each then holds both, which cost it little.
+# Two key heads cannot be split over four devices; each device then holds both, which is cheap.
 WHOLE_IF_INDIVISIBLE = frozenset({"kv_heads"})
 
 
@@ -54,10 +54,10 @@ def param_shardings(params: Any, mesh: Mesh) -> Any:
       mesh: from `make_mesh`.
 
     Returns:
-      The same tree with a `NamedSharding` in place of each array.
+      The same tree with a `NamedSharding` instead of each array.
 
     Raises:
-      UserError: no rule for a path, or a dimension that its mesh axis does not divide.
+      UserError: a path without a rule, or a dimension that its mesh axis does not divide.
     """
     return jax.tree.map_with_path(
         lambda path, leaf: NamedSharding(mesh, param_spec(path_name(path), leaf.shape, mesh)),
@@ -66,17 +66,17 @@ def param_shardings(params: Any, mesh: Mesh) -> Any:
 
 
 def path_name(path: tuple) -> str:
-    """`layers/3/mlp/up/kernel` for a path of jax.tree."""
+    """A path of jax.tree as text: `layers/3/mlp/up/kernel`."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def without_layer(name: str) -> str:
-    """`layers/3/mlp/up/kernel` -> `layers/mlp/up/kernel`, which a stacked layer is called."""
+    """`layers/3/mlp/up/kernel` -> `layers/mlp/up/kernel`, the name in stacked layers."""
     return re.sub(r"^layers/\d+/", "layers/", name)
 
 
 def logical_axes(name: str, rank: int) -> tuple[str, ...]:
-    """The logical axes of the parameter `name`; stacked layers have "layers" in front.
+    """The logical axes of the parameter `name`; for stacked layers "layers" comes first.
 
     Raises:
       UserError: no rule fits, or it fits with another number of dimensions.
@@ -95,7 +95,7 @@ def logical_axes(name: str, rank: int) -> tuple[str, ...]:
 def param_spec(
     name: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh | None = None
 ) -> PartitionSpec:
-    """How the parameter `name` is split; `mesh` None: over the one that is set."""
+    """The `PartitionSpec` of the parameter `name`; `mesh` None: the mesh that is set."""
     mesh = jax.sharding.get_abstract_mesh() if mesh is None else mesh
     if not set(AXES) <= set(mesh.axis_names):
         return PartitionSpec()
@@ -114,8 +114,8 @@ def param_spec(
 
 
 def whole_over(axis: str, weight: jax.Array, spec: PartitionSpec) -> jax.Array:
-    """Gathers a weight split as `spec` over one axis of the mesh that is set; the rest stays split.
+    """Gathers a weight, sharded as `spec`, over one axis of the mesh that is set.
 
-    P("fsdp", "tensor") whole over "fsdp" is P(None, "tensor").
+    It stays sharded over the others: P("fsdp", "tensor") whole over "fsdp" is P(None, "tensor").
     """
     return constrain(weight, *[None if name == axis else name for name in spec])

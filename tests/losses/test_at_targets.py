@@ -15,19 +15,19 @@ def plain(hidden, table, targets, scale):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-@pytest.mark.parametrize(("groups", "piece"), [(1, 256), (1, 5), (2, 4), (4, 13)])
-def test_losses_and_gradients_are_those_of_all_logits(share, groups, piece):
+@pytest.mark.parametrize(("groups", "chunk"), [(1, 256), (1, 5), (2, 4), (4, 13)])
+def test_losses_and_gradients_are_those_of_all_logits(share, groups, chunk):
     random = np.random.default_rng(0)
     hidden = random.normal(size=(ROWS, LENGTH, WIDTH)).astype(np.float32)
     table = random.normal(size=(VOCAB, WIDTH)).astype(np.float32)
     targets = random.integers(0, VOCAB, (ROWS, LENGTH))
     scale = random.random((ROWS, LENGTH)).astype(np.float32)
     scale *= random.random((ROWS, LENGTH)) < share
-    scale[0, 3:] = 0  # Groups need different numbers of pieces.
+    scale[0, 3:] = 0  # Groups need different numbers of chunks.
 
     def ours(hidden, table, targets, scale):
         return target_losses(
-            lambda x: x @ table.T, hidden, targets, scale, groups=groups, piece=piece
+            lambda x: x @ table.T, hidden, targets, scale, groups=groups, chunk=chunk
         )
 
     arguments = (hidden, table, targets, scale)
@@ -40,8 +40,8 @@ def test_losses_and_gradients_are_those_of_all_logits(share, groups, piece):
         np.testing.assert_allclose(found, expected, atol=2e-6)
 
 
-def test_only_places_with_a_target_are_computed():
-    """Elsewhere even hidden values that are not numbers do no harm."""
+def test_only_slots_with_a_target_are_computed():
+    """Elsewhere even hidden states of NaN do no harm."""
     scale = np.zeros((2, 6), np.float32)
     scale[0, 1] = scale[1, 4] = 0.5
     ones = np.ones((2, 6, WIDTH), np.float32)
@@ -50,20 +50,20 @@ def test_only_places_with_a_target_are_computed():
     table = np.ones((VOCAB, WIDTH), np.float32)
 
     def loss(table):
-        return target_losses(lambda x: x @ table.T, hidden, targets, scale, piece=2)[0]
+        return target_losses(lambda x: x @ table.T, hidden, targets, scale, chunk=2)[0]
 
     value, gradient = jax.value_and_grad(loss)(table)
     np.testing.assert_allclose(value, np.log(VOCAB), rtol=1e-6)
     assert np.isfinite(gradient).all()
 
 
-def test_logits_are_never_there_for_more_than_a_piece():
+def test_logits_are_never_there_for_more_than_a_chunk():
     hidden = jnp.ones((2, 64, WIDTH))
     table = jnp.ones((VOCAB, WIDTH))
     targets, scale = jnp.zeros((2, 64), jnp.int32), jnp.ones((2, 64))
 
     def loss(hidden, table):
-        return target_losses(lambda x: x @ table.T, hidden, targets, scale, piece=16)[0]
+        return target_losses(lambda x: x @ table.T, hidden, targets, scale, chunk=16)[0]
 
     text = str(jax.make_jaxpr(jax.grad(loss, (0, 1)))(hidden, table))
     assert f"f32[1,16,{VOCAB}]" in text

@@ -25,9 +25,9 @@ def plain(hidden, table, targets, scale):
 
 
 @pytest.mark.parametrize(
-    ("row_groups", "place_groups", "chunk"), [(1, 1, 48), (1, 1, 7), (2, 3, 2), (4, 1, 12)]
+    ("row_groups", "slot_groups", "chunk"), [(1, 1, 48), (1, 1, 7), (2, 3, 2), (4, 1, 12)]
 )
-def test_losses_and_gradients_are_those_of_all_logits(row_groups, place_groups, chunk):
+def test_losses_and_gradients_are_those_of_all_logits(row_groups, slot_groups, chunk):
     arguments = draw()
 
     def ours(hidden, table, targets, scale):
@@ -37,7 +37,7 @@ def test_losses_and_gradients_are_those_of_all_logits(row_groups, place_groups, 
             targets,
             scale,
             row_groups=row_groups,
-            place_groups=place_groups,
+            slot_groups=slot_groups,
             chunk=chunk,
         )
 
@@ -53,7 +53,7 @@ def test_logits_are_never_there_for_more_than_a_chunk():
         return chunked_losses(lambda x: x @ table.T, hidden, targets, scale, chunk=16)[0]
 
     text = str(jax.make_jaxpr(jax.grad(loss, (0, 1)))(hidden, table))
-    # 48 places in three chunks of four places of every row.
+    # 48 slots in three chunks of four slots of every row.
     assert f"f32[{ROWS},1,4,{VOCAB}]" in text
     assert f"f32[{ROWS},1,12,{VOCAB}]" not in text
     assert f"f32[{ROWS},{LENGTH},{VOCAB}]" not in text
@@ -69,7 +69,7 @@ def test_chunks_are_equal_and_rows_that_they_do_not_divide_are_padded():
         scan = next(e for e in jaxpr.eqns if e.primitive.name == "scan")
         return scan.params["length"], max(v.aval.shape[3:4] for v in scan.invars)[0]
 
-    # Four rows of twelve places: 12, 11, 7, 5 and 1 places of each row at once, at most.
+    # Four rows of twelve slots: 12, 11, 7, 5 and 1 slots of each row at once, at most.
     assert [chunks(4 * n) for n in (12, 11, 7, 5, 1)] == [(1, 12), (2, 6), (2, 6), (3, 4), (12, 1)]
     assert chunks(1) == (12, 1)
     whole = chunked_losses(lambda x: x @ table.T, hidden, targets, scale)

@@ -60,7 +60,7 @@ def test_matrices_are_kernels_and_the_output_and_no_table_that_is_looked_up():
 
 def test_flops_of_a_token_by_hand():
     config = Config(SMALL, DataConfig(sequence_length=64), CAUSAL)
-    # 12 * 3 layers * 8 numbers * 64 places * half of the pairs.
+    # 12 * 3 layers * 8 features * 64 slots * half of the pairs.
     attention = 12 * 3 * 8 * 64 * 0.5
     assert attention_flops_per_token(SMALL, 64, 0.5) == attention
     assert flops_per_token(config, params_of(SMALL)) == 6 * (3 * 672 + 256) + attention
@@ -68,7 +68,7 @@ def test_flops_of_a_token_by_hand():
 
 def test_published_models_have_their_published_sizes():
     assert sum(parameter_groups(params_of(CHATGLM2_6B)).values()) == 6_243_584_000
-    # GLM-Large: 335 M (arXiv:2103.10360, table 10), its output matrix in the embedding.
+    # GLM-Large: 335 M (arXiv:2103.10360, table 10), its LM head in the embedding.
     groups = parameter_groups(params_of(GLM_LARGE))
     assert groups["output"] == 0
     assert sum(groups.values()) == pytest.approx(335e6, rel=0.01)
@@ -85,7 +85,7 @@ def test_a_6b_model_takes_the_flops_of_six_per_matrix_parameter():
     ("objective", "density", "share"),
     [
         (CAUSAL, 0.5, 1.0),
-        # A sentence row: 20 of 100 places see part A and half of themselves.
+        # A sentence row: 20 of 100 slots see part A and half of themselves.
         (
             ObjectiveConfig(span_rate=0.0, sentence_rate=1.0, sentence_mask_ratio=0.2),
             0.8 + 0.2 * 0.2 / 2,
@@ -107,7 +107,7 @@ def test_density_and_share_of_targets_by_hand(objective, density, share):
 
 def test_span_rows_count_the_tokens_that_come_in_with_each_span():
     objective = ObjectiveConfig(mask_ratio=0.15, mean_span_length=3.0)
-    # 1000 tokens, 150 in spans of 3 / (1 - e^-3) = 3.157: 47.5 spans, 1095 places, 197.5 in part B.
+    # 1000 tokens, 150 in spans of 3 / (1 - e^-3) = 3.157: 47.5 spans, 1095 slots, 197.5 in part B.
     share = 197.5 / 1095.0
     assert predicted_share(objective) == pytest.approx(share, rel=1e-3)
     assert attention_density(objective) == pytest.approx(1 - share + share**2 / 2, rel=1e-3)

@@ -149,7 +149,7 @@ LONG = {
 
 @pytest.mark.parametrize("case", LONG)
 def test_long_context(case):
-    """The last 20 places of texts of 120 and 200 tokens."""
+    """The last 20 slots of texts of 120 and 200 tokens."""
     name, key = case.split("-")
     model, vectors = glm_jax.load(GOLDEN / name), np.load(GOLDEN / name / "long_context.npz")
     options = {
@@ -157,7 +157,7 @@ def test_long_context(case):
         for field, value in LONG[case].items()
     }
     config = dataclasses.replace(model.config, **options)
-    places = np.arange(vectors["input_ids"].shape[1])[None]
-    batch = batch_of(vectors["input_ids"], places, 0 * places, places + 1)
+    slots = np.arange(vectors["input_ids"].shape[1])[None]
+    batch = batch_of(vectors["input_ids"], slots, 0 * slots, slots + 1)
     logits = LanguageModel(config, model.params).logits(batch)
     np.testing.assert_allclose(logits[:, -20:], vectors[key], atol=1e-4, rtol=0)

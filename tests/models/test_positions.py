@@ -75,7 +75,7 @@ def test_two_dimensions_turn_a_half_of_each_head():
 
 
 def test_yarn_at_the_sizes_of_glm_4():
-    """64 rotated numbers, base 10000, 32,768 positions before, four times as many after.
+    """64 rotated features, base 10000, 32,768 positions before, four times as many after.
 
     Pair j turns 32768 / (2 pi 10000^(j / 32)) times in the old context: 32 times at j = 17.7, once
     at j = 29.7. So pairs up to 17 keep their frequency, those from 30 on have a quarter of it, and
@@ -124,9 +124,9 @@ def test_16_bits_are_rotated_as_32_bits_are():
     rotation = make_rotation(angles, 1.0, head_dim=8)
     x = jnp.asarray(random.normal(size=(2, 16, 3, 8)), jnp.bfloat16)
     expected = rotate(x.astype(jnp.float32), rotation).astype(jnp.bfloat16)
-    for places in (16, 13):
-        part = type(rotation)(rotation.cos[:, :places], rotation.sin[:, :places])
-        found = rotate(x[:, :places], part)
+    for slots in (16, 13):
+        part = type(rotation)(rotation.cos[:, :slots], rotation.sin[:, :slots])
+        found = rotate(x[:, :slots], part)
         np.testing.assert_array_equal(
-            found.astype(jnp.float32), expected[:, :places].astype(jnp.float32)
+            found.astype(jnp.float32), expected[:, :slots].astype(jnp.float32)
         )

@@ -32,10 +32,10 @@ def params():
 def rows(batch=2, length=12, prefix=5, seed=0):
     rng = np.random.default_rng(seed)
     tokens = rng.integers(0, 48, (batch, length)).astype(np.int32)
-    places = np.broadcast_to(np.arange(length, dtype=np.int32), tokens.shape)
-    positions = np.where(places < prefix, places, 3).astype(np.int32)
-    blocks = np.maximum(places - prefix + 1, 0).astype(np.int32)
-    return tokens, positions, blocks, np.zeros_like(tokens), np.maximum(prefix, places + 1)
+    slots = np.broadcast_to(np.arange(length, dtype=np.int32), tokens.shape)
+    positions = np.where(slots < prefix, slots, 3).astype(np.int32)
+    blocks = np.maximum(slots - prefix + 1, 0).astype(np.int32)
+    return tokens, positions, blocks, np.zeros_like(tokens), np.maximum(prefix, slots + 1)
 
 
 def run(config, params, inputs, key=None):
@@ -69,7 +69,7 @@ def test_scanned_layers_are_unrolled_ones(params, key):
     ids=["glm", "one layer", "sandwich", "rotary"],
 )
 def test_what_is_left_unfinished_can_be_finished_anywhere(variant):
-    """At all places: the logits of the whole model. At some, in another order: theirs."""
+    """At all slots: the logits of the whole model. At some, in another order: theirs."""
     config = dataclasses.replace(CONFIG, **variant)
     params = create_params(config, make_mesh(MeshConfig(), jax.devices()[:1]), seed=0)
     inputs = rows()

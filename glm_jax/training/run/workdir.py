@@ -26,7 +26,7 @@ from glm_jax.files import write_whole
 from glm_jax.losses.registry import loss_of
 from glm_jax.models.params import abstract_params, split_params
 from glm_jax.models.positions import table_rows
-from glm_jax.sharding.mesh import place_groups, row_groups
+from glm_jax.sharding.mesh import row_groups, slot_groups
 from glm_jax.tokenizers.tokenizer import Tokenizer
 from glm_jax.training.run.extension import extends
 
@@ -133,7 +133,7 @@ def check_config(config: Config, mesh: Mesh, vocab_size: int, num_hosts: int = 1
                 f"(train.accumulation_steps={parts}); got {data.batch_size}, "
                 f"nearest {max(1, round(data.batch_size / number)) * number}"
             )
-    places = place_groups(mesh)
+    places = slot_groups(mesh)
     if data.sequence_length % places:
         raise UserError(
             f"data.sequence_length must be a multiple of mesh.sequence={places}; got "
