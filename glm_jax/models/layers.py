@@ -158,13 +158,13 @@ def look_up_tokens(table: jax.Array, ids: jax.Array, dtype: jnp.dtype | str) -> 
         dividing(axis, n, mesh) for axis, n in zip(("data", "sequence"), ids.shape, strict=True)
     ]
 
-    def part(table: jax.Array, ids: jax.Array) -> jax.Array:
+    def of_shard(table: jax.Array, ids: jax.Array) -> jax.Array:
         local = ids - jax.lax.axis_index("tensor") * len(table)
         found = table.at[local].get(mode="fill", fill_value=0, wrap_negative_indices=False)
         return jax.lax.psum(found.astype(dtype), "tensor")
 
     return jax.shard_map(
-        part,
+        of_shard,
         in_specs=(param_spec("embedding/table", table.shape), PartitionSpec(*split)),
         out_specs=PartitionSpec(*split, "fsdp"),
         axis_names=set(auto_axes()),

@@ -142,7 +142,7 @@ class RotaryPositions(Positions):
         self.config = config
 
     def rotation(self, positions: jax.Array, block_positions: jax.Array) -> Rotation:
-        return _turned_by(positions, self.config, self.config.resolved().head_dim or 0)
+        return _rotation_by(positions, self.config, self.config.resolved().head_dim or 0)
 
 
 class RotaryBlockPositions(Positions):
@@ -157,12 +157,12 @@ class RotaryBlockPositions(Positions):
     def rotation(self, positions: jax.Array, block_positions: jax.Array) -> Rotation:
         half = (self.config.resolved().head_dim or 0) // 2
         return joined(
-            _turned_by(positions, self.config, half),
-            _turned_by(block_positions, self.config, half),
+            _rotation_by(positions, self.config, half),
+            _rotation_by(block_positions, self.config, half),
         )
 
 
-def _turned_by(positions: jax.Array, config: ModelConfig, num_features: int) -> Rotation:
+def _rotation_by(positions: jax.Array, config: ModelConfig, num_features: int) -> Rotation:
     frequencies, magnitude = rotary_frequencies(config, num_features)
     angles = positions.astype(jnp.float32)[..., None] * frequencies
     return make_rotation(angles, magnitude, num_features)

@@ -172,8 +172,8 @@ def dividing(
     for name in (axes,) if isinstance(axes, str) else axes or ():
         if name in manual or name not in mesh.shape:
             continue
-        parts = math.prod(mesh.shape[other] for other in (*chosen, name))
-        if size % parts == 0:
+        shards = math.prod(mesh.shape[other] for other in (*chosen, name))
+        if size % shards == 0:
             chosen = (*chosen, name)
         elif what is not None and size > 1:
             say_once(
