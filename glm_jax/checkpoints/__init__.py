@@ -1,6 +1,6 @@
-"""What a checkpoint of this project is on disk: its names, checksums and parameters."""
+"""Checkpoints on disk: names, checksums, retention, and parameters alone."""
 
 import os
 
-# Orbax's paths look for TensorFlow, for gs:// paths, unless told not to; training has none.
+# By default orbax's path library imports TensorFlow, for gs:// paths; training does not have it.
 os.environ.setdefault("EPATH_USE_TF", "0")

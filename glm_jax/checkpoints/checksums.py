@@ -1,12 +1,12 @@
-"""What makes a checkpoint's step complete: a manifest with the checksum of each of its files.
+"""The manifest of a checkpoint: the checksum of each of its files; it makes the step complete.
 
     WORKDIR/checkpoints/400/manifest.json
         {"step": 400, "metrics": {"eval/loss": 3.61},
          "files": {"params/d/1f3c..": {"size": 81920, "sha256": "9b1d.."}, ..}}
 
-The formats below detect a file that is missing or cut off, but read a flipped bit without a word.
-The manifest is written last; a step without one is what a killed process left, or one of a version
-that wrote none (`_CHECKPOINT_METADATA` of later ones says that a manifest belongs to the step).
+The storage formats detect a file that is missing or truncated, but not a flipped bit. The manifest
+is written last. A step without one was left by a killed process, or written by a version without
+manifests. Later versions say in `_CHECKPOINT_METADATA` that the step has a manifest.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from glm_jax.checkpoints.disk import DiskTrouble, disk_trouble, reason
 from glm_jax.files import write_whole
 
 MANIFEST = "manifest.json"
-# Read at a time by each thread; hashing releases the interpreter's lock.
+# Bytes that each thread reads at a time; hashing releases the interpreter's lock.
 _CHUNK = 1 << 22
 _THREADS = 8
 
@@ -30,7 +30,7 @@ def write_manifest(directory: Path, metrics: Mapping[str, float]) -> None:
     """Reads a step's files once and writes their checksums, all or nothing.
 
     Args:
-      directory: of the step, written and closed.
+      directory: of the step, with all files written.
       metrics: of the step, for `train.keep_best`.
 
     Raises:
@@ -48,7 +48,11 @@ def write_manifest(directory: Path, metrics: Mapping[str, float]) -> None:
 
 
 def read_manifest(directory: Path) -> dict[str, Any] | None:
-    """The manifest of a step; None where there is none, or where it is damaged itself."""
+    """The manifest of a step; None if there is none, or if it is damaged itself.
+
+    Raises:
+      DiskTrouble: it is there, but the disk cannot be read.
+    """
     try:
         manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
     except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError):
@@ -61,7 +65,7 @@ def read_manifest(directory: Path) -> dict[str, Any] | None:
 
 
 def _is_manifest(content: Any) -> bool:
-    """Whether every part of it has the type that `write_manifest` gives it."""
+    """Whether everything in it has the type that `write_manifest` writes."""
     if not isinstance(content, dict) or type(content.get("step")) is not int:
         return False
     metrics, files = content.get("metrics"), content.get("files")
@@ -79,30 +83,31 @@ def _is_manifest(content: Any) -> bool:
 
 
 def is_complete(directory: Path) -> bool:
-    """Whether a step was saved to its end: it has its manifest, or is of a version without any."""
+    """Whether a step was saved completely: it has a manifest, or its version writes none."""
     if os.path.lexists(directory / MANIFEST):
         return True
     try:
         about = json.loads((directory / "_CHECKPOINT_METADATA").read_text(encoding="utf-8"))
         return not about["custom_metadata"].get("manifest", False)
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
-        # Not readable as a checkpoint either: whoever restores it says why.
+        # Not readable as a checkpoint either: restoring it raises the reason.
         return True
 
 
 def damage(directory: Path, part: str = "", read: bool = True) -> str | None:
-    """What is wrong with a step's files, in half a sentence that names the first of them.
+    """Compares a step's files with its manifest.
 
     Args:
       directory: of the step.
-      part: only this file, or those below it, such as "params".
-      read: compare checksums too; False: only whether each file is there with its size.
+      part: only this file, or the files below this directory, such as "params"; "": all.
+      read: compare checksums too; False: only existence and sizes.
 
     Returns:
-      None where every file is as it was saved, or where no manifest says how that was.
+      A clause that names the first wrong file and what is wrong with it. None if every file is as
+      it was saved, or if there is no manifest.
 
     Raises:
-      DiskTrouble: a file is there but the disk does not give it, which says nothing of the file.
+      DiskTrouble: a file is there but cannot be read, which does not mean that it is damaged.
     """
     if not os.path.lexists(directory / MANIFEST):
         return None
@@ -118,7 +123,7 @@ def damage(directory: Path, part: str = "", read: bool = True) -> str | None:
 
 
 def size_of(directory: Path) -> int:
-    """Bytes of a step's files."""
+    """Total bytes of a step's files."""
     return sum((directory / name).stat().st_size for name in _files(directory))
 
 

@@ -1,4 +1,4 @@
-"""What a conversion will read and write, said before it happens; and one that loads nothing."""
+"""Describes a conversion before it happens, and converts tensor by tensor without loading."""
 
 import dataclasses
 import os
@@ -22,20 +22,20 @@ from glm_jax.interop.huggingface import Progress, silent, write_directory
 from glm_jax.interop.save_plan import is_model, plan_save
 from glm_jax.models.params import abstract_params, to_paths
 
-# Fields of ModelConfig that say how it runs, not what it is.
+# Fields of ModelConfig that say how a model runs, not which model it is.
 _RUNNING = {"compute_dtype", "scan_layers", "remat", "attention_backend"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A model that was looked at, not loaded.
+    """A model whose config and tensor shapes were read, but not its weights.
 
     Attributes:
       path: its directory.
-      config: its shape.
+      config: of the model.
       leaves: shape and dtype of each parameter, layers listed.
-      checkpoint: of a Hugging Face directory; None for a model that was trained here.
-      workdir: of a model that was trained here.
+      checkpoint: of a Hugging Face directory; None for a model that glm_jax trained.
+      workdir: of a model that glm_jax trained; None for a Hugging Face directory.
     """
 
     path: Path
@@ -46,20 +46,20 @@ class Source:
 
     @property
     def origin(self) -> Origin:
-        """Of a model that was trained here, the files beside it alone."""
+        """Where the model came from; for one that glm_jax trained only its directory is known."""
         return self.checkpoint.origin if self.checkpoint else Origin(directory=self.workdir)
 
 
 def look(path: Path, dtype: str | None, mesh: Mesh) -> Source:
-    """Looks at a model.
+    """Reads a model's config and the shapes of its tensors.
 
     Args:
       path: a Hugging Face directory, a workdir, or one of its checkpoints.
-      dtype: that the parameters will get; None: those they have.
-      mesh: any; shapes do not depend on it.
+      dtype: to which parameters will be cast; None: each keeps its own.
+      mesh: any mesh; shapes do not depend on it.
 
     Raises:
-      UserError: nothing there, or what is there cannot be used.
+      UserError: there is no model, or it cannot be used.
     """
     workdir = find_workdir(path)
     stored: dict[str, Any] = {}
@@ -81,12 +81,12 @@ def look(path: Path, dtype: str | None, mesh: Mesh) -> Source:
 
 
 def check_apart(source: Path, destination: Path) -> None:
-    """Refuses to write a model over the one that is read, or over a directory that holds it.
+    """Refuses to write a model over its source, or over a directory that contains the source.
 
     Raises:
-      UserError: links followed, `source` is `destination` or lies in it.
+      UserError: `source` is `destination` or is inside it, after links are followed.
     """
-    # Not `resolve`, for which a ring of links is an error of another kind.
+    # `Path.resolve` would raise an error of another kind for a loop of links.
     if Path(os.path.realpath(source)).is_relative_to(os.path.realpath(destination)):
         raise UserError(
             f"{str(destination)!r} is or holds {str(source)!r}, from which the model is read; give "
@@ -100,6 +100,9 @@ def check_target(path: Path, to: str) -> None:
     Args:
       path: where the model will be written.
       to: "huggingface" or "orbax".
+
+    Raises:
+      UserError: `path` holds something that is not a model of that format.
     """
     if to == "huggingface":
         check_replaceable(path, is_model)
@@ -108,16 +111,16 @@ def check_target(path: Path, to: str) -> None:
 
 
 def describe(source: Source, destination: Path, to: str, names: str) -> str:
-    """Architecture, config, parameters, bytes and files of a conversion, in lines for people.
+    """Lines of text on a conversion: architecture, config, parameters, bytes and files.
 
     Args:
-      source: by `look`.
-      destination: the directory that will be made.
+      source: from `look`.
+      destination: the directory that will be written.
       to: "huggingface" or "orbax".
-      names: as of `LanguageModel.save`.
+      names: as in `LanguageModel.save`.
 
     Raises:
-      UserError: the model cannot be written so.
+      UserError: the model cannot be written in this format with these names.
     """
     num_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in source.leaves.values())
     scheme, files = "names of this project", ["run.json", "checkpoints/0/"]
@@ -150,14 +153,16 @@ def describe(source: Source, destination: Path, to: str, names: str) -> str:
 def rewrite(
     source: Source, destination: Path, names: str = "as_loaded", progress: Progress = silent
 ) -> None:
-    """Writes one Hugging Face directory as another; no more than a few tensors are in memory.
+    """Writes one Hugging Face directory as another, with only a few tensors in memory at a time.
 
     Args:
-      source: by `look`, of a Hugging Face directory.
-      destination, names, progress: as of `save_directory`.
+      source: from `look`, of a Hugging Face directory.
+      destination, names, progress: as in `save_directory`.
 
     Raises:
-      UserError: the model cannot be written so, or `destination` holds something else.
+      UserError: the model cannot be written with these names, or `destination` holds something
+        else.
+      ValueError: `source` is not a Hugging Face directory.
     """
     checkpoint = source.checkpoint
     if checkpoint is None:

@@ -1,11 +1,11 @@
-"""A disk that is full, read-only or broken: told apart from bugs, and said in one sentence."""
+"""Tells errors of the disk (full, read-only, broken) apart from bugs, and words them."""
 
 import errno
 import os
 import re
 from pathlib import Path
 
-# What no change of ours mends: the run stops, what is saved stays.
+# Errors that the program cannot resolve: the run stops, and what is saved stays.
 TROUBLES = (
     errno.ENOSPC,
     errno.EDQUOT,
@@ -16,16 +16,19 @@ TROUBLES = (
     errno.ESTALE,
     errno.EFBIG,
 )
-# tensorstore has no OSError, but says the number: "... [os_error_code='28']".
+# tensorstore raises no OSError, but its message has the number: "... [os_error_code='28']".
 _NUMBER = re.compile(r"os_error_code='(\d+)'")
 
 
 class DiskTrouble(RuntimeError):
-    """Something could not be read or written, for a reason that lies with the disk."""
+    """A file could not be read or written because of the disk, not because of a bug."""
 
 
 def disk_trouble(error: BaseException) -> str | None:
-    """The system's words for what is wrong: "No space left on device"; None: something else is."""
+    """The system's message for an error of the disk: "No space left on device".
+
+    The causes of the error are searched too. None: the disk is not the cause.
+    """
     seen: BaseException | None = error
     while seen is not None:
         number = seen.errno if isinstance(seen, OSError) else None
@@ -38,18 +41,18 @@ def disk_trouble(error: BaseException) -> str | None:
 
 
 def reason(error: BaseException) -> str:
-    """What is wrong, in the system's words or else in the error's own; never empty."""
+    """The message of an error: the system's if there is one, else the error's own; never empty."""
     own = getattr(error, "strerror", None) or str(error).partition("\n")[0][:200]
     return disk_trouble(error) or own or type(error).__name__
 
 
 def probe(directory: Path) -> None:
-    """Makes the directory and a small file in it.
+    """Creates the directory, and writes and removes a small file in it.
 
-    Asked before a save, whose threads would wait minutes for a directory that cannot be made.
+    This precedes a save, whose threads would wait minutes for a directory that cannot be created.
 
     Raises:
-      OSError: it cannot be written.
+      OSError: the directory cannot be written.
     """
     directory.mkdir(parents=True, exist_ok=True)
     file = directory / ".probe"

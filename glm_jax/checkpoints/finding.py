@@ -1,4 +1,4 @@
-"""What a path that names a model is: a run of this project, or a Hugging Face directory."""
+"""Tells whether the path of a model is a run of this project or a Hugging Face directory."""
 
 from pathlib import Path
 
@@ -9,10 +9,13 @@ RUN = "run.json"
 
 
 def find_workdir(path: Path) -> Path | None:
-    """The workdir of `glm_jax.train` that a path is or lies in; None for a Hugging Face directory.
+    """The workdir of a path that is a workdir or one of its checkpoints.
+
+    Returns:
+      None for a Hugging Face directory.
 
     Raises:
-      UserError: it is neither.
+      UserError: it is neither, or there is no such directory.
     """
     if not path.exists():
         raise UserError(

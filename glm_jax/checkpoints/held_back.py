@@ -1,8 +1,8 @@
-"""What orbax and asyncio log of a failure that is raised to us all the same.
+"""Holds back what orbax and asyncio log about failures that they raise as well.
 
-Each array of a checkpoint is read or written by a task of its own. One full disk, or one damaged
-file, is logged by each with its traceback, some when they are collected later on: hundreds of lines
-before the sentence that says it.
+Each array of a checkpoint is read or written by its own task. If the disk is full or a file is
+damaged, every task logs its traceback, some only when they are garbage-collected. That would be
+hundreds of lines before the one sentence that matters.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ _LOGGERS = ("absl", "asyncio")
 
 
 class _Raised(logging.Filter):
-    """Drops records of failures that were raised, however late the last thread logs its own."""
+    """Drops log records of failures that were raised, however late a thread logs them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class _Raised(logging.Filter):
     def add(self, directory: Path) -> None:
         self._directories.add(directory)
         for name in _LOGGERS:
-            logging.getLogger(name).addFilter(self)  # which has it once
+            logging.getLogger(name).addFilter(self)  # adds it only once
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not any(_is_of(record, directory) for directory in list(self._directories))
@@ -38,7 +38,10 @@ _RAISED = _Raised()
 
 
 class HeldBack(logging.Filter):
-    """Context in which records that name a directory wait: said if it succeeds, else dropped."""
+    """Context that holds back log records about a directory.
+
+    They are logged at its end if it succeeds, and dropped if it raises.
+    """
 
     def __init__(self, directory: Path):
         """Args:

@@ -1,4 +1,4 @@
-"""Layers stacked in one array or listed, as a checkpoint has them and as a model wants them."""
+"""Converts between stacked layers (one array for all) and listed layers, on restoring."""
 
 import dataclasses
 from typing import Any
@@ -11,10 +11,10 @@ from glm_jax.models.params import stack_layers, unstack_layers
 
 
 def own_copy(tree: Any) -> Any:
-    """A copy that shares no memory with `tree`, where saving would share it.
+    """On CPU a copy of the arrays of `tree`, elsewhere `tree` itself.
 
-    On CPU an array's "transfer" to the host is the array's own memory: the writer would read what
-    the next step, to which the state is donated, writes there.
+    On CPU the "transfer" of an array to the host shares the array's memory. The state is donated to
+    the next step, so the writer would read what that step writes.
     """
     if jax.default_backend() != "cpu":
         return tree
@@ -22,17 +22,18 @@ def own_copy(tree: Any) -> Any:
 
 
 def with_layout(config: Config, stacked: bool) -> Config:
+    """The config with `model.scan_layers` set to `stacked`."""
     return dataclasses.replace(config, model=dataclasses.replace(config.model, scan_layers=stacked))
 
 
 def convert_layers(tree: Any, like: Any, params_structure: Any, stack: bool) -> Any:
-    """Stacks or lists the layers wherever `tree` holds a tree shaped as the parameters.
+    """Stacks or lists the layers in every subtree that has the structure of the parameters.
 
     Args:
       tree: parameters, or a state with parameters and moments.
       like: abstract arrays in the wanted layout, for their shardings.
       params_structure: tree structure of the parameters in the present layout.
-      stack: whether to stack or to list.
+      stack: True: stack the layers; False: list them.
     """
 
     def is_params(node: Any) -> bool:

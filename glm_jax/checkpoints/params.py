@@ -1,4 +1,4 @@
-"""Parameters alone: read from a run or one of its steps, and written as a workdir."""
+"""Reads parameters, without the optimizer, from a run or a step; writes them as a workdir."""
 
 from pathlib import Path
 from typing import Any
@@ -30,21 +30,21 @@ def load_params(
     mesh: Mesh | None = None,
     step: int | None = None,
 ) -> tuple[Config, Any]:
-    """Loads the parameters alone; nothing of the optimizer is read.
+    """Loads the parameters alone; the optimizer's state is not read.
 
     Args:
       path: a workdir, or a step directory in its `checkpoints`.
-      config: None for the config the checkpoint was saved with; its `model.scan_layers` decides
-        whether the layers come stacked or listed.
+      config: None for the config that the checkpoint was saved with. `model.scan_layers` decides
+        whether the layers are returned stacked or listed.
       mesh: None for the first device alone.
-      step: None for the newest; only with a workdir.
+      step: None for the newest; ignored if `path` is a step directory.
 
     Returns:
       The config and the nested dict of parameters.
 
     Raises:
-      ValueError: no checkpoint there, or not of that step, or its parameters are not what was
-        saved (`train.verify_checkpoints` of the config: whether that is looked at).
+      ValueError: there is no checkpoint, or not of that step, or its files do not match its
+        manifest (checksums are compared if `train.verify_checkpoints` is True, else sizes alone).
     """
     step_directory = _find_step(Path(path).absolute(), step)
     about = _about(step_directory, config is None or config.train.verify_checkpoints)
@@ -61,7 +61,7 @@ def load_params(
 
 
 def _about(step: Path, verify: bool) -> dict[str, Any]:
-    """What `Checkpoints.save` wrote beside a step: its config, and whether it is stacked."""
+    """The metadata that `Checkpoints.save` wrote: config, and whether layers are stacked."""
     _refuse_damage(step, "_CHECKPOINT_METADATA", verify)
     return ocp.checkpointables_metadata(step).custom_metadata
 
@@ -85,11 +85,11 @@ def save_params(
     """Writes parameters alone, all or nothing, as a workdir that `load_params` reads.
 
     Args:
-      path: a directory to be made; one that an earlier call wrote is replaced.
+      path: a directory to be created; one that an earlier call wrote is replaced.
       config: of the model.
       params: stacked or listed, on any devices.
-      tokenizer: None or what to keep beside them.
-      origin: of a model that came with files of its own, which are kept too.
+      tokenizer: saved beside them; None: no tokenizer.
+      origin: of a loaded model; the companion files of its directory are copied.
 
     Raises:
       ValueError: `path` holds something else.
@@ -107,7 +107,7 @@ def save_params(
 
 
 def holds_only_params(path: Path) -> bool:
-    """Whether all that lies there is what `save_params` writes."""
+    """Whether a directory contains only what `save_params` writes."""
     steps = path / "checkpoints"
     return {file.name for file in path.iterdir()} <= {"run.json", steps.name, *COMPANIONS} and (
         [step.name for step in steps.glob("*")] == ["0"]

@@ -1,10 +1,10 @@
-"""Which checkpoints stay: the newest, and the best by a metric. The others go.
+"""Which checkpoints are kept: the newest, and the best by a metric. The others are removed.
 
 keep_checkpoints=2, keep_best=1, best_metric="eval/loss"
 
 step        100   200   300   400   500
 eval/loss   3.9   3.2   3.4    -    3.5
-stays              x           x     x
+kept               x           x     x
 """
 
 import math
@@ -18,7 +18,7 @@ from glm_jax.checkpoints.checksums import is_complete, read_manifest
 from glm_jax.config.training import TrainConfig
 from glm_jax.errors import UserError
 
-# Names of what is not a step: saves that were killed, steps whose removal was.
+# Names of what is not a step: saves that were killed, and steps whose removal was.
 _LEFT_OVERS = ("*.orbax-checkpoint-tmp*", "*.removed")
 
 
@@ -35,13 +35,13 @@ def unfinished_steps(directory: Path) -> list[int]:
 def steps_to_keep(
     metrics: Mapping[int, Mapping[str, float]], newest: int, best: int, metric: str
 ) -> set[int]:
-    """Chooses; see the module's picture.
+    """Chooses the steps to keep; the module's docstring has an example.
 
     Args:
-      metrics: of each step; those without the metric, or with one that is not finite, are never
+      metrics: of each step. A step without the metric, or with one that is not finite, is never
         among the best.
-      newest, best: how many stay.
-      metric: the lower the better; of equals the newer.
+      newest, best: how many of the newest and of the best are kept.
+      metric: name of the metric; lower is better, and of equal steps the newer one is.
     """
     measured = [step for step in metrics if math.isfinite(metrics[step].get(metric, math.nan))]
     ranked = sorted(measured, key=lambda step: (metrics[step][metric], -step))
@@ -49,9 +49,9 @@ def steps_to_keep(
 
 
 def remove_others(directory: Path, settings: TrainConfig) -> None:
-    """Removes the steps that need not stay, and what earlier processes left half done.
+    """Removes the steps that are not kept, and the unfinished ones of earlier processes.
 
-    A step loses its name first, so that a kill never leaves half of one.
+    A step is renamed before it is removed, so that a kill never leaves an incomplete step.
     """
     metrics = {
         step: (read_manifest(directory / str(step)) or {}).get("metrics", {})
@@ -69,7 +69,7 @@ def remove_others(directory: Path, settings: TrainConfig) -> None:
 
 
 def remove_left_overs(directory: Path) -> bool:
-    """Removes saves and removals that did not come to their end; whether there were any."""
+    """Removes what interrupted saves and removals left; returns whether there was anything."""
     found = [left for pattern in _LEFT_OVERS for left in directory.glob(pattern)]
     for left in found:
         shutil.rmtree(left, ignore_errors=True)
@@ -77,14 +77,14 @@ def remove_left_overs(directory: Path) -> bool:
 
 
 def remove_failed_save(directory: Path, seconds: float = 5.0) -> None:
-    """Removes what a save that failed just now wrote.
+    """Removes what a save that has just failed wrote.
 
-    The threads of its other arrays may still write, and make the directory anew: it must stay away
-    for three looks in a row.
+    Threads of its other arrays may still write and create the directory again, so it must be
+    absent three times in a row.
 
     Args:
       directory: of the checkpoints.
-      seconds: after which what is left stays for the next start to remove.
+      seconds: time limit; the next start removes what is left then.
     """
     deadline, gone = time.monotonic() + seconds, 0
     while gone < 3 and time.monotonic() < deadline:
@@ -93,7 +93,12 @@ def remove_failed_save(directory: Path, seconds: float = 5.0) -> None:
 
 
 def set_aside(directory: Path, step: int, as_what: str) -> Path:
-    """Renames a step, so that it is no longer one: `damaged-400`, `damaged-400.1`, ..
+    """Renames a step so that it no longer counts as one: `damaged-400`, `damaged-400.1`, ..
+
+    Args:
+      directory: of the checkpoints.
+      step: which step.
+      as_what: prefix of the new name, such as "damaged".
 
     Returns:
       Its new path.
@@ -106,10 +111,10 @@ def set_aside(directory: Path, step: int, as_what: str) -> Path:
 
 
 def check_names(directory: Path) -> None:
-    """Refuses a directory of checkpoints with a step that is not what its name says.
+    """Refuses a directory of checkpoints in which a step has a wrong name.
 
     Raises:
-      UserError: as `check_name`, of the first of them; or `directory` is a file.
+      UserError: as `check_name`, for the first wrong step; or `directory` is a file.
     """
     if os.path.lexists(directory) and not directory.is_dir():
         raise UserError(f"{str(directory)!r} must be a directory of checkpoints; it is a file")
@@ -119,10 +124,10 @@ def check_names(directory: Path) -> None:
 
 
 def check_name(step: Path) -> None:
-    """Refuses a step that was copied or renamed by hand, so that none is taken for another.
+    """Refuses a step whose name is not that in its manifest, as after a copy or renaming by hand.
 
     Raises:
-      UserError: names the step, and what it holds by its manifest; or it is a file.
+      UserError: names the step and the step in its manifest; or it is a file.
     """
     if not step.is_dir():
         raise UserError(f"{str(step)!r} must be a checkpoint's directory; move the file away")
@@ -141,5 +146,5 @@ def _numbers(directory: Path) -> list[int]:
 
 
 def _is_number(name: str) -> bool:
-    """Whether it is the name of a step: no sign, no zeros in front, no other script's digits."""
+    """Whether it is the name of a step: ASCII digits without a sign or leading zeros."""
     return name.isdecimal() and name == str(int(name))
