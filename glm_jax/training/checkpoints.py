@@ -1,13 +1,14 @@
-"""Checkpoints: saved while training goes on, restored onto whatever mesh there is.
+"""Checkpoints: saved asynchronously during training, restored onto any mesh.
 
     WORKDIR/checkpoints/400/params       nested dict, all that inference needs
                            /optimizer    moments and counters
-                           /data         step and position of the row stream
+                           /data         step and state of the row stream
                            /_CHECKPOINT_METADATA   with the config, so that a step can be moved
                            /manifest.json          checksums, written last
 
-A step counts when it is complete. What a killed process leaves behind has another name, or no
-manifest, and is not taken; a step whose files are not what was saved gives way to the one before.
+Only complete steps are restored. What a killed process leaves behind has another name or no
+manifest, and is ignored. If the files of a step do not match their checksums, the step before it is
+restored.
 """
 
 import logging
@@ -48,20 +49,20 @@ from glm_jax.training.state import (
 )
 
 _LOG = logging.getLogger(__name__)
-# Checking that many bytes takes seconds: said before it begins.
-_WORTH_SAYING = 1 << 30
+# Bytes from which on checking takes seconds, and a line announces it.
+_ANNOUNCED = 1 << 30
 
 
 class Checkpoints:
     """The checkpoints of one workdir."""
 
     def __init__(self, directory: Path, config: Config, mesh: Mesh):
-        """Nothing is touched before the first `save` or `restore`.
+        """Touches nothing on disk before the first `save` or `restore`.
 
         Args:
-          directory: created with the first save.
-          config: of the run; its model decides the shapes.
-          mesh: where restored arrays go.
+          directory: created by the first save.
+          config: of the run; its model determines the shapes.
+          mesh: onto which arrays are restored.
         """
         self._directory = Path(directory).absolute()
         self._config = config
@@ -69,10 +70,10 @@ class Checkpoints:
         self._writes = is_first()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._saving: tuple[int, Future[None]] | None = None
-        # Fingerprints of the data, by source: what new steps carry, and what the restored one did.
+        # Fingerprints of the data, by source: those saved with new steps, and of the restored step.
         self.data: Mapping[str, str] = {}
         self.restored_data: Mapping[str, str] | None = None
-        # What is logged of a save, from its begin until it was waited for.
+        # Holds log records of a save from its start until `wait`.
         self._held_back = ExitStack()
 
     def steps(self) -> list[int]:
@@ -85,12 +86,12 @@ class Checkpoints:
         """Starts to save a state and returns before it is written; `state` may be donated at once.
 
         Args:
-          state: saved under its own step.
+          state: saved under `state.step`.
           stream_state: `RowStream.get_state()` after the step's batch.
           metrics: of the step, for `train.keep_best`.
 
         Raises:
-          DiskTrouble: this save, or the one before, cannot be written; older steps stay.
+          DiskTrouble: this save or the previous one cannot be written; older steps stay.
         """
         self.wait()
         step = int(state.step)
@@ -123,22 +124,22 @@ class Checkpoints:
             remove_others(self._directory, self._config.train)
 
     def restore(self, step: int | None = None) -> tuple[TrainState, bytes] | None:
-        """Restores the newest step that is whole, or one of them, on the mesh.
+        """Restores a step onto the mesh.
 
-        Steps whose files are not what was saved, by their checksums, are left under the name
-        damaged-STEP if an older one is whole, those that were not finished under unfinished-STEP.
-        Any other failure says nothing against the step, and is raised.
+        Unfinished steps are renamed to unfinished-STEP. Steps whose files do not match their
+        checksums are renamed to damaged-STEP if an older step is intact. Any other failure does not
+        mean that the step is damaged, and is raised.
 
         Args:
-          step: one of `steps()`; None: the newest that is whole.
+          step: one of `steps()`; None: the newest intact step.
 
         Returns:
-          The state and the row stream's state; None where nothing was saved yet.
+          The state and the row stream's state; None if nothing was saved yet.
 
         Raises:
-          UserError: there are checkpoints, but none is whole, or not that one; or one of them has
-            another step's name.
-          DiskTrouble: the disk does not give what is there.
+          UserError: there are checkpoints but none is intact, or the given one is not; or a
+            directory has the name of another step.
+          DiskTrouble: the disk cannot be read.
         """
         check_names(self._directory)
         if self._writes:
@@ -167,7 +168,7 @@ class Checkpoints:
             _LOG.warning("checkpoint %d was not finished; it is now %s", step, aside.name)
 
     def _restore_whole(self, step: int) -> tuple[TrainState, bytes] | str:
-        """A step, or what is wrong with its files; all hosts get the same of the two."""
+        """The restored step, or what is wrong with its files; every host gets the same kind."""
         verified = self._config.train.verify_checkpoints
         if trouble := self._damage(step, verified):
             return trouble
@@ -180,7 +181,7 @@ class Checkpoints:
         if not any_of(failure is not None):
             return restored
         if not verified and (trouble := self._damage(step, True)):
-            failure = None  # whose traceback holds on to what was begun
+            failure = None  # its traceback keeps unfinished reads alive
             collect()
             return trouble
         if failure is None:
@@ -190,20 +191,20 @@ class Checkpoints:
         raise failure
 
     def _damage(self, step: int, read: bool) -> str | None:
-        """What is wrong with a step; all hosts get the first one's answer.
+        """What is wrong with a step's files, or None; every host gets the first one's answer.
 
         Args:
-          step: which.
+          step: which step.
           read: compare its files with their checksums; False: with their sizes only.
 
         Raises:
-          DiskTrouble: on every host where the first one cannot read its files.
+          DiskTrouble: on every host, if the first one cannot read the files.
         """
         trouble, unread = None, None
         if self._writes:
             try:
                 size = size_of(self._directory / str(step))
-                if read and size > _WORTH_SAYING:
+                if read and size > _ANNOUNCED:
                     print(
                         f"checking {size / 2**30:.1f} GiB of checkpoint {step} "
                         "(train.verify_checkpoints=False reads them once only) ...",
@@ -244,10 +245,10 @@ class Checkpoints:
         return state, bytes.fromhex(items["data"]["stream"])
 
     def wait(self) -> None:
-        """Returns when all that was asked for is on disk.
+        """Waits until the last save is on disk.
 
         Raises:
-          DiskTrouble: it could not be written; what is left of it is removed.
+          DiskTrouble: the save could not be written; its remains are removed.
         """
         if self._saving is None:
             return
@@ -262,12 +263,12 @@ class Checkpoints:
             raise self._not_written(step, error) from error
 
     def poll(self) -> None:
-        """Raises what `wait` would, if it is known by now."""
+        """Raises the error of a save that has failed by now; does not wait."""
         if self._saving is not None and self._saving[1].done():
             self.wait()
 
     def close(self) -> None:
-        """Waits, and ends the thread; a save that failed is only logged."""
+        """Waits for the last save and ends the thread; a failed save is only logged."""
         try:
             self.wait()
         except DiskTrouble as error:
@@ -277,7 +278,7 @@ class Checkpoints:
 
     def _not_written(self, step: int, error: Exception | None) -> DiskTrouble:
         if self._writes:
-            # Its part of a full disk is free again.
+            # Frees what the failed save took of a full disk.
             remove_failed_save(self._directory)
         why = reason(error) if error else "the first process cannot write it, and says why"
         return DiskTrouble(f"checkpoint {step} could not be written: {why}")

@@ -1,4 +1,4 @@
-"""A training step as a compiled program: for the devices at hand, or for those of a plan."""
+"""Compiles a training step: for the devices at hand, or for those of a plan."""
 
 import dataclasses
 
@@ -13,8 +13,8 @@ from glm_jax.training.defaults import for_devices
 from glm_jax.training.state import abstract_state
 from glm_jax.training.step import make_train_step
 
-# VMEM that a fusion may use, KiB, by device kind: half of what a core has and more. The default, 16
-# MiB, cuts large products into tiles too small to keep the matrix units busy.
+# VMEM that a fusion may use, in KiB, by device kind: half of a core's VMEM or more. The default of
+# 16 MiB cuts large products into tiles too small to keep the matrix units busy.
 _SCOPED_VMEM = {
     "TPU v5 lite": 65536,
     "TPU v5e": 65536,
@@ -28,10 +28,10 @@ Options = dict[str, str | bool | int]
 
 
 def compiler_options(mesh: Mesh) -> Options:
-    """Options of XLA for a mesh's devices, empty where there are none to give.
+    """XLA's options for the devices of a mesh; empty unless they are TPUs.
 
-    On TPU products with gathered weights stay whole: cut into steps that overlap with the gathering
-    (windowed einsum) they take twice as long at these sizes (docs/performance.md).
+    On TPU, products with all-gathered weights are not split into steps that overlap with the
+    all-gather (windowed einsum): at these sizes that takes twice as long (docs/performance.md).
     """
     kind = mesh.devices.flat[0].device_kind
     if not kind.startswith("TPU"):
@@ -43,7 +43,7 @@ def compiler_options(mesh: Mesh) -> Options:
 
 
 def abstract_batch(config: Config, mesh: Mesh) -> Batch:
-    """Shapes, dtypes and sharding of the global Batch, without the arrays."""
+    """The global Batch of a config as `jax.ShapeDtypeStruct`s with shardings."""
     shape = (config.data.batch_size, config.data.sequence_length)
 
     def field(name: str) -> jax.ShapeDtypeStruct:
@@ -56,11 +56,11 @@ def abstract_batch(config: Config, mesh: Mesh) -> Batch:
 def compile_train_step(
     config: Config, mesh: Mesh, options: Options | None = None
 ) -> jax.stages.Compiled:
-    """`make_train_step`, compiled: nothing runs, nothing is held.
+    """Compiles `make_train_step`; runs nothing and allocates no arrays.
 
     Args:
       config: of the run.
-      mesh: its devices, there or not.
+      mesh: of real devices, or of those of a topology.
       options: of XLA; None: `compiler_options(mesh)`.
     """
     config = for_devices(config, mesh)

@@ -1,4 +1,4 @@
-"""What a config leaves open, decided by the kind of device."""
+"""Defaults of config fields that depend on the kind of device."""
 
 import dataclasses
 
@@ -8,7 +8,10 @@ from glm_jax.config import Config
 
 
 def for_devices(config: Config, mesh: Mesh) -> Config:
-    """The config with what depends on the kind of device decided."""
+    """The config with its None fields set for the mesh's devices.
+
+    These are `model.scan_layers`, `train.cross_entropy` and `train.loss_chunk`.
+    """
     on_cpu = mesh.devices.flat[0].platform == "cpu"
     model, train = config.model, config.train
     if model.scan_layers is None:

@@ -1,11 +1,11 @@
-"""What several processes of one run do together; the only file that knows how many there are.
+"""Coordination of the processes of a run; the only file that knows how many there are.
 
-    on_first(act, "write the plot")    the first one acts; where that fails, all of them end
-    any_of(flag), largest_of(number)   what all must know before any of them goes on
+    on_first(act, "write the plot")    the first process acts; if that fails, all processes end
+    any_of(flag), largest_of(number)   agreement before any process goes on
 
-Whoever computes with arrays that lie on the devices of several processes must be joined by all the
-others, or it waits for them without end. So nothing under `on_first` touches such an array, and a
-failure on one process is agreed on before any of them enters a collective.
+A computation on arrays that are sharded over several processes must be entered by all of them, or
+it waits forever. So nothing under `on_first` touches such an array, and the processes agree on a
+failure of one of them before any enters a collective.
 """
 
 from collections.abc import Callable
@@ -16,30 +16,30 @@ import numpy as np
 from glm_jax.checkpoints.disk import DiskTrouble, disk_trouble
 from glm_jax.errors import UserError
 
-# What a failure is on the processes that only hear of it, by the number that travels.
+# The error that the other processes raise, by the number that is sent, which counts from 1.
 _KINDS: tuple[type[Exception], ...] = (UserError, DiskTrouble, RuntimeError)
 
 
 def share() -> tuple[int, int]:
-    """The number of this process and how many there are; (0, 1) alone."""
+    """The index of this process and the number of processes; (0, 1) for a single process."""
     return jax.process_index(), jax.process_count()
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes what is written once."""
+    """Whether this is the first process, which writes the files that are written once."""
     return jax.process_index() == 0
 
 
 def on_first(act: Callable[[], None], what: str) -> None:
-    """Lets the first process do something; the others wait until it is done.
+    """Calls `act` on the first process; the others wait until it is done.
 
     Args:
-      act: may write files; touches no array that lies on devices of other processes.
-      what: "write the plot", for the sentence of the others where it fails.
+      act: may write files; must not touch an array that is on devices of other processes.
+      what: "write the plot", for the message of the other processes if `act` fails.
 
     Raises:
-      UserError, DiskTrouble, RuntimeError: `act` failed: its own error on the first process, one of
-        these kinds on the others.
+      UserError, DiskTrouble, RuntimeError: `act` failed. The first process raises its own error,
+        the others one of these kinds.
     """
     failure: Exception | None = None
     if is_first():
@@ -61,7 +61,7 @@ def _kind(error: Exception) -> int:
 
 
 def from_first(value: int) -> int:
-    """The first process's number, on every process."""
+    """Returns the first process's `value` on every process."""
     if jax.process_count() == 1:
         return value
     from jax.experimental import multihost_utils
@@ -70,12 +70,12 @@ def from_first(value: int) -> int:
 
 
 def any_of(flag: bool) -> bool:
-    """Whether it is so on any process; every process gets the same answer."""
+    """Whether `flag` is true on any process; every process gets the same answer."""
     return largest_of(int(flag)) > 0
 
 
 def largest_of(value: int) -> int:
-    """The largest of all processes' numbers, on every process."""
+    """Returns the largest `value` of all processes on every process."""
     if jax.process_count() == 1:
         return value
     from jax.experimental import multihost_utils

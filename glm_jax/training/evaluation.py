@@ -1,4 +1,4 @@
-"""Evaluation on the held split: the same batches each time, no dropout, unigram loss beside it."""
+"""Evaluation during training: the same held-out batches each time, without dropout."""
 
 import math
 from collections.abc import Sequence
@@ -18,14 +18,14 @@ from glm_jax.training.unigram import unigram_losses
 
 
 class Evaluator:
-    """Losses of the eval batches under parameters, and under the frequencies of targets."""
+    """Losses of the eval batches under the model, and under the unigram baseline."""
 
     def __init__(self, config: Config, mesh: Mesh, batches: Sequence[Batch], counts: np.ndarray):
         """Args:
         config: of the run.
-        mesh: where the parameters and the batches lie.
+        mesh: of the parameters and the batches.
         batches: global Batches on the devices, the same in every evaluation.
-        counts: targets of the training rows by objective, [5, V].
+        counts: number of targets of the training rows by objective and id, [5, V].
         """
         self._train = config.train
         self._loss = loss_of(config.train)
@@ -34,11 +34,12 @@ class Evaluator:
         self.baseline = self._unigram(counts)
 
     def __call__(self, params: Any) -> dict[str, float]:
-        """Evaluates.
+        """Evaluates parameters.
 
         Returns:
-          `eval/loss` (reduced as the training loss, over all batches at once), `eval/loss/NAME` by
-          objective, and `eval/unigram_loss`, `eval/unigram_loss/NAME` of the same targets.
+          `eval/loss` (reduced like the training loss, over all batches at once) and
+          `eval/loss/NAME` by objective; `eval/unigram_loss` and `eval/unigram_loss/NAME`, the
+          baseline on the same targets.
         """
         sums = _total([self._eval_step(params, batch) for batch in self._batches])
         means = self._loss.summarize(self._train, sums)
@@ -50,7 +51,7 @@ class Evaluator:
         return float(self._loss.summarize(self._train, sums)["loss"])
 
     def _unigram(self, counts: np.ndarray) -> dict[str, float]:
-        """Each objective's targets under its own frequencies; all under those of all."""
+        """The baseline: each objective by its own frequencies, the overall loss by all of them."""
         by_objective = unigram_losses(counts)
         overall = np.broadcast_to(unigram_losses(counts.sum(0)), by_objective.shape)
         values: dict[str, float] = {}
@@ -64,7 +65,7 @@ class Evaluator:
 
 
 def evaluation_line(step: int, values: dict[str, float]) -> str:
-    """One line to read: `step 200: held out 5.102 (unigram 6.310), span 5.0 (6.2)`."""
+    """A line to print: `step 200: held out 5.102 (unigram 6.310), span 5.021 (unigram 6.200)`."""
     parts = []
     for name in ("", *OBJECTIVES):
         suffix = f"/{name}" if name else ""
@@ -81,7 +82,7 @@ def _table_sums(table: jax.Array, batch: Batch) -> dict[str, jax.Array]:
 
 
 def _total(sums: list[dict[str, jax.Array]]) -> dict[str, np.ndarray]:
-    """Adds up in float64 on the host."""
+    """Adds sums of batches, in float64 on the host."""
     return {
         name: np.sum([np.asarray(one[name], np.float64) for one in sums], axis=0)
         for name in sums[0]

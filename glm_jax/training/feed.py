@@ -1,4 +1,4 @@
-"""Batches on their devices, made ready in a thread while the step before them runs."""
+"""Prefetching: a thread puts batches on the devices while the previous step runs."""
 
 import dataclasses
 import queue
@@ -14,13 +14,13 @@ from glm_jax.batch import NUM_OBJECTIVES, OBJECTIVES, Batch
 
 @dataclasses.dataclass(frozen=True)
 class Fed:
-    """A global Batch and where the stream stood.
+    """A global Batch and the stream's state after it.
 
     Attributes:
       batch: [B, T] over all hosts, on the devices.
       stream_state: of the stream after this batch, for a checkpoint after its step.
-      statistics: what the stream counted in this batch alone (this host's rows), and
-        `targets/NAME`, how many tokens of them each objective predicts.
+      statistics: the stream's counts over this host's rows of this batch, and `targets/NAME`, the
+        number of targets of each objective in these rows.
     """
 
     batch: Batch
@@ -29,27 +29,27 @@ class Fed:
 
 
 def to_devices(batch: Batch, sharding: NamedSharding) -> Batch:
-    """The global Batch of which `batch` is this host's share of rows."""
+    """The global Batch, sharded; `batch` holds this host's rows of it."""
     return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), batch)
 
 
 def count_targets(batch: Batch) -> dict[str, int]:
-    """How many tokens each objective predicts: {"targets/span": 31, "targets/sentence": 0, ..}."""
+    """The number of targets of each objective: {"targets/span": 31, "targets/sentence": 0, ..}."""
     predicted = batch.objective[batch.loss_weights > 0]
     counts = np.bincount(predicted, minlength=NUM_OBJECTIVES)
     return {f"targets/{name}": int(counts[group]) for name, group in OBJECTIVES.items()}
 
 
 class Feed:
-    """Iterator of `Fed`, `depth` batches ahead of the loop."""
+    """Iterator of `Fed` that prepares up to `depth` batches ahead."""
 
     def __init__(self, stream: Any, sharding: NamedSharding, depth: int = 2):
-        """Starts to read.
+        """Starts the thread.
 
         Args:
-          stream: a `RowStream`, this thread's alone from now on.
+          stream: a `RowStream`; only the thread may use it from now on.
           sharding: of the global batch.
-          depth: batches that wait at most.
+          depth: maximum number of batches that are ready.
         """
         self._stream = stream
         self._sharding = sharding
@@ -88,7 +88,7 @@ class Feed:
         return item
 
     def close(self) -> None:
-        """Ends the thread, and the stream with it."""
+        """Ends the thread and closes the stream."""
         self._closed.set()
         self._thread.join()
         self._stream.close()

@@ -1,10 +1,13 @@
 """The training loop: `train(config, workdir, ...)`.
 
-Order on resuming: 1. the newest checkpoint that is whole (parameters, optimizer, step), or the one
-of `Rewind`; 2. the row stream is set to where it stood after that step; 3. rows of metrics.jsonl
-after that step are removed; 4. dropout needs nothing, its keys are a function of seed and step. So
-N steps, and k steps and a kill and N - k steps, give the same losses and parameters to the last
-bit.
+A run resumes in this order:
+
+1. The newest intact checkpoint is restored (parameters, optimizer, step), or that of `Rewind`.
+2. The row stream is set to its state after that step.
+3. Rows of metrics.jsonl after that step are removed.
+
+Dropout has no state: its keys are a function of seed and step. So k steps, a kill and N - k steps
+give the same losses and parameters as N steps without a kill, bit for bit.
 """
 
 import math
@@ -78,23 +81,23 @@ def train(
     rewind: Rewind | None = None,
     profile: ProfiledSteps | None = None,
 ) -> int:
-    """Trains, or goes on with the run in `workdir`.
+    """Trains a model, or resumes the run in `workdir`.
 
     Args:
       config: of the run.
-      workdir: made where it is missing; see `glm_jax.training.run.workdir` for what it holds.
-      batches: opens the row stream of a split for one host of several.
-      tokenizer: of the data; kept in the workdir, and decodes the samples.
-      params: what a new run starts from, see `starting_point`; None: drawn.
-      rewind: None to go on from the newest checkpoint.
+      workdir: created if missing; `glm_jax.training.run.workdir` lists its files.
+      batches: opens the row stream of a split for one of several hosts.
+      tokenizer: of the data; it is saved in the workdir and decodes the samples.
+      params: initial parameters of a new run, see `starting_point`; None: random ones.
+      rewind: None to resume from the newest checkpoint.
       profile: steps to be traced into `workdir/profile`.
 
     Returns:
-      The exit status: 0 done, 1 the loss diverged, 3 the disk is full or cannot be written, 143 or
+      The exit status: 0 done; 1 the loss diverged; 3 the disk is full or cannot be written; 143 or
       130 stopped by SIGTERM or SIGINT with a checkpoint saved.
 
     Raises:
-      ValueError: a config that cannot run here, or a workdir of another config; nothing is
+      ValueError: the config cannot run here, or the workdir belongs to another config; nothing is
         written then.
     """
     workdir = Path(workdir)
@@ -127,7 +130,7 @@ def train(
 
 
 def _failure(error: Exception, workdir: Path) -> tuple[int, str]:
-    """The exit status and the sentence; an error that is a bug is raised again."""
+    """The exit status and the message of an error; an error that is a bug is raised again."""
     if isinstance(error, TrainingDiverged):
         return 1, str(error)
     if isinstance(error, DiskTrouble):
@@ -140,7 +143,7 @@ def _failure(error: Exception, workdir: Path) -> tuple[int, str]:
 
 
 def _checked(config: Config, workdir: Path, rewind: Rewind | None) -> tuple[Config, int]:
-    """The config with what the workdir's run recorded, and the step that it would go on after."""
+    """The config with the extensions that the workdir records, and the step to resume after."""
     config = adopted(config, read_record(workdir))
     check_workdir(workdir, config)
     check_names(workdir / "checkpoints")
@@ -159,7 +162,7 @@ def _ended(why: str, workdir: Path, status: int) -> int:
 class _Run:
     """One process of a run, from its first step to its last.
 
-    Everything that may refuse the config comes before the first write.
+    Every check that may refuse the config comes before the first write.
     """
 
     def __init__(
@@ -172,13 +175,13 @@ class _Run:
     ):
         self.config, self.workdir, self.checkpoints = config, workdir, checkpoints
         self.mesh, self.stack = mesh, stack
-        # The metrics of the step that was logged last, which its checkpoint is compared by.
+        # Step and metrics of the last report; a checkpoint is saved with them.
         self.measured: tuple[int, dict[str, float]] = (0, {})
         self.evaluated = "not evaluated"
         self.rewound = False
 
     def prepare(self, batches: Batches, tokenizer: Any, params: Any, rewind: Rewind | None) -> None:
-        """Everything before the first step."""
+        """Does everything that precedes the first step."""
         config, workdir = self.config, self.workdir
         stream = SkippingStream(batches("train", *share()), read_skips(workdir))
         held_out = _take(batches("eval", *share()), config.train.eval_batches)
@@ -203,7 +206,7 @@ class _Run:
                 workdir / "unigram.npz", lambda: batches("train", 0, 1), config, stream.data
             ),
         )
-        # The first rows of the whole batch, not of this host's share: all fill the same blanks.
+        # Rows of the global batch, not of this host's share: all hosts fill the same blanks.
         (first,) = _take(batches("eval", 0, 1), 1)
         texts = choose_texts(first, tokenizer.special.end, config.model.continues_texts)
         self.sampler = Sampler(config, tokenizer, texts, workdir / "samples.txt")
@@ -220,7 +223,7 @@ class _Run:
     def _start(
         self, stream: SkippingStream, params: Any, rewind: Rewind | None
     ) -> tuple[SkippingStream, str]:
-        """Sets the state and the stream; returns the stream and a sentence on where they stand."""
+        """Sets the state and the stream; returns the stream and a description of the start."""
         restored = self.checkpoints.restore(rewind.step if rewind else None)
         if restored is None:
             self.state = create_state(self.config, self.mesh, params)
@@ -277,7 +280,7 @@ class _Run:
         self.pace.restart()
         with Interrupts() as interrupts, Progress(self.first_step, last) as self.progress:
             self._missed_sample()
-            # A step's metrics are fetched when the next one is under way.
+            # A step's metrics are fetched while the next step runs.
             waiting: tuple[int, Metrics, Fed] | None = None
             for step in range(self.first_step + 1, last + 1):
                 if step > self.first_step + 1:
@@ -310,19 +313,19 @@ class _Run:
         return 0
 
     def wait(self) -> None:
-        """Lets a save that was begun come to its end, if it can."""
+        """Waits for a save that has started; ignores its failure."""
         with suppress(DiskTrouble):
             self.checkpoints.wait()
 
     def _missed_sample(self) -> None:
-        """Samples follow the save of their step; after a kill in between they come here."""
+        """Makes up for the samples of a step that was killed after its save, before its samples."""
         step = self.first_step
         due = step > 0 and "sample" in self._due(step, False)
         if due and any_of(is_first() and not self.sampler.has(step)):
             self._sample(step)
 
     def _due(self, step: int, stopping: bool) -> list[str]:
-        """What comes between this step and the next; a save that was begun goes on meanwhile."""
+        """What is due after this step: "evaluate", "save", "sample"."""
         settings = self.config.train
         last = step == settings.num_steps
         due = {
@@ -333,12 +336,12 @@ class _Run:
         return [name for name, now in due.items() if now]
 
     def _report(self, step: int, metrics: Metrics, fed: Fed) -> None:
-        """Waits for a step, and shows and logs what it gave.
+        """Waits for a step's metrics, and shows and logs them.
 
         Raises:
-          TrainingDiverged: its loss or gradient is not finite.
+          TrainingDiverged: the loss or the gradient is not finite.
         """
-        # jit sorts a dict's names; "loss" comes first to a reader.
+        # jit sorts a dict's names; a reader wants "loss" first.
         values = {name: float(metrics[name]) for name in sorted(metrics, key=_reading_order)}
         if not math.isfinite(values["loss"]) or not math.isfinite(values["grad_norm"]):
             raise TrainingDiverged(
@@ -380,13 +383,13 @@ class _Run:
         plot_losses(self.workdir / "metrics.jsonl", self.workdir / "loss.png")
 
     def _sample(self, step: int) -> None:
-        """All compute, since the parameters may lie on the devices of all; the first one writes."""
+        """Makes samples on all processes, which may share the parameters; the first one writes."""
         section = self.sampler.section(step, self.state.params)
         on_first(lambda: self.sampler.write(section), "write samples.txt")
         say(section)
 
     def _save(self, step: int, fed: Fed) -> None:
-        # The step's metrics are of the parameters before it; those after it must be good too.
+        # The step's metrics belong to the parameters before it; those after it must be finite too.
         loss = self.evaluator.loss_of(self.state.params, fed.batch)
         if not math.isfinite(loss):
             rate = float(

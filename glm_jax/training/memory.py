@@ -1,9 +1,9 @@
-"""Bytes that one device holds, by what they are for, without compiling anything.
+"""Bytes that one device holds, by purpose, without compiling anything.
 
     fsdp 16, ChatGLM2-6B in float32:   parameters 1.5 GiB, optimizer 2.9 GiB, gradients 1.5 GiB
 
-What a step needs beside (activations, and the gathered matrices of a layer) only the compiler
-knows; `glm_jax.planning.program` asks it.
+A step also needs memory for activations and for the gathered matrices of a layer. Only the compiler
+knows how much; `glm_jax.planning.program` asks it.
 """
 
 import math
@@ -23,11 +23,11 @@ from glm_jax.training.state import TrainState
 
 GIB = 1 << 30
 # Every field of a Batch is int32 or float32.
-_BYTES_PER_PLACE = 4 * len(Batch.__dataclass_fields__)
+_BYTES_PER_SLOT = 4 * len(Batch.__dataclass_fields__)
 
 
 def bytes_per_device(tree: Any) -> int:
-    """Bytes of one device's share of all arrays of a tree, abstract ones with shardings too."""
+    """Bytes that one device holds of a tree of arrays, or of abstract arrays with shardings."""
     return sum(
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(tree)
@@ -35,7 +35,7 @@ def bytes_per_device(tree: Any) -> int:
 
 
 def held_bytes(config: Config, mesh: Mesh, state: TrainState) -> dict[str, int]:
-    """Bytes a device by kind: "parameters", "optimizer", "gradients", "batch".
+    """Bytes per device by kind: "parameters", "optimizer", "gradients", "batch".
 
     Args:
       config: of the run.
@@ -47,12 +47,12 @@ def held_bytes(config: Config, mesh: Mesh, state: TrainState) -> dict[str, int]:
         "parameters": bytes_per_device(state.params),
         "optimizer": bytes_per_device(state.opt_state),
         "gradients": bytes_per_device(_gradients(config, state.trainable)),
-        "batch": math.prod(batch_sharding(mesh).shard_shape(shape)) * _BYTES_PER_PLACE,
+        "batch": math.prod(batch_sharding(mesh).shard_shape(shape)) * _BYTES_PER_SLOT,
     }
 
 
 def _gradients(config: Config, params: Any) -> Any:
-    """What a step holds of them: those of matrices in compute_dtype, sums over parts in float32."""
+    """The gradients of a step: matrices in compute_dtype, sums over micro-batches in float32."""
 
     def gradient(path: tuple, leaf: Any) -> jax.ShapeDtypeStruct:
         dtype = config.model.compute_dtype if is_matrix(path_name(path)) else leaf.dtype
@@ -64,13 +64,13 @@ def _gradients(config: Config, params: Any) -> Any:
 
 
 def describe_held(held: Mapping[str, int]) -> str:
-    """`82.2 MiB a device without activations: parameters 20.6 MiB, ..`."""
+    """`82.2 MiB per device without activations: parameters 20.6 MiB, ..`."""
     kinds = ", ".join(f"{name} {readable(size)}" for name, size in held.items())
-    return f"{readable(sum(held.values()))} a device without activations: {kinds}"
+    return f"{readable(sum(held.values()))} per device without activations: {kinds}"
 
 
 def readable(num_bytes: float) -> str:
-    """`1536 -> 1.5 KiB`."""
+    """A size with its unit: `1536 -> 1.5 KiB`."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if num_bytes < 1024:
             return f"{num_bytes:.1f} {unit}"

@@ -1,4 +1,4 @@
-"""Everything a run changes from step to step, as one plain tree of arrays."""
+"""The training state: all that changes from step to step, as one plain tree of arrays."""
 
 import dataclasses
 import functools
@@ -20,13 +20,13 @@ from glm_jax.training.optimizer.optimizers import learning_rate_schedule, make_o
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """What `train_step` takes and gives.
+    """The state that `train_step` takes and returns.
 
     Attributes:
-      step: int32 scalar, steps done.
+      step: int32 scalar, number of steps done.
       trainable: nested dict of the parameters that are trained.
-      frozen: of those that are not; {} where all are (`train.trainable`).
-      opt_state: optax state: for each trained parameter its two moments, and counters.
+      frozen: nested dict of the other parameters; {} if all are trained (`train.trainable`).
+      opt_state: optax state: the moments of each trained parameter, and counters.
     """
 
     step: Any
@@ -47,12 +47,12 @@ def optimizer_of(config: Config) -> optax.GradientTransformation:
 
 
 def create_state(config: Config, mesh: Mesh, params: Any = None) -> TrainState:
-    """A new state, every array created where the mesh wants it.
+    """A new state; every array is created with its sharding.
 
     Args:
       config: of the run.
       mesh: its devices.
-      params: the first parameters, on the mesh; None: drawn.
+      params: initial parameters, on the mesh; None: random ones.
     """
     if params is None:
         params = create_params(config.model, mesh, config.train.seed)
@@ -67,7 +67,7 @@ def create_state(config: Config, mesh: Mesh, params: Any = None) -> TrainState:
 
 
 def abstract_state(config: Config, mesh: Mesh) -> TrainState:
-    """Shapes, dtypes and shardings of the state, without the arrays: what restoring aims at."""
+    """The state as `jax.ShapeDtypeStruct`s with shardings, without arrays."""
     params = abstract_params(config.model, mesh)
     trainable, frozen = split_params(params, config.train.trainable)
     optimizer = optimizer_of(config)
@@ -76,7 +76,7 @@ def abstract_state(config: Config, mesh: Mesh) -> TrainState:
     def like(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
-    # A moment lies where its parameter lies; counters lie everywhere.
+    # A moment is sharded like its parameter; counters are replicated.
     opt_state = optax.tree.map_params(
         optimizer,
         lambda moment, param: like(moment, _moment_sharding(moment, param)),
@@ -88,10 +88,10 @@ def abstract_state(config: Config, mesh: Mesh) -> TrainState:
 
 
 def _moment_sharding(moment: Any, param: Any) -> NamedSharding:
-    """Where a moment lies whose dimensions are those of its parameter, or some of them in order.
+    """The sharding of a moment that has its parameter's dimensions, or all but some adjacent ones.
 
-    What is left out are neighbouring dimensions; where it could be one or the other, and they are
-    split differently, the moment is small enough to lie everywhere.
+    If shapes leave open which dimensions are missing and the choices are sharded differently, the
+    moment is replicated; such a moment is small.
     """
     sharding, rank = param.sharding, len(moment.shape)
     spec = (*sharding.spec, *[None] * (param.ndim - len(sharding.spec)))
@@ -106,7 +106,7 @@ def _moment_sharding(moment: Any, param: Any) -> NamedSharding:
 
 
 def num_bytes(tree: Any) -> int:
-    """Bytes of all arrays of a tree, abstract ones too."""
+    """Total bytes of a tree of arrays or of abstract arrays."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 

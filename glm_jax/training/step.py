@@ -18,7 +18,7 @@ from glm_jax.models.seeds import key_of
 from glm_jax.models.weights import Master, is_matrix
 from glm_jax.sharding.mesh import batch_sharding, replicated
 from glm_jax.sharding.rules import param_shardings, path_name
-from glm_jax.training.accumulation import sum_of_parts, sum_over_replicas
+from glm_jax.training.accumulation import sum_over_micro_batches, sum_over_replicas
 from glm_jax.training.defaults import for_devices
 from glm_jax.training.optimizer.optimizers import clip, global_norm, learning_rate_schedule
 from glm_jax.training.state import TrainState, abstract_state, optimizer_of
@@ -27,11 +27,11 @@ Metrics = dict[str, jax.Array]
 
 
 def make_train_step(config: Config, mesh: Mesh) -> Any:
-    """Builds `train_step(state, batch) -> (state, metrics)`, jitted; the state given is used up.
+    """Builds the jitted `train_step(state, batch) -> (state, metrics)`, which donates its state.
 
-    The batch is the global one, [B, T] with rows over the mesh's data axes. Metrics are scalars:
-    what the loss of the config gives (`loss`, `loss/NAME` by objective), `grad_norm` before
-    clipping, `learning_rate`. All are of the parameters before the step.
+    `batch` is the global batch, [B, T], with rows sharded over the mesh's data axes. Metrics are
+    scalars: those of the config's loss (`loss`, `loss/NAME` by objective), `grad_norm` before
+    clipping, and `learning_rate`. Losses are those of the parameters before the step.
     """
     config = for_devices(config, mesh)
     loss = loss_of(config.train)
@@ -60,7 +60,7 @@ def make_train_step(config: Config, mesh: Mesh) -> Any:
 
 
 def make_eval_step(config: Config, mesh: Mesh) -> Callable[[Params, Batch], Sums]:
-    """Builds `eval_step(params, batch) -> sums of the config's loss`, jitted; no dropout."""
+    """Builds the jitted `eval_step(params, batch) -> sums of the config's loss`; no dropout."""
     config = for_devices(config, mesh)
     loss = loss_of(config.train)
 
@@ -76,34 +76,34 @@ def make_eval_step(config: Config, mesh: Mesh) -> Callable[[Params, Batch], Sums
 def _gradients(
     config: Config, mesh: Mesh, loss: Loss, state: TrainState, batch: Batch
 ) -> tuple[Params, Sums]:
-    """The gradient of the global batch's loss by what is trained, and its sums, part by part."""
-    # A function of seed and step, so that a resumed run draws the same.
+    """The gradient of the global batch's loss by the trainable parameters, and the loss's sums."""
+    # A function of seed and step, so that a resumed run draws the same dropout.
     key = jax.random.fold_in(key_of(config.train.seed), state.step)
     has_dropout = config.model.dropout_rate > 0 or config.model.attention_dropout_rate > 0
 
-    def loss_of_part(sites: Any, params: Any, key: Any, part: Batch, coefficients: Any) -> Any:
+    def loss_of_rows(sites: Any, params: Any, key: Any, rows: Batch, coefficients: Any) -> Any:
         trainable, frozen = params
         model = bind(config.model, join_params(_at_sites(trainable, sites), frozen))
         dropout_key = key if has_dropout else None
-        return loss.sums(config.train, mesh, model, part, coefficients, dropout_key)
+        return loss.sums(config.train, mesh, model, rows, coefficients, dropout_key)
 
     sites = _sites(state.trainable, config.model, mesh)
-    gradient_of_part = jax.grad(loss_of_part, has_aux=True)
+    gradient_of = jax.grad(loss_of_rows, has_aux=True)
     coefficients = loss.coefficients(config.train, batch)
     keys = jax.vmap(functools.partial(jax.random.fold_in, key))(
         jnp.arange(config.train.accumulation_steps)
     )
     arguments = (sites, (state.trainable, state.frozen), keys, batch, coefficients)
-    # Rows draw their dropout together, wherever they are, so they cannot be taken apart then.
+    # Dropout is drawn for all rows of a micro-batch together, which no replica has alone.
     if len(keys) > 1 and mesh.shape["data"] > 1 and not has_dropout:
-        return sum_over_replicas(gradient_of_part, *arguments)
-    return sum_of_parts(gradient_of_part, *arguments)
+        return sum_over_replicas(gradient_of, *arguments)
+    return sum_over_micro_batches(gradient_of, *arguments)
 
 
 def _sites(params: Any, config: ModelConfig, mesh: Mesh) -> Any:
-    """What the gradient is taken of: zeros in compute_dtype for matrices, the other parameters.
+    """The tree by which the gradient is taken: `Master.site` for matrices, else the parameters.
 
-    See `glm_jax.models.weights.Master`; where compute_dtype is that of the parameters, they are it.
+    A matrix that is in compute_dtype already needs no site; see `glm_jax.models.weights.Master`.
     """
     dtype = jnp.dtype(config.compute_dtype)
 
@@ -116,7 +116,7 @@ def _sites(params: Any, config: ModelConfig, mesh: Mesh) -> Any:
 
 
 def _at_sites(params: Any, sites: Any) -> Any:
-    """The parameters to compute with, so that gradients arrive at `sites`."""
+    """Parameters to compute with whose gradients arrive at `sites`."""
     return jax.tree.map(
         lambda param, site: site if site.dtype == param.dtype else Master(param, site),
         params,

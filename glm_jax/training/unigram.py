@@ -1,7 +1,7 @@
-"""The baseline of `eval/unigram_loss`: guessing each target by how often it is one in training.
+"""The baseline `eval/unigram_loss`: predicting each target by its frequency in training.
 
-A model that has learned nothing but the frequencies of its targets, the ends of spans included,
-reaches this loss; what it is below is what it has learned from context.
+A model that has learned only the frequencies of its targets, ends of spans included, reaches this
+loss. A lower loss means that the model has learned from context.
 """
 
 import io
@@ -29,10 +29,10 @@ def count_targets(stream: Any, vocab_size: int, num_rows: int) -> np.ndarray:
     Args:
       stream: iterator of numpy Batches.
       vocab_size: V.
-      num_rows: rows to read, in whole batches, unless there are `ENOUGH_TARGETS` before.
+      num_rows: rows to read, in whole batches; reading ends earlier after `ENOUGH_TARGETS`.
 
     Returns:
-      [5, V] float64: by value of `Batch.objective`, weighted as in the loss.
+      [5, V] float64, by value of `Batch.objective` and id, weighted by `Batch.loss_weights`.
     """
     counts = np.zeros((NUM_OBJECTIVES, vocab_size))
     rows = targets = 0
@@ -50,14 +50,14 @@ def count_targets(stream: Any, vocab_size: int, num_rows: int) -> np.ndarray:
 def target_counts(
     path: Path, open_stream: Callable[[], Any], config: Config, data: Identity
 ) -> np.ndarray:
-    """Counts an epoch of training rows at most, or reads what an earlier run left in `path`.
+    """Counts the targets of at most an epoch of training rows, or reads the counts from `path`.
 
     Args:
-      path: of an .npz file; the first host writes it. One that is damaged, or that counted other
-        data, is made anew.
+      path: of an .npz file, which the first host writes. A file that is damaged or belongs to other
+        data is replaced.
       open_stream: opens the whole training stream, from its first row.
       config: of the run.
-      data: of the stream.
+      data: identity of the stream's data.
 
     Returns:
       [5, V], as `count_targets`.
@@ -77,7 +77,7 @@ def target_counts(
 
 
 def _read(path: Path, shape: tuple[int, int], of: str) -> np.ndarray | None:
-    """The counts in a file; None where it is missing, damaged or of other data."""
+    """The counts in a file; None if it is missing, damaged or belongs to other data."""
     try:
         with np.load(path) as file:
             counts, data = file["counts"], str(file["data"])
@@ -88,7 +88,7 @@ def _read(path: Path, shape: tuple[int, int], of: str) -> np.ndarray | None:
 
 
 def unigram_losses(counts: np.ndarray) -> np.ndarray:
-    """-log frequency with one added to every count, so that no id is impossible.
+    """-log of frequencies, with one added to every count so that no id has probability 0.
 
         unigram_losses([[2, 1, 0]]) -> -log([[3/6, 2/6, 1/6]])
 

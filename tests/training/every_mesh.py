@@ -57,8 +57,8 @@ PLAIN = OptimizerConfig(
 )
 
 
-def config_of(sizes, parts, reduction, dropout):
-    a, r, d = (1, 2, 4).index(parts), REDUCTIONS.index(reduction), int(dropout > 0)
+def config_of(sizes, count, reduction, dropout):
+    a, r, d = (1, 2, 4).index(count), REDUCTIONS.index(reduction), int(dropout > 0)
     variant, scanned = (CAUSAL if (a + r + d) % 2 else GLM), bool((a + d) % 2)
     return Config(
         model=ModelConfig(
@@ -76,7 +76,7 @@ def config_of(sizes, parts, reduction, dropout):
         data=DataConfig(sequence_length=LENGTH, batch_size=ROWS),
         optimizer=PLAIN,
         train=TrainConfig(
-            accumulation_steps=parts,
+            accumulation_steps=count,
             loss_reduction=reduction,
             cross_entropy=LOSSES[(a + r + 2 * d) % 3],
             loss_chunk=32,
@@ -150,9 +150,9 @@ def main():
     cut = sys.argv.index("--")
     meshes = [tuple(map(int, name.split(","))) for name in sys.argv[1:cut]]
     every = [s for s in itertools.product((1, 2, 4, 8), repeat=4) if math.prod(s) == 8]
-    parts = [int(number) for number in sys.argv[cut + 1 :]]
+    counts = [int(number) for number in sys.argv[cut + 1 :]]
     for sizes in meshes or every:
-        cases = itertools.product(parts, REDUCTIONS, (0.0, 0.1))
+        cases = itertools.product(counts, REDUCTIONS, (0.0, 0.1))
         alike = [compare(sizes, *case) for case in cases]
         print(f"{','.join(map(str, sizes))}: {sum(alike)} {len(alike) - sum(alike)}", flush=True)
 

@@ -52,8 +52,8 @@ def test_intervals_of_0_leave_only_the_end(short, open_batches, tokenizer, tmp_p
     )
     assert "7,904 parameters: embedding 1,312, attention 2,176, mlp 4,256, norms 160" in said
     assert "parameters 30.9 KiB, optimizer 61.8 KiB, gradients 30.9 KiB" in said
-    assert "4 rows x 24 places = 96 tokens" in said
-    assert "64 rows an epoch" in said
+    assert "4 rows x 24 slots = 96 tokens" in said
+    assert "64 rows per epoch" in said
     assert train(short, tmp_path / "run", open_batches, tokenizer) == 0
     said = capsys.readouterr().out.splitlines()
     assert "finished" in said[0]

@@ -37,14 +37,14 @@ def test_fsdp_splits_state_and_batch():
     assert split["batch"] == whole["batch"] == 8 * 1 * 32 * 4
 
 
-def test_gradients_of_matrices_have_the_dtype_of_activations_but_sums_over_parts_do_not():
+def test_gradients_of_matrices_have_the_dtype_of_activations_but_sums_over_micro_batches_do_not():
     model = dataclasses.replace(CONFIG.model, compute_dtype="bfloat16")
     half = dataclasses.replace(CONFIG, model=model)
     found = held(half)
     norms = 5 * 2 * 16 * 4
     assert found["gradients"] == (found["parameters"] - norms) // 2 + norms
-    parts = dataclasses.replace(half, train=TrainConfig(accumulation_steps=2))
-    assert held(parts)["gradients"] == found["parameters"]
+    accumulated = dataclasses.replace(half, train=TrainConfig(accumulation_steps=2))
+    assert held(accumulated)["gradients"] == found["parameters"]
 
 
 def test_readable_sizes():

@@ -56,8 +56,8 @@ def test_metrics_are_of_the_parameters_before_the_step(still, batch):
 
 
 @pytest.mark.parametrize("reduction", ["token_mean", "objective_mean"])
-def test_accumulated_parts_equal_the_whole_batch(still, change, batch, reduction):
-    # Rows with different numbers of targets, so that averaging the parts' means would differ.
+def test_accumulated_micro_batches_equal_the_whole_batch(still, change, batch, reduction):
+    # Rows with different numbers of targets, so that a mean of micro-batch means would differ.
     weights = batch.loss_weights.copy()
     weights[0, -6:] = 0
     weights[1] *= 3
@@ -66,8 +66,8 @@ def test_accumulated_parts_equal_the_whole_batch(still, change, batch, reduction
     still = change(change(still, "optimizer.clip_norm", None), "optimizer.epsilon", 1e-2)
     still = change(still, "train.loss_reduction", reduction)
     whole, [expected] = run_step(still, batch)
-    for parts in (2, 4):
-        state, [metrics] = run_step(change(still, "train.accumulation_steps", parts), batch)
+    for count in (2, 4):
+        state, [metrics] = run_step(change(still, "train.accumulation_steps", count), batch)
         for name in expected:
             np.testing.assert_allclose(metrics[name], expected[name], rtol=1e-5, err_msg=name)
         assert largest_difference(state.params, whole.params) < 1e-6
@@ -146,8 +146,8 @@ _ON_FOUR_DEVICES = """
         table = state.opt_state[0].mu["embedding"]["table"]
         assert table.sharding.is_equivalent_to(state.params["embedding"]["table"].sharding, 2)
     still = dataclasses.replace(config.model, dropout_rate=0.0, attention_dropout_rate=0.0)
-    parts = dataclasses.replace(config.train, accumulation_steps=2)
-    config = dataclasses.replace(config, model=still, train=parts)
+    settings = dataclasses.replace(config.train, accumulation_steps=2)
+    config = dataclasses.replace(config, model=still, train=settings)
     summed = []
     for sizes in ((1, 1, 1), (2, 1, 2)):
         mesh = make_mesh(MeshConfig(*sizes), jax.devices()[: sizes[0] * sizes[2]])
@@ -167,7 +167,7 @@ def test_every_mesh_trains_alike_with_dropout(pytestconfig):
     assert done.returncode == 0, done.stderr
     losses, summed = map(np.array, json.loads(done.stdout.splitlines()[-1]))
     np.testing.assert_allclose(losses, losses[0], rtol=2e-5)
-    # Without dropout, replicas add up their parts by themselves.
+    # Without dropout, each replica adds up its micro-batches by itself.
     np.testing.assert_allclose(summed[1], summed[0], rtol=2e-5)
 
 

@@ -37,7 +37,7 @@ ROWS, LENGTH = 5, 64
 
 
 def read_batch(path):
-    """A golden batch, padded to one shape with places that take no part."""
+    """A golden batch, padded to one shape with slots of padding."""
     with np.load(path) as file:
         arrays = dict(file)
     rows, length = arrays["input_ids"].shape

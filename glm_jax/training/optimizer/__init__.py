@@ -1,1 +1,1 @@
-"""Schedules, AdamW and Adafactor."""
+"""Optimizers and learning-rate schedules: AdamW and Adafactor."""

@@ -1,15 +1,15 @@
-"""Adafactor's second moment: a row and a column of numbers in place of a matrix (arXiv:1804.04235).
+"""Adafactor's factored second moment: a row and a column instead of a matrix (arXiv:1804.04235).
 
-AdamW keeps two numbers for every parameter; this keeps, of a matrix [I, O], the mean of the squared
-gradient over each row and over each column, and takes their product for the whole:
+AdamW keeps two moments per parameter. Adafactor keeps, for a matrix [I, O], the means of the
+squared gradient over each row and over each column, and estimates the whole by their product:
 
     g^2 = 1 4      rows = mean 2.5, 10      columns = mean 2.5, 10     estimate = 1  4
           4 16                                                                    4 16
 
-Section 4 (factored moments), 6 (clipping of the update by its root mean square) and 7.2 (decay
-1 - t^-0.8) of the article; without momentum, and with the learning rate absolute as AdamW's, not
-times the size of the parameter. Each layer of a stack counts for itself, so that stacked and listed
-layers train alike.
+This implements sections 4 (factored moments), 6 (clipping of the update by its root mean square)
+and 7.2 (decay 1 - t^-0.8) of the article, without momentum. The learning rate is absolute, as for
+AdamW, not relative to the size of the parameter. Stacked layers are treated one by one, so that
+stacked and listed layers train alike.
 """
 
 from typing import Any, NamedTuple
@@ -20,20 +20,21 @@ import optax
 
 from glm_jax.sharding.rules import logical_axes, path_name
 
-# Published settings: smaller matrices are not factored; keeps the estimate above 0; update's size.
+# Published settings: matrices with a smaller side are not factored; a constant that keeps the
+# estimate above 0; largest root mean square of an update.
 MIN_SIZE = 128
 EPSILON = 1e-30
 CLIP = 1.0
 
 
 class FactoredMoments(NamedTuple):
-    """The state; three trees like the parameters, [1] where a parameter has no such moment.
+    """The state: three trees like the parameters, with [1] where a parameter has no such moment.
 
     Attributes:
-      count: int32, updates done.
-      rows: of factored matrices, the mean over outputs: a kernel [D, N, H] has [D].
-      columns: the mean over inputs: [N, H].
-      squares: of all others, the mean itself.
+      count: int32, number of updates.
+      rows: for factored matrices, the mean over outputs: [D] for a kernel [D, N, H].
+      columns: for factored matrices, the mean over inputs: [N, H] for that kernel.
+      squares: for all other parameters, the unfactored second moment.
     """
 
     count: Any
@@ -71,18 +72,18 @@ def scale_by_factored_moments() -> optax.GradientTransformation:
 
 
 def moment_axes(name: str, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The dimensions of parameter `name` that are inputs, and those that are outputs.
+    """The input dimensions and the output dimensions of parameter `name`.
 
         layers/attention/query/kernel [L, D, N, H] -> (1,), (2, 3)
         layers/attention/out/kernel   [L, N, H, D] -> (1, 2), (3,)
 
-    Vectors have no outputs; a leading axis of layers belongs to neither.
+    Vectors have no output dimension; a leading axis of layers is neither input nor output.
     """
     axes = logical_axes(name, rank)
     first = int(axes[0] == "layers")
     if "embed" not in axes:
         return tuple(range(first, rank)), ()
-    # All matrices go from or to the model's width.
+    # Every matrix maps from or to the model's width.
     split = axes.index("embed") + int(axes[first] == "embed")
     return tuple(range(first, split)), tuple(range(split, rank))
 

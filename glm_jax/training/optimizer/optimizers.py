@@ -24,11 +24,11 @@ def learning_rate_schedule(config: OptimizerConfig, num_steps: int) -> Schedule:
         linear       p * (1 - (1 - f) * progress)
         constant     p
 
-    where progress = (step - W) / (N - W), held at 1 from step N on. The published code lets the
-    linear schedule go on falling after N, below zero in the end; so does "linear_published".
+    where progress = (step - W) / (N - W), held at 1 from step N on. In the published code the
+    linear schedule keeps falling after N and becomes negative; "linear_published" does so too.
 
     A run that was extended (`config.extended`) after step S from N to M steps keeps the rates that
-    it had, and comes over W steps from the last of them to those of a run of M steps:
+    it had. Within W steps it then moves to the rates of a run of M steps:
 
         step          0    W         S = N       S + W                   M
         rate          0    p  ....   f p         that of M steps  ....   f p
@@ -38,8 +38,8 @@ def learning_rate_schedule(config: OptimizerConfig, num_steps: int) -> Schedule:
       num_steps: steps of the run.
 
     Returns:
-      A function from the number of a step, 1 for the first, to a float32 scalar, not negative but
-      for "linear_published".
+      A function from the number of a step, 1 for the first, to a float32 scalar. Only
+      "linear_published" can be negative.
     """
     extended = config.extended or ()
     ends = [*(end for _, end in extended), num_steps]
@@ -50,7 +50,7 @@ def learning_rate_schedule(config: OptimizerConfig, num_steps: int) -> Schedule:
 
 
 def _joined(before: Schedule, last: int, after: Schedule, warmup: int) -> Schedule:
-    """`before` up to step `last`, and from there over `warmup` steps to `after`."""
+    """`before` up to step `last`, then interpolated to `after` within `warmup` steps."""
 
     def schedule(step: Any) -> jax.Array:
         step = jnp.asarray(step, jnp.float32)
@@ -75,7 +75,7 @@ def _in_one_go(config: OptimizerConfig, num_steps: int) -> Schedule:
         elif config.schedule == "linear":
             factor = 1 - (1 - floor) * progress
         elif config.schedule == "linear_published":
-            # From step N, near which the factor is small and float32 would lose it.
+            # Counted from step N: near it the factor is small, and 1 - progress would lose digits.
             factor = floor + (1 - floor) * (decay_steps - step) / fall
         else:
             factor = jnp.ones(())
@@ -85,15 +85,15 @@ def _in_one_go(config: OptimizerConfig, num_steps: int) -> Schedule:
 
 
 def make_optimizer(config: OptimizerConfig, schedule: Schedule) -> optax.GradientTransformation:
-    """AdamW as in PyTorch: decoupled decay, bias-corrected moments, epsilon outside the root.
+    """AdamW, or Adafactor with the same decay and schedule, as `config.name` says.
 
-    Or Adafactor with the same decay and schedule, see `glm_jax.training.optimizer.adafactor`.
-    Weight decay spares norms and biases; the word and position tables do decay, as published.
-    Clipping is a function of its own, `clip`, since the norm is a metric too.
+    AdamW is that of PyTorch: decoupled decay, bias-corrected moments, epsilon outside the root. For
+    Adafactor see `glm_jax.training.optimizer.adafactor`. Norms and biases do not decay; token and
+    position embeddings do, as published. Clipping is apart, `clip`, since its norm is a metric too.
     """
 
     def rate(count: Any) -> jax.Array:
-        # optax counts the steps done, a schedule the step being done.
+        # optax counts finished steps; a schedule takes the number of the current step.
         return schedule(count + 1)
 
     if config.name == "adafactor":
@@ -113,7 +113,7 @@ def make_optimizer(config: OptimizerConfig, schedule: Schedule) -> optax.Gradien
 
 
 def global_norm(gradients: Any) -> jax.Array:
-    """Euclidean norm of all numbers of a tree, float32 whatever their dtype."""
+    """Euclidean norm over all arrays of a tree, computed in float32."""
     squares = [jnp.sum(jnp.square(leaf.astype(jnp.float32))) for leaf in jax.tree.leaves(gradients)]
     return jnp.sqrt(sum(squares))
 
@@ -124,7 +124,7 @@ def clip(gradients: Any, norm: jax.Array, largest: float | None) -> Any:
     Args:
       gradients: a tree of arrays.
       norm: its global norm.
-      largest: None to leave it as it is.
+      largest: None: no clipping.
     """
     if largest is None:
         return gradients

@@ -3,13 +3,14 @@
     run.json of 440 steps      train.num_steps 440    optimizer.extended None
     extended after step 440    train.num_steps 880    optimizer.extended ((440, 440),)
 
-Where the learning rate of a step depends on how many there are, a longer run would have had others
-from its first step on. The past cannot be changed, so it is recorded: steps up to the checkpoint
-keep the rates they had, those after it go over to the rates of the longer run
-(`glm_jax.training.optimizer.optimizers`). The record makes it exact: an extended run that is killed
-and goes on, with `--extend` or without, gives what one that was not gives. Where the rate does not
-depend on it (schedule "constant", or `optimizer.decay_steps` given) nothing is recorded, and N
-steps extended to M are M steps, bit for bit.
+Most learning-rate schedules depend on the number of steps, so that a longer run would have had
+other rates from its first step on. An extended run therefore records where it was extended. Steps
+up to that checkpoint keep their rates; later steps move to the rates of the longer run
+(`glm_jax.training.optimizer.optimizers`). With the record, an extended run that is killed and
+resumed, with `--extend` or without, gives exactly the results of one that was not killed.
+
+If rates do not depend on the number of steps (schedule "constant", or `optimizer.decay_steps` set),
+nothing is recorded, and a run of N steps extended to M equals a run of M steps, bit for bit.
 """
 
 import dataclasses
@@ -19,15 +20,15 @@ from glm_jax.errors import UserError
 
 
 def extended(config: Config, old: Config | None, last: int) -> Config:
-    """The config of a run that goes on to `config.train.num_steps` after step `last`.
+    """The config of a run that is extended after step `last` to `config.train.num_steps`.
 
     Args:
       config: as read from files and overrides.
-      old: the record of the run, `read_record(workdir)`.
-      last: the step whose checkpoint it goes on from, 0 where there is none.
+      old: the recorded config of the run, `read_record(workdir)`.
+      last: the step of the checkpoint to resume from; 0 if there is none.
 
     Raises:
-      UserError: there is no run, no checkpoint, or not more steps than it has already.
+      UserError: there is no run or no checkpoint, or the number of steps does not grow.
     """
     if old is None or not last:
         raise UserError("--extend goes on from a checkpoint, and the workdir holds none")
@@ -45,7 +46,7 @@ def extended(config: Config, old: Config | None, last: int) -> Config:
 
 
 def adopted(config: Config, old: Config | None) -> Config:
-    """The config with the extensions of the run that it goes on with, where it names none."""
+    """The config with the extensions that `old` records, unless it has extensions itself."""
     if old is None or config.optimizer.extended:
         return config
     optimizer = dataclasses.replace(config.optimizer, extended=old.optimizer.extended)
@@ -53,7 +54,7 @@ def adopted(config: Config, old: Config | None) -> Config:
 
 
 def extends(new: Config, old: Config) -> bool:
-    """Whether `new` is `old` with one extension more, and otherwise the same."""
+    """Whether `new` has the extensions of `old` and one more, after `old`'s number of steps."""
     *earlier, last = new.optimizer.extended or (None,)
     return (
         tuple(earlier) == (old.optimizer.extended or ())

@@ -1,13 +1,12 @@
-"""What the C library does with freed memory: gives it back, or keeps it for what comes next.
+"""Makes the C library keep freed memory for the next step instead of returning it to the system.
 
-On CPU, XLA takes all that a step works in anew in every step, and glibc gives pieces that large
-back to the system at once. So the next step finds pages that are not there, and has the system
-make and clear every one:
+On CPU, XLA allocates the temporaries of a step anew in every step, and glibc returns blocks of that
+size to the system as soon as they are freed. Every step then faults in new, zeroed pages:
 
-    step    take 1.2 GB | 300,000 pages are made and cleared | compute | give back, every time
-    kept    take 1.2 GB | as they were                       | compute | free     , but the first
+    default    allocate 1.2 GB | 300,000 page faults             | compute | return to the system
+    kept       allocate 1.2 GB | no page fault after the 1st step | compute | free
 
-docs/decisions/007-cpu-attention.md has what that costs.
+docs/decisions/007-cpu-attention.md has the measured cost.
 """
 
 import ctypes
@@ -16,24 +15,25 @@ from collections.abc import Callable
 
 # Parameters of mallopt(3), numbered as in glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
-_BY_ITSELF = 0  # as many arenas as glibc finds right
+_BY_ITSELF = 0  # glibc chooses the number of arenas
 
 _kept = False
 
 
 def keep_freed_memory(wanted: Callable[[], bool]) -> bool:
-    """Keeps what this process frees for itself, until it ends; returns whether it does.
+    """Makes this process keep the memory that it frees, until it ends.
 
-    The process may then hold as much more as a step works in. Comes before jax has run anything:
-    each thread that has taken memory already has an arena of its own, where large pieces are no
-    part of, so that there must be one arena for all, the heap, from the start.
+    The process may then hold more memory, by the temporaries of a step. This must be called before
+    jax runs anything. A thread that has allocated memory has an arena of its own, which cannot
+    hold large blocks; all threads must share one arena, the heap, from the start.
 
     Args:
-      wanted: is asked when that is so, and may start jax's threads: whether jax computes on CPU.
+      wanted: says whether to keep memory, for instance whether jax computes on CPU. It is called
+        once there is a single arena, and may start jax's threads.
 
     Returns:
-      False where it is not wanted, and where the C library is not glibc: on other systems than
-      Linux, and on Linux with musl.
+      Whether memory is kept: False if `wanted` says no, or if the C library is not glibc (other
+      systems than Linux, and Linux with musl).
     """
     global _kept
     mallopt = _mallopt()
@@ -42,13 +42,13 @@ def keep_freed_memory(wanted: Callable[[], bool]) -> bool:
     if not wanted():
         mallopt(_ARENA_MAX, _BY_ITSELF)
         return False
-    # No piece is a mapping of its own, however large; and the heap's end stays where it is.
+    # No block gets a mapping of its own, however large, and the heap never shrinks.
     _kept = bool(mallopt(_MMAP_MAX, 0) and mallopt(_TRIM_THRESHOLD, -1))
     return _kept
 
 
 def is_kept() -> bool:
-    """Whether `keep_freed_memory` was called, and does."""
+    """Whether `keep_freed_memory` was called and took effect."""
     return _kept
 
 

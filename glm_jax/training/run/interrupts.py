@@ -1,11 +1,11 @@
 """SIGTERM and SIGINT, from a command's first line to its last save.
 
-    imports, data, compiling    nothing is to be saved: a sentence, and the process ends at once
+    imports, data, compiling    nothing to save: prints a sentence and ends the process at once
     steps                       the loop saves and stops; a second signal ends the process at once
 
-Python calls its own handlers between two of its instructions, so not before a compiler returns,
-which may take minutes. A thread is told of the signals by the interpreter's wakeup descriptor in
-the meantime. jax is imported where it is asked for only: this module comes before it.
+Python calls a signal handler between two bytecode instructions, so not before a compilation
+returns, which may take minutes. A thread therefore listens to the interpreter's wakeup descriptor.
+This module is used before jax is imported, so it imports jax only in functions.
 """
 
 import contextlib
@@ -17,16 +17,16 @@ from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# Steps between the moments at which several hosts tell each other of signals.
+# Several hosts agree on signals every so many steps.
 _AGREE_EVERY = 10
 
 
 @contextlib.contextmanager
 def ending_at_once() -> Iterator[None]:
-    """Context in which either signal ends the process with a sentence and 128 + its number.
+    """Context in which either signal ends the process with a sentence and status 128 + its number.
 
-    For all that comes before the first step, where the main thread may be in an import or a
-    compiler, and where whatever is written is written whole or not at all.
+    It covers everything before the first step: the main thread may be in an import or a
+    compilation, and every file is written whole or not at all.
     """
 
     def end(received: signal.Signals) -> None:
@@ -38,7 +38,7 @@ def ending_at_once() -> Iterator[None]:
 
 
 class Interrupts:
-    """Context in which the two signals are noted instead of obeyed.
+    """Context in which the two signals are recorded, and do not end the process.
 
     Attributes:
       received: the first signal, or None.
@@ -47,8 +47,8 @@ class Interrupts:
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
         self._stack = contextlib.ExitStack()
-        self._count = 0  # heard by the thread
-        self._noted = False  # by the main thread
+        self._count = 0  # signals that the thread received
+        self._noted = False  # whether the main thread's handler ran
 
     def __enter__(self) -> "Interrupts":
         self._stack.enter_context(_handled(self._note))
@@ -56,14 +56,14 @@ class Interrupts:
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        """In the main thread, once it is at an instruction of Python's."""
+        """Signal handler in the main thread; runs at its next bytecode instruction."""
         if self._noted:
             os._exit(128 + number)
         self._noted = True
         self.received = self.received or signal.Signals(number)
 
     def _hear(self, number: signal.Signals) -> None:
-        """In the thread, at once."""
+        """Called in the listening thread as soon as a signal arrives."""
         self.received = self.received or number
         self._count += 1
         if self._count == 1:
@@ -99,7 +99,7 @@ class Interrupts:
 
 @contextlib.contextmanager
 def _handled(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
-    """Both signals call `handler` in the main thread."""
+    """Context in which both signals call `handler` in the main thread."""
     before = {number: signal.signal(number, handler) for number in SIGNALS}
     try:
         yield
@@ -110,7 +110,7 @@ def _handled(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _heard(act: Callable[[signal.Signals], None]) -> Iterator[None]:
-    """Each of the two signals calls `act` in a thread of its own, whatever the main one does."""
+    """Context in which both signals call `act` in another thread, whatever the main one does."""
     heard, told = os.pipe()
     os.set_blocking(told, False)
     before = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
@@ -132,7 +132,10 @@ def _heard(act: Callable[[signal.Signals], None]) -> Iterator[None]:
 
 
 def _say(sentence: str) -> None:
-    """Past Python's buffers, whose locks the main thread may hold; below a progress bar."""
+    """Prints to standard error, on a new line after a progress bar.
+
+    Python's buffers are bypassed, since the main thread may hold their locks.
+    """
     start = "\n" if os.isatty(2) else ""
     with contextlib.suppress(OSError):
         os.write(2, f"{start}{sentence}\n".encode())

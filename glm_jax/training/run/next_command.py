@@ -1,4 +1,4 @@
-"""What a person types after a run: said at its end, ready to be copied."""
+"""Commands that a run prints at its end, ready to be copied."""
 
 import os
 import shlex
@@ -10,14 +10,14 @@ from glm_jax.data.store_path import BUNDLED
 
 
 def going_on(rewound: bool) -> str:
-    """How a run that was stopped goes on."""
+    """A sentence on how to resume a run that was stopped."""
     if rewound:
         return "the same command without --resume_step and --skip_batches goes on"
     return "the same command goes on"
 
 
 def filling(config: Config, workdir: Path) -> str:
-    """The command that uses the model: fills a blank, or continues a text where it has none."""
+    """A command that uses the model: fills a blank, or continues a text if the model is causal."""
     if config.objective.causal_rate == 1.0:
         prompt = "In the beginning"
     elif all(source in BUNDLED for source in _sources(config)):
@@ -33,13 +33,13 @@ def _sources(config: Config) -> list[str]:
 
 
 def longer(config: Config) -> str:
-    """How a finished run is trained longer."""
+    """A sentence on how to train a finished run longer."""
     flag = " --extend" if config.optimizer.depends_on_num_steps else ""
     twice = 2 * config.train.num_steps
     return f"longer: the same command with --set train.num_steps={twice}{flag}"
 
 
 def _python() -> str:
-    """The interpreter that runs this, as short as it can be written from here."""
+    """The path of this interpreter, relative if it is below the current directory."""
     inside = os.path.relpath(sys.executable)
     return sys.executable if inside.startswith("..") else inside

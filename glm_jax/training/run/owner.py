@@ -1,11 +1,12 @@
-"""A workdir has one owner: a second run in it is refused, and a killed one is not waited for.
+"""A workdir has one owner: a second run is refused, but a killed run does not block the next.
 
     WORKDIR/.owner    {"host": "pod-3", "pid": 4711, "since": "2026-11-26 00:22:10", "beat": 17}
 
-The owner holds a lock of the system's on the file, which ends with its process, and removes the
-file when it is done. Some network disks have no such locks, or locks that reach no other host. So
-the owner changes `beat` every few seconds too: where the lock proves nothing, a record that was
-left is looked at until it has changed (its owner lives) or has had time to (it does not).
+The owner holds a lock of the operating system on the file, which ends with its process, and removes
+the file when it is done. On some network disks there are no locks, or locks do not reach other
+hosts. The owner therefore also changes `beat` every few seconds. If a lock proves nothing, a record
+that was left is watched: if it changes, its owner lives; if it does not change for a while, its
+owner is dead.
 """
 
 import contextlib
@@ -25,19 +26,19 @@ from glm_jax.training.distributed import any_of, is_first
 
 OWNER = ".owner"
 _BEAT = 5.0  # seconds from one change of the record to the next
-_LOOK = 12.0  # seconds that a record without a proof is looked at
+_LOOK = 12.0  # seconds for which a record is watched if the lock proves nothing
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 
 
 @contextlib.contextmanager
 def owned(workdir: Path) -> Iterator[None]:
-    """Context in which this run is the one that may write to `workdir`, made where it is missing.
+    """Context in which this run owns `workdir`, which is created if missing.
 
-    Of several processes the first one takes it, and all are refused where it is. A directory that
-    was made here and holds nothing at the end is removed again.
+    Of several processes the first one takes ownership; if it is refused, all are. A directory that
+    was created here is removed at the end if it is empty.
 
     Raises:
-      UserError: another run has it: names host, process and since when; or it cannot be written.
+      UserError: another run owns it (names host, process and since when), or it cannot be written.
     """
     with contextlib.ExitStack() as stack:
         refused = None
@@ -89,14 +90,14 @@ def _taken(workdir: Path) -> Iterator[None]:
         finally:
             stop.set()
             thread.join()
-            # Under the lock: whoever opened the file before finds that it is no longer the one.
+            # Under the lock: another process that has opened the file finds that it is gone.
             path.unlink(missing_ok=True)
     finally:
         os.close(descriptor)
 
 
 def _lock(path: Path) -> tuple[int, bool]:
-    """The open file of the record, and whether the disk gave a lock on it."""
+    """The file descriptor of the record, and whether the disk has locks."""
     while True:
         descriptor, locks = os.open(path, os.O_RDWR | os.O_CREAT, 0o644), True
         try:
@@ -112,11 +113,11 @@ def _lock(path: Path) -> tuple[int, bool]:
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.stat(path), os.fstat(descriptor)):
                 return descriptor, locks
-        os.close(descriptor)  # removed by the owner before this one
+        os.close(descriptor)  # the previous owner has removed the file
 
 
 def _record(path: Path, seconds: float = 0.0) -> dict[str, object]:
-    """What the file says, {} where that is nothing; it may be about to be written."""
+    """The content of the file, {} if it has none; waits up to `seconds` for it to be written."""
     deadline = time.monotonic() + seconds
     while True:
         with contextlib.suppress(OSError, ValueError):
@@ -129,7 +130,7 @@ def _record(path: Path, seconds: float = 0.0) -> dict[str, object]:
 
 
 def _watch(path: Path, left: dict[str, object]) -> None:
-    """Refuses where the record changes while it is looked at."""
+    """Raises if the record changes while it is watched."""
     print(
         f"{path} was left by process {left.get('pid')} on host {left.get('host')}; "
         f"looking for {_LOOK:.0f} s whether it still runs ...",
@@ -158,12 +159,12 @@ def _beat(descriptor: int, about: dict[str, object], stop: threading.Event) -> N
     beat = 0
     while not stop.wait(_BEAT):
         beat += 1
-        with contextlib.suppress(OSError):  # a full disk is said by whoever must write to it
+        with contextlib.suppress(OSError):  # a full disk is reported by the next save
             _write(descriptor, about, beat)
 
 
 def _write(descriptor: int, about: dict[str, object], beat: int) -> None:
-    """In place, since the lock is the file's; numbers only grow, so that nothing old is left."""
+    """Writes in place, since the lock belongs to the file; the record never gets shorter."""
     content = json.dumps(about | {"beat": beat}).encode() + b"\n"
     os.pwrite(descriptor, content, 0)
     os.ftruncate(descriptor, len(content))

@@ -1,4 +1,4 @@
-"""Going back to an older checkpoint, and leaving out a span of the data: past a spike of the loss.
+"""Going back to an older checkpoint and skipping a range of batches, past a spike of the loss.
 
     python -m glm_jax.train ... --resume_step 400 --skip_batches 50
 
@@ -6,9 +6,9 @@
                      /metrics.jsonl     as it was, with the rows after step 400
            /skipped.json                [[400, 450]]: batches 400 .. 449 are never trained on
 
-The stream's state is the number of its next batch. Whenever it stands at the beginning of a skipped
-span, or in it, it goes to the span's end: a function of its number alone, so that kills, later
-resumes and other hosts train on the same batches.
+The stream's state is the number of its next batch. If that batch is in a skipped range, the stream
+moves to the end of the range. This depends on the number alone, so kills, later resumes and other
+hosts train on the same batches.
 """
 
 import dataclasses
@@ -25,17 +25,17 @@ from glm_jax.errors import UserError
 from glm_jax.files import write_whole
 
 SKIPPED = "skipped.json"
-# A stream has more batches than that, whatever their size.
+# Upper bound of batch numbers, far beyond any run.
 LAST_BATCH = 1 << 40
 
 
 @dataclasses.dataclass(frozen=True)
 class Rewind:
-    """Where to go on from, instead of the newest checkpoint.
+    """The checkpoint to resume from instead of the newest.
 
     Attributes:
-      step: of a checkpoint.
-      skip_batches: how many of the batches that would come after it are left out for good.
+      step: of the checkpoint.
+      skip_batches: number of batches after that step that are skipped for good.
     """
 
     step: int
@@ -43,10 +43,10 @@ class Rewind:
 
 
 def check_rewind(workdir: Path, rewind: Rewind | None) -> None:
-    """Refuses what cannot be gone back to.
+    """Refuses a rewind that cannot be done.
 
     Raises:
-      ValueError: no checkpoint of that step, or a count below 0.
+      ValueError: there is no checkpoint of that step, or `skip_batches` is out of range.
     """
     if rewind is None:
         return
@@ -61,10 +61,10 @@ def check_rewind(workdir: Path, rewind: Rewind | None) -> None:
 
 
 def move_later(workdir: Path, step: int) -> Path | None:
-    """Moves the checkpoints after a step out of the way, with a copy of the metrics and samples.
+    """Moves the checkpoints after a step to WORKDIR/rewound, with copies of metrics and samples.
 
     Returns:
-      Where they are now; None where nothing came after the step.
+      The directory they are in now; None if there were none.
     """
     later = [one for one in saved_steps(workdir / "checkpoints") if one > step]
     if not later:
@@ -77,17 +77,17 @@ def move_later(workdir: Path, step: int) -> Path | None:
     for name in ("metrics.jsonl", "samples.txt"):
         if (workdir / name).is_file():
             shutil.copyfile(workdir / name, target / name)
-    # The newest first: a kill in between leaves a run that ends with a step that is there.
+    # The newest first: after a kill in between, the remaining steps have no gap.
     for one in reversed(later):
         (workdir / "checkpoints" / str(one)).rename(target / "checkpoints" / str(one))
     return target
 
 
 def read_skips(workdir: Path) -> list[tuple[int, int]]:
-    """The skipped spans of batch numbers, half open, ascending.
+    """The skipped ranges of batch numbers, half open, ascending.
 
     Raises:
-      ValueError: a `skipped.json` that holds something else.
+      ValueError: `skipped.json` holds something else.
     """
     path = workdir / SKIPPED
     if not path.exists():
@@ -103,10 +103,10 @@ def read_skips(workdir: Path) -> list[tuple[int, int]]:
 
 
 def check_spans(spans: Any) -> None:
-    """Refuses what is not a list of pairs of batch numbers that a stream can stand at.
+    """Refuses what is not a list of ascending pairs of batch numbers.
 
     Raises:
-      UserError: names the first that is not.
+      UserError: names the first wrong element.
     """
     if not isinstance(spans, list):
         raise UserError(f"got {str(spans)[:80]!r}")
@@ -121,12 +121,12 @@ def check_spans(spans: Any) -> None:
 
 
 def write_skips(workdir: Path, spans: list[tuple[int, int]]) -> None:
-    """Records the spans for all later resumes."""
+    """Records the skipped ranges for all later resumes."""
     write_whole(workdir / SKIPPED, json.dumps(spans).encode())
 
 
 def merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Ascending and apart: [(400, 450), (430, 460), (10, 10)] -> [(400, 460)]."""
+    """Ascending, disjoint ranges: [(400, 450), (430, 460), (10, 10)] -> [(400, 460)]."""
     joined: list[tuple[int, int]] = []
     for start, stop in sorted(span for span in spans if span[0] < span[1]):
         if joined and start <= joined[-1][1]:
@@ -137,18 +137,18 @@ def merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 class SkippingStream:
-    """A `RowStream` without some spans of its batches."""
+    """A `RowStream` without some ranges of its batches."""
 
     def __init__(self, stream: Any, spans: list[tuple[int, int]]):
         """Args:
-        stream: to be read, from wherever it stands.
-        spans: see `merged`.
+        stream: the stream to read, from its present state.
+        spans: batches to skip, as `merged` gives them.
         """
         self._stream, self._spans = stream, spans
         self.num_rows = stream.num_rows
 
     def without(self, spans: list[tuple[int, int]]) -> "SkippingStream":
-        """The same stream, without other spans."""
+        """The same stream with other ranges to skip."""
         return SkippingStream(self._stream, spans)
 
     @property
@@ -158,7 +158,7 @@ class SkippingStream:
 
     @property
     def statistics(self) -> dict[str, int]:
-        """Of the batches that were delivered."""
+        """The stream's counts, over the batches that were delivered."""
         return self._stream.statistics
 
     def __iter__(self) -> "SkippingStream":

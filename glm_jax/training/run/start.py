@@ -1,12 +1,12 @@
-"""Where a run's parameters come from: drawn, or those of a model (`train.init_from`).
+"""The initial parameters of a run: random, or those of a model (`train.init_from`).
 
-The model may be a Hugging Face directory or the workdir of another run. Its shape becomes the
-run's; what `KEPT` lists stays as the config says, so that one line is enough to go on from it:
+The model may be a Hugging Face directory or the workdir of another run. The run takes over its
+shape; the fields in `KEPT` stay as the config says. So one option is enough to start from a model:
 
     --set train.init_from=chatglm3-6b-base
 
-What is said later holds: `--set train.init_from` replaces the `model` of the file before it, and
-says so; `--set model.num_layers=7` beside it, or a file that has both, must fit the model.
+`--set train.init_from` replaces the `model` of the config file, with a warning. A model option
+beside it (`--set model.num_layers=7`), or a file that has both, must agree with the model.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ from glm_jax.tokenizers.tokenizer import load_tokenizer
 from glm_jax.training.run.workdir import read_record
 
 _LOG = logging.getLogger(__name__)
-# How a model is computed and regularised, not what it is.
+# Fields that say how a model is computed and regularised, not which model it is.
 KEPT = (
     "initializer_range",
     "dropout_rate",
@@ -52,17 +52,17 @@ def starting_point(
 
     Args:
       config: as read from files and overrides.
-      workdir: of the run; one that has a checkpoint goes on from it, and `init_from` is not read.
+      workdir: of the run; if it has a checkpoint, that is resumed and `init_from` is not read.
       mesh: where the parameters go.
-      overrides: those of them that were given by `--set`.
+      overrides: the options that were given by `--set`.
 
     Returns:
-      The config of the run, and its first parameters on the mesh, None where they are drawn or come
+      The config of the run, and its initial parameters on the mesh; None if they are random or come
       from a checkpoint.
 
     Raises:
-      UserError: no model there, one trained with another tokenizer than `data.tokenizer`, or of
-        another shape than was asked for beside it.
+      UserError: there is no model, it was trained with another tokenizer than `data.tokenizer`, or
+        its shape contradicts a model option beside `init_from`.
     """
     if config.train.init_from is None:
         return config, None
@@ -78,10 +78,10 @@ def starting_point(
 
 
 def planned_config(config: Config, overrides: Iterable[str] = ()) -> Config:
-    """The config with the shape of the model of `train.init_from`, whose weights are not read.
+    """The config with the shape of the model of `train.init_from`; its weights are not read.
 
     Raises:
-      UserError: no model there, or of another shape than was asked for beside it.
+      UserError: there is no model, or its shape contradicts a model option beside `init_from`.
     """
     if config.train.init_from is None:
         return config
@@ -98,15 +98,15 @@ def planned_config(config: Config, overrides: Iterable[str] = ()) -> Config:
 def _with_model(
     config: Config, model: ModelConfig, overrides: Iterable[str], begun: bool = False
 ) -> Config:
-    """The config with another model, but for `KEPT`.
+    """The config with another model, except for the fields in `KEPT`.
 
     Args:
-      config, overrides: as of `starting_point`.
-      model: takes the place of `config.model`.
-      begun: whether the run is there already, which was told of what it replaces when it began.
+      config, overrides: as in `starting_point`.
+      model: replaces `config.model`.
+      begun: whether the run has started before; its first start has printed the warning.
 
     Raises:
-      UserError: something else was asked for beside `train.init_from`, or after it.
+      UserError: a model option beside or after `train.init_from` contradicts the model.
     """
     by_set = {override.partition("=")[0].strip() for override in overrides}
     default, asked, there = ModelConfig(), _plain(config.model), _plain(model)
@@ -136,7 +136,7 @@ def _with_model(
 
 
 def _plain(model: ModelConfig) -> ModelConfig:
-    """One of several ways to write the same model: sizes filled in, bases multiplied out."""
+    """A canonical form of configs of equal models: sizes filled in, rotary bases multiplied out."""
     model = model.resolved()
     if model.rotary_scaling == "base":
         base = model.rotary_base * model.rotary_factor

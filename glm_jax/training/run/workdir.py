@@ -1,12 +1,12 @@
-"""What a workdir is checked for before anything is written, and the record of its run.
+"""The checks of a workdir before anything is written, and the record of its run.
 
 WORKDIR/run.json        the whole config, and the format of the rows (`row_format`)
         tokenizer.model
-        metrics.jsonl   one JSON object a line
+        metrics.jsonl   one JSON object per line
         loss.png
-        samples.txt     blanks filled, beside what stood there
-        data.json       what the data was made from, see data_record.py
-        unigram.npz     how often each id is a target, see unigram.py
+        samples.txt     filled blanks beside the original text
+        data.json       what the data was made from, see `glm_jax.data.record`
+        unigram.npz     how often each id is a target, see `glm_jax.training.unigram`
         checkpoints/
 """
 
@@ -42,8 +42,8 @@ FILES = (
 )
 DIRECTORIES = ("checkpoints", "rewound", "tensorboard", "wandb", "profile")
 
-# What may differ when a run goes on: how often things happen and where the arrays lie, but nothing
-# that changes what is computed.
+# Fields that may differ when a run is resumed: how often things happen and where arrays are, but
+# nothing that changes what is computed.
 MAY_CHANGE = {
     "data.store",
     "mesh.data",
@@ -70,7 +70,7 @@ MAY_CHANGE = {
     "train.wandb",
 }
 
-# Which text and tokenizer, and where they lie: data.json tells whether they are what they were.
+# Fields that name the corpus and the tokenizer; data.json tells whether their content has changed.
 _TOLD_BY_CONTENT = {
     "data.source",
     "data.tokenizer",
@@ -78,12 +78,12 @@ _TOLD_BY_CONTENT = {
     "data.task_module",
     "data.seqio_cache_dir",
 }
-# With other values the data is other data, which `train.accept_data_change` goes on with.
+# Other values mean other data, which `train.accept_data_change` allows.
 _OTHER_DATA = {"data.mixture", "data.text_field", "data.eval_fraction"}
 
 
 def check_config(config: Config, mesh: Mesh, vocab_size: int, num_hosts: int = 1) -> None:
-    """Refuses what would fail, or be wrong, later on.
+    """Refuses a config that would fail, or give wrong results, later on.
 
     Args:
       config: of the run.
@@ -92,9 +92,9 @@ def check_config(config: Config, mesh: Mesh, vocab_size: int, num_hosts: int = 1
       num_hosts: processes that share a batch.
 
     Raises:
-      UserError: no such loss or parameters to be trained, ids or positions beyond a table of the
-        model, rows that the devices, hosts and accumulation parts cannot share evenly, or slots
-        that mesh.sequence does not divide.
+      UserError: no such loss or trainable parameters; ids or positions beyond a table of the model;
+        rows that cannot be divided evenly among devices, hosts and micro-batches; or slots that
+        mesh.sequence does not divide.
     """
     model, data = config.model, config.data
     loss_of(config.train)
@@ -122,28 +122,29 @@ def check_config(config: Config, mesh: Mesh, vocab_size: int, num_hosts: int = 1
             f"a table of {table} rows"
         )
     shards = row_groups(mesh)
-    parts = config.train.accumulation_steps
+    count = config.train.accumulation_steps
+    devices = f"{shards} devices of the mesh (data x fsdp)"
     for number, name in (
-        (shards * parts, f"{shards} devices of the mesh (data x fsdp) times {parts} parts "),
+        (shards * count, f"{devices} times {count} micro-batches "),
         (num_hosts, f"{num_hosts} hosts "),
     ):
         if data.batch_size % number:
             raise UserError(
                 f"data.batch_size must be a multiple of {number}, for {name}"
-                f"(train.accumulation_steps={parts}); got {data.batch_size}, "
+                f"(train.accumulation_steps={count}); got {data.batch_size}, "
                 f"nearest {max(1, round(data.batch_size / number)) * number}"
             )
-    places = slot_groups(mesh)
-    if data.sequence_length % places:
+    groups = slot_groups(mesh)
+    if data.sequence_length % groups:
         raise UserError(
-            f"data.sequence_length must be a multiple of mesh.sequence={places}; got "
+            f"data.sequence_length must be a multiple of mesh.sequence={groups}; got "
             f"{data.sequence_length}, nearest "
-            f"{max(1, round(data.sequence_length / places)) * places}"
+            f"{max(1, round(data.sequence_length / groups)) * groups}"
         )
 
 
 def check_files(workdir: Path) -> None:
-    """Refuses a directory where a file is to be, and a file where a directory is.
+    """Refuses a workdir with a directory in place of a file, or a file in place of a directory.
 
     Raises:
       UserError: names the first of them.
@@ -159,17 +160,17 @@ def check_files(workdir: Path) -> None:
 
 
 def read_record(workdir: Path) -> Config | None:
-    """The config in `run.json`; None where there is none.
+    """The config in `run.json`; None if there is no such file.
 
     Raises:
-      UserError: it holds something else, or cannot be read.
+      UserError: the file holds something else, or cannot be read.
     """
     found = _read_record(workdir)
     return None if found is None else found[0]
 
 
 def _read_record(workdir: Path) -> tuple[Config, dict[str, Any]] | None:
-    """The config in `run.json`, and all that it holds (`RECORDED` beside the config)."""
+    """The config in `run.json`, and the whole content of the file."""
     record = workdir / "run.json"
     if not record.exists():
         return None
@@ -177,11 +178,11 @@ def _read_record(workdir: Path) -> tuple[Config, dict[str, Any]] | None:
 
 
 def check_workdir(workdir: Path, config: Config) -> None:
-    """Refuses a workdir that another config made.
+    """Refuses a workdir that was made with another config.
 
-    `MAY_CHANGE` lists what may differ. `train.num_steps` may too, where the learning rate of a step
-    does not depend on it (a constant schedule, or `optimizer.decay_steps` given), or where the
-    config extends the run (`glm_jax.training.run.extension`).
+    `MAY_CHANGE` lists the fields that may differ. `train.num_steps` may differ too, if learning
+    rates do not depend on it (a constant schedule, or `optimizer.decay_steps` set) or if the config
+    extends the run (`glm_jax.training.run.extension`).
 
     Raises:
       ValueError: names each field that differs, with both values.
@@ -222,7 +223,7 @@ def check_workdir(workdir: Path, config: Config) -> None:
 
 
 def _draws_spans(config: Config) -> bool:
-    """Whether rows differ between formats 1 and 2: texts with several spans of drawn lengths."""
+    """Whether rows differ between formats 1 and 2: those of several spans of random lengths do."""
     objective = config.objective
     return not objective.published and (
         (objective.span_rate > 0 and objective.single_span_rate < 1) or objective.sentence_rate > 0
@@ -230,7 +231,7 @@ def _draws_spans(config: Config) -> bool:
 
 
 def _allowed_data(workdir: Path, old: Config, new: Config) -> set[str]:
-    """The names of `data` that may differ, since the data itself is compared later, or accepted."""
+    """The fields of `data` that may differ: the data itself is compared later, or accepted."""
     record = read_data(workdir)
     if new.train.accept_data_change:
         return _TOLD_BY_CONTENT | _OTHER_DATA
@@ -241,7 +242,7 @@ def _allowed_data(workdir: Path, old: Config, new: Config) -> set[str]:
 
 
 def record_run(workdir: Path, config: Config, tokenizer: Tokenizer | None = None) -> None:
-    """Writes `run.json`, and the tokenizer where it is not there already."""
+    """Writes `run.json`, and the tokenizer unless the workdir has it."""
     workdir.mkdir(parents=True, exist_ok=True)
     record = {"row_format": ROW_FORMAT, **to_dict(config)}
     write_whole(workdir / "run.json", (json.dumps(record, indent=2) + "\n").encode())

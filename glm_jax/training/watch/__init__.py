@@ -1,1 +1,1 @@
-"""What a run shows: metrics, plots, samples, progress, trackers, profiles."""
+"""What a run reports: metrics, plots, samples, progress, trackers, profiles."""

@@ -1,4 +1,4 @@
-"""`metrics.jsonl`: one JSON object a line, and none that a resumed run would write again."""
+"""`metrics.jsonl`: one JSON object per line; a resumed run first removes those of later steps."""
 
 import contextlib
 import json
@@ -17,16 +17,16 @@ class MetricsLog:
     """Appends rows such as `{"step": 10, "loss": 6.02, "loss/span": 5.8, ...}`."""
 
     def __init__(self, path: Path, last_step: int, writes: bool = True):
-        """Opens the log of a run that goes on after `last_step`.
+        """Opens the log of a run that resumes after `last_step`.
 
-        Rows of later steps, which the run will write again, are removed, and so is a last line that
-        was cut off. Other lines that are not rows are removed too, but the file as it was is kept
-        beside it, as damaged-1-metrics.jsonl.
+        Rows of later steps are removed, since the run will write them again, and so is a last line
+        that was cut off. Other lines that are not rows are removed too, but a copy of the old file
+        is then kept beside it as damaged-1-metrics.jsonl.
 
         Args:
-          path: made where it is missing.
+          path: created if missing.
           last_step: 0 for a new run.
-          writes: False on hosts that leave the log to the first one.
+          writes: False on all hosts but the first, which leave the log to it.
         """
         self._file = None
         if not writes:
@@ -41,8 +41,10 @@ class MetricsLog:
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
-        """Adds a row at once; a value that is not finite, such as the loss of an objective that had
-        no target, is left out."""
+        """Adds a row and flushes it.
+
+        Values that are not finite are left out, such as the loss of an objective without targets.
+        """
         if self._file is None:
             return
         numbers = {name: float(value) for name, value in values.items()}
@@ -51,19 +53,19 @@ class MetricsLog:
         self._file.flush()
 
     def close(self) -> None:
-        """Closes the file; each row was written at once, so that nothing is lost here."""
+        """Closes the file; rows are flushed as they are written, so an error here loses nothing."""
         if self._file is not None:
             with contextlib.suppress(OSError):
                 self._file.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a log; lines that are not rows, such as one that was cut off, are skipped."""
+    """The rows of a log; lines that are not rows, such as a truncated one, are skipped."""
     return [row for row in map(_row, path.read_bytes().split(b"\n")) if row is not None]
 
 
 def _row(line: bytes) -> dict[str, Any] | None:
-    """The row that `write` would have written as this line; None: it is none."""
+    """The row in a line; None if `write` would not have written such a line."""
     try:
         row = json.loads(line.decode())
     except (ValueError, RecursionError):
@@ -78,7 +80,7 @@ def _is_finite(value: object) -> bool:
 
 
 def _keep_damaged(path: Path, content: bytes) -> None:
-    """Keeps a log with lines, but for a last one that was cut off, which are not rows."""
+    """Keeps a copy of a log with lines that are not rows, other than a truncated last one."""
     *lines, _ = content.split(b"\n")
     odd = sum(_row(line) is None for line in lines if line.strip())
     if odd:
@@ -92,7 +94,7 @@ def _keep_damaged(path: Path, content: bytes) -> None:
 
 
 def data_shares(statistics: Mapping[str, int], sequence_length: int) -> dict[str, float]:
-    """What was counted in some rows, as shares; targets by objective, rows by source of a mixture.
+    """Counts over some rows as shares; also targets by objective, and rows by source of a mixture.
 
         {"rows": 4, "places_used": 250, "rows_fewer_spans": 1, "targets/span": 31, ..}, 64
         -> {"data/places_used": 0.977, "data/padding": 0.023, "data/rows_fewer_spans": 0.25,

@@ -1,4 +1,4 @@
-"""How fast a run goes: tokens a second, step times, and the time it waits for data."""
+"""Speed of a run: tokens per second, step times, and the time spent waiting for data."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -8,26 +8,26 @@ import numpy as np
 
 
 class Pace:
-    """Measures steps, without the time that evaluations, samples and checkpoints take.
+    """Measures steps, excluding the time of evaluations, samples and checkpoints.
 
         step 1    step 2         evaluation   step 3
         |wait|run |wait|  run   |            |wait| run |
              1.0 s       1.4 s                    1.1 s     -> p50 1100 ms
 
-    A step's time is that from the end of the step before to its own; the loop's wait for its batch
-    is within.
+    The time of a step runs from the end of the previous step to its own end; it includes the wait
+    for its batch.
     """
 
     def __init__(self, tokens: int, clock: Callable[[], float] = time.perf_counter) -> None:
         """Args:
-        tokens: places of a step, over all hosts.
-        clock: seconds.
+        tokens: slots of a step's batch, over all hosts.
+        clock: returns seconds.
         """
         self._tokens, self._clock = tokens, clock
         self.restart()
 
     def restart(self) -> None:
-        """Forgets what was measured."""
+        """Discards all measurements."""
         self._seconds: list[float] = []
         self._waited = 0.0
         self._since = self._paused_at = self._began = self._clock()
@@ -35,13 +35,13 @@ class Pace:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Around the wait for a batch."""
+        """Context around the wait for a batch."""
         since = self._clock()
         yield
         self._waited += self._clock() - since
 
     def step_done(self) -> None:
-        """Ends a step, and begins the next."""
+        """Ends the current step and begins the next."""
         now = self._clock()
         self._seconds.append(now - self._since)
         self._since = now
@@ -56,15 +56,15 @@ class Pace:
         self._since += self._clock() - self._paused_at
 
     def seconds_for(self, steps: int) -> float:
-        """What so many steps will take, evaluations and checkpoints as often as so far."""
+        """Estimated seconds for so many steps, with evaluations and checkpoints as so far."""
         return steps * (self._clock() - self._began) / max(self._steps, 1)
 
     def take(self) -> dict[str, float]:
-        """Of the steps since it was taken last.
+        """Metrics of the steps since the last call.
 
         Returns:
           `tokens_per_second`; `time/step_ms_p50`, `_p90` and `_p99`, milliseconds;
-          `time/data_stall`, the share of the time in which the loop waited for a batch.
+          `time/data_stall`, the fraction of the time spent waiting for a batch.
         """
         total = max(sum(self._seconds), 1e-9)
         p50, p90, p99 = np.percentile(np.multiply(self._seconds, 1e3), [50, 90, 99])

@@ -1,4 +1,4 @@
-"""`loss.png`: training and evaluation losses over steps, by objective."""
+"""Draws `loss.png`: training and evaluation losses over steps, by objective."""
 
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ _COLOURS = dict(zip(["", *OBJECTIVES], ["black", "C0", "C1", "C2", "C3"], strict
 def plot_losses(metrics: Path, image: Path) -> None:
     """Draws a `metrics.jsonl`.
 
-    One colour per objective: a thin line for training, a thick one with points for evaluation, and
-    a dashed one for the unigram loss, which is what knowing nothing of context gives.
+    Each objective has a colour: a thin line for training, a thick one with points for evaluation,
+    and a dashed one for the unigram loss, the loss of a model that ignores context.
     """
     from matplotlib.figure import Figure  # takes a second to import
 
@@ -33,7 +33,7 @@ def plot_losses(metrics: Path, image: Path) -> None:
             if steps:
                 axes.plot(steps, values, color=colour, label=title, markersize=3, **style)
     axes.set_xlabel("step")
-    axes.set_ylabel("cross entropy, nats a target")
+    axes.set_ylabel("cross entropy, nats per target")
     axes.grid(alpha=0.3)
     if axes.lines:
         axes.legend(fontsize="small")

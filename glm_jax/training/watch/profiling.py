@@ -23,7 +23,7 @@ class ProfiledSteps:
         """Reads "FIRST:COUNT".
 
         Raises:
-          ValueError: something else, or a number below 1.
+          ValueError: the text has another form, or a number is below 1.
         """
         match = re.fullmatch(r"(\d{1,9}):(\d{1,9})", text)
         if not match or not int(match[1]) or not int(match[2]):
@@ -34,12 +34,12 @@ class ProfiledSteps:
 
 
 class Profiler:
-    """Starts and stops the trace at its steps; without steps it does nothing."""
+    """Starts and stops a trace at the given steps; without steps it does nothing."""
 
     def __init__(self, steps: ProfiledSteps | None, directory: Path):
         """Args:
         steps: None for no trace.
-        directory: made with the trace.
+        directory: for the trace; created with it.
         """
         self._steps, self._directory = steps, directory
         self._running = False
@@ -52,14 +52,14 @@ class Profiler:
             self._running = True
 
     def after(self, step: int, result: Any) -> str | None:
-        """Called when a step was started.
+        """Called after a step was dispatched.
 
         Args:
           step: its number.
-          result: what it computes; waited for at the last of the steps.
+          result: of the step; at the last traced step it is waited for.
 
         Returns:
-          Where the trace lies, when it has just ended.
+          A line that names the trace's directory, if the trace has just ended; else None.
         """
         if not self._running or self._steps is None:
             return None
@@ -70,7 +70,7 @@ class Profiler:
         return f"a trace of steps {self._steps.first} to {step} is in {self._directory}"
 
     def close(self) -> None:
-        """Ends a trace that is running."""
+        """Ends the trace if one is running."""
         if self._running:
             jax.profiler.stop_trace()
             self._running = False

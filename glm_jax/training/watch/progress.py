@@ -1,4 +1,4 @@
-"""How a run goes, for whoever watches: a bar on a terminal, elsewhere a line for each logged row.
+"""Progress of a run: a bar on a terminal, elsewhere a line per logged row.
 
 step 10/440  loss 8.571  learning rate 2.50e-04  1,480 tokens/s  12:30 left
 """
@@ -10,18 +10,18 @@ from tqdm import tqdm
 
 from glm_jax.training.distributed import is_first
 
-# tqdm's own rate counts evaluations as steps; ours does not.
+# tqdm's rate would count the time of evaluations; `Pace` does not.
 _BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt}{postfix}"
 
 
 class Progress:
-    """Context around the steps of a run; prints on the first process alone."""
+    """Context around the steps of a run; prints on the first process only."""
 
     def __init__(self, first: int, last: int, terminal: bool | None = None):
         """Args:
-        first: steps that are done already.
+        first: number of steps done before.
         last: the run's last step.
-        terminal: whether to draw a bar; None: where standard error is one.
+        terminal: whether to draw a bar; None: if standard error is a terminal.
         """
         self._first, self._last = first, last
         self._bar = sys.stderr.isatty() if terminal is None else terminal
@@ -40,16 +40,16 @@ class Progress:
         self._tqdm.close()
 
     def step(self) -> None:
-        """A step is done."""
+        """To be called after each step."""
         self._tqdm.update()
 
     def logged(self, step: int, values: Mapping[str, float], seconds_left: float) -> None:
-        """A row of metrics.jsonl was written.
+        """To be called after each row of metrics.jsonl.
 
         Args:
           step: of the row.
           values: `loss`, `learning_rate` and `tokens_per_second` at least.
-          seconds_left: to the last step, as far as it can be told.
+          seconds_left: estimated time to the last step.
         """
         parts = [
             f"loss {values['loss']:.3f}",
@@ -65,7 +65,7 @@ class Progress:
 
 
 def say(text: str) -> None:
-    """Prints on the first process, above a bar, and at once."""
+    """Prints a line on the first process, above the bar, and flushes it."""
     if is_first():
         tqdm.write(text)
         sys.stdout.flush()

@@ -1,4 +1,7 @@
-"""Blanks of held-out rows, filled by the model, beside what stood there; causal rows continued."""
+"""`samples.txt`: blanks of held-out rows filled by the model, or texts continued, during training.
+
+Each answer stands beside the original text.
+"""
 
 import dataclasses
 import re
@@ -25,14 +28,15 @@ _BEGINNING = 24  # tokens of a causal text to go on from
 
 @dataclasses.dataclass(frozen=True)
 class BlankedText:
-    """A text with blanks, and what was cut out.
+    """A text with blanks, and the ids that were cut out.
 
-    The beginning of a causal text is one whose only blank lies behind it, without a mask.
+    A causal text is represented by its beginning, with a single blank after the last token that has
+    no mask.
 
     Attributes:
       tokens: part A, mask ids included.
       blanks: indices of the masks in `tokens`, ascending.
-      originals: the ids that stood in each blank, without the end id.
+      originals: the original ids of each blank, without the end id.
     """
 
     tokens: list[int]
@@ -46,7 +50,7 @@ class BlankedText:
 
 
 def blanked_texts(batch: Batch, row: int, end_id: int) -> list[BlankedText]:
-    """Takes the texts of a row apart again, one for each of its segments.
+    """Recovers the text of each segment of a row.
 
         tokens           a M d | S b c       ->  tokens [a M d], blanks [1], originals [[b, c]]
         targets          . . . | b c E
@@ -56,7 +60,7 @@ def blanked_texts(batch: Batch, row: int, end_id: int) -> list[BlankedText]:
 
     Args:
       batch: numpy, [B, T].
-      row: which of its rows.
+      row: index of the row.
       end_id: the target that ends a span.
     """
     texts = []
@@ -82,7 +86,7 @@ def blanked_texts(batch: Batch, row: int, end_id: int) -> list[BlankedText]:
 
 
 def _beginning(tokens: list[int]) -> BlankedText:
-    """A causal text cut in the middle, at `_BEGINNING` tokens at most."""
+    """A causal text cut in the middle, after at most `_BEGINNING` tokens."""
     cut = min(_BEGINNING, (len(tokens) + 1) // 2)
     return BlankedText(tokens[:cut], [cut], [tokens[cut : cut + _LONGEST_ANSWER]])
 
@@ -90,15 +94,15 @@ def _beginning(tokens: list[int]) -> BlankedText:
 def choose_texts(
     batch: Batch, end_id: int, continues: bool, count: int = 6, longest: int = 64
 ) -> list[BlankedText]:
-    """The first texts with blanks, one of each row and as many objectives as there are in turn.
+    """Chooses texts with blanks, at most one per row, taking objectives in turn.
 
     Args:
       batch: numpy, [B, T].
       end_id: the target that ends a span.
-      continues: whether the model goes on from a beginning; one that fills blanks may learn from
-        causal rows, and is not asked to.
-      count: of texts, at most.
-      longest: ids cut out of a text, at most.
+      continues: whether the model continues texts (`ModelConfig.continues_texts`); if not, causal
+        texts are not chosen.
+      count: maximum number of texts.
+      longest: maximum number of ids cut out of a text.
     """
     by_objective: dict[int, list[BlankedText]] = {}
     for row in range(len(batch.tokens)):
@@ -115,7 +119,7 @@ def choose_texts(
 
 
 class Sampler:
-    """Makes `samples.txt`: the same texts each time, one section a step."""
+    """Writes `samples.txt`: one section per sampled step, always with the same texts."""
 
     def __init__(self, config: Config, tokenizer: Any, texts: Sequence[BlankedText], path: Path):
         """Args:
@@ -128,7 +132,7 @@ class Sampler:
         self._tokenizer, self._texts, self._path = tokenizer, texts, path
 
     def rewind(self, step: int) -> None:
-        """Removes what a run that goes on after `step` will write again."""
+        """Removes the sections after `step`, which a run that resumes there will write again."""
         if self._path.exists():
             before = self._path.read_bytes()
             content = _sections_until(before, step)
@@ -140,7 +144,7 @@ class Sampler:
         return self._path.exists() and step in map(_step, _sections(self._path.read_bytes()))
 
     def section(self, step: int, params: Params) -> str:
-        """Fills every blank greedily; to be called by all processes that hold the parameters."""
+        """Fills all blanks greedily; to be called by every process that holds parameters."""
         params = unstack_layers(params)
         blanked = [text for text in self._texts if not text.continues]
         beginnings = [text for text in self._texts if text.continues]
@@ -156,7 +160,7 @@ class Sampler:
         with open(self._path, "a", encoding="utf-8") as file:
             file.write(section)
 
-    # All texts in one batch: each shape compiles anew.
+    # All texts go in one batch, since each shape is compiled anew.
 
     def _fill(self, texts: list[BlankedText], params: Any) -> list[list[list[int]]]:
         special = self._tokenizer.special
@@ -199,10 +203,10 @@ def render(
         filled:   heaven
 
     Args:
-      texts: with what was cut out.
+      texts: with their originals.
       answers: the ids that fill each blank of each text.
-      tokenizer: to show them.
-      blanks_shown: of each text, at most.
+      tokenizer: decodes them.
+      blanks_shown: maximum number of blanks per text.
     """
     lines = []
     for text, filled in zip(texts, answers, strict=True):
@@ -217,7 +221,7 @@ def render(
 
 
 def _sections_until(content: bytes, step: int) -> bytes:
-    """Bytes, since nothing but its headings must be readable for a run to go on."""
+    """The sections up to a step; as bytes, since only the headings need to be readable."""
     later = [heading.start() for heading in _sections(content) if _step(heading) > step]
     return content[: later[0]] if later else content
 
@@ -243,7 +247,7 @@ def _around(tokens: list[int], blank: int, tokenizer: Any) -> str:
 def _answer(ids: list[int], tokenizer: Any) -> str:
     more = " …" if len(ids) > _LONGEST_ANSWER else ""
     text = tokenizer.decode(ids[:_LONGEST_ANSWER], skip_special=True)
-    # White space alone would look like no answer.
+    # An answer of white space alone would look like none.
     alone = visible(text.replace("\n", "\\n")) or SPACE if ids else ""
     return (_one_line(text) or alone) + more
 

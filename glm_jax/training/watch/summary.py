@@ -1,4 +1,4 @@
-"""What a run says of itself before its first step."""
+"""The summary that a run prints before its first step."""
 
 import jax
 from jax.sharding import Mesh
@@ -17,7 +17,7 @@ def summary(config: Config, mesh: Mesh, rows_per_epoch: int, start: str) -> str:
       config: of the run.
       mesh: its devices.
       rows_per_epoch: rows of the training split.
-      start: where it starts from, a sentence.
+      start: a sentence on what it starts from.
     """
     state = abstract_state(config, mesh)
     axes = ", ".join(f"{name} {size}" for name, size in mesh.shape.items())
@@ -33,9 +33,9 @@ def summary(config: Config, mesh: Mesh, rows_per_epoch: int, start: str) -> str:
             f"memory      {describe_held(held_bytes(config, mesh, state))}",
             f"devices     {mesh.size} x {mesh.devices.flat[0].device_kind} ({axes}), "
             f"{share()[1]} host(s)",
-            f"step        {rows} rows x {length} places = {rows * length:,} tokens of "
+            f"step        {rows} rows x {length} slots = {rows * length:,} tokens of "
             f"{flops:.3g} FLOPs",
-            f"data        {rows_per_epoch:,} rows an epoch; {steps:,} steps are "
+            f"data        {rows_per_epoch:,} rows per epoch; {steps:,} steps are "
             f"{steps * rows / max(rows_per_epoch, 1):.1f} epochs",
             f"start       {start}",
         ]
@@ -43,10 +43,10 @@ def summary(config: Config, mesh: Mesh, rows_per_epoch: int, start: str) -> str:
 
 
 def kept_line(step: jax.stages.Compiled) -> str:
-    """What `train.keep_freed_memory` costs: what a step works in beside what it is given."""
+    """The memory that `train.keep_freed_memory` keeps: the temporaries of a step."""
     memory = step.memory_analysis()
     size = readable(memory.temp_size_in_bytes) if memory is not None else "memory"
     return (
-        f"kept        {size} that a step works in, for the next step; "
+        f"kept        {size} of a step's temporaries, for the next step; "
         "train.keep_freed_memory=False gives it back"
     )

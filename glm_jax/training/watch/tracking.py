@@ -1,10 +1,10 @@
-"""The rows of metrics.jsonl, sent to TensorBoard and Weights & Biases too where that is asked for.
+"""Sends the rows of metrics.jsonl to TensorBoard and Weights & Biases, if the config asks for it.
 
-    WORKDIR/tensorboard/    event files; a run that goes on purges what it will write again
-           /wandb.json      {"project": "glm", "id": "8f3a11c2"}: the run that a resume continues
-           /wandb/          what W&B keeps itself
+    WORKDIR/tensorboard/    event files; a resumed run purges the steps that it will write again
+           /wandb.json      {"project": "glm", "id": "8f3a11c2"}: the W&B run to continue
+           /wandb/          W&B's own files
 
-Neither package is needed otherwise; neither wants TensorFlow.
+Each package is needed only if it is used; neither needs TensorFlow.
 """
 
 import importlib
@@ -24,7 +24,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class Tracker(Protocol):
-    """Somewhere rows go."""
+    """A destination for rows of metrics."""
 
     def write(self, step: int, values: Mapping[str, float]) -> None: ...
 
@@ -53,12 +53,12 @@ def check_trackers(config: Config) -> None:
 
 
 def open_trackers(config: Config, workdir: Path, last_step: int) -> list[Tracker]:
-    """Opens what the config asks for.
+    """Opens the trackers that the config asks for.
 
     Args:
       config: of the run.
       workdir: of the run.
-      last_step: after which it goes on; 0 for a new run.
+      last_step: the step that the run resumes after; 0 for a new run.
     """
     trackers: list[Tracker] = []
     if config.train.tensorboard:
@@ -73,7 +73,7 @@ class _TensorBoard:
         from tensorboardX import SummaryWriter
 
         purge = last_step + 1 if last_step else None
-        # Files are named by the second: another start must not write over this one's.
+        # Files are named by the second: a restart within it must not overwrite this start's file.
         suffix = f".after-{last_step}"
         self._writer = SummaryWriter(str(directory), purge_step=purge, filename_suffix=suffix)
 
@@ -93,12 +93,12 @@ class _Wandb:
         known: dict[str, str] = _known_run(record)
         if known.get("project") != config.train.wandb:
             known = {"project": str(config.train.wandb), "id": secrets.token_hex(4)}
-            # Before W&B hears of it: a kill in between must not make a second run.
+            # Written before W&B is called: a kill in between must not make a second run.
             write_whole(record, json.dumps(known).encode())
         self._run: Any = wandb.init(
             **known, name=workdir.name, dir=str(workdir), config=to_dict(config), resume="allow"
         )
-        # W&B drops rows of a step before its last; a run that goes on repeats some.
+        # W&B drops rows of earlier steps than its last; a resumed run repeats some.
         self._run.define_metric("*", step_metric="step")
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
@@ -109,7 +109,7 @@ class _Wandb:
 
 
 def _known_run(record: Path) -> dict[str, str]:
-    """The project and id that an earlier start wrote; {} where none did, or it cannot be read."""
+    """The project and id that an earlier start wrote; {} if there are none, or not readable."""
     if not record.exists():
         return {}
     try:

@@ -66,7 +66,7 @@ def test_rows_that_cannot_be_shared_evenly(config, change, sizes, hosts, said):
         check_config(config, FakeMesh(), VOCAB, hosts)
 
 
-def test_places_that_cannot_be_shared_evenly(config, change):
+def test_rows_and_slots_that_cannot_be_shared_evenly(config, change):
     class FakeMesh:
         shape = {"data": 1, "fsdp": 1, "tensor": 1, "sequence": 3}  # noqa: RUF012
 

@@ -31,13 +31,13 @@ def test_the_lines_say_what_the_run_holds_and_does():
     assert "parameters 20.9 KiB, optimizer 41.9 KiB, gradients 20.9 KiB" in memory
     assert devices.split()[1] == str(mesh.size)
     flops = 6 * (12 * 256 + 64 * 16) + 12 * 16 * 32 * 0.5
-    assert step.endswith(f"8 rows x 32 places = 256 tokens of {flops:.3g} FLOPs")
-    assert data.endswith("100 rows an epoch; 50 steps are 4.0 epochs")
+    assert step.endswith(f"8 rows x 32 slots = 256 tokens of {flops:.3g} FLOPs")
+    assert data.endswith("100 rows per epoch; 50 steps are 4.0 epochs")
     assert start.endswith("a new run")
 
 
 def test_what_is_kept_is_what_a_step_works_in():
     memory = SimpleNamespace(temp_size_in_bytes=3 * 2**20 // 2)
     line = kept_line(SimpleNamespace(memory_analysis=lambda: memory))
-    assert line.startswith("kept        1.5 MiB that a step works in")
+    assert line.startswith("kept        1.5 MiB of a step's temporaries")
     assert line.endswith("train.keep_freed_memory=False gives it back")
