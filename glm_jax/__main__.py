@@ -1,19 +1,19 @@
-"""`python -m glm_jax`: what there is to run."""
+"""`python -m glm_jax` lists the commands."""
 
 import sys
 
 from glm_jax import cli
 from glm_jax.errors import UserError, did_you_mean
 
-# Every command, in the order in which one meets them.
+# Every command, in the order in which a user meets them.
 COMMANDS = {
     "generate": "fills the blanks of a text, or continues it with a causal model",
-    "train": "trains a model on text, or goes on with the run in a workdir",
+    "train": "trains a model on text, or resumes the run in a workdir",
     "preview": "shows training rows as the model gets them",
     "evaluate": "measures a checkpoint: losses, clozes, perplexity, SeqIO tasks",
     "convert": "writes a model under other names, in another dtype or format",
     "cache": "tokenises a corpus into a token store, ahead of training",
-    "plan": "says what a training step takes on devices that need not be there",
+    "plan": "predicts memory and time of a training step, without the devices",
 }
 
 

@@ -1,7 +1,8 @@
 """Builds the token stores of a config: `python -m glm_jax.cache --config FILE`.
 
-Training does it by itself. Datasets and tasks need TensorFlow and SeqIO for it: elsewhere build the
-store on a machine that has them, copy the directory, and give it as `data.store`.
+Training builds missing stores itself. Sources that are TFDS datasets or SeqIO tasks need TensorFlow
+and SeqIO. To train where these are missing, build the store on a machine that has them, copy its
+directory, and set `data.store` to the copy.
 """
 
 from pathlib import Path
@@ -11,10 +12,10 @@ from glm_jax import cli
 
 def main() -> None:
     parser = cli.Parser(
-        prog="python -m glm_jax.cache", description="Tokenise a corpus into a token store."
+        prog="python -m glm_jax.cache", description="Tokenises a corpus into a token store."
     )
     cli.add_config_arguments(parser)
-    parser.add_argument("--force", action="store_true", help="build it anew where it is there")
+    parser.add_argument("--force", action="store_true", help="build a store again if it exists")
     args = parser.parse_args()
 
     from glm_jax.data.mixture_store import built
@@ -31,7 +32,7 @@ def main() -> None:
 
 
 def describe(directory: Path) -> str:
-    """`"/path, train 1345 documents 992104 tokens, eval 34 documents 22035 tokens"`."""
+    """A line on a store: "/path, train 1345 documents 992104 tokens, eval 34 documents .."."""
     from glm_jax.data import store
 
     opened = store.TokenStore.open(directory)

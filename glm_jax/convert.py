@@ -1,7 +1,7 @@
 """Converts a model: `python -m glm_jax.convert SRC DST [--to huggingface|orbax] [--names native]`.
 
-Tensors are read and written one at a time. Between two Hugging Face directories no more than a few
-of them are in memory; else the host holds the model once, in the dtype it gets.
+Tensors are read and written one at a time. Between two Hugging Face directories only a few of them
+are in memory. Otherwise the host holds the whole model once, in its final dtype.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from glm_jax.errors import UserError
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     if args.to == "orbax" and args.names != "as_loaded":
-        raise UserError("--names is for --to huggingface; orbax has this project's own names")
+        raise UserError("--names is for --to huggingface; orbax uses this project's own names")
 
     from glm_jax.checkpoints.disk import disk_trouble
 
@@ -42,7 +42,7 @@ def _convert(args: argparse.Namespace) -> None:
     from glm_jax.generation.language_model import load
     from glm_jax.sharding.mesh import make_mesh
 
-    # Nothing is computed: accelerators, whose memory may be small, are left alone.
+    # Nothing is computed, so accelerators, whose memory may be small, are not used.
     mesh = make_mesh(MeshConfig(), jax.devices("cpu")[:1])
     source = look(args.source, args.dtype, mesh)
     report = describe(source, args.destination, args.to, args.names)
@@ -65,10 +65,10 @@ def _convert(args: argparse.Namespace) -> None:
 
 
 def _ask(destination: Path) -> None:
-    """Asks whether a model may be replaced.
+    """Asks at the terminal whether a model may be replaced.
 
     Raises:
-      UserError: it may not, or there is no terminal at which to ask.
+      UserError: the answer is no, or there is no terminal.
     """
     name = repr(str(destination))
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = cli.Parser(
         prog="python -m glm_jax.convert",
         description="Converts a model between directories of Hugging Face and of this project.",
-        epilog="What is interrupted leaves nothing at DST.",
+        epilog="An interrupted conversion leaves nothing at DST.",
     )
     parser.add_argument(
         "source",
@@ -107,25 +107,26 @@ def _parser() -> argparse.ArgumentParser:
         "destination",
         type=cli.path,
         metavar="DST",
-        help="a directory to be made; of a link, the one behind it",
+        help="the directory to write; if it is a link, its target is written",
     )
     parser.add_argument("--to", choices=["huggingface", "orbax"], default="huggingface")
     parser.add_argument(
         "--names",
         choices=["as_loaded", "original", "native"],
         default="as_loaded",
-        help="of the tensors: those it has, those of its own code, or those of transformers",
+        help="names of the tensors: those of SRC, those of the model's own code, or those of "
+        "transformers",
     )
     parser.add_argument(
-        "--dtype", choices=["float32", "bfloat16", "float16"], help="default: that of each tensor"
+        "--dtype", choices=["float32", "bfloat16", "float16"], help="default: each tensor's own"
     )
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="replace a model that DST holds (else asked for at a terminal, refused elsewhere)",
+        help="replace a model in DST (without it: asks at a terminal, refuses elsewhere)",
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="say what would be written, and write nothing"
+        "--dry-run", action="store_true", help="print what would be written, and write nothing"
     )
     return parser
 

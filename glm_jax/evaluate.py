@@ -1,6 +1,7 @@
 """Evaluates a checkpoint: `python -m glm_jax.evaluate --checkpoint DIR --task glm_pretrain`.
 
-`evaluation/registry.py` has the tasks by name; any other name is looked for in SeqIO's registry.
+`glm_jax.evaluation.registry` has the tasks by name; any other name is looked up in SeqIO's
+registry.
 """
 
 import argparse
@@ -51,13 +52,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _config(args: argparse.Namespace) -> Config:
-    """The run's own config, or that of --config, with the changes of --set."""
+    """The config of the run, or of --config, with the overrides of --set."""
     from glm_jax.checkpoints.finding import RUN, find_workdir
 
     workdir = find_workdir(args.checkpoint)
     of_model = [override for override in args.overrides if override.strip().startswith("model.")]
     if of_model:
-        raise UserError(f"--set {of_model[0]}: the model is that of --checkpoint, as it is")
+        raise UserError(f"--set {of_model[0]}: the model of --checkpoint cannot be changed")
     if args.config is not None:
         return load_config(args.config, args.overrides)
     config = Config()
@@ -69,10 +70,10 @@ def _config(args: argparse.Namespace) -> Config:
 def _parser() -> argparse.ArgumentParser:
     parser = cli.Parser(
         prog="python -m glm_jax.evaluate",
-        description="Evaluates a checkpoint and prints what it finds, a number a line.",
+        description="Evaluates a checkpoint and prints its metrics, one per line.",
         epilog="glm_pretrain: loss, perplexity and accuracy of each objective on the held-out rows "
         "of the run's own corpus. blanks, cloze, last_word, perplexity, perplexity_bidirectional: "
-        "on examples made of held-out bundled text. Any other name: a registered SeqIO task or "
+        "on examples made from held-out bundled text. Any other name: a registered SeqIO task or "
         "mixture whose features are those of a Batch.",
     )
     parser.add_argument(
@@ -84,27 +85,29 @@ def _parser() -> argparse.ArgumentParser:
         "bundled: the small model of the package",
     )
     parser.add_argument("--task", default="glm_pretrain", help="(default: %(default)s)")
-    parser.add_argument("--split", help="of the corpus or the task (default: what is held out)")
+    parser.add_argument("--split", help="split of the corpus or task (default: the held-out one)")
     parser.add_argument(
         "--num_batches",
         type=int,
-        help="of glm_pretrain: as many as train.eval_batches gives the eval/loss of training "
-        "(default: each held-out row once)",
+        help="batches of glm_pretrain; the value of train.eval_batches gives the eval/loss of "
+        "training (default: each held-out row once)",
     )
-    parser.add_argument("--num_examples", type=int, help="of tasks that take examples")
+    parser.add_argument(
+        "--num_examples", type=int, help="number of examples, for tasks that make examples"
+    )
     parser.add_argument(
         "--task_module",
-        help="a Python module that registers tasks, of SeqIO or of `glm_jax.evaluation.registry`",
+        help="a Python module that registers tasks with SeqIO or `glm_jax.evaluation.registry`",
     )
     parser.add_argument(
         "--config",
         type=cli.path,
         metavar="FILE",
-        help="in place of the run's own config; it is Python and is run",
+        help="used instead of the run's own config; it is run as Python",
     )
     cli.add_set_argument(parser)
     parser.add_argument(
-        "--output", type=cli.path, metavar="FILE", help="write the numbers as JSON too"
+        "--output", type=cli.path, metavar="FILE", help="also write the metrics as JSON"
     )
     return parser
 

@@ -30,7 +30,7 @@ _OPTIONS = (
     "min_new_tokens",
     "no_repeat_ngram",
 )
-# What these are where nobody gave them; among candidates, the search chooses.
+# Defaults without --candidates; with it, the candidate search has its own.
 _UNLESS_SEARCHED = {"num_beams": 1, "length_penalty": 1.0}
 
 
@@ -53,12 +53,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _answer(model: "LanguageModel", args: argparse.Namespace, prompt: str) -> None:
-    """Prints what the options ask for of one prompt."""
+    """Prints the answer to one prompt in the form that the options ask for."""
     from glm_jax.generation.texts import answer_record, complete_text, fill_candidates
 
     options = {name: getattr(args, name) for name in _OPTIONS}
     if args.candidates is not None:
-        # What was not asked for is for the search to choose.
+        # The search has defaults of its own for options that were not given.
         options = {name: value for name, value in options.items() if value is not None}
     else:
         options |= {n: value for n, value in _UNLESS_SEARCHED.items() if options[n] is None}
@@ -74,7 +74,7 @@ def _answer(model: "LanguageModel", args: argparse.Namespace, prompt: str) -> No
 
 
 def _interact(answer: Callable[[str], None]) -> int:
-    """A prompt a line, until the end of the input."""
+    """Answers one prompt per line, until the end of the input."""
     shown = "> " if sys.stdin.isatty() else ""
     while True:
         print(shown, end="", flush=True)
@@ -90,9 +90,9 @@ def _interact(answer: Callable[[str], None]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = cli.Parser(
         prog="python -m glm_jax.generate",
-        description="Fills the blanks of a text, from left to right, or continues it, if the "
+        description="Fills the blanks of a text, from left to right; or continues the text, if the "
         "checkpoint is of a causal model (ChatGLM2 and later).",
-        epilog="[MASK] stands for some words, [sMASK] for a sentence, [gMASK] for a long stretch.",
+        epilog="[MASK] stands for some words, [sMASK] for a sentence, [gMASK] for a long text.",
     )
     parser.add_argument(
         "prompt", nargs="?", type=cli.text, help="the text, in quotes; - reads it from stdin"
@@ -105,49 +105,63 @@ def _parser() -> argparse.ArgumentParser:
         help="a workdir of glm_jax.train, one of its checkpoints, or a Hugging Face directory "
         "(default: bundled, the small model of the package: English and Chinese of old books)",
     )
-    parser.add_argument("--interactive", action="store_true", help="a prompt a line from stdin")
+    parser.add_argument("--interactive", action="store_true", help="one prompt per line from stdin")
     parser.add_argument(
-        "--max_new_tokens", type=int, default=64, help="longest answer (default: %(default)s)"
+        "--max_new_tokens",
+        type=int,
+        default=64,
+        help="length of the longest answer in tokens (default: %(default)s)",
     )
     parser.add_argument(
-        "--temperature", type=float, default=0.0, help="0, the default: always the best token"
+        "--temperature",
+        type=float,
+        default=0.0,
+        help="0, the default: always the most probable token",
     )
-    parser.add_argument("--top_k", type=int, default=0, help="draw from the best k; 0: from all")
     parser.add_argument(
-        "--top_p", type=float, default=1.0, help="draw from the best of this probability together"
+        "--top_k", type=int, default=0, help="sample from the k most probable tokens; 0: from all"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the draws")
+    parser.add_argument(
+        "--top_p",
+        type=float,
+        default=1.0,
+        help="sample from the most probable tokens that together have this probability",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of sampling (default: %(default)s)")
     parser.add_argument(
         "--num_beams",
         type=int,
-        help="follow this many answers at once and give the best; 1, the default: no search",
+        help="beam search with this many beams; 1, the default: no search",
     )
     parser.add_argument(
         "--length_penalty",
         type=float,
-        help="of a search: log-probability / length^this decides; 0 likes short answers "
-        "(default: 1.0)",
+        help="exponent P of a search, which ranks answers by log-probability / length^P; 0 prefers "
+        "short answers (default: 1.0)",
     )
     parser.add_argument(
-        "--min_new_tokens", type=int, default=0, help="shortest answer (default: %(default)s)"
+        "--min_new_tokens",
+        type=int,
+        default=0,
+        help="length of the shortest answer in tokens (default: %(default)s)",
     )
     parser.add_argument(
         "--no_repeat_ngram",
         type=int,
         default=0,
         metavar="N",
-        help="no N tokens in a row come twice in an answer; 0, the default: they may",
+        help="no sequence of N tokens occurs twice in an answer; 0, the default: no such limit",
     )
     parser.add_argument(
         "--candidates",
         type=int,
         metavar="N",
-        help="print the N most probable ways to fill the text, each behind its probability",
+        help="print the N most probable ways to fill the text, each after its probability",
     )
     parser.add_argument(
         "--json",
         action="store_true",
-        help="print one JSON object a prompt: prompt, text, and answers (with --candidates, "
+        help="print one JSON object per prompt: prompt, text, and answers (with --candidates, "
         "candidates too, each with text, answers and probability) or continuation",
     )
     return parser

@@ -1,4 +1,4 @@
-"""Says what a run would need: `python -m glm_jax.plan --config FILE --topology v5e:16x16`."""
+"""Predicts what a run needs: `python -m glm_jax.plan --config FILE --topology v5e:16x16`."""
 
 import argparse
 import functools
@@ -11,23 +11,23 @@ from glm_jax.errors import UserError
 
 _EXAMPLES = """examples:
   python -m glm_jax.plan --config configs/tiny_cpu.py
-      parameters, FLOPs and memory on the devices there are
+      parameters, FLOPs and memory on the devices of this machine
   python -m glm_jax.plan --config FILE --topology v5e:16x16 --topology v5p:4x4x4
-      and the time of a step, on TPUs that need not be there
+      also the time of a step, on TPUs that this machine need not have
   python -m glm_jax.plan --config FILE --topology h100:8
       the same for a host of GPUs
   python -m glm_jax.plan --config FILE --topology v5e:16x16 --tune
-      the same for remat policies, rows a chip and meshes, the best first
+      the same for several remat policies, rows per chip and meshes, the best first
 
-exit status: 0 also where the run does not fit; 1 the compiler failed, with --tune for all choices;
+exit status: 0 also if the run does not fit; 1 the compiler failed, with --tune for all choices;
 2 a mistake in the config or the topology"""
 
 
 def main() -> int:
     parser = cli.Parser(
         prog="python -m glm_jax.plan",
-        description="Compiles a run's training step, runs nothing, reads no data, and says what it "
-        "needs and how long a step takes.",
+        description="Compiles a run's training step and predicts its memory and time. It runs "
+        "nothing and reads no data.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -44,23 +44,27 @@ def main() -> int:
         "--sequences_per_chip",
         type=_positive,
         metavar="N",
-        help="rows a chip takes at a time; sets data.batch_size to N x chips x parts",
+        help="rows per chip and micro-batch; sets data.batch_size to N x chips x micro-batches",
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object a topology on stdout")
     parser.add_argument(
-        "--tune", action="store_true", help="search remat, rows a chip and mesh for the most tokens"
+        "--json", action="store_true", help="one JSON object per topology on stdout"
+    )
+    parser.add_argument(
+        "--tune",
+        action="store_true",
+        help="search remat, rows per chip and mesh for the most tokens per second",
     )
     parser.add_argument(
         "--tune_layers",
         type=_positive,
         metavar="N",
-        help="with --tune: compile N and 2 N layers and extrapolate; the best is compiled whole",
+        help="with --tune: compile N and 2 N layers and extrapolate; the best is compiled in full",
     )
     args = parser.parse_args()
     config = cli.config_from(args)
     if args.tune_layers and not args.tune:
-        raise UserError("--tune_layers goes with --tune")
-    import jax  # noqa: F401  (where it is missing, this process says so, not the one it starts)
+        raise UserError("--tune_layers needs --tune")
+    import jax  # noqa: F401  (if it is missing, this process reports it, not the one it starts)
 
     if args.topology:
         _plan_without_a_backend()
@@ -77,14 +81,14 @@ def main() -> int:
 
 
 def _reports(config, args, attempts) -> list[dict]:
-    """Those of all topologies."""
+    """The reports of all topologies."""
     return [
         one for name in args.topology or [None] for one in _reports_of(config, name, args, attempts)
     ]
 
 
 def _reports_of(config, name, args, attempts) -> list[dict]:
-    """The report of a topology, or with --tune those of all choices, the best first."""
+    """The report of a topology; with --tune the reports of all choices, the best first."""
     import jax
 
     from glm_jax.planning.program import prepare
@@ -112,7 +116,7 @@ def _print_texts(reports: list[dict], args) -> None:
 
 
 def _plan_without_a_backend() -> None:
-    """Planning for a topology must not take the TPU that a run of this machine may be using."""
+    """Keeps jax on CPU: planning must not take the TPU that a run on this machine may use."""
     os.environ["JAX_PLATFORMS"] = "cpu"
     import jax
 

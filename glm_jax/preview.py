@@ -15,20 +15,19 @@ if TYPE_CHECKING:
     from glm_jax.data.stream import RowStream
     from glm_jax.tokenizers.tokenizer import Tokenizer
 
-# A mask of up to this many places is drawn beside the table, a larger one below it, compressed.
+# A mask of up to this many slots is drawn beside the table, a larger one below it, compressed.
 _WIDE = 32
 _ROWS_TRIED = 2000
 
 LEGEND = """\
-How to read a row. Part A is the text with spans cut out and a mask in the place of each. Part B
-holds the spans, each begun by <|startofpiece|>; there the model says what comes next, until
-<|endofpiece|>.
+How to read a row. Part A is the text with spans cut out, each replaced by a mask. Part B holds the
+spans, each after <|startofpiece|>; there the model predicts the next token, until <|endofpiece|>.
 
-token    what the model reads in a place of the row (2/3: the second byte of three of a character)
-target   what it is to predict there; \N{MIDDLE DOT} is nothing
-pos      its first position: the place in part A; all of a span has that of its mask
-block    its second position: 0 in part A; 1, 2, 3 ... inside a span
-sees     the keys that its query sees: x in the picture, a column a key; a:b means a to b - 1
+token    the input in a slot of the row (2/3: the second byte of three of a character)
+target   the token to predict there; \N{MIDDLE DOT} is nothing
+pos      the first position: the index in part A; all of a span has that of its mask
+block    the second position: 0 in part A; 1, 2, 3 ... inside a span
+sees     the keys that its query sees: x in the picture, one column per key; a:b means a to b - 1
 \N{OPEN BOX}        a space"""
 
 
@@ -43,7 +42,7 @@ def main() -> None:
         "--num_examples", type=int, default=1, help="rows of each objective (default 1)"
     )
     parser.add_argument(
-        "--places", type=int, default=64, help="places of a row to list (default 64)"
+        "--places", type=int, default=64, help="slots of a row to list (default 64)"
     )
     args = parser.parse_args()
     for name, least in (("num_examples", 1), ("places", 16)):
@@ -67,7 +66,7 @@ def main() -> None:
 
 
 def introduction(config: "Config", tokenizer: "Tokenizer") -> str:
-    """The legend, and a short English text under the objective of the config that comes first."""
+    """The legend, and a short English text as a row of the config's first objective."""
     from glm_jax.data.example_row import TEXT, example_row
     from glm_jax.data.picture import objective_of, show, spell
 
@@ -84,9 +83,9 @@ def introduction(config: "Config", tokenizer: "Tokenizer") -> str:
 
 
 def examples(stream: "RowStream", config: "Config", count: int) -> Iterator[tuple[str, "Batch"]]:
-    """`count` rows of each objective that the config asks for, in the order of the stream.
+    """Yields `count` rows of each objective of the config, in the order of the stream.
 
-    An objective so rare that 2000 rows do not hold as many of it stays short.
+    It stops after 2000 rows, so a rare objective may have fewer.
     """
     from glm_jax.batch import OBJECTIVES
     from glm_jax.data.picture import objective_of, row_of
@@ -105,14 +104,14 @@ def examples(stream: "RowStream", config: "Config", count: int) -> Iterator[tupl
 
 
 def describe(objective: str, row: "Batch", tokenizer: "Tokenizer", places: int) -> str:
-    """A row as text, as a table and as a picture."""
+    """Shows a row as text, as a table of its first `places` slots and as a picture of its mask."""
     from glm_jax.data.picture import draw_mask, segments, show, slots_used, spell
 
     used, length = slots_used(row), len(row.tokens)
     beside = used <= _WIDE
     decode = _decoder(tokenizer)
     parts = [
-        f"== {objective}: {used} of {length} places used, texts: {len(segments(row))}, "
+        f"== {objective}: {used} of {length} slots used, segments: {len(segments(row))}, "
         f"targets: {int((row.loss_weights > 0).sum())}",
         spell(row, decode),
         show(row, lambda id_: decode([id_]), mask=beside, slots=places, join=decode),
@@ -120,20 +119,22 @@ def describe(objective: str, row: "Batch", tokenizer: "Tokenizer", places: int) 
     if not beside:
         side = -(-used // _WIDE)
         parts += [
-            f"the mask, {side} by {side} places a sign (x all seen, + some, . none):",
+            f"the mask, {side} by {side} slots per sign (x all seen, + some, . none):",
             draw_mask(row.attend_start[:used], row.attend_end[:used], _WIDE),
         ]
     return "\n\n".join(parts)
 
 
 def _decoder(tokenizer: "Tokenizer") -> Callable[[Sequence[int]], str]:
-    """Spells ids, the space in front of a word with it; those beyond the vocabulary
-    (`objective.block_mask_id`) as numbers, <7168>."""
+    """A function that spells ids, with the space before a word.
+
+    Ids beyond the vocabulary (`objective.block_mask_id`) are spelt as numbers, <7168>.
+    """
     special = tokenizer.special
     mask = tokenizer.decode([special.mask])
 
     def known(ids: list[int]) -> str:
-        # Behind a special token a tokenizer keeps that space.
+        # After a special token a tokenizer keeps the space before a word.
         if tokenizer.carries_spaces and ids and ids[0] != special.cls:
             return tokenizer.decode([special.mask, *ids]).removeprefix(mask)
         return tokenizer.decode(ids)
@@ -151,11 +152,11 @@ def _decoder(tokenizer: "Tokenizer") -> Callable[[Sequence[int]], str]:
 
 
 def summary(statistics: dict[str, int], length: int) -> str:
-    """What the rows looked at held in all."""
+    """A line of statistics over the rows that were read."""
     rows, source = statistics["rows"], statistics["source_tokens"]
     return (
-        f"{rows} rows: {statistics['places_used'] / (rows * length):.1%} of the places used, "
-        f"{source / rows:.0f} tokens of text in a row, "
+        f"{rows} rows: {statistics['places_used'] / (rows * length):.1%} of the slots used, "
+        f"{source / rows:.0f} tokens of text per row, "
         f"{statistics['masked_tokens'] / source:.1%} of them in spans; "
         f"{statistics['rows_fewer_spans']} rows in which spans did not fit, "
         f"{statistics['sentence_rows_without_sentence']} sentence rows with a text that has none"

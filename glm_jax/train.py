@@ -12,22 +12,22 @@ from glm_jax.training.run.interrupts import ending_at_once
 _STATUS = """exit status:
   0    done, or there was nothing left to do
   1    the loss is no longer finite (the last good checkpoint stays), or a bug (with a traceback)
-  2    a mistake in the config or the workdir, or another run has it; nothing is written
+  2    a mistake in the config or the workdir, or another run owns the workdir; nothing is written
   3    the disk is full, read-only or broken; the last good checkpoint stays
   143  stopped by SIGTERM, 130 by SIGINT, with a checkpoint saved if a step was done; a second
-       signal ends at once
+       signal ends the process at once
 
-The same command goes on where a stopped or killed run left off, to the same result.
+The same command resumes a stopped or killed run, with the same result as without the stop.
 
-Longer: raise train.num_steps. Where no learning rate depends on it (optimizer.schedule=constant, or
-optimizer.decay_steps given), a run of N steps that goes on to M is a run of M steps, bit for bit.
-With the other schedules say --extend too: the steps that were done keep their learning rates, those
-to come go over to the rates of a run of M steps within optimizer.warmup_steps. This is recorded in
-run.json, so that the same command goes on here as well."""
+To train a run longer, raise train.num_steps. If learning rates do not depend on it
+(optimizer.schedule=constant, or optimizer.decay_steps set), a run of N steps that is resumed to M
+equals a run of M steps, bit for bit. Other schedules need --extend too: steps that were done keep
+their learning rates, and later steps move to the rates of a run of M steps within
+optimizer.warmup_steps. run.json records the extension, so that the same command resumes it."""
 
 
 def main() -> int:
-    # Nothing heavy is imported yet: a signal is answered from here on.
+    # Signals are handled from here on, before anything slow is imported.
     with ending_at_once():
         return _main()
 
@@ -35,7 +35,7 @@ def main() -> int:
 def _main() -> int:
     args = _parser().parse_args()
     if args.skip_batches and args.resume_step is None:
-        raise UserError("--skip_batches goes with --resume_step, the checkpoint before the batches")
+        raise UserError("--skip_batches needs --resume_step, the checkpoint before the batches")
     config = cli.config_from(args)
     if args.accept_data_change:
         settings = dataclasses.replace(config.train, accept_data_change=True)
@@ -76,7 +76,7 @@ def _main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = cli.Parser(
         prog="python -m glm_jax.train",
-        description="Trains a model on text, or goes on with the run in a workdir.",
+        description="Trains a model on text, or resumes the run in a workdir.",
         epilog=_STATUS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         required=True,
         type=cli.path,
         metavar="DIR",
-        help="where checkpoints, metrics.jsonl, loss.png and samples.txt go; made if missing",
+        help="for checkpoints, metrics.jsonl, loss.png and samples.txt; created if missing",
     )
     parser.add_argument(
         "--extend",
@@ -97,21 +97,21 @@ def _parser() -> argparse.ArgumentParser:
         "--resume_step",
         type=int,
         metavar="N",
-        help="go on from the checkpoint of step N; those after it are moved to DIR/rewound "
-        "(give it once: the same command would go back again)",
+        help="resume from the checkpoint of step N; later ones are moved to DIR/rewound (give this "
+        "once: repeating the command would go back again)",
     )
     parser.add_argument(
         "--skip_batches",
         type=int,
         default=0,
         metavar="COUNT",
-        help="with --resume_step: leave out the next COUNT batches, recorded for later resumes",
+        help="with --resume_step: skip the next COUNT batches; recorded for later resumes",
     )
     parser.add_argument(
         "--accept_data_change",
         action="store_true",
-        help="go on with a run whose corpus or tokenizer is not what it was; what has changed "
-        "is recorded in DIR/data.json (give it once)",
+        help="resume a run whose corpus or tokenizer has changed; the change is recorded in "
+        "DIR/data.json (give this once)",
     )
     parser.add_argument(
         "--profile",
@@ -122,10 +122,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def keep_memory(asked: bool | None) -> None:
-    """Does what `train.keep_freed_memory` asks; before jax is imported.
+    """Applies `train.keep_freed_memory`; to be called before jax is imported.
+
+    Args:
+      asked: value of the option; None: keep memory if jax computes on CPU.
 
     Raises:
-      UserError: True where the C library cannot.
+      UserError: it is True, but the C library cannot keep memory.
     """
     if asked is False:
         return
@@ -137,19 +140,19 @@ def keep_memory(asked: bool | None) -> None:
 
     if not keep_freed_memory(wanted) and asked:
         raise UserError(
-            "train.keep_freed_memory=True needs Linux with glibc; leave it out, or say False"
+            "train.keep_freed_memory=True needs Linux with glibc; leave it out, or set it to False"
         )
 
 
 def keep_compilations() -> None:
-    """Lets a second start on an accelerator read what the first one compiled."""
+    """Turns on jax's compilation cache, so that later starts reuse compiled programs."""
     import jax
 
     if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
         try:
             compiled = cache_directory() / "compiled"
         except UserError:
-            return  # No home, as in some containers: it compiles again.
+            return  # No home directory, as in some containers: every start compiles.
         jax.config.update("jax_compilation_cache_dir", str(compiled))
 
 

@@ -226,7 +226,7 @@ BAD = [
     (override("optimizer.extended=440"), "optimizer.extended takes tuple or None; got '440'"),
     (override("optimizer.extended=(440,)"), "optimizer.extended must be pairs of a step and"),
     (("train", [*TINY, "--workdir", "odd"]), "'odd/samples.txt' must be a file"),
-    (train("--skip_batches", "5"), "--skip_batches goes with --resume_step"),
+    (train("--skip_batches", "5"), "--skip_batches needs --resume_step"),
     (train("--profile", "twenty"), "--profile takes FIRST:COUNT"),
     # The other commands.
     (("generate", ["--checkpoint", "none", "a [MASK]"]), "none"),
@@ -251,7 +251,7 @@ BAD = [
     (sampled("--length_penalty", "6"), "length_penalty must be at least -5 and at most 5; got 6"),
     (
         ("evaluate", ["--checkpoint", CHATGLM2, "--set", "model.num_layers=7"]),
-        "--set model.num_layers=7: the model is that of --checkpoint, as it is",
+        "--set model.num_layers=7: the model of --checkpoint cannot be changed",
     ),
     (("convert", ["none", "out"]), "none"),
     (("convert", ["full", "out"]), "full"),
@@ -275,7 +275,7 @@ BAD = [
     (("convert", ["hf_model", "hf_model"]), "'hf_model' is or holds 'hf_model'"),
     (("plan", [*TINY, "--topology", "v9:2x2"]), "v9"),
     (("plan", [*TINY, "--topology", "v5e"]), "v5e"),
-    (("plan", [*TINY, "--tune_layers", "2"]), "--tune_layers goes with --tune"),
+    (("plan", [*TINY, "--tune_layers", "2"]), "--tune_layers needs --tune"),
     # What argparse refuses.
     (("train", TINY), "the following arguments are required: --workdir"),
     (("train", [*TINY, "--workdir", ""]), "argument --workdir: is empty"),

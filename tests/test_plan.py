@@ -80,7 +80,7 @@ def test_without_a_topology_the_devices_at_hand_are_planned_for(config):
     ("arguments", "message"),
     [
         (["--topology", "v5e:4x5"], "no topology 'v5e:4x5' (did you mean 'v5e:4x8'?)"),
-        (["--tune_layers", "2"], "--tune_layers goes with --tune"),
+        (["--tune_layers", "2"], "--tune_layers needs --tune"),
         (["--tune"], "only compilers for TPUs and Hopper GPUs estimate"),
     ],
 )

@@ -52,7 +52,7 @@ def test_every_objective_is_shown(run):
     for word in ("[MASK]", "[sMASK]", "[gMASK]", "<|starto..", "<|endofpiece|>", "[CLS]"):
         assert word in out
     assert "rows in which spans did not fit" in out.split("\n")[-2]
-    assert "the mask, 2 by 2 places a sign" in out
+    assert "the mask, 2 by 2 slots per sign" in out
 
 
 def test_it_begins_with_a_legend_and_a_small_english_row(run):
@@ -73,12 +73,12 @@ def test_it_begins_with_a_legend_and_a_small_english_row(run):
 def test_a_short_row_has_its_mask_beside_the_table(run):
     out = run(length=32)
     assert "x x x" in out
-    assert "places a sign" not in out
+    assert "slots per sign" not in out
     rows = out.partition("Rows of your corpus:")[2]
     table = next(part for part in rows.split("\n\n") if part.startswith("token"))
     grid = [line[36:].split() for line in table.split("\n")[1:]]
     assert all(len(line) == len(grid) <= 32 for line in grid)
-    # Every place sees itself or, in part A, all of its part A.
+    # Every slot sees itself or, in part A, all of its part A.
     assert all(line[i] == "x" for i, line in enumerate(grid))
 
 

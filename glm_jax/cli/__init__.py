@@ -1,4 +1,4 @@
-"""What all commands share: options, standard input, and how a command ends."""
+"""What all commands share: options, standard input, errors and exit status."""
 
 from glm_jax.cli.ending import run
 from glm_jax.cli.options import (

@@ -1,7 +1,7 @@
 """How a command ends: one sentence for a user's mistake, and its exit status.
 
-0 done, 1 failed (a run that diverged, a bug), 2 a mistake in what the user gave, 128 + n stopped by
-signal n (130 SIGINT, 141 nobody reads the output any more, 143 SIGTERM).
+0 done; 1 failed (a run that diverged, a bug); 2 a mistake in the user's input; 128 + n stopped by
+signal n (130 SIGINT, 141 the reader of the output has gone, 143 SIGTERM).
 """
 
 import os
@@ -13,17 +13,17 @@ from typing import NoReturn
 from glm_jax.cli.streams import prepare_streams
 from glm_jax.errors import UserError, how_to_install
 
-# What setup.cfg asks for, as modules; without them nothing runs.
+# Modules of the packages that setup.cfg requires; without them nothing runs.
 _REQUIRED = {"flax", "jax", "jaxlib", "matplotlib", "numpy", "optax", "orbax"}
 _REQUIRED |= {"safetensors", "sentencepiece", "tqdm"}
-_READER_WENT_AWAY = 141  # `| head`; nothing is left to be said to it
+_READER_WENT_AWAY = 141  # `| head`: nobody is left to print an error to
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Runs a command and ends the process with its status.
 
-    A `UserError` becomes one sentence on standard error and status 2, and so does Python without
-    the packages of this project; any other exception is a bug and keeps its traceback.
+    A `UserError` becomes one sentence on standard error and status 2, and so does a missing package
+    that the project requires. Any other exception is a bug and keeps its traceback.
     """
     prepare_streams()
     try:
@@ -46,7 +46,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         status = _READER_WENT_AWAY
         _drop_output()
     except OSError:
-        # Was it the output? What failed is gone from the buffer, so something must be written.
+        # Was it standard output? The failed write has emptied its buffer, so try another write.
         try:
             print(flush=True)
         except OSError as error:
@@ -57,7 +57,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
 
 
 def _flushed(status: int) -> int:
-    """The status of a command that gave `status`, once its output is out of the buffer."""
+    """Flushes standard output; returns `status`, or the status of a failure to write."""
     try:
         sys.stdout.flush()
         return status
@@ -76,12 +76,12 @@ def _cannot_write(error: OSError) -> int:
 
 
 def _drop_output() -> None:
-    """Leads what is still in the buffer nowhere; Python tries again at its end, and complains."""
+    """Sends what is still in the buffer to /dev/null; else Python would fail on it at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _without(module: str) -> str:
-    """What to do where a package of this project is missing."""
+    """The message for a missing package: how to install it, or which interpreter has it."""
     root = Path(__file__).resolve().parents[2]
     python = root / ".venv" / "bin" / "python"
     if not python.is_file() or Path(sys.prefix) == root / ".venv":

@@ -1,4 +1,4 @@
-"""Options that commands share, and the types of their values."""
+"""Options that several commands share, and the types of their values."""
 
 import argparse
 import os
@@ -13,9 +13,12 @@ from glm_jax.paths import checkpoint, expanded
 
 
 def text(argument: str) -> str:
-    """Type of an option that is text: what the shell gave, read as UTF-8 where it must be.
+    """Type of an option that is text, read as UTF-8 if the locale could not decode it.
 
-    Bytes that the locale has no characters for come as lone surrogates, which no tokenizer takes.
+    Python gives bytes that the locale cannot decode as lone surrogates, which tokenizers refuse.
+
+    Raises:
+      argparse.ArgumentTypeError: the bytes are not UTF-8 either.
     """
     try:
         argument.encode()
@@ -33,7 +36,7 @@ def text(argument: str) -> str:
 def path(argument: str) -> Path:
     """Type of an option that is a path; `~` is the home directory."""
     if not argument:
-        raise argparse.ArgumentTypeError("is empty; a path is wanted")
+        raise argparse.ArgumentTypeError("is empty; give a path")
     return expanded(argument)
 
 
@@ -43,10 +46,10 @@ def model(argument: str) -> Path:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser of arguments whose mistakes are one sentence, as all mistakes of a user are."""
+    """An `argparse` parser that raises a `UserError`, one sentence, for wrong arguments."""
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (--help says what there is)")
+        raise UserError(f"{message} (--help lists the options)")
 
     def parse_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
@@ -59,7 +62,7 @@ class Parser(argparse.ArgumentParser):
             name = odd.partition("=")[0]
             known = [option for action in self._actions for option in action.option_strings]
             self.error(f"unknown option {name}{did_you_mean(name, known)}")
-        self.error(f"one argument too many: {odd!r}; a text with spaces is written in quotes")
+        self.error(f"one argument too many: {odd!r}; put a text with spaces in quotes")
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,14 +72,14 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         type=path,
         metavar="FILE",
-        help="a file in configs/ or one like them; it is Python and is run, so use none that you "
-        "would not run",
+        help="a file in configs/ or one like them; it is run as Python, so use only files that you "
+        "trust",
     )
     add_set_argument(parser)
 
 
 def add_set_argument(parser: argparse.ArgumentParser) -> None:
-    """Adds `--set NAME=VALUE ..`, which may come several times."""
+    """Adds `--set NAME=VALUE ..`, which may be repeated."""
     parser.add_argument(
         "--set",
         action="extend",
@@ -90,5 +93,5 @@ def add_set_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def config_from(args: argparse.Namespace) -> Config:
-    """Loads the config that `add_config_arguments` asked for."""
+    """Loads the config that the options of `add_config_arguments` name."""
     return load_config(args.config, args.overrides)

@@ -1,4 +1,4 @@
-"""Standard input and output of a command, whatever the locale."""
+"""Standard input and output of a command, in any locale."""
 
 import codecs
 import io
@@ -9,9 +9,9 @@ from glm_jax.errors import UserError
 
 
 def prepare_streams() -> None:
-    """Lets every character be printed, whatever the terminal knows, and a closed stream be used.
+    """Makes standard streams accept every character, and replaces closed ones by /dev/null.
 
-    What standard output cannot show is written as an escape: \\\\u5e8a where it takes ASCII only.
+    Characters outside the encoding of an output are escaped: \\\\u5e8a if it is ASCII.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # `<&-` and `>&-`
@@ -25,14 +25,18 @@ def read_input() -> str:
     """All of standard input, as text.
 
     Raises:
-      UserError: it is not in the encoding that is set, which is UTF-8 nearly everywhere.
+      UserError: it is not in the locale's encoding, which is UTF-8 nearly everywhere.
     """
     buffer = getattr(sys.stdin, "buffer", None)
     return sys.stdin.read() if buffer is None else _decoded(buffer.read())
 
 
 def read_line() -> str | None:
-    """The next line of standard input without its end, None behind the last; see `read_input`."""
+    """The next line of standard input without its line end; None at the end of the input.
+
+    Raises:
+      UserError: as `read_input`.
+    """
     buffer = getattr(sys.stdin, "buffer", None)
     line = sys.stdin.readline() if buffer is None else _decoded(buffer.readline())
     return line.rstrip("\n") if line else None
@@ -40,8 +44,8 @@ def read_line() -> str | None:
 
 def _decoded(data: bytes) -> str:
     encoding = codecs.lookup(sys.stdin.encoding or "utf-8").name
-    if encoding in ("utf-8", "ascii"):  # ASCII is part of UTF-8, and texts are more
-        encoding = "utf-8-sig"  # Windows begins files with a mark
+    if encoding in ("utf-8", "ascii"):  # UTF-8 includes ASCII
+        encoding = "utf-8-sig"  # files from Windows begin with a byte order mark
     try:
         return data.decode(encoding).replace("\r\n", "\n")
     except UnicodeDecodeError as error:

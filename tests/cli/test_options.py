@@ -30,7 +30,7 @@ def test_arguments_that_are_wrong_are_one_sentence():
     cases = {
         ("--max_tokens", "3"): r"unknown option --max_tokens \(did you mean '--max_new_tokens'\?\)",
         ("--max_tokens=3",): r"unknown option --max_tokens \(did you mean",
-        ("a", "b c"): "one argument too many: 'b c'; a text with spaces is written in quotes",
+        ("a", "b c"): "one argument too many: 'b c'; put a text with spaces in quotes",
         ("--max_new_tokens", "x"): "argument --max_new_tokens: invalid int value: 'x'",
     }
     for arguments, message in cases.items():
