@@ -127,7 +127,9 @@ def _parser() -> argparse.ArgumentParser:
         default=1.0,
         help="sample from the most probable tokens that together have this probability",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of sampling (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of sampling (default: %(default)s)"
+    )
     parser.add_argument(
         "--num_beams",
         type=int,
