@@ -47,7 +47,7 @@ def synthetic_store(num_tokens: int, document_tokens: int, vocab_size: int = 819
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--length", type=int, default=512, help="T, places of a row")
+    parser.add_argument("--length", type=int, default=512, help="T, slots of a row")
     parser.add_argument("--batch_size", type=int, default=256, help="rows built in one call")
     parser.add_argument("--document_tokens", type=int, default=1000, help="mean document size")
     parser.add_argument("--objective", choices=sorted(OBJECTIVES), default="span")

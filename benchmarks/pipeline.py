@@ -32,7 +32,7 @@ from glm_jax.data.stream import RowStream
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--length", type=int, default=512, help="T, places of a row")
+    parser.add_argument("--length", type=int, default=512, help="T, slots of a row")
     parser.add_argument("--batch_size", type=int, default=32, help="B, rows of a Batch")
     parser.add_argument("--megabytes", type=float, default=16.0, help="size of the text")
     parser.add_argument("--rounds", type=int, default=3, help="the median of as many is said")

@@ -4,13 +4,14 @@
         --set train.init_from=chatglm2-6b --set 'data.source=text/*.jsonl'
 
 Without `train.init_from` the parameters are drawn. On another slice give its rows:
-`--set data.batch_size=64` on v5e:4x4 has as many on a chip.
+`--set data.batch_size=64` on v5e:4x4 has as many per chip.
 
     python -m glm_jax.plan --config configs/chatglm2_6b_v5e.py --topology v5e:8x8
 
 says of 64 chips (an estimate of the compiler, nothing ran): peak 5.40 of 15.75 GiB, 2665 ms a step
-of 524,288 tokens, 3,074 tokens/s a chip, 100 B tokens in 9,037 chip-hours. Larger batches share the
-gathering of the matrices: `--set data.batch_size=1024` gives 3,314 tokens/s a chip (13.88 GiB).
+of 524,288 tokens, 3,074 tokens/s per chip, 100 B tokens in 9,037 chip-hours. Larger batches share
+the gathering of the matrices: `--set data.batch_size=1024` gives 3,314 tokens/s per chip (13.88
+GiB).
 """
 
 import dataclasses

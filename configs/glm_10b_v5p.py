@@ -4,12 +4,12 @@
         --set 'data.source=text/*.jsonl' --set data.tokenizer=tokenizer.model
 
 Rates, learning rate, decay and schedule of THUDM/GLM's `config/ds_block_10B.sh`, in rows of 1024
-places; `configs/published/glm_10b.py` has its hidden tokens and short texts too.
+slots; `configs/published/glm_10b.py` has its hidden tokens and short texts too.
 
     python -m glm_jax.plan --config configs/glm_10b_v5p.py --topology v5p:4x4x8
 
 says of 128 chips (an estimate of the compiler, nothing ran): peak 24.27 of 95.73 GiB, 2043 ms a
-step of 1,048,576 tokens, 4,009 tokens/s a chip, 100 B tokens in 6,929 chip-hours.
+step of 1,048,576 tokens, 4,009 tokens/s per chip, 100 B tokens in 6,929 chip-hours.
 """
 
 import dataclasses

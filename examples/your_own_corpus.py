@@ -4,9 +4,9 @@
 
 It prints (shortened)
 
-    text 1: 13 places of part A, 3 of part B
+    segment 1: 13 slots of part A, 3 of part B
       part A  [CLS]nine [MASK], seven, six, five, four.<|endoftext|>
-      part B  place 2: , eight<|endofpiece|>
+      part B  position 2: , eight<|endofpiece|>
     ...
     step 1: loss 9.016
     step 250: loss 0.513

@@ -152,7 +152,7 @@ plt.show()
 # %% [markdown]
 # ## A real row
 #
-# The same from text: the bundled corpus, tokenised, cut into rows of 48 places, spans drawn.
+# The same from text: the bundled corpus, tokenised, cut into rows of 48 slots, spans drawn.
 
 # %%
 folder = tempfile.mkdtemp()
@@ -191,7 +191,7 @@ plt.show()
 # ## How long spans are
 #
 # Their lengths are drawn from a Poisson law with mean 3, without the length 0, until 15 % of the
-# text are covered. We count the spans of real rows, of 256 places now: in rows of 48 few spans fit,
+# text are covered. We count the spans of real rows, of 256 slots now: in rows of 48 few spans fit,
 # and the row's end would cut the long ones off.
 
 # %%
@@ -207,7 +207,7 @@ for _ in range(4):
     batch = next(stream)
     for index in range(64):
         for text in segments(row_of(batch, index)):
-            # A span of n tokens takes n + 1 places of part B; its mask is one place of part A.
+            # A span of n tokens takes n + 1 slots of part B; its mask is one slot of part A.
             here = [end - start - 1 for start, end in text.spans]
             lengths += here
             covered += sum(here)

@@ -6,7 +6,7 @@
 Goes on from the model that `configs/published/glm_10b_chinese.py` gives: add `--set
 train.init_from=DIR`. Corpus and tokenizer as there.
 
-Rows are those of this project, 1024 places, filled. The published ones, of up to 1024 tokens and
+Rows are those of this project, 1024 slots, filled. The published ones, of up to 1024 tokens and
 two places more for each span, with the quirks of their loader (see `glm_jax.data.published`), come
 with `--set objective.published=true --set data.sequence_length=1330`.
 """

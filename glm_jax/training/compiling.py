@@ -1,12 +1,9 @@
 """Compiles a training step: for the devices at hand, or for those of a plan."""
 
-import dataclasses
-
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from glm_jax.batch import Batch
+from glm_jax.batch import DTYPES, Batch
 from glm_jax.config import Config
 from glm_jax.sharding.mesh import batch_sharding
 from glm_jax.training.defaults import for_devices
@@ -46,11 +43,12 @@ def abstract_batch(config: Config, mesh: Mesh) -> Batch:
     """The global Batch of a config as `jax.ShapeDtypeStruct`s with shardings."""
     shape = (config.data.batch_size, config.data.sequence_length)
 
-    def field(name: str) -> jax.ShapeDtypeStruct:
-        dtype = jnp.float32 if name == "loss_weights" else jnp.int32
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(mesh))
-
-    return Batch(**{f.name: field(f.name) for f in dataclasses.fields(Batch)})
+    sharding = batch_sharding(mesh)
+    fields = {
+        name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+        for name, dtype in DTYPES.items()
+    }
+    return Batch(**fields)
 
 
 def compile_train_step(

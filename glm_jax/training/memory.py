@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from glm_jax.batch import Batch
+from glm_jax.batch import BYTES_PER_SLOT
 from glm_jax.config import Config
 from glm_jax.models.weights import is_matrix
 from glm_jax.sharding.mesh import batch_sharding
@@ -22,8 +22,6 @@ from glm_jax.sharding.rules import path_name
 from glm_jax.training.state import TrainState
 
 GIB = 1 << 30
-# Every field of a Batch is int32 or float32.
-_BYTES_PER_SLOT = 4 * len(Batch.__dataclass_fields__)
 
 
 def bytes_per_device(tree: Any) -> int:
@@ -47,7 +45,7 @@ def held_bytes(config: Config, mesh: Mesh, state: TrainState) -> dict[str, int]:
         "parameters": bytes_per_device(state.params),
         "optimizer": bytes_per_device(state.opt_state),
         "gradients": bytes_per_device(_gradients(config, state.trainable)),
-        "batch": math.prod(batch_sharding(mesh).shard_shape(shape)) * _BYTES_PER_SLOT,
+        "batch": math.prod(batch_sharding(mesh).shard_shape(shape)) * BYTES_PER_SLOT,
     }
 
 
