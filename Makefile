@@ -45,7 +45,7 @@ test: $(READY)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 faults: $(READY)
-	@$(BIN)/python -m pytest -s tests/test_faults.py -k random_moments
+	@$(BIN)/python -m pytest -s -m nightly tests/test_faults.py -k random_moments
 
 nightly: $(READY)
 	@$(BIN)/python -m pytest -n 2 -m nightly

@@ -26,6 +26,7 @@ from glm_jax.config import DataConfig, ObjectiveConfig
 from glm_jax.data.building import build_store
 from glm_jax.data.documents import scan
 from glm_jax.data.rows import RowBuilder
+from glm_jax.data.sequence import OneSource
 from glm_jax.data.store import TokenStore
 from glm_jax.data.stream import RowStream
 
@@ -87,7 +88,7 @@ def run(args: argparse.Namespace, folder: Path, number: int) -> dict[str, float]
     tokens = 0
     for documents in store.splits.values():
         builder = RowBuilder(documents, store, data, ObjectiveConfig(), seed=0)
-        stream = RowStream(builder, args.batch_size, seed=0, repeat=False)
+        stream = RowStream(OneSource(builder), args.batch_size, repeat=False)
         for _ in stream:
             pass
         stream.close()

@@ -24,7 +24,8 @@ from glm_jax.batch import Batch
 from glm_jax.config import MeshConfig, ModelConfig
 from glm_jax.evaluation.rows import row_sums
 from glm_jax.generation.language_model import LanguageModel
-from glm_jax.models.params import bind, create_params, stack_layers, to_paths
+from glm_jax.models.params import bind, create_params
+from glm_jax.models.trees import stack_layers, to_paths
 from glm_jax.sharding.mesh import batch_sharding, make_mesh
 
 CONFIG = ModelConfig(

@@ -30,6 +30,7 @@ def kill(directory, kills, seed):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.nightly  # a killed run ends as one that was not in tests/test_train.py, at each change
 def test_kills_at_random_moments(tmp_path):
     told = kill(tmp_path, KILLS, seed=1)
     assert told["kills"] == KILLS

@@ -48,7 +48,14 @@ def test_a_notebook_shows_what_it_printed_and_no_path(script):
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "script",
+    [  # what the first one does, train, fill, stop, go on, tests/test_train.py does at each change
+        pytest.param(path, marks=[pytest.mark.nightly] * path.stem.startswith("01_"))
+        for path in SCRIPTS
+    ],
+    ids=lambda path: path.stem,
+)
 def test_it_runs(script, tmp_path):
     done = subprocess.run(
         [sys.executable, str(script)],

@@ -20,7 +20,8 @@ from glm_jax.interop.checkpoint import Checkpoint, Origin, check_repeated, open_
 from glm_jax.interop.companions import Companions
 from glm_jax.interop.huggingface import Progress, silent, write_directory
 from glm_jax.interop.save_plan import is_model, plan_save
-from glm_jax.models.params import abstract_params, to_paths
+from glm_jax.models.params import abstract_params
+from glm_jax.models.trees import to_paths
 
 # Fields of ModelConfig that say how a model runs, not which model it is.
 _RUNNING = {"compute_dtype", "scan_layers", "remat", "attention_backend"}

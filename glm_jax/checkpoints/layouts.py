@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from glm_jax.config import Config
-from glm_jax.models.params import stack_layers, unstack_layers
+from glm_jax.models.trees import stack_layers, unstack_layers
 
 
 def own_copy(tree: Any) -> Any:

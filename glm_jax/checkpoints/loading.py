@@ -16,7 +16,7 @@ from glm_jax.interop.checkpoint import Origin, read_generation
 from glm_jax.interop.companions import TOKENIZER_FILES, lies_inside
 from glm_jax.interop.finite import Unusable
 from glm_jax.interop.huggingface import Progress, load_directory, silent
-from glm_jax.models.params import Params, to_paths
+from glm_jax.models.trees import Params, to_paths
 from glm_jax.paths import checkpoint
 from glm_jax.sharding.mesh import make_mesh
 from glm_jax.tokenizers.published import has_published

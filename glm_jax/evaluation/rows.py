@@ -12,8 +12,9 @@ from glm_jax.batch import NUM_OBJECTIVES, Batch
 from glm_jax.config.model import ModelConfig
 from glm_jax.losses.by_objective import cross_entropy, hidden_of
 from glm_jax.losses.scores import SUMS
-from glm_jax.models.params import Params, bind
+from glm_jax.models.params import bind
 from glm_jax.models.positions import check_positions
+from glm_jax.models.trees import Params
 from glm_jax.sharding.mesh import with_mesh_of_params
 
 if TYPE_CHECKING:

@@ -29,7 +29,8 @@ from glm_jax.generation.prompts import (
     prefill_texts,
 )
 from glm_jax.generation.tiles import Tiles, bind_tiles, no_tiles
-from glm_jax.models.params import Params, bind
+from glm_jax.models.params import bind
+from glm_jax.models.trees import Params
 from glm_jax.sharding.mesh import with_mesh_of_params
 
 

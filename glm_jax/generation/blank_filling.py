@@ -36,7 +36,7 @@ from glm_jax.generation.options import Limits, Marks
 from glm_jax.generation.prompts import blanks_of, check_blanks, prefill_blanks
 from glm_jax.generation.sampling import Chooser, Sampling, row_keys
 from glm_jax.generation.tiles import Tiles, bind_tiles, no_tiles
-from glm_jax.models.params import Params
+from glm_jax.models.trees import Params
 from glm_jax.sharding.mesh import with_mesh_of_params
 
 

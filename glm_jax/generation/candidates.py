@@ -23,7 +23,8 @@ from glm_jax.generation.given import check_special_ids
 from glm_jax.generation.options import BeamSearch, Limits, Marks, check_beams
 from glm_jax.generation.prompts import blanks_of, check_blanks, prefill_blanks
 from glm_jax.generation.tiles import Tiles, bind_tiles, no_tiles
-from glm_jax.models.params import Params, bind
+from glm_jax.models.params import bind
+from glm_jax.models.trees import Params
 from glm_jax.sharding.mesh import with_mesh_of_params
 
 

@@ -27,7 +27,7 @@ from glm_jax.generation.options import Limits
 from glm_jax.generation.prompts import CHUNK, check_prompts, prefill_texts
 from glm_jax.generation.sampling import Chooser, Sampling, row_keys
 from glm_jax.generation.tiles import Tiles, bind_tiles, no_tiles
-from glm_jax.models.params import Params
+from glm_jax.models.trees import Params
 from glm_jax.sharding.mesh import with_mesh_of_params
 
 OnToken = Callable[[int, int], None]

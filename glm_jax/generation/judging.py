@@ -10,7 +10,7 @@ from glm_jax.errors import UserError
 from glm_jax.generation.given import ENCODE, check_length_penalty, check_read, given
 from glm_jax.generation.scoring import JudgedRow, blank_row, causal_row, judge
 from glm_jax.generation.windows import blank_window, causal_window, windows
-from glm_jax.models.params import Params
+from glm_jax.models.trees import Params
 from glm_jax.special_tokens import SpecialTokens
 from glm_jax.tokenizers.ids import id_row, id_rows
 from glm_jax.tokenizers.tokenizer import Tokenizer

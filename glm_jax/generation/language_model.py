@@ -40,8 +40,9 @@ from glm_jax.generation.writing import Writing
 from glm_jax.interop.checkpoint import Origin
 from glm_jax.interop.huggingface import Progress, save_directory, silent
 from glm_jax.losses.by_objective import hidden_of, objective_sums, summarize, token_losses
-from glm_jax.models.params import Params, bind, unstack_layers
+from glm_jax.models.params import bind
 from glm_jax.models.positions import check_positions
+from glm_jax.models.trees import Params, unstack_layers
 from glm_jax.paths import expanded
 from glm_jax.sharding.mesh import mesh_of, placed, with_mesh_of_params
 from glm_jax.special_tokens import SpecialTokens

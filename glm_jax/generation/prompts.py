@@ -16,8 +16,9 @@ from glm_jax.errors import UserError
 from glm_jax.generation.cache import LayerCache, empty_cache, with_length
 from glm_jax.generation.decoding import check_new_tokens, check_row
 from glm_jax.generation.given import check_special_ids
-from glm_jax.models.params import Params, bind
+from glm_jax.models.params import bind
 from glm_jax.models.positions import table_rows
+from glm_jax.models.trees import Params
 from glm_jax.sharding.mesh import with_mesh_of_params
 
 # Places of a prompt that run at once: memory stays bounded and compiled shapes few.

@@ -19,8 +19,9 @@ from glm_jax.config.model import ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.generation.cache import bucket, power_of_two
 from glm_jax.generation.decoding import check_row
-from glm_jax.models.params import Params, bind
+from glm_jax.models.params import bind
 from glm_jax.models.positions import table_rows
+from glm_jax.models.trees import Params
 from glm_jax.sharding.mesh import with_mesh_of_params
 
 # Rows that run at once; their scores are computed one row at a time.

@@ -23,8 +23,9 @@ from flax import nnx
 
 from glm_jax.config.model import ModelConfig
 from glm_jax.models.layers import Linear
-from glm_jax.models.params import Params, bind
+from glm_jax.models.params import bind
 from glm_jax.models.transformer import Transformer
+from glm_jax.models.trees import Params
 
 WIDTH = 16
 # XLA's executor keeps up to 8 operations that are ready on one thread and shares out what is more.

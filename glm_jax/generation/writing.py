@@ -9,7 +9,7 @@ from glm_jax.generation.describing import describe
 from glm_jax.generation.given import ENCODE, check_read, given
 from glm_jax.generation.options import BeamSearch, Limits, Marks
 from glm_jax.generation.texts import Candidate, complete, fill
-from glm_jax.models.params import Params
+from glm_jax.models.trees import Params
 from glm_jax.special_tokens import SpecialTokens
 from glm_jax.tokenizers.ids import id_row
 from glm_jax.tokenizers.tokenizer import Tokenizer

@@ -23,14 +23,8 @@ from glm_jax.interop.checkpoint import CONFIG, Origin, check_repeated, open_dire
 from glm_jax.interop.finite import Unusable
 from glm_jax.interop.save_plan import MAX_SHARD_BYTES, SavePlan, is_model, plan_save
 from glm_jax.interop.weights import INDEX, TensorToWrite, copy_out, write_safetensors
-from glm_jax.models.params import (
-    Params,
-    abstract_params,
-    from_paths,
-    is_stacked,
-    to_paths,
-    unstack_layers,
-)
+from glm_jax.models.params import abstract_params
+from glm_jax.models.trees import Params, from_paths, is_stacked, to_paths, unstack_layers
 from glm_jax.tokenizers.tokenizer import Tokenizer
 
 Progress = Callable[[Iterable[Any], int], Iterable[Any]]

@@ -18,7 +18,7 @@ from typing import Any
 from glm_jax.config import Config
 from glm_jax.config.model import ModelConfig
 from glm_jax.config.objective import ObjectiveConfig
-from glm_jax.models.params import Params, to_paths
+from glm_jax.models.trees import Params, to_paths
 
 GROUPS = ("embedding", "attention", "mlp", "norms", "output", "other")
 

@@ -30,7 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from glm_jax.config.model import ModelConfig
-from glm_jax.models.params import Params, is_stacked
+from glm_jax.models.trees import Params, is_stacked
 
 # Initial score of a head at its offset. Among 64 keys one with 12 more than the others gets nearly
 # all the weight, even with what the tokens themselves add to the scores.

@@ -58,6 +58,14 @@ def is_matrix(name: str) -> bool:
     return name.rsplit("/", 1)[-1] in ("kernel", "table", "block_table")
 
 
+def decay_mask(params: Any) -> Any:
+    """True where weight decay applies: everything but biases and the scales of norms.
+
+    Token and position embeddings do decay, as in the published code.
+    """
+    return jax.tree.map_with_path(lambda path, _: is_matrix(path_name(path)), params)
+
+
 def settle(params: Any) -> Any:
     """Replaces every `Master` of a tree by `Master.used()`."""
     return jax.tree.map(lambda x: x.used() if is_master(x) else x, params, is_leaf=is_master)

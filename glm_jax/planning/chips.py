@@ -68,7 +68,7 @@ class Gpu(Chip):
 
     `peak_flops` is without sparsity. `link_bandwidth` is half of NVLink's figure, which counts both
     directions: 900 GB/s for Hopper. `hbm_gib` is the memory that CUDA reports, of which jax takes a
-    share (`report.memory_limit`).
+    share (`facts.memory_limit`).
 
     Attributes:
       capability: CUDA's compute capability.

@@ -12,7 +12,7 @@ from typing import Any
 from jax.sharding import Mesh
 
 from glm_jax.config import Config
-from glm_jax.planning.report import Report, rates, run_facts
+from glm_jax.planning.facts import Report, rates, run_facts
 from glm_jax.training.state import abstract_state
 
 _LINEAR = (

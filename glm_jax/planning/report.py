@@ -6,23 +6,19 @@ come from a compiled program are None if it does not fit.
 
 import dataclasses
 import importlib.metadata
-import os
-from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
 from glm_jax.config import Config
-from glm_jax.models.flops import attention_density, flops_per_token, parameter_groups
 from glm_jax.planning.apart import Attempts
-from glm_jax.planning.chips import Chip, Gpu, Tpu, chip_of
+from glm_jax.planning.chips import Chip, Tpu, chip_of
 from glm_jax.planning.estimate import ASSUMPTIONS, expected_turns, step_time
+from glm_jax.planning.facts import Report, memory_limit, rates, run_facts
 from glm_jax.planning.hlo import hlo_cost
 from glm_jax.planning.program import Program, compile_program, planning_options, program_text
-from glm_jax.training.memory import GIB, held_bytes
-from glm_jax.training.state import TrainState, abstract_state
-
-Report = dict[str, Any]
+from glm_jax.training.memory import GIB
+from glm_jax.training.state import abstract_state
 
 
 def report(program: Program, topology: str | None = None) -> Report:
@@ -101,41 +97,6 @@ def failed_report(config: Config, mesh: Mesh, topology: str | None) -> Report:
     }
 
 
-def run_facts(config: Config, mesh: Mesh, state: TrainState) -> Report:
-    """The part of a report that needs no compiling: mesh, sizes, parameters, FLOPs, state."""
-    groups = parameter_groups(state.params)
-    at_a_time = mesh.size * config.train.accumulation_steps
-    return {
-        "num_devices": mesh.size,
-        "mesh": dict(mesh.shape),
-        "remat": config.model.remat,
-        "batch_size": config.data.batch_size,
-        "sequences_per_chip": config.data.batch_size / at_a_time,
-        "sequence_length": config.data.sequence_length,
-        "parameters": sum(groups.values()),
-        "parameters_by_group": groups,
-        "flops_per_token": flops_per_token(config, state.params),
-        "attention_density": attention_density(config.objective),
-        "bytes_per_device": held_bytes(config, mesh, state),
-    }
-
-
-def memory_limit(device: jax.Device) -> float | None:
-    """GiB that a program may use on a device; None if unknown, as on CPU."""
-    chip = chip_of(device)
-    if isinstance(chip, Gpu):
-        return chip.hbm_gib * _gpu_share()
-    if chip is not None:
-        return chip.hbm_gib
-    statistics = device.memory_stats()
-    return statistics["bytes_limit"] / GIB if statistics and "bytes_limit" in statistics else None
-
-
-def _gpu_share() -> float:
-    """The share of a GPU's memory that jax allocates at its start."""
-    return float(os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION", 0.75))
-
-
 def state_traffic_ms(held: dict[str, int], chip: Chip) -> float:
     """Time to read and write parameters, moments and gradients once: a lower bound of a step."""
     state = held["parameters"] + held["optimizer"] + held["gradients"]
@@ -174,22 +135,6 @@ def _times(program: Program, chip: Chip | None, flops: float, slots: float) -> R
         "top": [
             {"name": name, "count": count, "ms": 1e3 * seconds} for seconds, count, name in cost.top
         ],
-    }
-
-
-def rates(slots: float, step_ms: float | None, ideal_ms: float | None) -> Report:
-    """The rates that follow from the time of a step.
-
-    Args:
-      slots: per step and device.
-      step_ms: time of a step; None: unknown, and so are all rates.
-      ideal_ms: time of the step's FLOPs at the chip's peak.
-    """
-    rate = 1e3 * slots / step_ms if step_ms else None
-    return {
-        "model_flops_utilisation": ideal_ms / step_ms if step_ms and ideal_ms else None,
-        "tokens_per_second_per_device": rate,
-        "chip_hours_for_100b_tokens": 1e11 / rate / 3600 if rate else None,
     }
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from glm_jax.models.flops import describe_groups
 from glm_jax.planning.estimate import KERNEL_SHARE_OF_PEAK
-from glm_jax.planning.report import Report
+from glm_jax.planning.facts import Report
 from glm_jax.training.memory import GIB, readable
 
 _LEFT_OUT = """An estimate from the compiler's own figures; nothing ran. It leaves out the input

@@ -23,8 +23,9 @@ from glm_jax.models.remat import POLICIES
 from glm_jax.planning.apart import Attempts, alone
 from glm_jax.planning.chips import chip_of
 from glm_jax.planning.extrapolate import extrapolated
+from glm_jax.planning.facts import Report, memory_limit
 from glm_jax.planning.program import prepare
-from glm_jax.planning.report import Report, attempted, memory_limit
+from glm_jax.planning.report import attempted
 from glm_jax.training.memory import GIB, held_bytes
 from glm_jax.training.state import abstract_state
 

@@ -12,7 +12,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from glm_jax.config import Config
 from glm_jax.models.local_attention import with_local_attention
-from glm_jax.models.params import Params, abstract_params, create_params, join_params, split_params
+from glm_jax.models.params import abstract_params, create_params
+from glm_jax.models.trees import Params, join_params, split_params
 from glm_jax.sharding.mesh import replicated
 from glm_jax.training.optimizer.optimizers import learning_rate_schedule, make_optimizer
 

@@ -13,8 +13,9 @@ from glm_jax.batch import Batch
 from glm_jax.config import Config
 from glm_jax.config.model import ModelConfig
 from glm_jax.losses.registry import Loss, Sums, loss_of
-from glm_jax.models.params import Params, bind, join_params
+from glm_jax.models.params import bind
 from glm_jax.models.seeds import key_of
+from glm_jax.models.trees import Params, join_params
 from glm_jax.models.weights import Master, is_matrix
 from glm_jax.sharding.mesh import batch_sharding, replicated
 from glm_jax.sharding.rules import param_shardings, path_name

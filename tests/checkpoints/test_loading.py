@@ -7,7 +7,8 @@ import pytest
 from glm_jax.checkpoints.loading import load_model
 from glm_jax.checkpoints.params import save_params
 from glm_jax.errors import UserError
-from glm_jax.models.params import create_params, unstack_layers
+from glm_jax.models.params import create_params
+from glm_jax.models.trees import unstack_layers
 from glm_jax.sharding.mesh import make_mesh
 
 

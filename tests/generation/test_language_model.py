@@ -12,7 +12,8 @@ from glm_jax.generation import language_model
 from glm_jax.generation.language_model import LanguageModel
 from glm_jax.generation.options import BeamSearch
 from glm_jax.generation.sampling import Sampling
-from glm_jax.models.params import create_params, stack_layers, to_paths
+from glm_jax.models.params import create_params
+from glm_jax.models.trees import stack_layers, to_paths
 from glm_jax.sharding.mesh import make_mesh
 
 CONFIG = ModelConfig(

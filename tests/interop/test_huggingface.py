@@ -16,7 +16,7 @@ from glm_jax.errors import UserError
 from glm_jax.generation.language_model import LanguageModel
 from glm_jax.interop import huggingface
 from glm_jax.interop.huggingface import save_directory
-from glm_jax.models.params import stack_layers, to_paths
+from glm_jax.models.trees import stack_layers, to_paths
 from glm_jax.tokenizers.byte_pairs import byte_characters
 from glm_jax.tokenizers.tokenizer import tokenizer_file
 

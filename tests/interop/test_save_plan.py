@@ -11,7 +11,8 @@ from glm_jax.config import MeshConfig, ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.interop.checkpoint import Origin, open_directory
 from glm_jax.interop.save_plan import is_model, plan_save
-from glm_jax.models.params import abstract_params, to_paths
+from glm_jax.models.params import abstract_params
+from glm_jax.models.trees import to_paths
 from glm_jax.sharding.mesh import make_mesh
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "chatglm"

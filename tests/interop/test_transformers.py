@@ -8,7 +8,8 @@ import glm_jax
 from glm_jax.batch import Batch
 from glm_jax.errors import UserError
 from glm_jax.losses.by_objective import objective_sums, summarize, token_losses
-from glm_jax.models.params import bind, to_paths
+from glm_jax.models.params import bind
+from glm_jax.models.trees import to_paths
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

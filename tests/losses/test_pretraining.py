@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from glm_jax.config import CROSS_ENTROPIES, MeshConfig
-from glm_jax.models.params import to_paths
 from glm_jax.models.transformer import Transformer
+from glm_jax.models.trees import to_paths
 from glm_jax.sharding.mesh import make_mesh
 from glm_jax.training.state import abstract_state, create_state
 from glm_jax.training.step import make_train_step

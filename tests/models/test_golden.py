@@ -15,7 +15,9 @@ import glm_jax
 from glm_jax.batch import Batch, prefix_bounds
 from glm_jax.interop.key_tables import ARCHITECTURES
 from glm_jax.losses.by_objective import token_losses
-from glm_jax.models.params import bind, decay_mask, to_paths
+from glm_jax.models.params import bind
+from glm_jax.models.trees import to_paths
+from glm_jax.models.weights import decay_mask
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "glm" / "model"
 BATCHES = sorted(GOLDEN.glob("*/batch_*.npz"))

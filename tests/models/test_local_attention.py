@@ -16,7 +16,8 @@ from glm_jax.models.local_attention import (
     rotation,
     with_local_attention,
 )
-from glm_jax.models.params import create_params, stack_layers, to_paths, unstack_layers
+from glm_jax.models.params import create_params
+from glm_jax.models.trees import stack_layers, to_paths, unstack_layers
 from glm_jax.sharding.mesh import make_mesh
 from glm_jax.training.state import create_state
 

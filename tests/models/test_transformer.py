@@ -7,7 +7,8 @@ import pytest
 
 from glm_jax.attention.dropout import mask_rows
 from glm_jax.config import MeshConfig, ModelConfig
-from glm_jax.models.params import bind, create_params, stack_layers, to_paths
+from glm_jax.models.params import bind, create_params
+from glm_jax.models.trees import stack_layers, to_paths
 from glm_jax.sharding.mesh import make_mesh
 
 CONFIG = ModelConfig(

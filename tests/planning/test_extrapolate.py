@@ -3,7 +3,7 @@ from jax.sharding import AbstractMesh, AxisType
 
 from glm_jax.config import Config, DataConfig, ModelConfig
 from glm_jax.planning.extrapolate import extrapolated
-from glm_jax.planning.report import rates
+from glm_jax.planning.facts import rates
 from glm_jax.sharding.mesh import AXES
 
 CONFIG = Config(

@@ -8,7 +8,7 @@ from glm_jax.config import Config, DataConfig, MeshConfig, ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.planning import tune as tuning
 from glm_jax.planning.apart import Attempts
-from glm_jax.planning.report import rates
+from glm_jax.planning.facts import rates
 from glm_jax.training.memory import GIB
 
 CONFIG = Config(

@@ -8,7 +8,8 @@ from jax.sharding import PartitionSpec as P
 
 from glm_jax.config import ModelConfig
 from glm_jax.errors import UserError
-from glm_jax.models.params import abstract_params, to_paths
+from glm_jax.models.params import abstract_params
+from glm_jax.models.trees import to_paths
 from glm_jax.sharding.mesh import (
     AXES,
 )

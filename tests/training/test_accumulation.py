@@ -87,6 +87,7 @@ def steps_on(meshes, counts, timeout):
 
 
 @pytest.mark.processes
+@pytest.mark.nightly
 def test_data_fsdp_and_tensor_together_take_micro_batches():
     assert steps_on(["2,2,2,1"], [2], 900) == {"2,2,2,1": [4, 0]}
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from glm_jax.losses.by_objective import coefficients, token_losses
-from glm_jax.models.params import bind, to_paths, unstack_layers
+from glm_jax.models.params import bind
+from glm_jax.models.trees import to_paths, unstack_layers
 from glm_jax.sharding.mesh import make_mesh
 from glm_jax.training.checkpoints import Checkpoints
 from glm_jax.training.state import create_state, num_bytes
@@ -161,6 +162,7 @@ _ON_FOUR_DEVICES = """
 
 
 @pytest.mark.processes
+@pytest.mark.nightly
 def test_every_mesh_trains_alike_with_dropout(pytestconfig):
     code = textwrap.dedent(_ON_FOUR_DEVICES).format(folder=str(pytestconfig.rootpath / "tests"))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -13,7 +13,7 @@ import pytest
 from glm_jax.batch import Batch
 from glm_jax.config import Config, DataConfig, MeshConfig, OptimizerConfig, TrainConfig
 from glm_jax.interop.huggingface import load_directory
-from glm_jax.models.params import decay_mask
+from glm_jax.models.weights import decay_mask
 from glm_jax.sharding.mesh import make_mesh
 from glm_jax.training.state import TrainState, optimizer_of
 from glm_jax.training.step import make_train_step

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from glm_jax.config.training import OptimizerConfig
-from glm_jax.models.params import decay_mask
+from glm_jax.models.weights import decay_mask
 from glm_jax.training.optimizer.adafactor import scale_by_factored_moments
 
 Schedule = Callable[[Any], jax.Array]

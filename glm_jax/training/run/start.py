@@ -25,8 +25,9 @@ from glm_jax.config import Config
 from glm_jax.config.model import ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.interop.checkpoint import open_directory
-from glm_jax.models.params import Params, abstract_params, stack_layers, unstack_layers
+from glm_jax.models.params import abstract_params
 from glm_jax.models.transformer import uses_scan
+from glm_jax.models.trees import Params, stack_layers, unstack_layers
 from glm_jax.paths import checkpoint
 from glm_jax.tokenizers.tokenizer import load_tokenizer
 from glm_jax.training.run.workdir import read_record

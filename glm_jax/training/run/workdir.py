@@ -24,8 +24,9 @@ from glm_jax.data.rows import ROW_FORMAT
 from glm_jax.errors import UserError
 from glm_jax.files import write_whole
 from glm_jax.losses.registry import loss_of
-from glm_jax.models.params import abstract_params, split_params
+from glm_jax.models.params import abstract_params
 from glm_jax.models.positions import table_rows
+from glm_jax.models.trees import split_params
 from glm_jax.sharding.mesh import row_groups, slot_groups
 from glm_jax.tokenizers.tokenizer import Tokenizer
 from glm_jax.training.run.extension import extends

@@ -19,7 +19,7 @@ from glm_jax.generation.blank_filling import fill_rows
 from glm_jax.generation.continuation import generate_rows
 from glm_jax.generation.options import Limits, Marks
 from glm_jax.generation.sampling import Sampling
-from glm_jax.models.params import Params, unstack_layers
+from glm_jax.models.trees import Params, unstack_layers
 
 _CONTEXT = 12  # tokens shown on either side of a blank
 _LONGEST_ANSWER = 32

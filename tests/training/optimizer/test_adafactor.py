@@ -7,7 +7,8 @@ import optax
 import pytest
 
 from glm_jax.config import MeshConfig, ModelConfig
-from glm_jax.models.params import create_params, stack_layers, unstack_layers
+from glm_jax.models.params import create_params
+from glm_jax.models.trees import stack_layers, unstack_layers
 from glm_jax.sharding.mesh import make_mesh
 from glm_jax.training.optimizer.adafactor import moment_axes, scale_by_factored_moments
 from glm_jax.training.state import abstract_state, create_state, num_bytes

@@ -10,7 +10,8 @@ from glm_jax.checkpoints.params import save_params
 from glm_jax.config import Config, DataConfig, MeshConfig, ModelConfig, TrainConfig
 from glm_jax.config.files import apply_overrides
 from glm_jax.errors import UserError
-from glm_jax.models.params import create_params, to_paths
+from glm_jax.models.params import create_params
+from glm_jax.models.trees import to_paths
 from glm_jax.sharding.mesh import make_mesh
 from glm_jax.tokenizers.tokenizer import load_tokenizer
 from glm_jax.training.run.start import planned_config, starting_point
