@@ -1,6 +1,6 @@
 """Training killed at random moments ends as if nothing had happened, to the last bit.
 
-20 times here; `make faults` shows the moments, `make nightly` does it 100 times.
+20 times by `make faults`, which shows the moments; `make nightly` does it 100 times more.
 """
 
 import json

@@ -316,6 +316,7 @@ CAUSAL = [
 ]
 
 
+@pytest.mark.nightly  # examples/continue_from_checkpoint.py goes on at each change
 def test_a_causal_model_learns_and_another_run_goes_on_from_it(start, tmp_path):
     """From the loss of guessing, log 7168 = 8.88, down; then one override continues the model."""
     first = start(tmp_path / "first", *CAUSAL, "train.num_steps=40", "train.eval_every=0")
