@@ -9,12 +9,15 @@ failure of one of them before any enters a collective.
 """
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import numpy as np
 
 from glm_jax.checkpoints.disk import DiskTrouble, disk_trouble
 from glm_jax.errors import UserError
+
+T = TypeVar("T")
 
 # The error that the other processes raise, by the number that is sent, which counts from 1.
 _KINDS: tuple[type[Exception], ...] = (UserError, DiskTrouble, RuntimeError)
@@ -30,21 +33,25 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def on_first(act: Callable[[], None], what: str) -> None:
+def on_first(act: Callable[[], T], what: str) -> T | None:
     """Calls `act` on the first process; the others wait until it is done.
 
     Args:
       act: may write files; must not touch an array that is on devices of other processes.
       what: "write the plot", for the message of the other processes if `act` fails.
 
+    Returns:
+      What `act` gives, on the first process; None on the others.
+
     Raises:
       UserError, DiskTrouble, RuntimeError: `act` failed. The first process raises its own error,
         the others one of these kinds.
     """
     failure: Exception | None = None
+    done: T | None = None
     if is_first():
         try:
-            act()
+            done = act()
         except Exception as error:
             failure = error
     number = largest_of(0 if failure is None else _kind(failure))
@@ -52,6 +59,7 @@ def on_first(act: Callable[[], None], what: str) -> None:
         raise failure
     if number:
         raise _KINDS[number - 1](f"the first process could not {what}, and says why")
+    return done
 
 
 def _kind(error: Exception) -> int:

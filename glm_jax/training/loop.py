@@ -207,7 +207,7 @@ class _Run:
             ),
         )
         # Rows of the global batch, not of this host's share: all hosts fill the same blanks.
-        (first,) = _take(batches("eval", 0, 1), 1)
+        first = held_out[0] if share()[1] == 1 else _take(batches("eval", 0, 1), 1)[0]
         texts = choose_texts(first, tokenizer.special.end, config.model.continues_texts)
         self.sampler = Sampler(config, tokenizer, texts, workdir / "samples.txt")
         on_first(lambda: self.sampler.rewind(self.first_step), "go on in samples.txt")
@@ -251,13 +251,8 @@ class _Run:
             stream = stream.without(spans)
             start += f", without batches {span[0]} to {span[1] - 1}"
             on_first(lambda: write_skips(self.workdir, spans), "record the batches left out")
-        moved: list[Path | None] = [None]
-
-        def move() -> None:
-            moved[0] = move_later(self.workdir, rewind.step)
-
-        on_first(move, "move what came after")
-        return stream, f"{start}; what came after is in {moved[0]}" if moved[0] else start
+        moved = on_first(lambda: move_later(self.workdir, rewind.step), "move what came after")
+        return stream, start if moved is None else f"{start}; what came after is in {moved}"
 
     def _record(self, tokenizer: Any) -> None:
         try:

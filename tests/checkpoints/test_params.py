@@ -1,6 +1,5 @@
 """Parameters alone."""
 
-import dataclasses
 import shutil
 
 import jax
@@ -12,46 +11,8 @@ from glm_jax.checkpoints.params import load_params, save_params
 from glm_jax.checkpoints.retention import saved_steps
 from glm_jax.config import to_dict
 from glm_jax.errors import UserError
-from glm_jax.sharding.mesh import make_mesh
-from glm_jax.training.checkpoints import Checkpoints
 from glm_jax.training.state import create_state
-
-
-def at(state, step):
-    return dataclasses.replace(state, step=jnp.int32(step))
-
-
-def save(directory, config, mesh, states):
-    checkpoints = Checkpoints(directory, config, mesh)
-    for state in states:
-        checkpoints.save(state, f"stream {int(state.step)}".encode())
-        checkpoints.wait()
-    checkpoints.close()
-
-
-def flip_a_byte(step):
-    """Changes one bit of the parameters' largest file: the formats below do not notice."""
-    file = max((step / "params").rglob("d/*"), key=lambda path: path.stat().st_size)
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    file.write_bytes(content)
-    return file
-
-
-@pytest.fixture
-def mesh(config):
-    return make_mesh(config.mesh)
-
-
-@pytest.fixture
-def state(config, mesh):
-    """A state whose moments are not 0."""
-    state = create_state(config, mesh)
-    adam, *others = state.opt_state
-    adam = adam._replace(
-        mu=jax.tree.map(lambda p: p + 1, state.params), nu=jax.tree.map(jnp.square, state.params)
-    )
-    return dataclasses.replace(state, opt_state=(adam, *others))
+from tests.checkpoints.saved import at, save
 
 
 def test_load_params_of_a_workdir_and_of_a_step(tmp_path, config, change, mesh, state):

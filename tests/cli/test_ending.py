@@ -1,7 +1,6 @@
 """How a command ends."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 from glm_jax import cli
 from glm_jax.cli import ending
 from glm_jax.errors import UserError
+from tests.cli.as_process import PRINTS, python
 
 
 def ends_with(main):
@@ -49,17 +49,6 @@ def test_interruption_is_130():
         raise KeyboardInterrupt
 
     assert ends_with(main) == 130
-
-
-def python(code, *, stdout=subprocess.PIPE, **variables):
-    """Runs Python code that ends in `cli.run`."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[2]), **variables}
-    return subprocess.run(
-        [sys.executable, "-c", code], stdout=stdout, stderr=subprocess.PIPE, env=environment
-    )
-
-
-PRINTS = "from glm_jax import cli\ncli.run(lambda: print('\\u5e8a' * 9, flush={flush}))"
 
 
 @pytest.mark.processes

@@ -1,15 +1,13 @@
 """Standard input and output, whatever the locale."""
 
 import io
-import os
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from glm_jax import cli
 from glm_jax.errors import UserError
+from tests.cli.as_process import PRINTS, python
 
 
 def standard_input(monkeypatch, data, encoding="utf-8"):
@@ -34,17 +32,6 @@ def test_standard_input_that_is_not_text_is_one_sentence(monkeypatch):
     with pytest.raises(UserError, match="not UTF-8"):
         cli.read_line()
     assert [cli.read_line(), cli.read_line()] == ["b", None]
-
-
-def python(code, *, stdout=subprocess.PIPE, **variables):
-    """Runs Python code that ends in `cli.run`."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[2]), **variables}
-    return subprocess.run(
-        [sys.executable, "-c", code], stdout=stdout, stderr=subprocess.PIPE, env=environment
-    )
-
-
-PRINTS = "from glm_jax import cli\ncli.run(lambda: print('\\u5e8a' * 9, flush={flush}))"
 
 
 @pytest.mark.processes

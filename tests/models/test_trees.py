@@ -1,15 +1,10 @@
 """Parameters as a nested dict: paths, layouts, parts."""
 
-import dataclasses
 import re
 
-import jax
-import numpy as np
 import pytest
 
-from glm_jax.config import MeshConfig, ModelConfig
 from glm_jax.errors import UserError
-from glm_jax.models.params import create_params
 from glm_jax.models.trees import (
     join_params,
     split_params,
@@ -17,31 +12,7 @@ from glm_jax.models.trees import (
     to_paths,
     unstack_layers,
 )
-from glm_jax.sharding.mesh import make_mesh
-
-# More than ten layers: "10" sorts before "2".
-CONFIG = ModelConfig(
-    vocab_size=64, num_layers=12, embed_dim=32, num_heads=4, max_positions=16, scan_layers=False
-)
-
-
-STACKED = dataclasses.replace(CONFIG, scan_layers=True)
-
-
-@pytest.fixture(scope="module")
-def mesh():
-    return make_mesh(MeshConfig(), jax.devices()[:1])
-
-
-@pytest.fixture(scope="module")
-def params(mesh):
-    return create_params(CONFIG, mesh, seed=0)
-
-
-def same(a, b):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return all(np.array_equal(x, y) for x, y in pairs)
+from tests.models.twelve_layers import same
 
 
 def test_converters_are_inverse_and_leave_the_other_form_alone(params):

@@ -9,28 +9,10 @@ import pytest
 from glm_jax.config import Config
 from glm_jax.config.files import apply_overrides
 from glm_jax.data import reading
-from glm_jax.data.documents import SPLITS
-from glm_jax.data.store import StoreWriter
 from glm_jax.errors import UserError
 from glm_jax.pipeline.batches import batches, source
 from glm_jax.tokenizers.tokenizer import load_tokenizer
-
-SIZE = ["data.sequence_length=64", "data.batch_size=4"]
-
-
-def make_store(directory, special=None, **description):
-    tokenizer = load_tokenizer("bundled")
-    with StoreWriter(
-        directory,
-        vocab_size=tokenizer.vocab_size,
-        special=special or tokenizer.special,
-        sentence_ends=tokenizer.sentence_ends(),
-        description=description,
-    ) as writer:
-        draws = np.random.default_rng(0)
-        for split in SPLITS:
-            writer.add(split, [draws.integers(300, tokenizer.vocab_size, 50) for _ in range(20)])
-    return [f"data.store={directory}", *SIZE]
+from tests.pipeline.small_store import SIZE, make_store
 
 
 def test_a_store_that_is_there_is_used(tmp_path):

@@ -1,4 +1,3 @@
-import dataclasses
 import errno
 import gc
 import logging
@@ -10,7 +9,6 @@ import sys
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -20,38 +18,10 @@ from glm_jax.checkpoints.layouts import own_copy
 from glm_jax.checkpoints.params import load_params
 from glm_jax.checkpoints.retention import saved_steps
 from glm_jax.errors import UserError
-from glm_jax.sharding.mesh import make_mesh
 from glm_jax.training import checkpoints as checkpoints_module
 from glm_jax.training.checkpoints import Checkpoints
 from glm_jax.training.state import create_state
-
-
-@pytest.fixture
-def mesh(config):
-    return make_mesh(config.mesh)
-
-
-@pytest.fixture
-def state(config, mesh):
-    """A state whose moments are not 0."""
-    state = create_state(config, mesh)
-    adam, *others = state.opt_state
-    adam = adam._replace(
-        mu=jax.tree.map(lambda p: p + 1, state.params), nu=jax.tree.map(jnp.square, state.params)
-    )
-    return dataclasses.replace(state, opt_state=(adam, *others))
-
-
-def at(state, step):
-    return dataclasses.replace(state, step=jnp.int32(step))
-
-
-def save(directory, config, mesh, states):
-    checkpoints = Checkpoints(directory, config, mesh)
-    for state in states:
-        checkpoints.save(state, f"stream {int(state.step)}".encode())
-        checkpoints.wait()
-    checkpoints.close()
+from tests.checkpoints.saved import at, save
 
 
 def test_a_state_comes_back_bit_for_bit(tmp_path, config, mesh, state):
