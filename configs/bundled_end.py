@@ -1,8 +1,8 @@
 """The end of the bundled model's training: few blanks in a row, as people write them.
 
-    python -m glm_jax.train --config configs/bundled_end_cpu.py --workdir runs/bundled_end
+    python -m glm_jax.train --config configs/bundled_end.py --workdir runs/bundled_end
 
-With 30 % masked (`bundled_cpu.py`) words are learned fast, but a model comes to tell a blank's end
+With 30 % masked (`bundled.py`) words are learned fast, but a model comes to tell a blank's end
 by how many masks stand around it, and where there is one alone, it goes on. Here a row has two or
 three, and the model of `runs/bundled` goes on from where it is.
 """
@@ -15,7 +15,7 @@ from glm_jax.config.files import load_config
 
 
 def get_config() -> Config:
-    first = load_config(Path(__file__).with_name("bundled_cpu.py"))
+    first = load_config(Path(__file__).with_name("bundled.py"))
     return dataclasses.replace(
         first,
         objective=dataclasses.replace(
@@ -23,13 +23,13 @@ def get_config() -> Config:
         ),
         optimizer=dataclasses.replace(first.optimizer, peak_learning_rate=6e-4, warmup_steps=100),
         train=TrainConfig(
-            num_steps=2500,
+            num_steps=4000,
             seed=1,
             init_from="runs/bundled",
             log_every=100,
-            eval_every=500,
+            eval_every=1000,
             eval_batches=64,
-            checkpoint_every=500,
-            sample_every=1000,
+            checkpoint_every=2000,
+            sample_every=2000,
         ),
     )

@@ -5,15 +5,15 @@
 It prints
 
     In the beginning, God created the heavens and the earth.
-    0.5494  Jesus said to him, “Follow me.”
-    0.3684  Jesus said to them, “Follow me.”
-    0.0135  Jesus said to Jesus, “Follow me.”
-    0.0470  The children of Israel went up to Jerusalem.
-    0.0228  The children of Israel went up to battle.
-    0.0176  The children of Israel went up to him.
+    0.5813  Jesus said to him, “Follow me.”
+    0.3381  Jesus said to them, “Follow me.”
+    0.0235  Jesus said to Jesus, “Follow me.”
+    0.2112  The children of Israel went up to Bethel.
+    0.0846  The children of Israel went up to Gilgal.
+    0.0719  The children of Israel went up to Jerusalem.
     [3, 647, 371, 281, 4, 4846, 327, 4893, 3243, 344, 401, 384, 1]
     [[325]] ['him']
-    exp(-0.5989) = 0.5494
+    exp(-0.5424) = 0.5813
 """
 
 import math

@@ -25,7 +25,7 @@ def card():
 
 
 def test_it_is_the_model_of_its_config(lm, card):
-    config = load_config(ROOT / "configs" / "bundled_cpu.py").model
+    config = load_config(ROOT / "configs" / "bundled.py").model
     for name in ("vocab_size", "num_layers", "embed_dim", "num_heads", "max_positions"):
         assert getattr(lm.config, name) == getattr(config, name), name
     assert f"{count_params(lm.config):,} parameters" in " ".join(card.split())

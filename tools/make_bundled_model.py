@@ -26,7 +26,7 @@ from glm_jax.models.params import count_params
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "glm_jax" / "bundled" / "model"
-CONFIGS = [ROOT / "configs" / name for name in ("bundled_cpu.py", "bundled_end_cpu.py")]
+CONFIGS = [ROOT / "configs" / name for name in ("bundled.py", "bundled_end.py")]
 SHARD_BYTES = 4_900_000
 
 CARD = Path(__file__).with_name("bundled_card.md")
@@ -69,13 +69,19 @@ def card(lm: glm_jax.LanguageModel, workdirs: list[Path]) -> str:
         vocab_size=lm.config.vocab_size,
         length=lm.config.max_positions,
         jax_version=jax.__version__,
-        cores=os.cpu_count(),
+        device=device(),
         date=datetime.date.today().isoformat(),
         minutes=sum(run["minutes"] for run in runs),
         first=runs[0],
         second=runs[1],
         **TASKS["blanks"](lm, lm.tokenizer, 50),
     )
+
+
+def device() -> str:
+    """What this process trains on."""
+    first = jax.devices()[0]
+    return f"{os.cpu_count()} CPU cores" if first.platform == "cpu" else f"one {first.device_kind}"
 
 
 def facts(workdir: Path) -> dict[str, Any]:
