@@ -16,9 +16,10 @@ from glm_jax.interop.checkpoint import Origin, read_generation
 from glm_jax.interop.companions import TOKENIZER_FILES, lies_inside
 from glm_jax.interop.finite import Unusable
 from glm_jax.interop.huggingface import Progress, load_directory, silent
-from glm_jax.models.trees import Params, to_paths
+from glm_jax.models.trees import Params, cast
 from glm_jax.paths import checkpoint
 from glm_jax.sharding.mesh import make_mesh
+from glm_jax.sharding.rules import path_name
 from glm_jax.tokenizers.published import has_published
 from glm_jax.tokenizers.tokenizer import FILE_NAME as TOKENIZER
 from glm_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer
@@ -63,11 +64,11 @@ def load_model(
         config = run.model
         origin = Origin(directory=workdir, generation=read_generation(workdir))
         if dtype is not None:
-            params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+            params = cast(params, dtype)
             config = dataclasses.replace(config, param_dtype=dtype)
         unusable = Unusable()
-        for name, leaf in to_paths(params).items():
-            unusable.look_at_leaf(name, leaf)
+        for where, leaf in jax.tree.leaves_with_path(params):
+            unusable.look_at_leaf(path_name(where), leaf)
         unusable.warn(str(path))
     else:
         config, params, origin = load_directory(path, dtype, mesh, progress)

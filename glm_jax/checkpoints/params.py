@@ -52,11 +52,12 @@ def load_params(
     config = config or from_dict(about["config"])
     _refuse_damage(step_directory, "params", config.train.verify_checkpoints)
     mesh = mesh or make_mesh(MeshConfig(), jax.devices()[:1])
-    like = abstract_params(with_layout(config, about["stacked"]).model, mesh)
+    kind = config.train.weights
+    like = abstract_params(with_layout(config, about["stacked"]).model, mesh, kind)
     with no_closed_loops(), HeldBack(step_directory):
         params = ocp.load_checkpointables(step_directory, {"params": like})["params"]
     if about["stacked"] != uses_scan(config.model):
-        wanted = abstract_params(config.model, mesh)
+        wanted = abstract_params(config.model, mesh, kind)
         params = convert_layers(params, wanted, jax.tree.structure(params), not about["stacked"])
     return config, params
 

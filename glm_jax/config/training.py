@@ -107,6 +107,8 @@ class TrainConfig:
       trainable: which parameters are trained: a regular expression that must match their whole
         names, which have no layer number, such as "layers/attention/query/kernel". All others stay
         as they are and have neither gradients nor moments. None: all are trained.
+      weights: kind of the matrices, by its name in `glm_jax.models.weights.KINDS`: "plain" arrays,
+        or one that a module of your own has added.
       loss_reduction: "token_mean" (mean over all predicted tokens of the global batch, each with
         its objective's weight) or "objective_mean" (sum over objectives of weight * mean over the
         objective's own tokens).
@@ -142,6 +144,7 @@ class TrainConfig:
     local_start: bool = False
     accumulation_steps: int = 1
     loss: str = "pretraining"
+    weights: str = "plain"
     trainable: str | None = None
     loss_reduction: str = "token_mean"
     cross_entropy: str | None = None

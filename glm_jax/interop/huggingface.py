@@ -25,6 +25,7 @@ from glm_jax.interop.save_plan import MAX_SHARD_BYTES, SavePlan, is_model, plan_
 from glm_jax.interop.weights import INDEX, TensorToWrite, copy_out, write_safetensors
 from glm_jax.models.params import abstract_params
 from glm_jax.models.trees import Params, from_paths, is_stacked, to_paths, unstack_layers
+from glm_jax.models.weights import plain
 from glm_jax.tokenizers.tokenizer import Tokenizer
 
 Progress = Callable[[Iterable[Any], int], Iterable[Any]]
@@ -106,7 +107,8 @@ def save_directory(
 
     Args:
       path: the directory to write; an existing one is replaced if it holds nothing but a model.
-      config, params, origin: of the model; layers stacked or listed.
+      config, params, origin: of the model; layers stacked or listed. A `Weight` is written as the
+        plain matrix that it stands for.
       names: "as_loaded" (prefix included), "original" or "native".
       tokenizer: is written too.
       max_shard_bytes: weights beyond this size go into several files with an index.
@@ -116,15 +118,17 @@ def save_directory(
       UserError: unknown names, a config that the format cannot express, or a directory that holds
         something else.
     """
-    listed = to_paths(jax.eval_shape(unstack_layers, params))
+    whole = functools.partial(plain, dtype=config.param_dtype)
+    listed = to_paths(jax.eval_shape(lambda params: unstack_layers(whole(params)), params))
     plan = plan_save(config, listed, origin, names, max_shard_bytes)
     leaves = to_paths(params)
 
     def leaf(name: str) -> np.ndarray:
         if not is_stacked(params) or not name.startswith("layers/"):
-            return _to_host(leaves[name])
+            return _to_host(whole(leaves[name]))
         _, index, rest = name.split("/", 2)
-        return _to_host(leaves[f"layers/{rest}"][int(index)])
+        of_layer = jax.tree.map(lambda part: part[int(index)], leaves[f"layers/{rest}"])
+        return _to_host(whole(of_layer))
 
     if tokenizer is not None and origin.architecture is None:
         special = tokenizer.special

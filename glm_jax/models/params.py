@@ -21,7 +21,7 @@ from glm_jax.config.model import ModelConfig
 from glm_jax.models.seeds import key_of
 from glm_jax.models.transformer import Transformer, uses_scan
 from glm_jax.models.trees import Params, from_paths, is_stacked, to_paths, unstack_layers
-from glm_jax.models.weights import settle
+from glm_jax.models.weights import settle, with_kind
 from glm_jax.sharding.rules import param_shardings
 
 
@@ -38,9 +38,14 @@ def create_params(config: ModelConfig, mesh: Mesh, seed: int) -> Params:
     return jax.jit(functools.partial(_draw, config), out_shardings=shardings)(key_of(seed))
 
 
-def abstract_params(config: ModelConfig, mesh: Mesh) -> Params:
-    """Like `create_params`, with a `jax.ShapeDtypeStruct` that has a sharding for each array."""
-    shapes = _abstract(config)
+def abstract_params(config: ModelConfig, mesh: Mesh, weights: str = "plain") -> Params:
+    """Like `create_params`, with a `jax.ShapeDtypeStruct` that has a sharding for each array.
+
+    Args:
+      config, mesh: as of `create_params`.
+      weights: kind of the matrices (`glm_jax.models.weights.KINDS`).
+    """
+    shapes = jax.eval_shape(functools.partial(with_kind, kind=weights), _abstract(config))
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         shapes,

@@ -23,7 +23,8 @@ from glm_jax.attention.tpu.tile_order import from_tiles, in_tiles, is_held_in_ti
 from glm_jax.batch import Batch
 from glm_jax.config.model import ModelConfig
 from glm_jax.errors import UserError
-from glm_jax.models.layers import fold_name, look_up, normal
+from glm_jax.models.layers import fold_name, normal
+from glm_jax.models.weights import look_up
 
 
 @jax.tree_util.register_dataclass
@@ -120,7 +121,7 @@ class LearnedPositions(Positions):
         self.table = _table(config, fold_name(key, "table"))
 
     def add(self, x: jax.Array, positions: jax.Array, block_positions: jax.Array) -> jax.Array:
-        return x + look_up(self.table[...], positions, x.dtype)
+        return x + look_up(self.table.get_value(), positions, x.dtype)
 
 
 class LearnedBlockPositions(Positions):
@@ -131,8 +132,8 @@ class LearnedBlockPositions(Positions):
         self.block_table = _table(config, fold_name(key, "block_table"))
 
     def add(self, x: jax.Array, positions: jax.Array, block_positions: jax.Array) -> jax.Array:
-        rows = look_up(self.table[...], positions, x.dtype)
-        return x + (rows + look_up(self.block_table[...], block_positions, x.dtype))
+        rows = look_up(self.table.get_value(), positions, x.dtype)
+        return x + (rows + look_up(self.block_table.get_value(), block_positions, x.dtype))
 
 
 class RotaryPositions(Positions):

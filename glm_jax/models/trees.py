@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from glm_jax.errors import UserError, did_you_mean
-from glm_jax.models.weights import is_master
+from glm_jax.models.weights import is_weight
 from glm_jax.sharding.rules import path_name, without_layer
 
 Params = dict[str, Any]
@@ -45,10 +45,22 @@ def unstack_layers(params: Params) -> Params:
     return {**params, "layers": layers}
 
 
+def cast(params: Params, dtype: str) -> Params:
+    """Casts all arrays of floating-point numbers; others, as of quantised weights, stay."""
+
+    def of(leaf: jax.Array) -> jax.Array:
+        return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    return jax.tree.map(of, params)
+
+
 def split_params(params: Params, chosen: str | None) -> tuple[Params, Params]:
     """Splits parameters in two: those whose names a regular expression matches, and the others.
 
         "embedding/.*"   {"embedding": {"table": E}}, {"layers": {..}, "norm": {..}}
+
+    The arrays of a `Weight` have names of their own, "../kernel/values". One that is split stands
+    on both sides, with None for the arrays of the other.
 
     Args:
       params: stacked or listed; leaves of any kind.
@@ -60,30 +72,52 @@ def split_params(params: Params, chosen: str | None) -> tuple[Params, Params]:
     """
     if chosen is None:
         return params, {}
-    first: dict[str, Any] = {}
-    second: dict[str, Any] = {}
-    names = set()
+    names: set[str] = set()
+    sides: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
     for path, leaf in to_paths(params).items():
-        name = without_layer(path)
-        names.add(name)
-        (first if re.fullmatch(chosen, name) else second)[path] = leaf
-    if not first:
+
+        def is_chosen(inner: tuple, _: Any, name: str = without_layer(path)) -> bool:
+            name = "/".join([name, *([path_name(inner)] if inner else [])])
+            names.add(name)
+            return re.fullmatch(chosen, name) is not None
+
+        mask = jax.tree.map_with_path(is_chosen, leaf)
+        for side, wanted in zip(sides, (True, False), strict=True):
+            if wanted in jax.tree.leaves(mask):
+                side[path] = jax.tree.map(
+                    lambda part, is_first, wanted=wanted: part if is_first == wanted else None,
+                    leaf,
+                    mask,
+                )
+    if not sides[0]:
         raise UserError(
             f"train.trainable={chosen!r} matches no parameter{did_you_mean(chosen, names)}; there "
             f"are {', '.join(sorted(names))}"
         )
-    return from_paths(first), from_paths(second)
+    return from_paths(sides[0]), from_paths(sides[1])
 
 
 def join_params(first: Params, second: Params) -> Params:
     """The inverse of `split_params`."""
-    return from_paths({**to_paths(first), **to_paths(second)}) if second else first
+    if not second:
+        return first
+    joined = to_paths(first)
+    for path, leaf in to_paths(second).items():
+        if path in joined:
+            leaf = jax.tree.map(
+                lambda one, other: other if one is None else one,
+                joined[path],
+                leaf,
+                is_leaf=lambda node: node is None,
+            )
+        joined[path] = leaf
+    return from_paths(joined)
 
 
 def to_paths(params: Params) -> dict[str, Any]:
-    """Nested dict -> `{"layers/3/mlp/up/kernel": array}`."""
+    """Nested dict -> `{"layers/3/mlp/up/kernel": array}`; a `Weight` is one leaf."""
     return {
-        path_name(path): leaf for path, leaf in jax.tree.leaves_with_path(params, is_leaf=is_master)
+        path_name(path): leaf for path, leaf in jax.tree.leaves_with_path(params, is_leaf=is_weight)
     }
 
 

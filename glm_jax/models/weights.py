@@ -6,21 +6,89 @@ Casting before gathering halves the bytes that travel. Inside a scan over layers
 is whole. The gradient takes the same way back: it is reduced over devices in compute_dtype. For a
 plain float32 matrix it is then cast to float32. For a `Master` it stays in compute_dtype, so that a
 training step never holds float32 gradients of all layers.
+
+A matrix is a plain array, or a `Weight`: a node of the parameters' tree that stands where the array
+would, made of other arrays. A new kind of weight is a subclass of `Weight` and nothing else:
+
+    params["layers"]["mlp"]["up"]["kernel"]     an array [L, D, F], or a Weight of shape [L, D, F]
+
+    KINDS["mine"] = lambda name, matrix: Mine(...)          train.weights="mine" trains it
 """
 
 import dataclasses
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from glm_jax.config.model import ModelConfig
-from glm_jax.sharding.rules import param_spec, path_name, whole_over
+from glm_jax.errors import UserError, did_you_mean
+from glm_jax.models.products import linear, rows_of, scores
+from glm_jax.sharding.mesh import auto_axes, axis_size, constrain, dividing
+from glm_jax.sharding.rules import param_spec, path_name, whole_over, without_layer
+
+
+class Weight:
+    """A matrix that knows how it is computed with; the base of all kinds but plain arrays.
+
+    A subclass is a dataclass registered with `jax.tree_util.register_dataclass`. Its array fields
+    are what is trained, sharded, saved and moved; in stacked layers each has the leading axis L.
+    `shape` and `used` must be given. The other methods follow from them, and are there to be
+    replaced where a kind has a better way, such as a product without the whole matrix.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the plain matrix."""
+        raise NotImplementedError
+
+    def used(self, dtype: Any) -> jax.Array:
+        """The plain matrix in a dtype; gradients flow through it."""
+        raise NotImplementedError
+
+    def multiply(self, x: jax.Array, num_inputs: int) -> jax.Array:
+        """Contracts the last `num_inputs` axes of x with the first of the matrix, in x's dtype."""
+        return linear(x, self.used(x.dtype), num_inputs=num_inputs)
+
+    def rows(self, ids: jax.Array, dtype: Any) -> jax.Array:
+        """Of a table [R, D]: its rows by ids [..] -> [.., D]."""
+        return rows_of(self.used(dtype), ids)
+
+    def score(self, hidden: jax.Array) -> jax.Array:
+        """Of a table [V, D]: float32 logits, [.., D] -> [.., V]."""
+        return scores(hidden, self.used(hidden.dtype).T)
+
+    def specs(self, spec: PartitionSpec) -> Self:
+        """How the arrays are split where the matrix would be split as `spec`.
+
+        An array of the matrix's rank is split as the matrix in those dimensions whose size is the
+        matrix's; others are whole.
+        """
+        names = (*spec, *[None] * (len(self.shape) - len(spec)))
+
+        def of(leaf: jax.Array) -> PartitionSpec:
+            if len(leaf.shape) != len(names):
+                return PartitionSpec()
+            sizes = zip(names, leaf.shape, self.shape, strict=True)
+            return PartitionSpec(*[name if n == whole else None for name, n, whole in sizes])
+
+        return jax.tree.map(of, self)
+
+    def gathered(self, dtype: Any, spec: PartitionSpec) -> "Matrix":
+        """What a layer computes with, whole over "fsdp"; spec is the matrix's."""
+        del dtype
+        return jax.tree.map(lambda leaf, one: whole_over("fsdp", leaf, one), self, self.specs(spec))
+
+
+Matrix = jax.Array | Weight
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Master:
+class Master(Weight):
     """A matrix in float32 whose gradient is taken in compute_dtype.
 
     Attributes:
@@ -31,9 +99,17 @@ class Master:
     value: jax.Array
     site: jax.Array
 
-    def used(self) -> jax.Array:
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.value.shape
+
+    def used(self, dtype: Any) -> jax.Array:
         """The value cast to the dtype of `site`; its gradient arrives at `site`."""
-        return _cast(self.value, self.site)
+        return _cast(self.value, self.site).astype(dtype)
+
+    def gathered(self, dtype: Any, spec: PartitionSpec) -> jax.Array:
+        """Cast before it is gathered."""
+        return whole_over("fsdp", self.used(dtype), spec)
 
 
 @jax.custom_vjp
@@ -48,9 +124,9 @@ def _cast_backward(value: jax.Array, gradient: jax.Array) -> tuple[jax.Array, ja
 _cast.defvjp(lambda value, site: (value.astype(site.dtype), value), _cast_backward)
 
 
-def is_master(leaf: Any) -> bool:
-    """Whether a node is a `Master`; for `is_leaf` of jax.tree."""
-    return isinstance(leaf, Master)
+def is_weight(node: Any) -> bool:
+    """Whether a node is a `Weight`; for `is_leaf` of jax.tree."""
+    return isinstance(node, Weight)
 
 
 def is_matrix(name: str) -> bool:
@@ -61,14 +137,54 @@ def is_matrix(name: str) -> bool:
 def decay_mask(params: Any) -> Any:
     """True where weight decay applies: everything but biases and the scales of norms.
 
-    Token and position embeddings do decay, as in the published code.
+    Token and position embeddings do decay, as in the published code, and all arrays of a `Weight`.
     """
-    return jax.tree.map_with_path(lambda path, _: is_matrix(path_name(path)), params)
+
+    def mask(path: tuple, leaf: Any) -> Any:
+        return jax.tree.map(lambda _: is_matrix(path_name(path)), leaf)
+
+    return jax.tree.map_with_path(mask, params, is_leaf=is_weight)
+
+
+def plain(params: Any, dtype: Any) -> Any:
+    """Replaces every `Weight` of a tree by the plain matrix in a dtype; arrays stay as they are."""
+    return jax.tree.map(
+        lambda leaf: leaf.used(dtype) if is_weight(leaf) else leaf, params, is_leaf=is_weight
+    )
+
+
+def with_kind(params: Any, kind: str) -> Any:
+    """Replaces every matrix by the weight that KINDS[kind] makes of it; usable inside jit.
+
+    Raises:
+      UserError: there is no such kind.
+    """
+    if kind not in KINDS:
+        raise UserError(
+            f"train.weights must be one of {sorted(KINDS)}; got {kind!r}{did_you_mean(kind, KINDS)}"
+        )
+    if kind == "plain":
+        return params
+
+    def of(path: tuple, leaf: Any) -> Any:
+        name = path_name(path)
+        if not is_matrix(name):
+            return leaf
+        make = functools.partial(KINDS[kind], without_layer(name))
+        # The matrices of stacked layers become weights one by one.
+        is_stacked = name.startswith("layers/") and without_layer(name) == name
+        return jax.vmap(make)(leaf) if is_stacked else make(leaf)
+
+    return jax.tree.map_with_path(of, params)
 
 
 def settle(params: Any) -> Any:
-    """Replaces every `Master` of a tree by `Master.used()`."""
-    return jax.tree.map(lambda x: x.used() if is_master(x) else x, params, is_leaf=is_master)
+    """Replaces every `Master` of a tree by the value it is used as."""
+    return jax.tree.map(
+        lambda leaf: leaf.used(leaf.site.dtype) if isinstance(leaf, Master) else leaf,
+        params,
+        is_leaf=is_weight,
+    )
 
 
 def as_used(state: Any, config: ModelConfig) -> Any:
@@ -78,12 +194,89 @@ def as_used(state: Any, config: ModelConfig) -> Any:
       state: an nnx state of one `Layer`, with paths like attention/query/kernel.
       config: its compute_dtype is read.
     """
+    dtype = config.compute_dtype
 
     def prepare(path: tuple, leaf: Any) -> Any:
         name = path_name(tuple(key for key in path if isinstance(key, jax.tree_util.DictKey)))
         if not is_matrix(name):
             return leaf
-        weight = leaf.used() if is_master(leaf) else leaf.astype(config.compute_dtype)
-        return whole_over("fsdp", weight, param_spec(f"layers/0/{name}", weight.shape))
+        spec = param_spec(f"layers/0/{name}", leaf.shape)
+        if is_weight(leaf):
+            return leaf.gathered(dtype, spec)
+        return whole_over("fsdp", leaf.astype(dtype), spec)
 
-    return jax.tree.map_with_path(prepare, state, is_leaf=is_master)
+    return jax.tree.map_with_path(prepare, state, is_leaf=is_weight)
+
+
+def multiply(
+    x: jax.Array, kernel: Matrix, bias: jax.Array | None = None, num_inputs: int = 1
+) -> jax.Array:
+    """`glm_jax.models.products.linear` by a matrix of any kind."""
+    if not isinstance(kernel, Weight):
+        return linear(x, kernel, bias, num_inputs)
+    y = kernel.multiply(x, num_inputs)
+    return y if bias is None else y + bias.astype(x.dtype)
+
+
+def look_up(table: Matrix, ids: jax.Array, dtype: jnp.dtype | str) -> jax.Array:
+    """Looks up rows of a table [R, D] by ids [B, T] -> [B, T, D], with D sharded over "fsdp".
+
+    The table stays sharded: every device looks up its slice of D for the ids of all devices. The
+    slices are then exchanged (`glm_jax.sharding.mesh.constrain_rows`), once for the sum of all
+    tables. Gathering the table instead would move R x D values for B x T rows.
+    """
+    ids = constrain(ids, "data", "sequence")
+    rows = table.rows(ids, dtype) if isinstance(table, Weight) else rows_of(table, ids)
+    return constrain(rows.astype(dtype), "data", "sequence", "fsdp")
+
+
+def look_up_tokens(table: Matrix, ids: jax.Array, dtype: jnp.dtype | str) -> jax.Array:
+    """`look_up` in a table [V, D] whose V may be sharded over "tensor".
+
+    If both V and D are sharded, each device looks up the rows that it holds, and an all-reduce adds
+    them up:
+
+        V = 4 over 2 devices, ids 3 0      device 0, rows 0 1    [  0  row0 ]
+                                           device 1, rows 2 3    [ row3  0  ]   sum  [row3 row0]
+
+    This is manually sharded (`jax.shard_map`). XLA's partitioner does the same, but aborts if the
+    lookup stands inside a `jax.shard_map` over "data" (docs/decisions/018).
+    """
+    if isinstance(table, Weight) or not (axis_size("fsdp") > 1 and axis_size("tensor") > 1):
+        return look_up(table, ids, dtype)
+    mesh = jax.sharding.get_abstract_mesh()
+    split = [
+        dividing(axis, n, mesh) for axis, n in zip(("data", "sequence"), ids.shape, strict=True)
+    ]
+
+    def of_shard(table: jax.Array, ids: jax.Array) -> jax.Array:
+        local = ids - jax.lax.axis_index("tensor") * len(table)
+        return jax.lax.psum(rows_of(table, local, True).astype(dtype), "tensor")
+
+    return jax.shard_map(
+        of_shard,
+        in_specs=(param_spec("embedding/table", table.shape), PartitionSpec(*split)),
+        out_specs=PartitionSpec(*split, "fsdp"),
+        axis_names=set(auto_axes()),
+    )(table, ids)
+
+
+def scorer(table: Matrix, dtype: jnp.dtype | str) -> Callable[[jax.Array], jax.Array]:
+    """A table [V, D] as the LM head, [..., D] -> float32 logits [..., V]; cast and gathered once.
+
+    It is gathered as [D, V]: there the slices of D are concatenated. In [V, D] they would have to
+    be interleaved, which copies all V x D values.
+    """
+    spec = param_spec("output/table", table.shape)
+    if isinstance(table, Weight):
+        weight = table.gathered(dtype, spec)
+        if isinstance(weight, Weight):
+            return weight.score
+        return lambda hidden: scores(hidden, weight.T)
+    matrix = whole_over("fsdp", table.astype(dtype).T, PartitionSpec(*spec[::-1]))
+    return lambda hidden: scores(hidden, matrix)
+
+
+# What `train.weights` names: (name, matrix) -> the weight that stands for the matrix. A name is a
+# path without the number of a layer, "layers/mlp/up/kernel".
+KINDS: dict[str, Callable[[str, jax.Array], Matrix]] = {"plain": lambda _, matrix: matrix}

@@ -7,7 +7,7 @@ most one mesh axis (`MESH_AXES`):
 """
 
 import re
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
@@ -46,11 +46,23 @@ MESH_AXES: dict[str, str | None] = {
 WHOLE_IF_INDIVISIBLE = frozenset({"kv_heads"})
 
 
+@runtime_checkable
+class Divisible(Protocol):
+    """A parameter that is made of several arrays, and knows how each is split."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the array that it stands for."""
+
+    def specs(self, spec: PartitionSpec) -> Any:
+        """Itself with a `PartitionSpec` for each array, where that array would be split by spec."""
+
+
 def param_shardings(params: Any, mesh: Mesh) -> Any:
     """The sharding of every parameter, by its path.
 
     Args:
-      params: nested dict of arrays or of anything with a shape.
+      params: nested dict of arrays, of anything with a shape, or of `Divisible` nodes.
       mesh: from `make_mesh`.
 
     Returns:
@@ -59,9 +71,15 @@ def param_shardings(params: Any, mesh: Mesh) -> Any:
     Raises:
       UserError: a path without a rule, or a dimension that its mesh axis does not divide.
     """
+
+    def sharding(path: tuple, leaf: Any) -> Any:
+        spec = param_spec(path_name(path), leaf.shape, mesh)
+        if not isinstance(leaf, Divisible):
+            return NamedSharding(mesh, spec)
+        return jax.tree.map(lambda one: NamedSharding(mesh, one), leaf.specs(spec))
+
     return jax.tree.map_with_path(
-        lambda path, leaf: NamedSharding(mesh, param_spec(path_name(path), leaf.shape, mesh)),
-        params,
+        sharding, params, is_leaf=lambda node: isinstance(node, Divisible)
     )
 
 

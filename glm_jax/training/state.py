@@ -14,6 +14,7 @@ from glm_jax.config import Config
 from glm_jax.models.local_attention import with_local_attention
 from glm_jax.models.params import abstract_params, create_params
 from glm_jax.models.trees import Params, join_params, split_params
+from glm_jax.models.weights import with_kind
 from glm_jax.sharding.mesh import replicated
 from glm_jax.training.optimizer.optimizers import learning_rate_schedule, make_optimizer
 
@@ -53,7 +54,7 @@ def create_state(config: Config, mesh: Mesh, params: Any = None) -> TrainState:
     Args:
       config: of the run.
       mesh: its devices.
-      params: initial parameters, on the mesh; None: random ones.
+      params: initial parameters, plain, on the mesh; None: random ones.
     """
     if params is None:
         params = create_params(config.model, mesh, config.train.seed)
@@ -61,6 +62,11 @@ def create_state(config: Config, mesh: Mesh, params: Any = None) -> TrainState:
             start = functools.partial(with_local_attention, config=config.model)
             where = jax.tree.map(lambda leaf: leaf.sharding, params)
             params = jax.jit(start, out_shardings=where)(params)
+    if config.train.weights != "plain":
+        like = abstract_params(config.model, mesh, config.train.weights)
+        change = functools.partial(with_kind, kind=config.train.weights)
+        where = jax.tree.map(lambda leaf: leaf.sharding, like)
+        params = jax.jit(change, out_shardings=where)(params)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
     trainable, frozen = split_params(params, config.train.trainable)
     opt_state = jax.jit(optimizer_of(config).init, out_shardings=shardings.opt_state)(trainable)
@@ -69,7 +75,7 @@ def create_state(config: Config, mesh: Mesh, params: Any = None) -> TrainState:
 
 def abstract_state(config: Config, mesh: Mesh) -> TrainState:
     """The state as `jax.ShapeDtypeStruct`s with shardings, without arrays."""
-    params = abstract_params(config.model, mesh)
+    params = abstract_params(config.model, mesh, config.train.weights)
     trainable, frozen = split_params(params, config.train.trainable)
     optimizer = optimizer_of(config)
     everywhere = replicated(mesh)

@@ -18,7 +18,7 @@ from glm_jax.models.seeds import key_of
 from glm_jax.models.trees import Params, join_params
 from glm_jax.models.weights import Master, is_matrix
 from glm_jax.sharding.mesh import batch_sharding, replicated
-from glm_jax.sharding.rules import param_shardings, path_name
+from glm_jax.sharding.rules import param_spec, path_name
 from glm_jax.training.accumulation import sum_over_micro_batches, sum_over_replicas
 from glm_jax.training.defaults import for_devices
 from glm_jax.training.optimizer.optimizers import clip, global_norm, learning_rate_schedule
@@ -101,22 +101,25 @@ def _gradients(
     return sum_over_micro_batches(gradient_of, *arguments)
 
 
-def _sites(params: Any, config: ModelConfig, mesh: Mesh) -> Any:
+def _sites(params: Params, config: ModelConfig, mesh: Mesh) -> Params:
     """The tree by which the gradient is taken: `Master.site` for matrices, else the parameters.
 
-    A matrix that is in compute_dtype already needs no site; see `glm_jax.models.weights.Master`.
+    A matrix that is in compute_dtype already needs no site, and a `Weight` has its own way; see
+    `glm_jax.models.weights`.
     """
     dtype = jnp.dtype(config.compute_dtype)
 
-    def site(path: tuple, param: jax.Array, sharding: NamedSharding) -> jax.Array:
-        if not is_matrix(path_name(path)) or param.dtype == dtype:
+    def site(path: tuple, param: jax.Array) -> jax.Array:
+        name = path_name(path)
+        if not is_matrix(name) or param.dtype == dtype:
             return param
+        sharding = NamedSharding(mesh, param_spec(name, param.shape, mesh))
         return jax.lax.with_sharding_constraint(jnp.zeros(param.shape, dtype), sharding)
 
-    return jax.tree.map_with_path(site, params, param_shardings(params, mesh))
+    return jax.tree.map_with_path(site, params)
 
 
-def _at_sites(params: Any, sites: Any) -> Any:
+def _at_sites(params: Params, sites: Params) -> Params:
     """Parameters to compute with whose gradients arrive at `sites`."""
     return jax.tree.map(
         lambda param, site: site if site.dtype == param.dtype else Master(param, site),

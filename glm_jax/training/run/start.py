@@ -28,6 +28,7 @@ from glm_jax.interop.checkpoint import open_directory
 from glm_jax.models.params import abstract_params
 from glm_jax.models.transformer import uses_scan
 from glm_jax.models.trees import Params, stack_layers, unstack_layers
+from glm_jax.models.weights import plain
 from glm_jax.paths import checkpoint
 from glm_jax.tokenizers.tokenizer import load_tokenizer
 from glm_jax.training.run.workdir import read_record
@@ -72,9 +73,13 @@ def starting_point(
     path, config = config.train.init_from, planned_config(config, overrides)
     model = load_model(path, dtype=config.model.param_dtype, mesh=mesh)
     _check_tokenizer(config, model.tokenizer)
-    change = stack_layers if uses_scan(config.model) else unstack_layers
+    layout = stack_layers if uses_scan(config.model) else unstack_layers
     like = abstract_params(config.model, mesh)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
+
+    def change(params: Params) -> Params:
+        return layout(plain(params, config.model.param_dtype))
+
     return config, jax.jit(change, out_shardings=shardings)(model.params)
 
 

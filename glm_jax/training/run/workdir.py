@@ -93,14 +93,15 @@ def check_config(config: Config, mesh: Mesh, vocab_size: int, num_hosts: int = 1
       num_hosts: processes that share a batch.
 
     Raises:
-      UserError: no such loss or trainable parameters; ids or positions beyond a table of the model;
-        rows that cannot be divided evenly among devices, hosts and micro-batches; or slots that
-        mesh.sequence does not divide.
+      UserError: no such loss, weights or trainable parameters; ids or positions beyond a table of
+        the model; rows that cannot be divided evenly among devices, hosts and micro-batches; or
+        slots that mesh.sequence does not divide.
     """
     model, data = config.model, config.data
     loss_of(config.train)
-    if config.train.trainable is not None:
-        split_params(abstract_params(model, mesh), config.train.trainable)
+    if config.train.trainable is not None or config.train.weights != "plain":
+        params = abstract_params(model, mesh, config.train.weights)
+        split_params(params, config.train.trainable)
     rotates_plainly = not (model.has_position_table or model.uses_block_positions)
     if rotates_plainly and config.objective.causal_rate != 1.0:
         raise UserError(
