@@ -1,33 +1,45 @@
 """Ids that may not come next: an end before its time, and what would repeat an n-gram."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 
 from glm_jax.checks import whole_number
+from glm_jax.generation.cache import host_array
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Bans:
-    """What is banned, inside a compiled program; what is not asked for is left out of it.
+    """What is banned in each row, inside a compiled program; what none asks for is left out of it.
 
     Attributes:
-      least: no answer ends before it has so many ids.
-      ngram: no n ids in a row stand twice in an answer; 0: no such rule.
-      holds: whether there is a `least`.
+      least: [B] int32, no answer ends before it has so many ids.
+      ngram: [B] int32, no n ids in a row stand twice in an answer; 0: no such rule.
+      holds: whether any row has a `least`.
+      most_ngram: the largest `ngram`; 0: none.
     """
 
-    least: jax.Array | int
-    ngram: int = dataclasses.field(metadata={"static": True})
+    least: jax.Array
+    ngram: jax.Array
     holds: bool = dataclasses.field(metadata={"static": True})
+    most_ngram: int = dataclasses.field(metadata={"static": True})
 
     @classmethod
-    def create(cls, min_new_tokens: int = 0, no_repeat_ngram: int = 0) -> "Bans":
-        """Errors as of `check_bans`."""
-        bans = check_bans(min_new_tokens, no_repeat_ngram)
-        return cls(bans["min_new_tokens"], bans["no_repeat_ngram"], bans["min_new_tokens"] > 0)
+    def create(cls, least: Sequence[int], ngram: Sequence[int], holds: bool = False) -> "Bans":
+        """Takes `min_new_tokens` and `no_repeat_ngram` of each row.
+
+        Args:
+          holds: leave room for a `least` in the program, even if all are 0 here.
+        """
+        return cls(
+            host_array(least),
+            host_array(ngram),
+            holds or max(least, default=0) > 0,
+            max(ngram, default=0),
+        )
 
     def apply(
         self, scores: jax.Array, answers: jax.Array, count: jax.Array, end_ids: jax.Array
@@ -37,14 +49,13 @@ class Bans:
         Args:
           scores: [B, V] float32, of the next id.
           answers: [B, A] int32, the ids of each answer so far.
-          count: [B] int32 or one for all, how many of them count.
-          end_ids: [E] int32.
+          count: [B] int32, how many of them count.
+          end_ids: [B, E] int32; -1 is none.
         """
-        count = jnp.broadcast_to(count, answers.shape[:1])
         if self.holds:
             scores = ban_ends(scores, count < self.least, end_ids)
-        if self.ngram:
-            scores = ban_repeats(scores, answers, count, self.ngram)
+        if self.most_ngram:
+            scores = ban_repeats(scores, answers, count, self.ngram, self.most_ngram)
         return scores
 
 
@@ -57,29 +68,36 @@ def check_bans(min_new_tokens: int, no_repeat_ngram: int) -> dict[str, int]:
 
 
 def ban_ends(scores: jax.Array, early: jax.Array, end_ids: jax.Array) -> jax.Array:
-    """-inf for `end_ids` [E] in those rows of [B, V] that are `early` [B]."""
-    is_end = jnp.zeros(scores.shape[-1], bool).at[end_ids].set(True)
+    """-inf for `end_ids` [B, E] in those rows of [B, V] that are `early` [B]; -1 is no id."""
+    row, outside = jnp.arange(len(scores))[:, None], scores.shape[-1]
+    ids = jnp.where(end_ids < 0, outside, end_ids)
+    is_end = jnp.zeros(scores.shape, bool).at[row, ids].set(True, mode="drop")
     return jnp.where(early[:, None] & is_end, -jnp.inf, scores)
 
 
-def ban_repeats(scores: jax.Array, answers: jax.Array, count: jax.Array, n: int) -> jax.Array:
+def ban_repeats(
+    scores: jax.Array, answers: jax.Array, count: jax.Array, n: jax.Array, most: int
+) -> jax.Array:
     """-inf for each id that would make the last n ids of an answer stand in it for the second time.
 
         n = 3, answer 4 5 6 4 5      bans 6, for 4 5 6 is there
         n = 1                        bans 4, 5 and 6
 
-    Args and result: as of `Bans.apply`; n is at least 1.
+    Args:
+      scores, answers, count: as of `Bans.apply`.
+      n: [B] int32; 0 bans nothing.
+      most: the largest n.
     """
     size = answers.shape[1]
-    if n > size:
-        return scores
-    row = jnp.arange(len(answers))[:, None]
+    row, n = jnp.arange(len(answers))[:, None], n[:, None]
     # An n-gram begins at each of `begin`; it counts where its last id is there already.
-    begin = jnp.arange(size - n + 1)
-    same = begin + n - 1 < count[:, None]
-    for offset in range(n - 1):
-        latest = count - (n - 1) + offset
-        wanted = jnp.take_along_axis(answers, jnp.maximum(latest, 0)[:, None], axis=1)
-        same &= answers[:, offset : offset + len(begin)] == wanted
-    banned = jnp.zeros(scores.shape, bool).at[row, answers[:, n - 1 :]].max(same)
+    begin = jnp.arange(size)
+    same = (n > 0) & (begin + n - 1 < count[:, None])
+    for offset in range(most - 1):
+        latest = jnp.maximum(count[:, None] - (n - 1) + offset, 0)
+        wanted = jnp.take_along_axis(answers, latest, axis=1)
+        there = answers[:, jnp.minimum(begin + offset, size - 1)]
+        same &= (there == wanted) | (offset >= n - 1)
+    last = jnp.take_along_axis(answers, jnp.clip(begin + n - 1, 0, size - 1), axis=1)
+    banned = jnp.zeros(scores.shape, bool).at[row, last].max(same)
     return jnp.where(banned, -jnp.inf, scores)

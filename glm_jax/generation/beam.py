@@ -1,4 +1,4 @@
-"""Beam search on the device: K beams a row, as K rows of a batch that are put in order each step.
+"""Beam search on the device: K beams per row, in K slots that are put in order each step.
 
 One step of a row with K = 2 and one end id E; 2 K candidates, the best continuations of all beams:
 
@@ -14,169 +14,138 @@ worst is at least as good as the best candidate would be, ended now. Beams that 
 compete with the finished ones. (The published code's search, which is transformers' of 2021.)
 """
 
-from __future__ import annotations
-
 import dataclasses
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-from glm_jax.generation.bans import Bans
 from glm_jax.generation.cache import LayerCache
-from glm_jax.generation.decoding import feed
+from glm_jax.generation.slots import Slots
 from glm_jax.models.transformer import Transformer
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Beams:
-    """B rows of K beams between two steps. A places an answer.
+    """B rows of K beams between two steps, each with A ids at most.
 
     Attributes:
-      caches: of B * K rows, one a layer.
-      length: [B] int32, places of each row in the caches.
-      step: int32, steps done.
+      slots: B * K of them, the beams of a row side by side; `chosen` holds the ids of a beam.
       scores: [B, K] float32, sum of the log-probabilities of a beam; -inf: no beam.
-      answers: [B, K, A] int32, the ids of a beam, `step` of them.
       best: [B, K] float32, what finished answers are worth, best first; -inf: none.
       finished: [B, K, A] int32, their ids.
       count: [B, K] int32, how many of them count.
       done: [B] bool, rows that look no further.
+      length_penalty: float32, see above; 0 compares sums, 1 means.
     """
 
-    caches: list[LayerCache]
-    length: jax.Array
-    step: jax.Array
+    slots: Slots
     scores: jax.Array
-    answers: jax.Array
     best: jax.Array
     finished: jax.Array
     count: jax.Array
     done: jax.Array
+    length_penalty: jax.Array
 
+    @classmethod
+    def begin(cls, rows: Slots, beams: int, length_penalty: jax.Array) -> "Beams":
+        """Beams for the present answer of each row; of the K one counts, for they are the same."""
+        slots = jax.tree.map(lambda leaf: jnp.repeat(leaf, beams, axis=0), rows)
+        zero = jnp.zeros_like(slots.count)
+        slots = dataclasses.replace(slots, inside=zero, count=zero)
+        size = len(rows.length)
+        nothing = jnp.full((size, beams), -jnp.inf)
+        ids = slots.chosen.reshape(size, beams, -1)
+        counts = zero.reshape(size, beams)
+        first = nothing.at[:, 0].set(0.0)
+        return cls(slots, first, nothing, ids, counts, ~rows.running, length_penalty)
 
-# Beams -> positions and block positions [B] of the tokens to be fed.
-Places = Callable[[Beams], tuple[jax.Array, jax.Array]]
+    @property
+    def running(self) -> jax.Array:
+        """[B] bool, rows that look for an answer."""
+        return ~self.done
 
+    @property
+    def step(self) -> jax.Array:
+        """[B] int32, how many ids the beams of a row have."""
+        return self.slots.inside[:: self.scores.shape[1]]
 
-def begin(
-    caches: list[LayerCache], length: jax.Array, has: jax.Array, beams: int, size: int
-) -> Beams:
-    """Beams before their first step; of the K of a row one counts, for they are still the same.
+    def feed(self, model: Transformer) -> tuple[jax.Array, list[LayerCache]]:
+        """As `Slots.feed`."""
+        return self.slots.feed(model)
 
-    Args:
-      caches: of B rows; each is repeated K times.
-      length: [B] int32.
-      has: [B] bool, rows that look for an answer.
-      beams, size: K and A.
-    """
-    caches = jax.tree.map(lambda part: jnp.repeat(part, beams, axis=0), caches)
-    nothing = jnp.full((len(length), beams), -jnp.inf)
-    ids = jnp.zeros((len(length), beams, size), jnp.int32)
-    counts = jnp.zeros((len(length), beams), jnp.int32)
-    scores = nothing.at[:, 0].set(0.0)
-    return Beams(caches, length, jnp.int32(0), scores, ids, nothing, ids, counts, ~has)
-
-
-def search(
-    model: Transformer,
-    state: Beams,
-    first: jax.Array,
-    places: Places,
-    end_ids: jax.Array,
-    limit: jax.Array,
-    length_penalty: jax.Array,
-    bans: Bans,
-) -> Beams:
-    """Looks for the best answers; for use inside jit.
-
-    Args:
-      state: see `begin`.
-      first: [B] int32, the token that is fed before any of an answer.
-      places: where the tokens fed stand.
-      end_ids: [E] int32, ids that end an answer.
-      limit: int32, longest answer.
-      length_penalty: float32; 0 compares sums, 1 means.
-      bans: ids that may not come.
-
-    Returns:
-      The state at the end; `best`, `finished` and `count` hold the answers, best first.
-    """
-
-    def step(state: Beams) -> Beams:
-        rows, beams, _ = state.answers.shape
-        last = jax.lax.dynamic_index_in_dim(
-            state.answers, jnp.maximum(state.step - 1, 0), axis=2, keepdims=False
-        )
-        token = jnp.where(state.step == 0, first[:, None], last)
-        spread = [jnp.repeat(values, beams) for values in (state.length, *places(state))]
-        scores, caches = feed(model, state.caches, spread[0], token.reshape(-1), *spread[1:])
+    def advance(self, scores: jax.Array, caches: list[LayerCache]) -> "Beams":
+        """The beams after a step, from what `feed` gave, scores [B * K, V]."""
+        slots, (rows, beams) = self.slots, self.scores.shape
         scores = jax.nn.log_softmax(scores, axis=-1)
-        answers = state.answers.reshape(rows * beams, -1)
-        scores = bans.apply(scores, answers, state.step, end_ids).reshape(rows, beams, -1)
-        state = dataclasses.replace(state, caches=caches, length=state.length + ~state.done)
-        return _advance(state, state.scores[..., None] + scores, end_ids, length_penalty)
+        bans = slots.rules.chooser.bans
+        scores = bans.apply(scores, slots.chosen, slots.inside, slots.rules.end_ids)
+        runs = jnp.repeat(self.running, beams)
+        slots = dataclasses.replace(slots, caches=caches, length=slots.length + runs)
+        state = dataclasses.replace(self, slots=slots)
+        state = _advance(state, self.scores[..., None] + scores.reshape(rows, beams, -1))
+        # What the length stops competes; rows that are done have nothing to add.
+        stopped = state.running & (state.step == slots.rules.max_new_tokens[::beams])
+        unfinished = jnp.where(stopped[:, None], state.scores, -jnp.inf)
+        state = _finish(state, unfinished, _ids(state.slots, rows), state.step)
+        return dataclasses.replace(state, done=state.done | stopped)
 
-    def more(state: Beams) -> jax.Array:
-        return (state.step < limit) & ~jnp.all(state.done)
 
-    state = jax.lax.while_loop(more, step, state)
-    # What the length stopped competes; rows that are done have nothing to add.
-    scores = jnp.where(state.done[:, None], -jnp.inf, state.scores)
-    return _finish(state, scores, state.answers, state.step, length_penalty)
-
-
-def _advance(
-    state: Beams, scores: jax.Array, end_ids: jax.Array, length_penalty: jax.Array
-) -> Beams:
+def _advance(state: Beams, scores: jax.Array) -> Beams:
     """The state after a step whose continuations have `scores` [B, K, V]."""
     rows, beams, vocab_size = scores.shape
-    # A beam has len(end_ids) ways to end, so K candidates at least go on.
-    number = beams * (1 + max(1, len(end_ids)))
+    slots, step = state.slots, state.step
+    end_ids = slots.rules.end_ids[::beams, None]
+    # A beam has so many ways to end, so K candidates at least go on.
+    number = beams * (1 + max(1, end_ids.shape[-1]))
     ranked, chosen = jax.lax.top_k(scores.reshape(rows, -1), number)
     parent, token = chosen // vocab_size, (chosen % vocab_size).astype(jnp.int32)
     ends = jnp.any(token[..., None] == end_ids, axis=-1)
 
+    answers = _ids(slots, rows)
     ending = ends[:, :beams] & ~state.done[:, None]
     finished = _finish(
         state,
         jnp.where(ending, ranked[:, :beams], -jnp.inf),
-        _take(state.answers, parent[:, :beams]),
-        state.step,
-        length_penalty,
+        _take(answers, parent[:, :beams]),
+        step,
     )
     full = jnp.all(finished.best > -jnp.inf, axis=1)
-    possible = _worth(ranked[:, 0], state.step, length_penalty)
+    possible = _worth(ranked[:, :1], step[:, None], state.length_penalty)[:, 0]
     done = state.done | (full & (finished.best[:, -1] >= possible))
 
     # Stable: those that go on keep their order.
     kept = jnp.argsort(ends, axis=1, stable=True)[:, :beams]
     parent, token, ranked = (jnp.take_along_axis(x, kept, 1) for x in (parent, token, ranked))
-    answers = _take(state.answers, parent).at[:, :, state.step].set(token)
-    rows_of = (jnp.arange(rows)[:, None] * beams + parent).reshape(-1)
-    return dataclasses.replace(
-        finished,
-        caches=jax.tree.map(lambda part: part[rows_of], state.caches),
-        step=state.step + 1,
-        scores=ranked,
-        answers=answers,
-        done=done,
+    row, beam = jnp.arange(rows)[:, None], jnp.arange(beams)
+    answers = _take(answers, parent).at[row, beam, step[:, None]].set(token, mode="drop")
+    rows_of = (row * beams + parent).reshape(-1)
+    runs = jnp.repeat(state.running, beams)
+    slots = dataclasses.replace(
+        slots,
+        caches=jax.tree.map(lambda part: part[rows_of], slots.caches),
+        token=token.reshape(-1),
+        inside=slots.inside + runs,
+        chosen=answers.reshape(rows * beams, -1),
     )
+    return dataclasses.replace(finished, slots=slots, scores=ranked, done=done)
 
 
-def _finish(
-    state: Beams, scores: jax.Array, answers: jax.Array, count: jax.Array, length_penalty: jax.Array
-) -> Beams:
-    """Adds K answers of `count` ids to the finished ones, and keeps the K best; -inf adds none."""
-    worth = jnp.concatenate([state.best, _worth(scores, count, length_penalty)], axis=1)
-    best, index = jax.lax.top_k(worth, state.best.shape[1])
-    counts = jnp.concatenate([state.count, jnp.full_like(state.count, count)], axis=1)
+def _ids(slots: Slots, rows: int) -> jax.Array:
+    """[B, K, A], the ids of each row's beams."""
+    return slots.chosen.reshape(rows, -1, slots.chosen.shape[-1])
+
+
+def _finish(state: Beams, scores: jax.Array, answers: jax.Array, step: jax.Array) -> Beams:
+    """Adds K answers of `step` [B] ids to the finished ones, keeps the K best; -inf adds none."""
+    worth = _worth(scores, step[:, None], state.length_penalty)
+    best, index = jax.lax.top_k(jnp.concatenate([state.best, worth], axis=1), scores.shape[1])
+    counts = jnp.broadcast_to(step[:, None], state.count.shape)
     return dataclasses.replace(
         state,
         best=best,
         finished=_take(jnp.concatenate([state.finished, answers], axis=1), index),
-        count=jnp.take_along_axis(counts, index, axis=1),
+        count=jnp.take_along_axis(jnp.concatenate([state.count, counts], axis=1), index, axis=1),
     )
 
 

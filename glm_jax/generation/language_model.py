@@ -24,6 +24,7 @@ from glm_jax.generation.beam_rows import search_blanks, search_texts
 from glm_jax.generation.blank_filling import fill_rows
 from glm_jax.generation.continuation import generate_rows
 from glm_jax.generation.ends import eos_ids_of
+from glm_jax.generation.engine import Engine
 from glm_jax.generation.given import ENCODE, check_read, check_special_ids, given
 from glm_jax.generation.judging import Judging
 from glm_jax.generation.options import (
@@ -35,7 +36,6 @@ from glm_jax.generation.options import (
     decoding,
 )
 from glm_jax.generation.sampling import Sampling
-from glm_jax.generation.tiles import Tiles, make_tiles
 from glm_jax.generation.writing import Writing
 from glm_jax.interop.checkpoint import Origin
 from glm_jax.interop.huggingface import Progress, save_directory, silent
@@ -75,7 +75,7 @@ class LanguageModel(Judging, Writing):
         self.tokenizer = tokenizer
         self.special: SpecialTokens | None = tokenizer.special if tokenizer else None
         self._origin = origin or Origin()
-        self._tiled: tuple[list[jax.Array], Tiles | None] = ([], None)
+        self._decoder: Engine | None = None
 
     def logits(self, batch: Batch | Mapping[str, Any]) -> jax.Array:
         """Scores of every id at every place.
@@ -148,11 +148,11 @@ class LanguageModel(Judging, Writing):
         how = decoding(how, options)
         for row in rows:
             check_read(row, marks.mask_ids, self.tokenizer)
-        model = (self.config, self.params, rows)
+        engine = self._engine()
         if isinstance(how, Sampling):
-            answers = fill_rows(*model, marks=marks, limits=limits, sampling=how, tiles=self._tiles)
+            answers = fill_rows(engine, rows, marks=marks, limits=limits, sampling=how)
         else:
-            found = search_blanks(*model, marks=marks, limits=limits, search=how, tiles=self._tiles)
+            found = search_blanks(engine, rows, marks=marks, limits=limits, search=how)
             answers = [[answer.ids for answer in row] for row in found]
         return answers if several else answers[0]
 
@@ -194,14 +194,12 @@ class LanguageModel(Judging, Writing):
         rows = id_rows("generate", prompts, f"lm.complete(text), or {ENCODE}")
         on_token = options.pop("on_token", None)
         how = decoding(how, options, {"temperature": temperature, "top_k": top_k, "top_p": top_p})
-        model = (self.config, self.params, rows)
+        engine = self._engine()
         if isinstance(how, Sampling):
-            return generate_rows(
-                *model, limits=limits, sampling=how, tiles=self._tiles, on_token=on_token
-            )
+            return generate_rows(engine, rows, limits=limits, sampling=how, on_token=on_token)
         if on_token is not None:
             raise UserError("on_token is not for num_beams above 1: the answer is not sure before")
-        found = search_texts(*model, limits=limits, search=how, tiles=self._tiles)
+        found = search_texts(engine, rows, limits=limits, search=how)
         return [answer.ids for answer in found]
 
     def save(
@@ -244,14 +242,15 @@ class LanguageModel(Judging, Writing):
     def _eos_ids(self) -> list[int] | None:
         return eos_ids_of(self._origin, self.special)
 
-    def _tiles(self) -> Tiles | None:
-        """Tiles of the parameters as they are now; made once, kept until other arrays are there."""
+    def _engine(self) -> Engine:
+        """Decodes with the parameters as they are now; kept until other arrays are there."""
         leaves = jax.tree.leaves(self.params)
-        same = len(leaves) == len(self._tiled[0]) and all(map(operator.is_, leaves, self._tiled[0]))
-        if not same:
-            self._tiled = ([], None)  # gives the old ones back before new ones are made
-            self._tiled = (leaves, make_tiles(self.config, self.params))
-        return self._tiled[1]
+        if self._decoder is not None:
+            known = jax.tree.leaves(self._decoder.params)
+            if len(leaves) != len(known) or not all(map(operator.is_, leaves, known)):
+                self._decoder = None  # gives the old one's copies back before new ones are made
+        self._decoder = self._decoder or Engine(self.config, self.params)
+        return self._decoder
 
     def _placed(self, batch: Batch | Mapping[str, Any]) -> Batch:
         """The batch, checked, spread over the mesh of the parameters as far as it can be."""

@@ -14,7 +14,7 @@ from typing import Any, TypedDict
 from glm_jax.checks import whole_number
 from glm_jax.config.model import ModelConfig
 from glm_jax.errors import UserError
-from glm_jax.generation.bans import Bans, check_bans
+from glm_jax.generation.bans import check_bans
 from glm_jax.generation.given import check_length_penalty
 from glm_jax.generation.sampling import Sampling
 
@@ -72,11 +72,6 @@ class BeamSearch:
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
-
-    def bans(self) -> Bans:
-        """What is banned while searching."""
-        # A ban of ends costs nothing here, and one program serves both.
-        return Bans(self.min_new_tokens, self.no_repeat_ngram, holds=True)
 
 
 class Further(TypedDict, total=False):

@@ -3,6 +3,7 @@
 import dataclasses
 import zlib
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import numpy as np
 
 from glm_jax.checks import LARGEST_SEED, check, finite_number, whole_number
 from glm_jax.generation.bans import Bans, check_bans
+from glm_jax.generation.cache import host_array
 from glm_jax.models.seeds import key_of
 
 # Scores of some thousands divided by less would leave float32.
@@ -66,37 +68,46 @@ class Sampling:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Chooser:
-    """`Sampling` inside a compiled program; what is not asked for is left out of the program.
+    """`Sampling` of each row inside a compiled program; what none asks for is left out of it.
 
     Attributes:
       keys: [B], of the draws of each row.
-      temperature, top_k, top_p, repetition_penalty: scalars.
+      temperature, top_k, top_p, repetition_penalty: [B].
       bans: ids that may not come.
-      draws, narrows, penalises: whether there are draws, a top-k or top-p, a penalty.
+      draws, narrows, penalises: whether any row has draws, a top-k or top-p, a penalty.
     """
 
     keys: jax.Array
-    temperature: jax.Array | float
-    top_k: jax.Array | int
-    top_p: jax.Array | float
-    repetition_penalty: jax.Array | float
+    temperature: jax.Array
+    top_k: jax.Array
+    top_p: jax.Array
+    repetition_penalty: jax.Array
     bans: Bans
     draws: bool = dataclasses.field(metadata={"static": True})
     narrows: bool = dataclasses.field(metadata={"static": True})
     penalises: bool = dataclasses.field(metadata={"static": True})
 
     @classmethod
-    def create(cls, sampling: Sampling, keys: jax.Array) -> "Chooser":
+    def create(cls, rows: Sequence[Sampling], keys: jax.Array, **bans: bool) -> "Chooser":
+        """Takes how each row's ids are chosen, the key of its draws, and options of `Bans`."""
+
+        def column(name: str, dtype: type) -> jax.Array:
+            return host_array([getattr(row, name) for row in rows], dtype)
+
         return cls(
             keys,
-            sampling.temperature or 1.0,
-            sampling.top_k,
-            sampling.top_p,
-            sampling.repetition_penalty,
-            Bans.create(sampling.min_new_tokens, sampling.no_repeat_ngram),
-            draws=not sampling.greedy,
-            narrows=sampling.top_k > 0 or sampling.top_p < 1.0,
-            penalises=sampling.repetition_penalty != 1.0,
+            column("temperature", np.float32),
+            column("top_k", np.int32),
+            column("top_p", np.float32),
+            column("repetition_penalty", np.float32),
+            Bans.create(
+                [row.min_new_tokens for row in rows],
+                [row.no_repeat_ngram for row in rows],
+                **bans,
+            ),
+            draws=any(not row.greedy for row in rows),
+            narrows=any(row.top_k > 0 or row.top_p < 1.0 for row in rows),
+            penalises=any(row.repetition_penalty != 1.0 for row in rows),
         )
 
     def choose(self, logits: jax.Array, step: jax.Array, seen: jax.Array | None) -> jax.Array:
@@ -104,29 +115,37 @@ class Chooser:
 
         Args:
           logits: [B, V] float32.
-          step: int32, one for all or [B], how many ids each row has drawn before.
+          step: [B] int32, how many ids each row has drawn before.
           seen: [B, V] bool, ids that were there before; looked at where there is a penalty.
 
         Returns:
-          [B] int32; a row's draw depends on its own key and scores only.
+          [B] int32; a row's choice depends on its own key and scores only.
         """
         if self.penalises and seen is not None:
-            logits = penalise(logits, seen, self.repetition_penalty)
+            logits = penalise(logits, seen, self.repetition_penalty[:, None])
         if not self.draws:
             return greedy(logits)
-        top_k, top_p = (self.top_k, self.top_p) if self.narrows else (None, None)
+        cold = self.temperature == 0
+        limits = (self.top_k, self.top_p) if self.narrows else ()
 
-        def draw(logits: jax.Array, key: jax.Array, step: jax.Array) -> jax.Array:
-            return sample(logits, jax.random.fold_in(key, step), self.temperature, top_k, top_p)
+        def draw(logits: jax.Array, key: jax.Array, step: jax.Array, *options: Any) -> jax.Array:
+            temperature, *limits = options
+            return sample(logits, jax.random.fold_in(key, step), temperature, *limits)
 
-        steps = jnp.broadcast_to(step, self.keys.shape)
-        return jax.vmap(draw)(logits, self.keys, steps)
+        heat = jnp.where(cold, 1.0, self.temperature)
+        drawn = jax.vmap(draw)(logits, self.keys, step, heat, *limits)
+        return jnp.where(cold, greedy(logits), drawn)
 
 
-def row_keys(seed: int, rows: Sequence[Sequence[int]], batch_size: int) -> jax.Array:
+def row_keys(seeds: Sequence[int], rows: Sequence[Sequence[int]], batch_size: int) -> jax.Array:
     """A key for the draws of each row, [batch_size], from its ids and how many equals it follows.
 
     So a row draws the same alone and beside others, and copies of a row draw differently.
+
+    Args:
+      seeds: of each row.
+      rows: their ids.
+      batch_size: keys behind those of the rows belong to no row.
     """
     before: dict[bytes, int] = {}
     words = np.zeros((batch_size, 2), np.uint32)
@@ -135,12 +154,12 @@ def row_keys(seed: int, rows: Sequence[Sequence[int]], batch_size: int) -> jax.A
         words[index] = zlib.crc32(content), before.get(content, 0)
         before[content] = before.get(content, 0) + 1
 
-    seed_key = key_of(seed)
-
-    def key(word: jax.Array) -> jax.Array:
+    def key(seed_key: jax.Array, word: jax.Array) -> jax.Array:
         return jax.random.fold_in(jax.random.fold_in(seed_key, word[0]), word[1])
 
-    return jax.vmap(key)(jnp.asarray(words))
+    known = {seed: key_of(seed) for seed in {*seeds, 0}}
+    seeds = [*seeds, *[0] * (batch_size - len(rows))]
+    return jax.vmap(key)(jnp.stack([known[seed] for seed in seeds]), jnp.asarray(words))
 
 
 def penalise(logits: jax.Array, seen: jax.Array, penalty: jax.Array | float) -> jax.Array:
@@ -166,8 +185,8 @@ def sample(
     logits: jax.Array,
     key: jax.Array,
     temperature: jax.Array | float,
-    top_k: jax.Array | int | None,
-    top_p: jax.Array | float | None,
+    top_k: jax.Array | int | None = None,
+    top_p: jax.Array | float | None = None,
 ) -> jax.Array:
     """Draws ids by `Sampling`'s rules: [..., V] -> int32 [...].
 

@@ -18,7 +18,7 @@ import numpy as np
 from glm_jax.config.model import ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.generation.cache import bucket, power_of_two
-from glm_jax.generation.decoding import check_row
+from glm_jax.generation.prompts import check_row
 from glm_jax.models.params import bind
 from glm_jax.models.positions import table_rows
 from glm_jax.models.trees import Params

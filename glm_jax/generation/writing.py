@@ -46,15 +46,13 @@ class Writing:
         row = id_row("search_fillings", ids, f"lm.fill(text, candidates=5), or {ENCODE}")
         check_read(row, masks, self.tokenizer)
         return search_fillings(
-            self.config,
-            self.params,
+            self._whole._engine(),
             row,
             marks=Marks(masks, given("start_id", None, special and special.start)),
             limits=Limits(
                 given("end_ids", None, special and (special.end, special.eos)), max_new_tokens
             ),
             search=BeamSearch(num_beams, 0.0, min_new_tokens, no_repeat_ngram),
-            tiles=self._whole._tiles,
         )
 
     def fill(self, text: str, candidates: int = 1, **options: Any) -> str | list[Candidate]:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from glm_jax.config import MeshConfig, ModelConfig
-from glm_jax.generation.prompts import prefill_blanks
+from glm_jax.generation.engine import prefill
 from glm_jax.models.params import abstract_params
 from glm_jax.planning.topologies import topology_devices
 from glm_jax.sharding.mesh import make_mesh, with_mesh_of_params
@@ -29,10 +29,10 @@ def kernels(lower):
     tokens, length = (jax.ShapeDtypeStruct(shape, np.int32) for shape in [(8, 128), (8,)])
     mesh = make_mesh(MeshConfig(data=1, fsdp=2, tensor=2), topology_devices("v5e:2x2"))
     params = abstract_params(CONFIG, mesh)
-    text = lower(params, tokens, length, None, config=CONFIG, size=256).as_text()
+    text = lower(params, tokens, length, config=CONFIG, size=256, width=128).as_text()
     return text.count("@tpu_custom_call")
 
 
 if __name__ == "__main__":
-    jitted = prefill_blanks.__wrapped__
+    jitted = jax.jit(prefill, static_argnames=("config", "size", "width"))
     print(kernels(with_mesh_of_params(jitted.lower)), kernels(jitted.lower))

@@ -5,9 +5,10 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
-from glm_jax.generation.bans import Bans
-from glm_jax.generation.beam import begin, search
-from glm_jax.generation.cache import LayerCache
+from glm_jax.generation.beam import Beams
+from glm_jax.generation.cache import LayerCache, host_array
+from glm_jax.generation.sampling import Chooser, Sampling, row_keys
+from glm_jax.generation.slots import Rules, Slots
 
 END, A, B, C = 0, 1, 2, 3
 
@@ -44,22 +45,27 @@ class Chain:
 SCORES = table(C={"A": 0.6, "B": 0.4}, A={"A": 0.45, "B": 0.25, "E": 0.3}, B={"E": 0.9, "A": 0.1})
 
 
-def run(beams, limit, penalty=0.0, has=(True,), scores=SCORES, bans=None):
+def rows_at_c(limits, has, **bans):
+    """Texts that end in C, of which those that `has` says look for an answer."""
+    size = len(limits)
+    nothing = jnp.zeros((size, 1, max(limits), 1), jnp.int32)
+    zero = jnp.zeros(size, jnp.int32)
+    chooser = Chooser.create([Sampling(**bans)] * size, row_keys([], [], size))
+    many = host_array([1000] * size)
+    rules = Rules(zero, host_array([[END]] * size), host_array(limits), many, chooser)
+    ids, token = jnp.zeros((size, max(limits)), jnp.int32), jnp.full(size, C, jnp.int32)
+    number = host_array(has).astype(np.int32)
+    caches = [LayerCache(nothing, nothing, zero)]
+    blanks = jnp.zeros((size, 1), jnp.int32)
+    return Slots(caches, zero, token, blanks, number, zero, zero, ids, zero, None, rules, False)
+
+
+def run(beams, limit, penalty=0.0, has=(True,), scores=SCORES, **bans):
     """The answers of each row, what they are worth, and the state."""
-    nothing = jnp.zeros((len(has), 1, limit, 1), jnp.int32)
-    length = jnp.zeros(len(has), jnp.int32)
-    caches = [LayerCache(nothing, nothing, length)]
-    state = begin(caches, length, jnp.asarray(has), beams, limit)
-    found = search(
-        Chain(scores),
-        state,
-        jnp.full(len(has), C, jnp.int32),
-        lambda state: (state.length, state.length),
-        jnp.array([END]),
-        jnp.int32(limit),
-        jnp.float32(penalty),
-        bans or Bans.create(),
-    )
+    limits = [limit] * len(has) if isinstance(limit, int) else limit
+    found = Beams.begin(rows_at_c(limits, has, **bans), beams, jnp.float32(penalty))
+    while found.running.any():
+        found = found.advance(*found.feed(Chain(scores)))
     answers = [
         ["".join("EABC"[i] for i in ids[:n]) for ids, n in zip(row, counts, strict=True)]
         for row, counts in zip(np.asarray(found.finished), np.asarray(found.count), strict=True)
@@ -83,7 +89,7 @@ def test_two_beams_find_what_one_does_not():
     answers, worth, found = run(beams=2, limit=9)
     assert answers == [["B", "AB"]]
     np.testing.assert_allclose(worth, [[0.36, 0.135]], rtol=1e-5)
-    assert (int(found.step), found.done.tolist()) == (3, [True])
+    assert (found.step.tolist(), found.done.tolist()) == ([3], [True])
 
 
 def test_with_means_the_longer_win_and_what_the_length_stops_competes():
@@ -91,7 +97,7 @@ def test_with_means_the_longer_win_and_what_the_length_stops_competes():
     answers, worth, found = run(beams=2, limit=3, penalty=1.0)
     assert answers == [["AAA", "AAB"]]
     np.testing.assert_allclose(worth, [[0.1215 ** (1 / 3), 0.0675 ** (1 / 3)]], rtol=1e-5)
-    assert found.done.tolist() == [False]
+    assert found.step.tolist() == [3]
 
 
 def test_an_end_at_once_is_an_answer_of_length_one():
@@ -102,11 +108,11 @@ def test_an_end_at_once_is_an_answer_of_length_one():
 
 
 def test_bans_come_before_candidates():
-    answers, worth, _ = run(beams=2, limit=3, bans=Bans.create(min_new_tokens=2))
+    answers, worth, _ = run(beams=2, limit=3, min_new_tokens=2)
     assert answers == [["AB", "AAA"]]
     np.testing.assert_allclose(worth, [[0.135, 0.1215]], rtol=1e-5)
     # No id twice: BE .36 and AE .18 are the first two, AB .15 stays behind them.
-    answers, worth, _ = run(beams=2, limit=9, bans=Bans.create(no_repeat_ngram=1))
+    answers, worth, _ = run(beams=2, limit=9, no_repeat_ngram=1)
     assert answers == [["B", "A"]]
     np.testing.assert_allclose(worth, [[0.36, 0.18]], rtol=1e-5)
 
@@ -115,16 +121,25 @@ def test_rows_without_a_blank_wait():
     answers, worth, found = run(beams=2, limit=9, has=(False, True, False))
     assert answers[1] == ["B", "AB"]
     assert not worth[[0, 2]].any()
-    assert found.length.tolist() == [0, 3, 0]
+    assert found.slots.length.tolist() == [0, 0, 3, 3, 0, 0]
 
 
 def test_each_beam_goes_on_with_the_cache_of_its_own_past():
     """After three steps AAA and AAB go on: both were fed C, A, A."""
     _, _, found = run(beams=2, limit=3, penalty=1.0)
-    assert found.answers[0].tolist() == [[A, A, A], [A, A, B]]
-    assert found.caches[0].keys[:, 0, :, 0].tolist() == [[C, A, A]] * 2
+    assert found.slots.chosen.tolist() == [[A, A, A], [A, A, B]]
+    assert found.slots.caches[0].keys[:, 0, :, 0].tolist() == [[C, A, A]] * 2
     # Another table, whose beams change places: C B comes to be the better one.
     scores = table(C={"A": 0.6, "B": 0.4}, A={"A": 0.3, "B": 0.7}, B={"A": 0.05, "C": 0.95})
     _, _, found = run(beams=2, limit=2, scores=scores)
-    assert found.answers[0].tolist() == [[A, B], [B, C]]
-    assert found.caches[0].keys[:, 0, :, 0].tolist() == [[C, A], [C, B]]
+    assert found.slots.chosen.tolist() == [[A, B], [B, C]]
+    assert found.slots.caches[0].keys[:, 0, :, 0].tolist() == [[C, A], [C, B]]
+
+
+def test_each_row_has_its_own_limit_and_end():
+    """Beside each other as alone: a row of one id at most, and one that goes on to its end."""
+    answers, worth, found = run(beams=2, limit=[1, 9], has=(True, True))
+    alone = [run(beams=2, limit=[limit]) for limit in (1, 9)]
+    assert answers == [alone[0][0][0], alone[1][0][0]] == [["A", "B"], ["B", "AB"]]
+    np.testing.assert_array_equal(worth, [alone[0][1][0], alone[1][1][0]])
+    assert found.step.tolist() == [1, 3]

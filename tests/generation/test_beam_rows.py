@@ -3,13 +3,13 @@ import pytest
 
 from glm_jax.errors import UserError
 from glm_jax.generation.beam_rows import search_blanks, search_texts
+from glm_jax.generation.engine import Engine
 from glm_jax.generation.options import BeamSearch, Limits, Marks
 
 
 def search(lm, rows, limit, end_ids=(6,), mask_ids=(8,), **options):
     return search_blanks(
-        lm.config,
-        lm.params,
+        Engine(lm.config, lm.params),
         rows,
         marks=Marks(mask_ids, 5),
         limits=Limits(end_ids, limit),
@@ -109,8 +109,7 @@ def test_later_blanks_see_the_best_answers_before_them(lm, cases):
 def test_a_text_is_continued_as_by_the_plain_search(causal_lm):
     prompts = [[5, 9, 33], [7], [11, 3, 90, 21, 60, 2, 8]]
     found = search_texts(
-        causal_lm.config,
-        causal_lm.params,
+        Engine(causal_lm.config, causal_lm.params),
         prompts,
         limits=Limits([3, 17], 5),
         search=BeamSearch(3, length_penalty=1.0),

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from glm_jax.errors import UserError
-from glm_jax.generation import blank_filling, prompts
+from glm_jax.generation import engine
 from glm_jax.generation.blank_filling import fill_rows, split_answers
 from glm_jax.generation.cache import empty_cache, with_length
+from glm_jax.generation.engine import Engine
 from glm_jax.generation.language_model import LanguageModel
 from glm_jax.generation.options import Limits, Marks
 from glm_jax.generation.sampling import Sampling
@@ -123,7 +124,7 @@ def test_rows_at_once_are_rows_alone(lm, cases):
     """Rows of different lengths and numbers of blanks."""
     rows = [case["context"] for case in cases["greedy"]]
     options = {"marks": Marks(MASKS, START), "limits": Limits(ENDS, 6)}
-    together = fill_rows(lm.config, lm.params, rows, sampling=Sampling(), **options)
+    together = fill_rows(Engine(lm.config, lm.params), rows, sampling=Sampling(), **options)
     assert together == [fill(lm, row, max_new_tokens=6) for row in rows]
     assert together == fill(lm, rows, max_new_tokens=6)
 
@@ -178,7 +179,7 @@ def test_every_step_of_every_blank_draws_anew(lm):
 def test_one_compilation_serves_a_bucket(lm, cases):
     ids = greedy_cases(cases)["one_MASK"]["context"]
     fill(lm, ids, max_new_tokens=5)
-    programs = prompts.prefill_blanks, blank_filling._fill
+    programs = engine._start, engine._run
     before = [program.__wrapped__._cache_size() for program in programs]
     fill(lm, ids[:-3], max_new_tokens=7)
     fill(lm, ids + ids[-4:], max_new_tokens=3, end_ids=[1, 4])

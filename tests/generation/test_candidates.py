@@ -9,6 +9,7 @@ from glm_jax.config import MeshConfig, ModelConfig
 from glm_jax.corruption import assemble
 from glm_jax.errors import UserError
 from glm_jax.generation.candidates import Filling, _best, search_fillings
+from glm_jax.generation.engine import Engine
 from glm_jax.generation.language_model import LanguageModel
 from glm_jax.generation.options import BeamSearch, Limits, Marks
 from glm_jax.models.params import create_params
@@ -34,8 +35,7 @@ def lm():
 
 def search(lm, ids, beams, longest):
     return search_fillings(
-        lm.config,
-        lm.params,
+        Engine(lm.config, lm.params),
         ids,
         marks=Marks([MASK], START),
         limits=Limits([END], longest),

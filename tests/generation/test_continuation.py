@@ -10,12 +10,12 @@ import pytest
 import glm_jax
 from glm_jax.config import MeshConfig, ModelConfig
 from glm_jax.errors import UserError
-from glm_jax.generation import continuation as generation
+from glm_jax.generation import engine
 from glm_jax.generation.cache import empty_cache, with_length
 from glm_jax.generation.continuation import generate_rows
+from glm_jax.generation.engine import Engine, prefill
 from glm_jax.generation.language_model import LanguageModel
 from glm_jax.generation.options import Limits
-from glm_jax.generation.prompts import prefill_texts
 from glm_jax.generation.sampling import Sampling
 from glm_jax.interop.checkpoint import Origin
 from glm_jax.models.params import bind, create_params
@@ -75,7 +75,7 @@ def cached_logits(lm, ids, num_prompt):
     """All but the last id of the prompt at once, then one by one: the scores of new ids."""
     tokens = np.pad(np.array([ids], np.int32), ((0, 0), (0, 64 - len(ids))))
     length = np.array([num_prompt - 1], np.int32)
-    caches = prefill_texts(lm.config, lm.params, tokens, length, 64)
+    caches = prefill(lm.params, tokens, length, config=lm.config, size=64, width=64)
     model, scores = bind(lm.config, lm.params), []
     feed = jax.jit(model.extend)
     for at in range(num_prompt - 1, len(ids)):
@@ -174,8 +174,9 @@ def test_a_prompt_runs_in_pieces_as_it_does_at_once(lm, monkeypatch):
     rng = np.random.default_rng(0)
     tokens = rng.integers(0, 96, (4, 256)).astype(np.int32)
     length = np.array([199, 128, 5, 0], np.int32)
-    at_once = prefill_texts(lm.config, lm.params, tokens, length, 256)
-    pieces = prefill_texts(lm.config, lm.params, tokens, length, 64)
+    options = {"config": lm.config, "size": 256}
+    at_once = prefill(lm.params, tokens, length, width=256, **options)
+    pieces = prefill(lm.params, tokens, length, width=64, **options)
     for one, other in zip(at_once, pieces, strict=True):
         np.testing.assert_array_equal(one.length, length)
         np.testing.assert_array_equal(other.length, length)
@@ -185,7 +186,7 @@ def test_a_prompt_runs_in_pieces_as_it_does_at_once(lm, monkeypatch):
                 np.testing.assert_allclose(a, b, atol=1e-5, rtol=0)
     rows = [row[:count].tolist() for row, count in zip(tokens, (200, 70, 3), strict=False)]
     whole = lm.generate(rows, max_new_tokens=8, eos_ids=[])
-    monkeypatch.setattr(generation, "CHUNK", 64)
+    monkeypatch.setattr(engine, "CHUNK", 64)
     assert lm.generate(rows, max_new_tokens=8, eos_ids=[]) == whole
 
 
@@ -196,7 +197,7 @@ def test_one_compilation_serves_a_bucket(lm):
         told.append((row, id_))
 
     lm.generate(PROMPTS, max_new_tokens=5, eos_ids=[4], on_token=on_token)
-    programs = generation._begin, generation._continue
+    programs = engine._start, engine._run
     before = [program.__wrapped__._cache_size() for program in programs]
     lm.generate(PROMPTS[:3], max_new_tokens=9, eos_ids=[6])
     lm.generate([[1] * 40] * 4, max_new_tokens=3, eos_ids=[95], on_token=on_token)
@@ -276,6 +277,7 @@ def test_a_model_that_fills_blanks_says_so(lm):
 
 
 def test_rows_can_be_continued_without_a_language_model(lm):
-    answers = generate_rows(CONFIG, lm.params, PROMPTS, limits=Limits([], 6), sampling=Sampling())
+    engine = Engine(CONFIG, lm.params)
+    answers = generate_rows(engine, PROMPTS, limits=Limits([], 6), sampling=Sampling())
     assert answers == lm.generate(PROMPTS, max_new_tokens=6, eos_ids=[])
     assert jnp.asarray(answers).shape == (4, 6)

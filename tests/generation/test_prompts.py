@@ -1,27 +1,17 @@
 """What is wrong with a prompt; how prompts are read is tested with what goes on from them."""
 
-import numpy as np
 import pytest
 
 from glm_jax.config import ModelConfig
 from glm_jax.errors import UserError
-from glm_jax.generation.prompts import blanks_of, check_blanks, check_prompts
+from glm_jax.generation.options import BeamSearch, Limits, Marks
+from glm_jax.generation.prompts import check_blanks, check_new_tokens, check_prompts, check_row
+from glm_jax.generation.sampling import Sampling
 
 FILLS = ModelConfig(vocab_size=24, embed_dim=16, num_heads=2, max_positions=12)
 CONTINUES = ModelConfig(
     vocab_size=24, embed_dim=16, num_heads=2, max_positions=12, position_encoding="rotary"
 )
-
-
-def test_blanks_are_masks_within_a_row():
-    tokens = np.array([[5, 2, 7, 2, 0], [7, 6, 2, 0, 2]])
-    found = blanks_of(tokens, [[5, 2, 7, 2], [7, 6]], [2, 7])
-    assert found.tolist() == [[False, True, True, True, False], [True] + [False] * 4]
-
-
-def test_rows_and_their_answers_take_so_many_slots():
-    """Rows of 4 with two masks and of 6 with one, 3 ids for each: 4 + 6 and 6 + 3."""
-    assert check_blanks(FILLS, [[5, 2, 7, 2], [1, 1, 1, 1, 1, 2]], [2], 3) == 10
 
 
 @pytest.mark.parametrize(
@@ -35,12 +25,30 @@ def test_rows_and_their_answers_take_so_many_slots():
 )
 def test_texts_that_cannot_be_filled(rows, message):
     with pytest.raises(UserError, match=message):
-        check_blanks(FILLS, rows, [2], 3)
+        check_blanks(rows, FILLS, Marks([2], 4), Limits([5], 3), Sampling())
 
 
 def test_prompts_that_cannot_be_continued():
-    check_prompts([[5, 6]], CONTINUES, [3], 10, 0)
+    check_prompts([[5, 6]], CONTINUES, Limits([3], 10), Sampling())
     with pytest.raises(UserError, match="fills blanks and does not continue texts"):
-        check_prompts([[5, 6]], FILLS, [3], 4, 0)
+        check_prompts([[5, 6]], FILLS, Limits([3], 4), Sampling())
     with pytest.raises(UserError, match="prompt 1 of 2 tokens and max_new_tokens=11 do not fit"):
-        check_prompts([[5], [5, 6]], CONTINUES, [3], 11, 0)
+        check_prompts([[5], [5, 6]], CONTINUES, Limits([3], 11), Sampling())
+
+
+def test_answers_that_cannot_be_given():
+    marks = Marks([2], 4)
+    with pytest.raises(UserError, match="min_new_tokens must be at most max_new_tokens=3; got 4"):
+        check_blanks([[2]], FILLS, marks, Limits([5], 3), Sampling(min_new_tokens=4))
+    with pytest.raises(UserError, match="num_beams=13 is too much for a vocabulary of 24"):
+        check_prompts([[5]], CONTINUES, Limits([3], 3), BeamSearch(13))
+    with pytest.raises(UserError, match="max_total_tokens must be at least 1; got 0"):
+        check_blanks([[2]], FILLS, marks, Limits([5], 3, 0), Sampling())
+    with pytest.raises(UserError, match="at least 1; got -3"):
+        check_new_tokens(-3)
+
+
+def test_ids_outside_of_the_vocabulary():
+    check_row([0, 23], CONTINUES)
+    with pytest.raises(UserError, match="id 24 is outside the vocabulary of 24"):
+        check_row([0, 24], CONTINUES)

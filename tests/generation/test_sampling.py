@@ -103,14 +103,14 @@ def test_the_penalty_comes_before_all_else():
     logits, seen = jnp.array([[3.0, 2.0, -9.0]]), jnp.array([[True, False, False]])
     for options in ({}, {"temperature": 1.0, "top_k": 1}, {"temperature": 1.0, "top_p": 0.01}):
         sampling = Sampling(repetition_penalty=2.0, **options)
-        chooser = Chooser.create(sampling, row_keys(0, [[1]], 1))
-        assert chooser.choose(logits, jnp.int32(0), seen).tolist() == [1]
-        assert chooser.choose(logits, jnp.int32(0), seen * False).tolist() == [0]
+        chooser = Chooser.create([sampling], row_keys([0], [[1]], 1))
+        assert chooser.choose(logits, jnp.int32([0]), seen).tolist() == [1]
+        assert chooser.choose(logits, jnp.int32([0]), seen * False).tolist() == [0]
 
 
 def test_keys_are_of_the_row_and_its_copies():
     def numbers(rows, size, seed=0):
-        return np.asarray(jax.random.key_data(row_keys(seed, rows, size))).tolist()
+        return np.asarray(jax.random.key_data(row_keys([seed] * len(rows), rows, size))).tolist()
 
     three = numbers([[5, 9], [7], [5, 9]], 4)
     assert numbers([[7], [5, 9]], 2) == [three[1], three[0]]
@@ -119,12 +119,30 @@ def test_keys_are_of_the_row_and_its_copies():
 
 def test_rows_draw_by_their_own_keys():
     logits = jnp.tile(LOGITS, (3, 1))
-    keys = row_keys(0, [[1], [2], [3]], 3)
+    keys = row_keys([0] * 3, [[1], [2], [3]], 3)
     draws = {}
     for options in ({}, {"top_k": 3}):
-        chooser = Chooser.create(Sampling(temperature=1.0, **options), keys)
-        draws = [chooser.choose(logits, jnp.int32(step), None).tolist() for step in range(20)]
-        alone = Chooser.create(Sampling(temperature=1.0, **options), keys[1:2])
-        expected = [alone.choose(LOGITS[None], jnp.int32(step), None)[0] for step in range(20)]
+        sampling = Sampling(temperature=1.0, **options)
+        chooser = Chooser.create([sampling] * 3, keys)
+        draws = [chooser.choose(logits, jnp.full(3, step), None).tolist() for step in range(20)]
+        alone = Chooser.create([sampling], keys[1:2])
+        expected = [alone.choose(LOGITS[None], jnp.full(1, step), None)[0] for step in range(20)]
         assert [draw[1] for draw in draws] == expected
         assert len({tuple(row) for row in zip(*draws, strict=True)}) == 3
+
+
+def test_rows_of_one_program_are_chosen_each_in_its_own_way():
+    """Greedy, narrowed and free side by side: each as in a program of its own."""
+    rows = [Sampling(), Sampling(1.0, top_k=2, seed=3), Sampling(2.0), Sampling(1.0, top_p=0.6)]
+    keys = row_keys([row.seed for row in rows], [[1], [2], [3], [4]], 4)
+    together = Chooser.create(rows, keys)
+    assert (together.draws, together.narrows, together.penalises) == (True, True, False)
+    logits = jnp.tile(LOGITS, (4, 1))
+    found = [together.choose(logits, jnp.full(4, step), None).tolist() for step in range(30)]
+    for index, sampling in enumerate(rows):
+        alone = Chooser.create([sampling], keys[index : index + 1])
+        for step, ids in enumerate(found):
+            assert alone.choose(LOGITS[None], jnp.full(1, step), None).tolist() == [ids[index]]
+    drawn = [set(ids) for ids in zip(*found, strict=True)]
+    assert (drawn[0], drawn[1], drawn[3]) == ({1}, {1, 3}, {1, 3})
+    assert len(drawn[2]) == 4

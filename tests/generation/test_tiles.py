@@ -7,8 +7,9 @@ import pytest
 from glm_jax.config import MeshConfig, ModelConfig
 from glm_jax.generation import tiles as tiles_module
 from glm_jax.generation.cache import empty_cache
+from glm_jax.generation.engine import Engine
 from glm_jax.generation.language_model import LanguageModel
-from glm_jax.generation.tiles import MOST_ROWS, WIDTH, bind_tiles, make_tiles, multiply
+from glm_jax.generation.tiles import MOST_ROWS, WIDTH, Tiled, TiledHead, tile, tiled
 from glm_jax.models.params import bind, create_params
 from glm_jax.sharding.mesh import make_mesh
 
@@ -42,23 +43,40 @@ def test_a_product_with_tiles_is_that_with_the_matrix(columns, groups):
     rng = np.random.default_rng(0)
     x, matrix = rng.normal(size=(5, 24)), rng.normal(size=(24, columns))
     x, matrix = x.astype(np.float32), matrix.astype(np.float32)
-    tiles = tiles_module._tile(jax.numpy.asarray(matrix), 1, "float32")
-    assert [group.shape for group in tiles] == [(size, 24, WIDTH) for size in groups]
-    np.testing.assert_array_equal(tiles[0][0, :, :3], matrix[:, :3])
-    np.testing.assert_allclose(multiply(x, tiles, columns), x @ matrix, atol=1e-5, rtol=0)
+    tiles = tile(jax.numpy.asarray(matrix), 1, "float32")
+    assert [group.shape for group in tiles.groups] == [(size, 24, WIDTH) for size in groups]
+    np.testing.assert_array_equal(tiles.groups[0][0, :, :3], matrix[:, :3])
+    assert tiles.shape == matrix.shape
+    np.testing.assert_array_equal(tiles.used("float32"), matrix)
+    np.testing.assert_allclose(tiles.multiply(x, 1), x @ matrix, atol=1e-5, rtol=0)
+    head = TiledHead(tiles)
+    assert head.shape == matrix.T.shape
+    np.testing.assert_array_equal(head.used("float32"), matrix.T)
+    np.testing.assert_allclose(head.score(x[None]), (x @ matrix)[None], atol=1e-5, rtol=0)
+
+
+def test_axes_that_are_contracted_together():
+    rng = np.random.default_rng(0)
+    x, matrix = rng.normal(size=(5, 3, 8)), rng.normal(size=(3, 8, 20))
+    x, matrix = x.astype(np.float32), matrix.astype(np.float32)
+    tiles = tile(jax.numpy.asarray(matrix), 2, "float32")
+    np.testing.assert_array_equal(tiles.used("float32"), matrix)
+    expected = np.tensordot(x, matrix, 2)
+    np.testing.assert_allclose(tiles.multiply(x, 2), expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("config", [GELU, SWIGLU])
 def test_the_model_is_the_same(config):
     params = make(config)
-    tiles = make_tiles(config, params)
-    # Matrices of a layer, and the output.
-    assert len(tiles) == 2 * (6 if config is GELU else 7) + 1
+    untied, laid_out = tiled(config, params)
+    parts = jax.tree.leaves(laid_out, is_leaf=lambda node: isinstance(node, Tiled))
+    # Matrices of a layer, and the LM head.
+    assert sum(isinstance(part, Tiled) for part in parts) == 2 * (6 if config is GELU else 7) + 1
     tokens = np.array([[3, 69, 5], [7, 1, 0]], np.int32)
     places = np.broadcast_to(np.arange(3, dtype=np.int32), (2, 3))
     zeros, ends = np.zeros_like(tokens), places + 1
     results = []
-    for model in (bind(config, params), bind_tiles(config, params, tiles, 2)):
+    for model in (bind(config, params), bind(untied, laid_out)):
         hidden, _ = model.extend(tokens, places, zeros, zeros, ends, empty_cache(config, 2, 8))
         results.append(np.asarray(model.logits(hidden)))
     assert results[0].std() > 0.01
@@ -67,22 +85,25 @@ def test_the_model_is_the_same(config):
 
 def test_plain_matrices_serve_where_tiles_do_not_pay(monkeypatch):
     params = make(SWIGLU)
-    tiles = make_tiles(SWIGLU, params)
+    engine = Engine(SWIGLU, params)
 
-    def is_tiled(*arguments):
-        return hasattr(bind_tiles(SWIGLU, params, *arguments).layers[0].mlp.up, "tiles")
+    def is_tiled(engine, rows):
+        return isinstance(engine._for_rows(rows)[1]["layers"]["0"]["mlp"]["up"]["kernel"], Tiled)
 
-    assert is_tiled(tiles, MOST_ROWS)
-    assert not is_tiled(tiles, MOST_ROWS + 1)
-    assert not is_tiled(None, 2)
+    assert is_tiled(engine, MOST_ROWS)
+    assert not is_tiled(engine, MOST_ROWS + 1)
+    assert not is_tiled(Engine(SWIGLU, params, tiles=False), 2)
+    # A model of tiles is not laid out again, and no other kind of weight is.
+    assert tiled(*tiled(SWIGLU, params)) is None
     monkeypatch.setattr(tiles_module, "_free_memory", lambda: 1000)
-    assert make_tiles(SWIGLU, params) is None
+    assert tiled(SWIGLU, params) is None
 
 
 def test_tiles_have_the_type_of_the_arithmetic():
     params = jax.tree.map(lambda leaf: leaf.astype("bfloat16"), make(SWIGLU))
-    tiles = make_tiles(SWIGLU, params)
-    assert {leaf.dtype.name for leaf in jax.tree.leaves(tiles)} == {"float32"}
+    layers = tiled(SWIGLU, params)[1]["layers"]
+    kernels = [leaf for leaf in jax.tree.leaves(layers) if leaf.ndim > 2]
+    assert {leaf.dtype.name for leaf in kernels} == {"float32"}
 
 
 def test_a_model_makes_its_tiles_once_and_anew_for_other_parameters():
@@ -90,14 +111,12 @@ def test_a_model_makes_its_tiles_once_and_anew_for_other_parameters():
     lm = LanguageModel(SWIGLU, params)
     options = {"max_new_tokens": 8, "eos_ids": []}
     first = lm.generate([[3, 5]], **options)
-    made = lm._tiles()
-    assert lm._tiles() is made is not None
+    made = lm._engine()._for_rows(2)[1]["output"]["table"]
+    assert lm._engine()._for_rows(2)[1]["output"]["table"] is made
     lm.params = jax.tree.map(lambda leaf: -leaf, params)
     other = lm.generate([[3, 5]], **options)
     assert other == LanguageModel(SWIGLU, lm.params).generate([[3, 5]], **options) != first
     lm.params["output"]["table"] = params["output"]["table"]
-    assert lm._tiles() is not made
-    for new, expected in zip(
-        lm._tiles()["output"], make_tiles(SWIGLU, lm.params)["output"], strict=True
-    ):
-        np.testing.assert_array_equal(new, expected)
+    again = lm._engine()._for_rows(2)[1]["output"]["table"]
+    assert again is not made
+    np.testing.assert_array_equal(again.used("float32"), params["output"]["table"])

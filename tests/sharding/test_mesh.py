@@ -95,7 +95,7 @@ def test_all_that_computes_with_parameters_for_inference_has_their_mesh():
             if node.args.args[0].arg == "params" and any("jax.jit" in name for name in names):
                 found += 1
                 bare += [f"{path.name}: {node.name}"] * (names[0] != "with_mesh_of_params")
-    assert found >= 10
+    assert found >= 8
     assert not bare
 
 

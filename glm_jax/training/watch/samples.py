@@ -17,9 +17,10 @@ from glm_jax.data.picture import SPACE, visible
 from glm_jax.files import write_whole
 from glm_jax.generation.blank_filling import fill_rows
 from glm_jax.generation.continuation import generate_rows
+from glm_jax.generation.engine import Engine
 from glm_jax.generation.options import Limits, Marks
 from glm_jax.generation.sampling import Sampling
-from glm_jax.models.trees import Params, unstack_layers
+from glm_jax.models.trees import Params
 
 _CONTEXT = 12  # tokens shown on either side of a blank
 _LONGEST_ANSWER = 32
@@ -145,14 +146,14 @@ class Sampler:
 
     def section(self, step: int, params: Params) -> str:
         """Fills all blanks greedily; to be called by every process that holds parameters."""
-        params = unstack_layers(params)
+        engine = Engine(self._model, params, tiles=False)
         blanked = [text for text in self._texts if not text.continues]
         beginnings = [text for text in self._texts if text.continues]
         lines = ""
         if blanked:
-            lines += render(blanked, self._fill(blanked, params), self._tokenizer)
+            lines += render(blanked, self._fill(blanked, engine), self._tokenizer)
         if beginnings:
-            lines += render(beginnings, self._continue(beginnings, params), self._tokenizer)
+            lines += render(beginnings, self._continue(beginnings, engine), self._tokenizer)
         return f"step {step}\n{lines}"
 
     def write(self, section: str) -> None:
@@ -162,11 +163,10 @@ class Sampler:
 
     # All texts go in one batch, since each shape is compiled anew.
 
-    def _fill(self, texts: list[BlankedText], params: Any) -> list[list[list[int]]]:
+    def _fill(self, texts: list[BlankedText], engine: Engine) -> list[list[list[int]]]:
         special = self._tokenizer.special
         return fill_rows(
-            self._model,
-            params,
+            engine,
             [text.tokens for text in texts],
             marks=Marks(special.masks, special.start),
             limits=Limits(
@@ -175,11 +175,10 @@ class Sampler:
             sampling=Sampling(),
         )
 
-    def _continue(self, texts: list[BlankedText], params: Any) -> list[list[list[int]]]:
+    def _continue(self, texts: list[BlankedText], engine: Engine) -> list[list[list[int]]]:
         longest = max(len(text.tokens) for text in texts)
         answers = generate_rows(
-            self._model,
-            params,
+            engine,
             [text.tokens for text in texts],
             limits=Limits(
                 (self._tokenizer.special.eos,),

@@ -6,24 +6,11 @@ import numpy as np
 import pytest
 
 from glm_jax.config import MeshConfig, ModelConfig
-from glm_jax.errors import UserError
-from glm_jax.generation.cache import empty_cache
-from glm_jax.generation.decoding import (
-    begin,
-    check_new_tokens,
-    check_row,
-    feed,
-    fetch,
-    fill_up,
-    ids_seen,
-    run,
-    stack,
-)
+from glm_jax.generation.cache import empty_cache, host_array
 from glm_jax.generation.sampling import Chooser, Sampling, row_keys
+from glm_jax.generation.slots import Rules, Slots, feed, fill_up, ids_seen, stack
 from glm_jax.models.params import bind, create_params
 from glm_jax.sharding.mesh import make_mesh
-
-CONFIG = ModelConfig(vocab_size=8, num_layers=1, embed_dim=8, num_heads=2, max_positions=16)
 
 
 class Counter:
@@ -37,36 +24,78 @@ class Counter:
         return jnp.float32(jnp.arange(8) == hidden[:, :1] % 8)
 
 
-def count(tokens, length, running, limit, end_ids=(7,), **options):
-    chooser = Chooser.create(Sampling(**options), row_keys(0, [], len(tokens)))
-    seen = ids_seen([[token] for token in tokens], len(tokens), CONFIG) if options else None
-    rows = begin([], jnp.array(length), jnp.array(tokens), jnp.array(running), 6, seen)
+def slots_of(token, length, limits, end_ids, fills=False, blanks=None, total=1000, **options):
+    """Rows without caches, of which those with a limit run."""
+    size, zero = len(token), jnp.zeros(len(token), jnp.int32)
+    chooser = Chooser.create([Sampling(**options)] * size, row_keys([0] * size, [[]] * size, size))
+    rules = Rules(
+        zero, host_array(end_ids), host_array(limits), host_array([total] * size), chooser
+    )
+    number = [len(row) for row in blanks] if fills else [limit > 0 for limit in limits]
+    widest = max(map(len, blanks)) if fills else 1
+    places = [[*row, *[0] * (widest - len(row))] for row in blanks or [[]] * size]
+    seen = ids_seen([[one] for one in token], size, 8) if chooser.penalises else None
+    return Slots(
+        *[[], host_array(length), host_array(token), host_array(places), host_array(number)],
+        *[zero, zero, jnp.zeros((size, 12), jnp.int32), zero, seen, rules, fills],
+    )
 
-    def places(rows):
-        return rows.length, rows.length * 0
 
-    return run(Counter(), rows, places, chooser, jnp.array(end_ids, jnp.int32), limit)
+def run(slots, steps=1000):
+    done = 0
+    while done < steps and slots.running.any():
+        slots = jax.tree.map(jnp.asarray, slots)
+        slots, done = slots.advance(*slots.feed(Counter())), done + 1
+    return slots, done
 
 
-def test_rows_grow_until_they_end():
+def chosen(slots):
+    return [row[:n].tolist() for row, n in zip(slots.chosen, slots.count, strict=True)]
+
+
+def test_texts_grow_until_they_end():
     # 1 + 1 = 2, + 2 = 4, + 3 = 7 ends;  0 + 0 = 0, + 1 = 1, + 2 = 3, + 3 = 6, + 4 = 2
-    rows = count([1, 0, 5], [1, 0, 2], [True, True, False], limit=5)
-    assert fetch(rows.answers, rows.count) == [[2, 4], [0, 1, 3, 6, 2], []]
-    assert rows.length.tolist() == [4, 5, 2]
-    assert rows.running.tolist() == [False, True, False]
-    assert int(rows.step) == 5
+    ends = [[7], [7], [7]]
+    slots, steps = run(slots_of([1, 0, 5], [1, 0, 2], [5, 5, 0], ends))
+    assert chosen(slots) == [[2, 4, 7], [0, 1, 3, 6, 2], []]
+    assert slots.length.tolist() == [4, 5, 2]
+    assert slots.running.tolist() == [False, False, False]
+    assert steps == 5
 
 
-def test_nothing_runs_when_all_have_ended():
-    rows = count([4, 2], [3, 5], [True, True], limit=6)
-    assert int(rows.step) == 1
-    assert fetch(rows.answers, rows.count) == [[], []]
+def test_each_row_has_its_own_ends_and_limit():
+    slots, steps = run(slots_of([1, 0, 0], [1, 0, 0], [9, 2, 9], [[4, -1], [7, 6], [3, -1]]))
+    assert chosen(slots) == [[2, 4], [0, 1], [0, 1, 3]]
+    assert steps == 3
+
+
+def test_a_row_goes_on_to_its_next_blank_at_once():
+    """An id is the sum of the one fed, 0 at first, and of the blank's position, modulo 8; 6 ends.
+
+    Blanks at 3 and 4, two ids at most: 3, 6 ends; 4, 0 and cut off by its length.
+    Blank at 2, three ids at most: 2, 4, 6 ends.
+    """
+    both = slots_of([0, 0], [5, 5], [2, 3], [[6], [6]], fills=True, blanks=[[3, 4], [2]])
+    slots, steps = run(both)
+    assert chosen(slots) == [[3, 6, 4, 0], [2, 4, 6]]
+    assert slots.index.tolist() == [2, 1]
+    assert steps == 4
+    short = slots_of([0], [5], [2], [[6]], fills=True, blanks=[[3, 4]], total=3)
+    assert chosen(run(short)[0]) == [[3, 6, 4]]
+
+
+def test_positions_of_a_blank_and_of_a_text():
+    blanks = slots_of([0, 0], [5, 5], [2, 2], [[6], [6]], fills=True, blanks=[[3, 4], [2]])
+    assert [part.tolist() for part in blanks.positions()] == [[3, 2], [1, 1]]
+    texts = slots_of([0, 0], [5, 7], [2, 2], [[6], [6]])
+    assert [part.tolist() for part in texts.positions()] == [[5, 7], [0, 0]]
 
 
 def test_a_penalty_sees_what_was_fed_and_chosen():
     # The wanted id is worth less than the others, 0, once it was there and divided by much.
-    rows = count([0, 0], [0, 0], [True, True], limit=2, end_ids=[], repetition_penalty=1e30)
-    assert rows.seen[0].tolist() == [True, True] + [False] * 6
+    texts = slots_of([0, 0], [0, 0], [2, 2], [[-1], [-1]], repetition_penalty=1e30)
+    slots, _ = run(texts)
+    assert slots.seen[0].tolist() == [True, True] + [False] * 6
 
 
 def test_rows_are_stacked_to_few_shapes():
@@ -74,20 +103,13 @@ def test_rows_are_stacked_to_few_shapes():
     assert tokens.tolist() == [[1, 2, 3] + [0] * 5, [4] + [0] * 7, [5] + [0] * 7, [0] * 8]
     assert length.tolist() == [3, 1, 1, 0]
     assert [len(stack([[1]] * count, 8)[0]) for count in (1, 2, 5, 8, 9)] == [2, 2, 8, 8, 16]
+    assert len(stack([[1]] * 3, 8, least=1)[0]) == 4
     assert fill_up([3], 2).tolist() == [3, 0]
 
 
 def test_seen_ids_of_each_row():
-    seen = np.asarray(ids_seen([[1, 1, 7], [2]], 4, CONFIG))
+    seen = np.asarray(ids_seen([[1, 1, 7], [2]], 4, 8))
     assert [np.flatnonzero(row).tolist() for row in seen] == [[1, 7], [2], [], []]
-
-
-def test_mistakes_are_named():
-    check_row([0, 7], CONFIG)
-    with pytest.raises(UserError, match="id 8 is outside the vocabulary of 8"):
-        check_row([0, 8], CONFIG)
-    with pytest.raises(UserError, match="at least 1; got -3"):
-        check_new_tokens(-3)
 
 
 LEARNED = ModelConfig(
