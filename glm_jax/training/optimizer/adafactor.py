@@ -9,15 +9,18 @@ squared gradient over each row and over each column, and estimates the whole by 
 This implements sections 4 (factored moments), 6 (clipping of the update by its root mean square)
 and 7.2 (decay 1 - t^-0.8) of the article, without momentum. The learning rate is absolute, as for
 AdamW, not relative to the size of the parameter. Stacked layers are treated one by one, so that
-stacked and listed layers train alike.
+stacked and listed layers train alike. optax factors the two largest dimensions of an array
+instead, which for a kernel [L, D, N, H] may be layers or heads (decision 025).
 """
 
-from typing import Any, NamedTuple
+import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from glm_jax.models.trees import Params
 from glm_jax.sharding.rules import logical_axes, path_name
 
 # Published settings: matrices with a smaller side are not factored; a constant that keeps the
@@ -37,32 +40,34 @@ class FactoredMoments(NamedTuple):
       squares: for all other parameters, the unfactored second moment.
     """
 
-    count: Any
-    rows: Any
-    columns: Any
-    squares: Any
+    # The name is stored in checkpoints, so it hides the method of tuples.
+    count: jax.Array  # type: ignore[assignment]
+    rows: Params
+    columns: Params
+    squares: Params
 
 
 def scale_by_factored_moments() -> optax.GradientTransformation:
     """Divides a gradient by the root of its factored second moment, and clips the result."""
 
-    def init(params: Any) -> FactoredMoments:
-        def zeros(keep: str) -> Any:
+    def init(params: Params) -> FactoredMoments:
+        def zeros(keep: str) -> Params:
             return jax.tree.map_with_path(
                 lambda path, param: _zeros(keep, path_name(path), param), params
             )
 
         return FactoredMoments(jnp.int32(0), zeros("rows"), zeros("columns"), zeros("squares"))
 
-    def update(gradients: Any, state: FactoredMoments, params: Any = None) -> Any:
+    def update(
+        gradients: Params, state: FactoredMoments, params: Params | None = None
+    ) -> tuple[Params, FactoredMoments]:
         count = state.count + 1
         decay = 1.0 - count.astype(jnp.float32) ** -0.8
-
-        def scale(path: tuple, gradient: jax.Array, *moments: jax.Array) -> tuple:
-            return _scale(path_name(path), gradient, moments, decay)
-
         trees = gradients, state.rows, state.columns, state.squares
-        results = jax.tree.map_with_path(scale, *trees)
+        results = jax.tree.map_with_path(
+            lambda path, gradient, *moments: _scale(path_name(path), gradient, moments, decay),
+            *trees,
+        )
         updates, *moments = jax.tree.transpose(
             jax.tree.structure(gradients), jax.tree.structure((0,) * 4), results
         )
@@ -90,29 +95,22 @@ def moment_axes(name: str, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]
 
 def _is_factored(name: str, shape: tuple[int, ...]) -> bool:
     inputs, outputs = moment_axes(name, len(shape))
-    sizes = [_size(shape, axes) for axes in (inputs, outputs)]
-    return bool(outputs) and min(sizes) >= MIN_SIZE
+    sides = [math.prod(shape[axis] for axis in axes) for axes in (inputs, outputs)]
+    return bool(outputs) and min(sides) >= MIN_SIZE
 
 
-def _size(shape: tuple[int, ...], axes: tuple[int, ...]) -> int:
-    size = 1
-    for axis in axes:
-        size *= shape[axis]
-    return size
-
-
-def _zeros(keep: str, name: str, param: Any) -> jax.Array:
+def _zeros(keep: str, name: str, param: jax.Array) -> jax.Array:
     inputs, outputs = moment_axes(name, param.ndim)
-    factored = _is_factored(name, param.shape)
-    if factored == (keep == "squares"):
-        stacked = param.shape[: (inputs + outputs)[0]]
-        return jnp.zeros((*stacked, 1), jnp.float32)
+    if _is_factored(name, param.shape) == (keep == "squares"):
+        return jnp.zeros((*param.shape[: (inputs + outputs)[0]], 1), jnp.float32)
     dropped = {"rows": outputs, "columns": inputs, "squares": ()}[keep]
     shape = [size for axis, size in enumerate(param.shape) if axis not in dropped]
     return jnp.zeros(shape, jnp.float32)
 
 
-def _scale(name: str, gradient: jax.Array, moments: tuple, decay: jax.Array) -> tuple:
+def _scale(
+    name: str, gradient: jax.Array, moments: tuple[jax.Array, ...], decay: jax.Array
+) -> tuple[jax.Array, ...]:
     """(update, rows, columns, squares) of one parameter."""
     rows, columns, squares = moments
     inputs, outputs = moment_axes(name, gradient.ndim)

@@ -1,17 +1,18 @@
 """AdamW with the published decay groups, global-norm clipping and learning-rate schedules."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
 from glm_jax.config.training import OptimizerConfig
+from glm_jax.models.trees import Params
 from glm_jax.models.weights import decay_mask
 from glm_jax.training.optimizer.adafactor import scale_by_factored_moments
 
-Schedule = Callable[[Any], jax.Array]
+Schedule = Callable[[ArrayLike], jax.Array]
 
 
 def learning_rate_schedule(config: OptimizerConfig, num_steps: int) -> Schedule:
@@ -52,36 +53,36 @@ def learning_rate_schedule(config: OptimizerConfig, num_steps: int) -> Schedule:
 def _joined(before: Schedule, last: int, after: Schedule, warmup: int) -> Schedule:
     """`before` up to step `last`, then interpolated to `after` within `warmup` steps."""
 
-    def schedule(step: Any) -> jax.Array:
-        step = jnp.asarray(step, jnp.float32)
-        share = jnp.clip((step - last) / max(warmup, 1), 0.0, 1.0)
+    def schedule(step: ArrayLike) -> jax.Array:
+        share = jnp.clip((jnp.asarray(step) - last) / max(warmup, 1), 0.0, 1.0)
         later = before(last) + share * (after(step) - before(last))
-        return jnp.where(step <= last, before(step), later)
+        return jnp.where(share > 0, later, before(step))
 
     return schedule
 
 
 def _in_one_go(config: OptimizerConfig, num_steps: int) -> Schedule:
     """The schedule of a run that was never extended."""
-    peak, floor, warmup = config.peak_learning_rate, config.final_ratio, config.warmup_steps
+    peak, warmup = config.peak_learning_rate, config.warmup_steps
     decay_steps = num_steps if config.decay_steps is None else config.decay_steps
+    fall, floor = max(decay_steps - warmup, 1), config.final_ratio * peak
 
-    def schedule(step: Any) -> jax.Array:
-        step = jnp.asarray(step, jnp.float32)
-        fall = max(decay_steps - warmup, 1)
-        progress = jnp.clip((step - warmup) / fall, 0.0, 1.0)
-        if config.schedule == "cosine":
-            factor = floor + (1 - floor) * (1 + jnp.cos(jnp.pi * progress)) / 2
-        elif config.schedule == "linear":
-            factor = 1 - (1 - floor) * progress
-        elif config.schedule == "linear_published":
-            # Counted from step N: near it the factor is small, and 1 - progress would lose digits.
-            factor = floor + (1 - floor) * (decay_steps - step) / fall
-        else:
-            factor = jnp.ones(())
-        return peak * jnp.where(step < warmup, step / max(warmup, 1), factor)
+    # optax counts from the end, p * (1 - (1 - step / W)): the first steps lose digits.
+    def rise(step: ArrayLike) -> jax.Array:
+        return peak * (jnp.asarray(step) / max(warmup, 1))
 
-    return schedule
+    # Counted from step N, near which the rate is small.
+    def published(since: ArrayLike) -> jax.Array:
+        return floor + (peak - floor) * (decay_steps - warmup - jnp.asarray(since)) / fall
+
+    decay: dict[str, optax.Schedule] = {
+        "cosine": optax.cosine_decay_schedule(peak, fall, config.final_ratio),
+        "linear": optax.linear_schedule(peak, floor, fall),
+        "linear_published": published,
+        "constant": optax.constant_schedule(peak),
+    }
+    joined = optax.join_schedules([rise, decay[config.schedule]], [warmup])
+    return lambda step: jnp.asarray(joined(step))
 
 
 def make_optimizer(config: OptimizerConfig, schedule: Schedule) -> optax.GradientTransformation:
@@ -92,7 +93,7 @@ def make_optimizer(config: OptimizerConfig, schedule: Schedule) -> optax.Gradien
     position embeddings do, as published. Clipping is apart, `clip`, since its norm is a metric too.
     """
 
-    def rate(count: Any) -> jax.Array:
+    def rate(count: jax.Array) -> jax.Array:
         # optax counts finished steps; a schedule takes the number of the current step.
         return schedule(count + 1)
 
@@ -112,13 +113,12 @@ def make_optimizer(config: OptimizerConfig, schedule: Schedule) -> optax.Gradien
     )
 
 
-def global_norm(gradients: Any) -> jax.Array:
+def global_norm(gradients: Params) -> jax.Array:
     """Euclidean norm over all arrays of a tree, computed in float32."""
-    squares = [jnp.sum(jnp.square(leaf.astype(jnp.float32))) for leaf in jax.tree.leaves(gradients)]
-    return jnp.sqrt(sum(squares))
+    return optax.tree.norm(optax.tree.cast(gradients, jnp.float32))
 
 
-def clip(gradients: Any, norm: jax.Array, largest: float | None) -> Any:
+def clip(gradients: Params, norm: jax.Array, largest: float | None) -> Params:
     """Scales a gradient by min(1, largest / (norm + 1e-6)), as the published code does.
 
     Args:
