@@ -1,6 +1,9 @@
 """Files and directories that are written whole or not at all, even where the process is killed.
 
 A link is followed: what it points to is replaced, and the link stays.
+
+Everything that a user finds is written through here, except what only grows (`metrics.jsonl`,
+`samples.txt`) and the steps of a checkpoint, which orbax writes.
 """
 
 import contextlib
@@ -9,6 +12,7 @@ import os
 import re
 import shutil
 import socket
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -126,6 +130,33 @@ def replaced_directory(path: Path, may_replace: Callable[[Path], bool]) -> Itera
             old.rename(path)
         shutil.rmtree(temporary, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def new_directory(path: Path, is_whole: Callable[[Path], bool]) -> Iterator[Path]:
+    """A temporary sibling of `path` that takes its name at the end; nothing is replaced.
+
+    Args:
+      path: must not exist then, or be empty. Its parents are created.
+      is_whole: whether `path` is what another process has written meanwhile; then that is kept.
+
+    Raises:
+      OSError: the disk is full or cannot be written, or `path` holds something else.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        _sync_all(temporary)
+        try:
+            temporary.rename(path)
+        except OSError:
+            if not is_whole(path):
+                raise
+        sync(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _sibling(path: Path, kind: str, pid: int | str = "") -> Path:

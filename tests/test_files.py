@@ -9,7 +9,7 @@ import pytest
 
 from glm_jax import files
 from glm_jax.errors import UserError
-from glm_jax.files import replaced_directory, write_whole, written
+from glm_jax.files import new_directory, replaced_directory, write_whole, written
 
 DEAD = 2**22 + 1  # above the largest process id of Linux
 
@@ -236,3 +236,42 @@ def test_a_kill_leaves_nothing_under_the_name(tmp_path):
     assert not (tmp_path / "b").exists()
     write(tmp_path / "b", "x")
     assert names(tmp_path) == ["b"]
+
+
+def make(path, text):
+    with new_directory(path, lambda path: (path / "file").is_file()) as directory:
+        assert not (path / "file").exists()
+        (directory / "file").write_text(text)
+        meanwhile = path.parent / "meanwhile"
+        if meanwhile.exists():
+            meanwhile.rename(path)
+
+
+def test_a_new_directory_appears_whole_and_is_readable_by_all(tmp_path):
+    make(tmp_path / "a" / "b", "x")
+    assert (tmp_path / "a" / "b" / "file").read_text() == "x"
+    assert (tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o755
+    assert names(tmp_path / "a") == ["b"]
+
+
+def test_a_new_directory_that_fails_leaves_nothing(tmp_path):
+    with pytest.raises(OSError, match="full"), new_directory(tmp_path / "b", bool):
+        raise OSError("disk full")
+    assert names(tmp_path) == []
+
+
+def test_a_new_directory_gives_way_to_the_same_of_another_process(tmp_path):
+    (tmp_path / "meanwhile").mkdir()
+    (tmp_path / "meanwhile" / "file").write_text("theirs")
+    make(tmp_path / "b", "ours")
+    assert (tmp_path / "b" / "file").read_text() == "theirs"
+    assert names(tmp_path) == ["b"]
+
+
+def test_a_new_directory_does_not_replace_something_else(tmp_path):
+    (tmp_path / "meanwhile").mkdir()
+    (tmp_path / "meanwhile" / "other").write_text("theirs")
+    with pytest.raises(OSError, match="not empty"):
+        make(tmp_path / "b", "ours")
+    assert names(tmp_path) == ["b"]
+    assert names(tmp_path / "b") == ["other"]

@@ -16,10 +16,8 @@ store was made from.
 import dataclasses
 import hashlib
 import json
-import os
 import re
 import shutil
-import tempfile
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -29,7 +27,7 @@ import numpy as np
 
 from glm_jax.data.reading import Reading, content_checksum, read_through
 from glm_jax.errors import UserError
-from glm_jax.files import sync
+from glm_jax.files import new_directory
 from glm_jax.special_tokens import SpecialTokens
 
 # Raised when the files change, or when the same text would give other tokens or other splits.
@@ -112,10 +110,8 @@ class StoreWriter:
         self._checksums: dict[str, Any] = {}
         # A hash of each document, to find repeated ones.
         self._hashes: dict[str, array[int]] = {}
-        self._directory.parent.mkdir(parents=True, exist_ok=True)
-        self._temporary = Path(
-            tempfile.mkdtemp(dir=self._directory.parent, prefix=f".{self._directory.name}.")
-        )
+        self._whole = new_directory(self._directory, lambda path: (path / INDEX).is_file())
+        self._temporary = self._whole.__enter__()
         np.save(self._temporary / _SENTENCE_ENDS, sentence_ends)
 
     def add(self, split: str, documents: Iterable[Sequence[int] | np.ndarray]) -> None:
@@ -223,16 +219,7 @@ class StoreWriter:
         index["fingerprint"] = _fingerprint(index)
         text = json.dumps(index, indent=2, ensure_ascii=False) + "\n"
         (self._temporary / INDEX).write_text(text, encoding="utf-8")
-        os.chmod(self._temporary, 0o755)
-        for path in [*self._temporary.iterdir(), self._temporary]:
-            sync(path)
-        try:
-            os.rename(self._temporary, self._directory)
-        except OSError:
-            self.discard()
-            if not (self._directory / INDEX).is_file():
-                raise
-        sync(self._directory.parent)
+        self._whole.__exit__(None, None, None)
 
     def discard(self) -> None:
         """Removes what has been written."""

@@ -3,9 +3,7 @@
 import contextlib
 import dataclasses
 import json
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +17,7 @@ from glm_jax.data.documents import SPLITS
 from glm_jax.data.mixture_store import INDEX
 from glm_jax.data.store_path import is_scheme
 from glm_jax.errors import UserError
-from glm_jax.files import sync, write_whole
+from glm_jax.files import new_directory
 from glm_jax.tasks.named import NamedSource, registered
 from glm_jax.tasks.quiet import without_chatter
 from glm_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer
@@ -102,22 +100,15 @@ def _build_mixture(
     """Builds the stores of a mixture's tasks and writes their rates; all of it or nothing."""
     if directory.exists() and any(directory.iterdir()):
         raise UserError(f"the token store {str(directory)!r} exists already; remove it first")
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    whole = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
-    try:
+    # Two runs that start together: the tasks' stores would come out equal, so the first is kept.
+    with new_directory(directory, lambda path: (path / INDEX).is_file()) as whole:
         rates = {}
         for task in mixture.tasks:
             own = dataclasses.replace(data, source=f"task:{task.name}")
             _build_named(own, whole / task.name, progress)
             rates[task.name] = float(mixture.get_rate(task))
         content = {"source": data.source, "rates": rates}
-        write_whole(whole / INDEX, json.dumps(content, indent=2) + "\n")
-        whole.chmod(0o755)
-        whole.rename(directory)
-        sync(directory.parent)
-    except BaseException:
-        shutil.rmtree(whole, ignore_errors=True)
-        raise
+        (whole / INDEX).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _leave_devices_to_jax() -> None:

@@ -2,11 +2,12 @@
 
 import dataclasses
 import json
-import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import glm_jax.files
 from glm_jax.data import store as store_module
 from glm_jax.data.store import StoreWriter, TokenStore
 from glm_jax.errors import UserError
@@ -181,11 +182,9 @@ def test_shares_of_documents_that_come_again(tmp_path):
 
 def test_all_is_on_the_disk_before_the_store_has_its_name(tmp_path, monkeypatch):
     synced = []
-    monkeypatch.setattr(store_module, "sync", lambda path: synced.append(path.name))
-    rename = os.rename
-    monkeypatch.setattr(
-        store_module.os, "rename", lambda a, b: (synced.append("rename"), rename(a, b))
-    )
+    monkeypatch.setattr(glm_jax.files, "sync", lambda path: synced.append(path.name))
+    rename = Path.rename
+    monkeypatch.setattr(Path, "rename", lambda a, b: (synced.append("rename"), rename(a, b)))
     written(tmp_path / "store")
     done = synced.index("rename")
     files = {"store.json", "sentence_ends.npy"} | {
