@@ -3,13 +3,38 @@
 import dataclasses
 import queue
 import threading
-from typing import Any
+from typing import Protocol
 
 import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
 from glm_jax.batch import NUM_OBJECTIVES, OBJECTIVES, Batch
+from glm_jax.data.identity import Identity
+
+
+class Stream(Protocol):
+    """What training reads: a `glm_jax.data.stream.RowStream`, or one that wraps it.
+
+    Attributes:
+      num_rows: rows per epoch.
+    """
+
+    num_rows: int
+
+    @property
+    def data(self) -> Identity: ...
+
+    @property
+    def statistics(self) -> dict[str, int]: ...
+
+    def __next__(self) -> Batch: ...
+
+    def get_state(self) -> bytes: ...
+
+    def set_state(self, state: bytes) -> None: ...
+
+    def close(self) -> None: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,11 +68,11 @@ def count_targets(batch: Batch) -> dict[str, int]:
 class Feed:
     """Iterator of `Fed` that prepares up to `depth` batches ahead."""
 
-    def __init__(self, stream: Any, sharding: NamedSharding, depth: int = 2):
+    def __init__(self, stream: Stream, sharding: NamedSharding, depth: int = 2):
         """Starts the thread.
 
         Args:
-          stream: a `RowStream`; only the thread may use it from now on.
+          stream: only the thread may use it from now on.
           sharding: of the global batch.
           depth: maximum number of batches that are ready.
         """

@@ -11,28 +11,29 @@ give the same losses and parameters as N steps without a kill, bit for bit.
 """
 
 import math
-import sys
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from jax.sharding import Mesh
 
 from glm_jax.batch import Batch
-from glm_jax.checkpoints.disk import DiskTrouble, disk_trouble
+from glm_jax.checkpoints.disk import DiskTrouble
 from glm_jax.checkpoints.retention import check_names, saved_steps
 from glm_jax.config import Config
 from glm_jax.data.identity import fingerprints
 from glm_jax.data.record import check_checkpoint, check_data, record_data
 from glm_jax.errors import UserError
+from glm_jax.models.trees import Params
 from glm_jax.sharding.mesh import batch_sharding, make_mesh
+from glm_jax.tokenizers.tokenizer import Tokenizer
 from glm_jax.training.checkpoints import Checkpoints
 from glm_jax.training.compiling import compile_train_step
-from glm_jax.training.distributed import any_of, is_first, on_first, share
-from glm_jax.training.evaluation import Evaluator, evaluation_line
-from glm_jax.training.feed import Fed, Feed, to_devices
+from glm_jax.training.distributed import is_first, on_first, share
+from glm_jax.training.evaluation import Evaluator
+from glm_jax.training.feed import Fed, Feed, Stream, to_devices
 from glm_jax.training.optimizer.optimizers import learning_rate_schedule
+from glm_jax.training.run.ending import failed
 from glm_jax.training.run.extension import adopted
 from glm_jax.training.run.freed_memory import is_kept
 from glm_jax.training.run.interrupts import Interrupts
@@ -42,42 +43,30 @@ from glm_jax.training.run.rewind import (
     Rewind,
     SkippingStream,
     check_rewind,
-    check_spans,
-    merged,
-    move_later,
+    go_back,
     read_skips,
-    write_skips,
 )
 from glm_jax.training.run.workdir import check_config, check_workdir, read_record, record_run
 from glm_jax.training.state import create_state
 from glm_jax.training.step import Metrics
 from glm_jax.training.unigram import target_counts
-from glm_jax.training.watch.metrics import MetricsLog, data_shares
-from glm_jax.training.watch.pace import Pace
-from glm_jax.training.watch.plot import plot_losses
 from glm_jax.training.watch.profiling import ProfiledSteps, Profiler
-from glm_jax.training.watch.progress import Progress, say
+from glm_jax.training.watch.progress import say
+from glm_jax.training.watch.recording import Recorder, TrainingDiverged
 from glm_jax.training.watch.samples import Sampler, choose_texts
 from glm_jax.training.watch.summary import kept_line, summary
-from glm_jax.training.watch.tracking import check_trackers, open_trackers
+from glm_jax.training.watch.tracking import check_trackers
 
 # batches(split, shard_index, num_shards) -> RowStream, see glm_jax.pipeline.batches.
-Batches = Callable[[str, int, int], Any]
-
-
-class TrainingDiverged(RuntimeError):
-    """A loss or a gradient is no longer finite."""
-
-
-DISK_STATUS = 3
+Batches = Callable[[str, int, int], Stream]
 
 
 def train(
     config: Config,
     workdir: str | Path,
     batches: Batches,
-    tokenizer: Any,
-    params: Any = None,
+    tokenizer: Tokenizer,
+    params: Params | None = None,
     rewind: Rewind | None = None,
     profile: ProfiledSteps | None = None,
 ) -> int:
@@ -107,8 +96,7 @@ def train(
     try:
         config, newest = _checked(config, workdir, rewind)
     except (DiskTrouble, OSError) as error:
-        status, why = _failure(error, workdir)
-        return _ended(why, workdir, status)
+        return failed(error, workdir)
     if newest >= config.train.num_steps:
         say(f"{workdir} is finished: it has a checkpoint of step {newest}")
         say(f"{filling(config, workdir)}\n{longer(config)}")
@@ -124,22 +112,7 @@ def train(
             run.prepare(batches, tokenizer, params, rewind)
             return run.train(profile)
         except (TrainingDiverged, DiskTrouble, OSError) as error:
-            status, why = _failure(error, workdir)
-            run.wait()
-            return _ended(why, workdir, status)
-
-
-def _failure(error: Exception, workdir: Path) -> tuple[int, str]:
-    """The exit status and the message of an error; an error that is a bug is raised again."""
-    if isinstance(error, TrainingDiverged):
-        return 1, str(error)
-    if isinstance(error, DiskTrouble):
-        return DISK_STATUS, str(error)
-    trouble = disk_trouble(error)
-    if trouble is None:
-        raise error
-    where = str(getattr(error, "filename", None) or workdir)
-    return DISK_STATUS, f"{where!r} cannot be used: {trouble}"
+            return failed(error, workdir, checkpoints.wait)
 
 
 def _checked(config: Config, workdir: Path, rewind: Rewind | None) -> tuple[Config, int]:
@@ -150,13 +123,6 @@ def _checked(config: Config, workdir: Path, rewind: Rewind | None) -> tuple[Conf
     check_rewind(workdir, rewind)
     newest = max(saved_steps(workdir / "checkpoints"), default=0)
     return config, newest if rewind is None else rewind.step
-
-
-def _ended(why: str, workdir: Path, status: int) -> int:
-    steps = saved_steps(workdir / "checkpoints")
-    kept = f"the newest checkpoint is that of step {steps[-1]}" if steps else "none is saved"
-    print(f"error: {why}; {kept}", file=sys.stderr)
-    return status
 
 
 class _Run:
@@ -175,12 +141,11 @@ class _Run:
     ):
         self.config, self.workdir, self.checkpoints = config, workdir, checkpoints
         self.mesh, self.stack = mesh, stack
-        # Step and metrics of the last report; a checkpoint is saved with them.
-        self.measured: tuple[int, dict[str, float]] = (0, {})
-        self.evaluated = "not evaluated"
         self.rewound = False
 
-    def prepare(self, batches: Batches, tokenizer: Any, params: Any, rewind: Rewind | None) -> None:
+    def prepare(
+        self, batches: Batches, tokenizer: Tokenizer, params: Params | None, rewind: Rewind | None
+    ) -> None:
         """Does everything that precedes the first step."""
         config, workdir = self.config, self.workdir
         stream = SkippingStream(batches("train", *share()), read_skips(workdir))
@@ -211,17 +176,13 @@ class _Run:
         texts = choose_texts(first, tokenizer.special.end, config.model.continues_texts)
         self.sampler = Sampler(config, tokenizer, texts, workdir / "samples.txt")
         on_first(lambda: self.sampler.rewind(self.first_step), "go on in samples.txt")
-        self.log = MetricsLog(workdir / "metrics.jsonl", self.first_step, is_first())
-        self.stack.callback(self.log.close)
-        self.trackers = open_trackers(config, workdir, self.first_step) if is_first() else []
-        for tracker in self.trackers:
-            self.stack.callback(tracker.close)
+        self.recorder = Recorder(config, workdir, self.first_step)
+        self.stack.callback(self.recorder.close)
         self.feed = Feed(stream, sharding)
         self.stack.callback(self.feed.close)
-        self.pace = Pace(config.data.batch_size * config.data.sequence_length)
 
     def _start(
-        self, stream: SkippingStream, params: Any, rewind: Rewind | None
+        self, stream: SkippingStream, params: Params | None, rewind: Rewind | None
     ) -> tuple[SkippingStream, str]:
         """Sets the state and the stream; returns the stream and a description of the start."""
         restored = self.checkpoints.restore(rewind.step if rewind else None)
@@ -243,18 +204,10 @@ class _Run:
         start = f"goes on after step {int(self.state.step)} of {self.workdir}"
         if rewind is None:
             return stream, start
-        if rewind.skip_batches:
-            first = int(position)
-            span = (first, first + rewind.skip_batches)
-            check_spans([span])
-            spans = merged([*read_skips(self.workdir), span])
-            stream = stream.without(spans)
-            start += f", without batches {span[0]} to {span[1] - 1}"
-            on_first(lambda: write_skips(self.workdir, spans), "record the batches left out")
-        moved = on_first(lambda: move_later(self.workdir, rewind.step), "move what came after")
-        return stream, start if moved is None else f"{start}; what came after is in {moved}"
+        stream, said = go_back(self.workdir, stream, rewind)
+        return stream, start + said
 
-    def _record(self, tokenizer: Any) -> None:
+    def _record(self, tokenizer: Tokenizer) -> None:
         try:
             record_run(self.workdir, self.config, tokenizer)
         except OSError as error:
@@ -272,19 +225,22 @@ class _Run:
             say(kept_line(train_step))
         profiler = Profiler(profile if is_first() else None, self.workdir / "profile")
         self.stack.callback(profiler.close)
-        self.pace.restart()
-        with Interrupts() as interrupts, Progress(self.first_step, last) as self.progress:
-            self._missed_sample()
+        self.recorder.pace.restart()
+        with Interrupts() as interrupts, self.recorder:
+            # The samples of a step that was killed after its save, before its samples.
+            first = self.first_step
+            if first and "sample" in self._due(first, False) and self.sampler.lacks(first):
+                self.sampler.add(first, self.state.params)
             # A step's metrics are fetched while the next step runs.
             waiting: tuple[int, Metrics, Fed] | None = None
-            for step in range(self.first_step + 1, last + 1):
-                if step > self.first_step + 1:
-                    with self.pace.waiting():
+            for step in range(first + 1, last + 1):
+                if step > first + 1:
+                    with self.recorder.pace.waiting():
                         fed = next(self.feed)
                 profiler.before(step)
                 self.state, metrics = train_step(self.state, fed.batch)
                 if waiting is not None:
-                    self._report(*waiting)
+                    self.recorder.step(*waiting)
                 waiting = (step, metrics, fed)
                 if traced := profiler.after(step, metrics):
                     say(traced)
@@ -292,7 +248,7 @@ class _Run:
                 stopping = step < last and interrupts.stop_after(step)
                 due = self._due(step, stopping)
                 if due:
-                    self._report(*waiting)
+                    self.recorder.step(*waiting)
                     waiting = None
                     self._pause_for(due, step, fed)
                 if stopping:
@@ -303,21 +259,9 @@ class _Run:
                     )
                     return interrupts.exit_status
             self.checkpoints.wait()
-        say(f"done: {last} steps, {self.evaluated}; see {self.workdir}")
+        say(f"done: {last} steps, {self.recorder.evaluated}; see {self.workdir}")
         say(filling(self.config, self.workdir))
         return 0
-
-    def wait(self) -> None:
-        """Waits for a save that has started; ignores its failure."""
-        with suppress(DiskTrouble):
-            self.checkpoints.wait()
-
-    def _missed_sample(self) -> None:
-        """Makes up for the samples of a step that was killed after its save, before its samples."""
-        step = self.first_step
-        due = step > 0 and "sample" in self._due(step, False)
-        if due and any_of(is_first() and not self.sampler.has(step)):
-            self._sample(step)
 
     def _due(self, step: int, stopping: bool) -> list[str]:
         """What is due after this step: "evaluate", "save", "sample"."""
@@ -330,58 +274,15 @@ class _Run:
         }
         return [name for name, now in due.items() if now]
 
-    def _report(self, step: int, metrics: Metrics, fed: Fed) -> None:
-        """Waits for a step's metrics, and shows and logs them.
-
-        Raises:
-          TrainingDiverged: the loss or the gradient is not finite.
-        """
-        # jit sorts a dict's names; a reader wants "loss" first.
-        values = {name: float(metrics[name]) for name in sorted(metrics, key=_reading_order)}
-        if not math.isfinite(values["loss"]) or not math.isfinite(values["grad_norm"]):
-            raise TrainingDiverged(
-                f"loss {values['loss']:g}, gradient norm {values['grad_norm']:g} at step {step}, "
-                f"learning rate {values['learning_rate']:g}"
-            )
-        self.pace.step_done()
-        self.measured = step, values
-        self.progress.step()
-        settings = self.config.train
-        if _every(settings.log_every, step) or step == settings.num_steps:
-            pace = self.pace.take()
-            left = self.pace.seconds_for(settings.num_steps - step)
-            self.progress.logged(step, values | pace, left)
-            shares = data_shares(fed.statistics, self.config.data.sequence_length)
-            self._log(step, values | pace | shares)
-
-    def _log(self, step: int, values: dict[str, float]) -> None:
-        self.log.write(step, values)
-        for tracker in self.trackers:
-            tracker.write(step, values)
-
     def _pause_for(self, due: list[str], step: int, fed: Fed) -> None:
-        self.pace.pause()
+        self.recorder.pace.pause()
         if "evaluate" in due:
-            values = self.evaluator(self.state.params)
-            self._log(step, values)
-            self.measured = step, self.measured[1] | values
-            say(line := evaluation_line(step, values))
-            self.evaluated = line.partition(": ")[2]
-            on_first(self._plot, "draw loss.png")
+            self.recorder.evaluation(step, self.evaluator(self.state.params))
         if "save" in due:
             self._save(step, fed)
         if "sample" in due:
-            self._sample(step)
-        self.pace.resume()
-
-    def _plot(self) -> None:
-        plot_losses(self.workdir / "metrics.jsonl", self.workdir / "loss.png")
-
-    def _sample(self, step: int) -> None:
-        """Makes samples on all processes, which may share the parameters; the first one writes."""
-        section = self.sampler.section(step, self.state.params)
-        on_first(lambda: self.sampler.write(section), "write samples.txt")
-        say(section)
+            self.sampler.add(step, self.state.params)
+        self.recorder.pace.resume()
 
     def _save(self, step: int, fed: Fed) -> None:
         # The step's metrics belong to the parameters before it; those after it must be finite too.
@@ -391,18 +292,13 @@ class _Run:
                 learning_rate_schedule(self.config.optimizer, self.config.train.num_steps)(step)
             )
             raise TrainingDiverged(f"loss {loss:g} after step {step}, learning rate {rate:g}")
-        metrics = {k: v for k, v in self.measured[1].items() if math.isfinite(v)}
-        self.checkpoints.save(self.state, fed.stream_state, metrics)
+        self.checkpoints.save(self.state, fed.stream_state, self.recorder.measured)
 
 
-def _take(stream: Any, count: int) -> list[Batch]:
+def _take(stream: Stream, count: int) -> list[Batch]:
     batches = [next(stream) for _ in range(count)]
     stream.close()
     return batches
-
-
-def _reading_order(name: str) -> tuple[bool, str]:
-    return not name.startswith("loss"), name
 
 
 def _every(interval: int, step: int) -> bool:

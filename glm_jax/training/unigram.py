@@ -10,7 +10,6 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,15 +18,16 @@ from glm_jax.config import Config
 from glm_jax.data.identity import Identity, fingerprints
 from glm_jax.files import write_whole
 from glm_jax.training.distributed import is_first
+from glm_jax.training.feed import Stream
 
 ENOUGH_TARGETS = 1_000_000
 
 
-def count_targets(stream: Any, vocab_size: int, num_rows: int) -> np.ndarray:
+def count_targets(stream: Stream, vocab_size: int, num_rows: int) -> np.ndarray:
     """Counts the targets of training rows.
 
     Args:
-      stream: iterator of numpy Batches.
+      stream: of training rows.
       vocab_size: V.
       num_rows: rows to read, in whole batches; reading ends earlier after `ENOUGH_TARGETS`.
 
@@ -48,7 +48,7 @@ def count_targets(stream: Any, vocab_size: int, num_rows: int) -> np.ndarray:
 
 
 def target_counts(
-    path: Path, open_stream: Callable[[], Any], config: Config, data: Identity
+    path: Path, open_stream: Callable[[], Stream], config: Config, data: Identity
 ) -> np.ndarray:
     """Counts the targets of at most an epoch of training rows, or reads the counts from `path`.
 

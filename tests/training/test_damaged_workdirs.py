@@ -18,6 +18,7 @@ from glm_jax.training import loop
 from glm_jax.training.checkpoints import Checkpoints
 from glm_jax.training.loop import train
 from glm_jax.training.run.rewind import write_skips
+from glm_jax.training.watch import recording
 
 MADE_AGAIN = ["metrics.jsonl", "samples.txt", "loss.png", "unigram.npz"]
 WANTED = ["run.json", "skipped.json", "data.json"]
@@ -65,7 +66,7 @@ def stand_ins(monkeypatch):
 
     monkeypatch.setattr(loop, "compile_train_step", compile_train_step)
     monkeypatch.setattr(loop, "Evaluator", Evaluator)
-    monkeypatch.setattr(loop, "evaluation_line", lambda step, values: f"step {step}: held out 1.0")
+    monkeypatch.setattr(recording, "evaluation_line", lambda step, _: f"step {step}: held out 1.0")
     monkeypatch.setattr(loop.Sampler, "section", section)
 
 
@@ -210,15 +211,15 @@ def test_a_file_where_a_directory_is_to_be(name, longer, workdir, open_batches, 
 def test_a_disk_that_does_not_give_the_log(
     longer, workdir, open_batches, tokenizer, monkeypatch, capsys
 ):
-    real = loop.MetricsLog.__init__
+    real = recording.MetricsLog.__init__
 
     def fail(self, path, *others):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(loop.MetricsLog, "__init__", fail)
+    monkeypatch.setattr(recording.MetricsLog, "__init__", fail)
     assert restart(longer, workdir, open_batches, tokenizer)[0] == 3
     assert "metrics.jsonl' cannot be used: Permission denied" in capsys.readouterr().err
-    monkeypatch.setattr(loop.MetricsLog, "__init__", real)
+    monkeypatch.setattr(recording.MetricsLog, "__init__", real)
     with monkeypatch.context() as patch:
         patch.setattr(loop, "read_record", lambda workdir: fail(None, workdir / "run.json"))
         assert restart(longer, workdir, open_batches, tokenizer)[0] == 3

@@ -23,6 +23,7 @@ from glm_jax.training.optimizer.optimizers import learning_rate_schedule
 from glm_jax.training.run.extension import extended
 from glm_jax.training.run.rewind import Rewind
 from glm_jax.training.run.workdir import read_record
+from glm_jax.training.watch import recording
 from glm_jax.training.watch.metrics import MetricsLog
 
 
@@ -286,7 +287,7 @@ def test_rows_reach_the_trackers(short, open_batches, tokenizer, tmp_path, monke
         def close(self):
             self.rows.append("closed")
 
-    monkeypatch.setattr(loop, "open_trackers", lambda *_: [Tracker()])
+    monkeypatch.setattr(recording, "open_trackers", lambda *_: [Tracker()])
     train(short, tmp_path, open_batches, tokenizer)
     expected = [(row["step"], row.get("loss", row.get("eval/loss"))) for row in rows_of(tmp_path)]
     assert Tracker.rows == [*expected, "closed"]

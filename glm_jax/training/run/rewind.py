@@ -16,13 +16,14 @@ import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from glm_jax.batch import Batch
 from glm_jax.checkpoints.retention import saved_steps
 from glm_jax.data.identity import Identity
 from glm_jax.errors import UserError
 from glm_jax.files import write_whole
+from glm_jax.training.distributed import on_first
+from glm_jax.training.feed import Stream
 
 SKIPPED = "skipped.json"
 # Upper bound of batch numbers, far beyond any run.
@@ -102,7 +103,7 @@ def read_skips(workdir: Path) -> list[tuple[int, int]]:
     return merged((start, stop) for start, stop in spans)
 
 
-def check_spans(spans: Any) -> None:
+def check_spans(spans: object) -> None:
     """Refuses what is not a list of ascending pairs of batch numbers.
 
     Raises:
@@ -136,10 +137,39 @@ def merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     return joined
 
 
+def go_back(
+    workdir: Path, stream: "SkippingStream", rewind: Rewind
+) -> tuple["SkippingStream", str]:
+    """Records the batches to be skipped and moves what came after the step.
+
+    Args:
+      workdir: of the run.
+      stream: in its state after `rewind.step`.
+      rewind: as `check_rewind` accepts it.
+
+    Returns:
+      The stream without the batches, and a clause for the message of the start.
+
+    Raises:
+      UserError: the batches are beyond the last that there can be.
+    """
+    said = ""
+    if rewind.skip_batches:
+        first = int(stream.get_state())
+        span = (first, first + rewind.skip_batches)
+        check_spans([span])
+        spans = merged([*read_skips(workdir), span])
+        stream = stream.without(spans)
+        said += f", without batches {span[0]} to {span[1] - 1}"
+        on_first(lambda: write_skips(workdir, spans), "record the batches left out")
+    moved = on_first(lambda: move_later(workdir, rewind.step), "move what came after")
+    return stream, said if moved is None else f"{said}; what came after is in {moved}"
+
+
 class SkippingStream:
     """A `RowStream` without some ranges of its batches."""
 
-    def __init__(self, stream: Any, spans: list[tuple[int, int]]):
+    def __init__(self, stream: Stream, spans: list[tuple[int, int]]):
         """Args:
         stream: the stream to read, from its present state.
         spans: batches to skip, as `merged` gives them.

@@ -7,7 +7,6 @@ import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -21,6 +20,9 @@ from glm_jax.generation.engine import Engine
 from glm_jax.generation.options import Limits, Marks
 from glm_jax.generation.sampling import Sampling
 from glm_jax.models.trees import Params
+from glm_jax.tokenizers.tokenizer import Tokenizer
+from glm_jax.training.distributed import any_of, is_first, on_first
+from glm_jax.training.watch.progress import say
 
 _CONTEXT = 12  # tokens shown on either side of a blank
 _LONGEST_ANSWER = 32
@@ -122,7 +124,9 @@ def choose_texts(
 class Sampler:
     """Writes `samples.txt`: one section per sampled step, always with the same texts."""
 
-    def __init__(self, config: Config, tokenizer: Any, texts: Sequence[BlankedText], path: Path):
+    def __init__(
+        self, config: Config, tokenizer: Tokenizer, texts: Sequence[BlankedText], path: Path
+    ):
         """Args:
         config: of the run.
         tokenizer: of its data.
@@ -140,10 +144,6 @@ class Sampler:
             if content != before:
                 write_whole(self._path, content)
 
-    def has(self, step: int) -> bool:
-        """Whether the file has the section of a step."""
-        return self._path.exists() and step in map(_step, _sections(self._path.read_bytes()))
-
     def section(self, step: int, params: Params) -> str:
         """Fills all blanks greedily; to be called by every process that holds parameters."""
         engine = Engine(self._model, params, tiles=False)
@@ -155,6 +155,19 @@ class Sampler:
         if beginnings:
             lines += render(beginnings, self._continue(beginnings, engine), self._tokenizer)
         return f"step {step}\n{lines}"
+
+    def add(self, step: int, params: Params) -> None:
+        """Makes a section on all processes, which may share the parameters; the first writes it."""
+        section = self.section(step, params)
+        on_first(lambda: self.write(section), "write samples.txt")
+        say(section)
+
+    def lacks(self, step: int) -> bool:
+        """Whether the section of a step is missing; every process gets the same answer."""
+        return any_of(is_first() and not self._has(step))
+
+    def _has(self, step: int) -> bool:
+        return self._path.exists() and step in map(_step, _sections(self._path.read_bytes()))
 
     def write(self, section: str) -> None:
         """Adds a section to the file."""
@@ -192,7 +205,7 @@ class Sampler:
 def render(
     texts: Sequence[BlankedText],
     answers: Sequence[Sequence[Sequence[int]]],
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     blanks_shown: int = 3,
 ) -> str:
     """The lines of a section.
@@ -233,7 +246,7 @@ def _step(heading: re.Match[bytes]) -> int:
     return int(heading[1])
 
 
-def _around(tokens: list[int], blank: int, tokenizer: Any) -> str:
+def _around(tokens: list[int], blank: int, tokenizer: Tokenizer) -> str:
     low, high = max(0, blank - _CONTEXT), min(len(tokens), blank + 1 + _CONTEXT)
     before, mask, after = (
         _one_line(tokenizer.decode(part))
@@ -243,7 +256,7 @@ def _around(tokens: list[int], blank: int, tokenizer: Any) -> str:
     return f"{left}{before} →{mask}← {after}{right}".rstrip()
 
 
-def _answer(ids: list[int], tokenizer: Any) -> str:
+def _answer(ids: list[int], tokenizer: Tokenizer) -> str:
     more = " …" if len(ids) > _LONGEST_ANSWER else ""
     text = tokenizer.decode(ids[:_LONGEST_ANSWER], skip_special=True)
     # An answer of white space alone would look like none.

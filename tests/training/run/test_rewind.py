@@ -8,6 +8,7 @@ from glm_jax.training.run.rewind import (
     Rewind,
     SkippingStream,
     check_rewind,
+    go_back,
     merged,
     move_later,
     read_skips,
@@ -83,3 +84,16 @@ def test_what_cannot_be_gone_back_to(workdir, rewind, said):
         check_rewind(workdir, rewind)
     with pytest.raises(UserError, match="there is none at all"):
         check_rewind(workdir / "other", Rewind(2))
+
+
+def test_going_back_leaves_batches_out_for_good(workdir, stream):
+    skipping = SkippingStream(stream(), [])
+    skipping.set_state(b"2")
+    again, said = go_back(workdir, skipping, Rewind(2, skip_batches=3))
+    assert said == f", without batches 2 to 4; what came after is in {workdir / 'rewound' / '1'}"
+    assert read_skips(workdir) == [(2, 5)]
+    assert numbers(again, 2) == [5, 6]
+    assert go_back(workdir, again, Rewind(2)) == (again, "")
+    again.set_state(str(1 << 40).encode())
+    with pytest.raises(UserError, match="must ascend"):
+        go_back(workdir, again, Rewind(2, skip_batches=1))

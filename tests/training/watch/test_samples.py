@@ -104,4 +104,16 @@ def test_sections_are_found_among_bytes_that_are_no_text(tmp_path, config, token
     sampler.rewind(4)
     assert path.read_bytes().endswith(b"b\nstep " + b"9" * 5000 + b"\n")
     assert path.read_bytes().startswith(b"step 2\n  \xff\xfe\nstep 4\n")
-    assert [sampler.has(step) for step in (2, 3, 4, 6)] == [True, False, True, False]
+    assert [sampler.lacks(step) for step in (2, 3, 4, 6)] == [False, True, False, True]
+
+
+def test_a_section_is_added_and_shown(tmp_path, config, tokenizer, monkeypatch, capsys):
+    path = tmp_path / "samples.txt"
+    sampler = Sampler(config, tokenizer, [], path)
+    monkeypatch.setattr(Sampler, "section", lambda self, step, params: f"step {step}\n  {params}\n")
+    assert sampler.lacks(2)
+    for step, params in ((2, "a"), (4, "b")):
+        sampler.add(step, params)
+    assert path.read_text() == "step 2\n  a\nstep 4\n  b\n"
+    assert capsys.readouterr().out == "step 2\n  a\n\nstep 4\n  b\n\n"
+    assert not sampler.lacks(2)

@@ -1,0 +1,124 @@
+"""What a run shows and records of its steps.
+
+step done     metrics  ->  finite?  ->  a row of metrics.jsonl, trackers, a line of progress
+evaluation    losses   ->  a row, a line, loss.png
+"""
+
+import math
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+
+from glm_jax.config import Config
+from glm_jax.training.distributed import is_first, on_first
+from glm_jax.training.evaluation import evaluation_line
+from glm_jax.training.feed import Fed
+from glm_jax.training.step import Metrics
+from glm_jax.training.watch.metrics import MetricsLog, data_shares
+from glm_jax.training.watch.pace import Pace
+from glm_jax.training.watch.plot import plot_losses
+from glm_jax.training.watch.progress import Progress, say
+from glm_jax.training.watch.tracking import Tracker, open_trackers
+
+
+class TrainingDiverged(RuntimeError):
+    """A loss or a gradient is no longer finite."""
+
+
+class Recorder:
+    """Context around the steps of a run; the first process writes, the others measure too.
+
+    Attributes:
+      pace: of the steps; to be paused in evaluations, samples and saves.
+      measured: finite metrics of the last step, and of an evaluation after it.
+      evaluated: the losses of the last evaluation, as text.
+    """
+
+    def __init__(self, config: Config, workdir: Path, first_step: int):
+        """Opens the log and the trackers of a run that resumes after `first_step`.
+
+        Raises:
+          OSError: the workdir cannot be written.
+        """
+        self._config, self._workdir = config, workdir
+        self.pace = Pace(config.data.batch_size * config.data.sequence_length)
+        self.measured: dict[str, float] = {}
+        self.evaluated = "not evaluated"
+        self._progress = Progress(first_step, config.train.num_steps)
+        self._trackers: list[Tracker] = []
+        with ExitStack() as opened:
+            self._log = MetricsLog(workdir / "metrics.jsonl", first_step, is_first())
+            opened.callback(self._log.close)
+            if is_first():
+                self._trackers = open_trackers(config, workdir, first_step)
+            for tracker in self._trackers:
+                opened.callback(tracker.close)
+            self._opened = opened.pop_all()
+
+    def __enter__(self) -> "Recorder":
+        self._progress.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._progress.__exit__()
+
+    def close(self) -> None:
+        """Closes the log and the trackers."""
+        self._opened.close()
+
+    def step(self, step: int, metrics: Metrics, fed: Fed) -> None:
+        """Waits for a step's metrics; shows and writes them if a row is due.
+
+        Args:
+          step: its number.
+          metrics: of `train_step`, may still be computed.
+          fed: the batch of the step.
+
+        Raises:
+          TrainingDiverged: the loss or the gradient is not finite.
+        """
+        # jit sorts a dict's names; a reader wants "loss" first.
+        values = {name: float(metrics[name]) for name in sorted(metrics, key=_reading_order)}
+        if not math.isfinite(values["loss"]) or not math.isfinite(values["grad_norm"]):
+            raise TrainingDiverged(
+                f"loss {values['loss']:g}, gradient norm {values['grad_norm']:g} at step {step}, "
+                f"learning rate {values['learning_rate']:g}"
+            )
+        self.pace.step_done()
+        self._measure(values)
+        self._progress.step()
+        settings = self._config.train
+        if (settings.log_every and step % settings.log_every == 0) or step == settings.num_steps:
+            pace = self.pace.take()
+            left = self.pace.seconds_for(settings.num_steps - step)
+            self._progress.logged(step, values | pace, left)
+            shares = data_shares(fed.statistics, self._config.data.sequence_length)
+            self._write(step, values | pace | shares)
+
+    def evaluation(self, step: int, values: dict[str, float]) -> None:
+        """Shows and writes the losses of an evaluation, and draws loss.png."""
+        self._write(step, values)
+        self._measure(self.measured | values)
+        say(line := evaluation_line(step, values))
+        self.evaluated = line.partition(": ")[2]
+        on_first(
+            lambda: plot_losses(self._workdir / "metrics.jsonl", self._workdir / "loss.png"),
+            "draw loss.png",
+        )
+
+    def _measure(self, values: dict[str, float]) -> None:
+        self.measured = {name: value for name, value in values.items() if math.isfinite(value)}
+
+    def _write(self, step: int, values: dict[str, float]) -> None:
+        self._log.write(step, values)
+        for tracker in self._trackers:
+            tracker.write(step, values)
+
+
+def _reading_order(name: str) -> tuple[bool, str]:
+    return not name.startswith("loss"), name
