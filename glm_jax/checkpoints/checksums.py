@@ -15,7 +15,7 @@ import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, TypeGuard
 
 from glm_jax.checkpoints.disk import DiskTrouble, disk_trouble, reason
 from glm_jax.files import write_whole
@@ -24,6 +24,19 @@ MANIFEST = "manifest.json"
 # Bytes that each thread reads at a time; hashing releases the interpreter's lock.
 _CHUNK = 1 << 22
 _THREADS = 8
+
+
+class _File(TypedDict):
+    size: int
+    sha256: str
+
+
+class Manifest(TypedDict):
+    """The content of a manifest."""
+
+    step: int
+    metrics: dict[str, float]
+    files: dict[str, _File]
 
 
 def write_manifest(directory: Path, metrics: Mapping[str, float]) -> None:
@@ -39,15 +52,15 @@ def write_manifest(directory: Path, metrics: Mapping[str, float]) -> None:
     names = _files(directory)
     with ThreadPoolExecutor(_THREADS) as pool:
         digests = list(pool.map(lambda name: _sha256(directory / name), names))
-    files = {
+    files: dict[str, _File] = {
         name: {"size": (directory / name).stat().st_size, "sha256": digest}
         for name, digest in zip(names, digests, strict=True)
     }
-    content = {"step": int(directory.name), "metrics": dict(metrics), "files": files}
+    content: Manifest = {"step": int(directory.name), "metrics": dict(metrics), "files": files}
     write_whole(directory / MANIFEST, json.dumps(content, indent=1))
 
 
-def read_manifest(directory: Path) -> dict[str, Any] | None:
+def read_manifest(directory: Path) -> Manifest | None:
     """The manifest of a step; None if there is none, or if it is damaged itself.
 
     Raises:
@@ -64,7 +77,7 @@ def read_manifest(directory: Path) -> dict[str, Any] | None:
     return manifest if _is_manifest(manifest) else None
 
 
-def _is_manifest(content: Any) -> bool:
+def _is_manifest(content: object) -> TypeGuard[Manifest]:
     """Whether everything in it has the type that `write_manifest` writes."""
     if not isinstance(content, dict) or type(content.get("step")) is not int:
         return False
@@ -127,7 +140,7 @@ def size_of(directory: Path) -> int:
     return sum((directory / name).stat().st_size for name in _files(directory))
 
 
-def _file_damage(directory: Path, name: str, files: Mapping[str, Any], read: bool) -> str | None:
+def _file_damage(directory: Path, name: str, files: Mapping[str, _File], read: bool) -> str | None:
     path, expected = directory / name, files[name]
     try:
         size = path.stat().st_size

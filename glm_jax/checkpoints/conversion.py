@@ -4,7 +4,6 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -63,13 +62,13 @@ def look(path: Path, dtype: str | None, mesh: Mesh) -> Source:
       UserError: there is no model, or it cannot be used.
     """
     workdir = find_workdir(path)
-    stored: dict[str, Any] = {}
+    stored: dict[str, np.dtype | None] = {}
     checkpoint = None
     if workdir is None:
         checkpoint = open_directory(path)
         config = checkpoint.config
         for row in checkpoint.rows:
-            stored.update(dict.fromkeys(row.paths, checkpoint.tensor(row).dtype))
+            stored |= {name: checkpoint.tensor(row).dtype for name in row.paths}
     else:
         config = read_run(workdir / RUN)[0].model
     config = dataclasses.replace(config, param_dtype=dtype or config.param_dtype)

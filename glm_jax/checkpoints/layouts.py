@@ -1,7 +1,7 @@
 """Converts between stacked layers (one array for all) and listed layers, on restoring."""
 
 import dataclasses
-from typing import Any
+from typing import TypedDict, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +9,26 @@ import jax.numpy as jnp
 from glm_jax.config import Config
 from glm_jax.models.trees import stack_layers, unstack_layers
 
+Tree = TypeVar("Tree")
 
-def own_copy(tree: Any) -> Any:
+
+class About(TypedDict, total=False):
+    """What a step says of itself in `_CHECKPOINT_METADATA`.
+
+    Attributes:
+      config: of the run, as `to_dict` gives it.
+      stacked: whether its layers are one array for all.
+      manifest: whether it was saved with a manifest; missing in those of older versions.
+      data: fingerprints of the data, by source; missing likewise.
+    """
+
+    config: dict[str, dict[str, object]]
+    stacked: bool
+    manifest: bool
+    data: dict[str, str]
+
+
+def own_copy(tree: Tree) -> Tree:
     """On CPU a copy of the arrays of `tree`, elsewhere `tree` itself.
 
     On CPU the "transfer" of an array to the host shares the array's memory. The state is donated to
@@ -26,7 +44,9 @@ def with_layout(config: Config, stacked: bool) -> Config:
     return dataclasses.replace(config, model=dataclasses.replace(config.model, scan_layers=stacked))
 
 
-def convert_layers(tree: Any, like: Any, params_structure: Any, stack: bool) -> Any:
+def convert_layers(
+    tree: Tree, like: Tree, params_structure: jax.tree_util.PyTreeDef, stack: bool
+) -> Tree:
     """Stacks or lists the layers in every subtree that has the structure of the parameters.
 
     Args:
@@ -36,12 +56,12 @@ def convert_layers(tree: Any, like: Any, params_structure: Any, stack: bool) -> 
       stack: True: stack the layers; False: list them.
     """
 
-    def is_params(node: Any) -> bool:
+    def is_params(node: object) -> bool:
         return jax.tree.structure(node) == params_structure
 
     change = stack_layers if stack else unstack_layers
 
-    def convert(tree: Any) -> Any:
+    def convert(tree: Tree) -> Tree:
         return jax.tree.map(
             lambda node: change(node) if is_params(node) else node, tree, is_leaf=is_params
         )

@@ -1,7 +1,6 @@
 """Reads parameters, without the optimizer, from a run or a step; writes them as a workdir."""
 
 from pathlib import Path
-from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -10,7 +9,7 @@ from orbax.checkpoint import v1 as ocp
 from glm_jax.checkpoints.checksums import damage, write_manifest
 from glm_jax.checkpoints.disk import DiskTrouble
 from glm_jax.checkpoints.held_back import HeldBack, no_closed_loops
-from glm_jax.checkpoints.layouts import convert_layers, with_layout
+from glm_jax.checkpoints.layouts import About, convert_layers, with_layout
 from glm_jax.checkpoints.retention import check_name, check_names, saved_steps
 from glm_jax.config import Config, from_dict, to_dict, to_json
 from glm_jax.config.model import ModelConfig
@@ -21,8 +20,9 @@ from glm_jax.interop.checkpoint import Origin
 from glm_jax.interop.companions import COMPANIONS, keep_companions
 from glm_jax.models.params import abstract_params
 from glm_jax.models.transformer import uses_scan
-from glm_jax.models.trees import is_stacked
+from glm_jax.models.trees import Params, is_stacked
 from glm_jax.sharding.mesh import make_mesh
+from glm_jax.tokenizers.tokenizer import Tokenizer
 
 
 def load_params(
@@ -30,7 +30,7 @@ def load_params(
     config: Config | None = None,
     mesh: Mesh | None = None,
     step: int | None = None,
-) -> tuple[Config, Any]:
+) -> tuple[Config, Params]:
     """Loads the parameters alone; the optimizer's state is not read.
 
     Args:
@@ -62,7 +62,7 @@ def load_params(
     return config, params
 
 
-def _about(step: Path, verify: bool) -> dict[str, Any]:
+def _about(step: Path, verify: bool) -> About:
     """The metadata that `Checkpoints.save` wrote: config, and whether layers are stacked."""
     _refuse_damage(step, "_CHECKPOINT_METADATA", verify)
     return ocp.checkpointables_metadata(step).custom_metadata
@@ -80,8 +80,8 @@ def _refuse_damage(step: Path, part: str, read: bool) -> None:
 def save_params(
     path: str | Path,
     config: ModelConfig,
-    params: Any,
-    tokenizer: Any = None,
+    params: Params,
+    tokenizer: Tokenizer | None = None,
     origin: Origin | None = None,
 ) -> None:
     """Writes parameters alone, all or nothing, as a workdir that `load_params` reads.

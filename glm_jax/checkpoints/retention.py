@@ -53,10 +53,8 @@ def remove_others(directory: Path, settings: TrainConfig) -> None:
 
     A step is renamed before it is removed, so that a kill never leaves an incomplete step.
     """
-    metrics = {
-        step: (read_manifest(directory / str(step)) or {}).get("metrics", {})
-        for step in saved_steps(directory)
-    }
+    manifests = {step: read_manifest(directory / str(step)) for step in saved_steps(directory)}
+    metrics = {step: found["metrics"] if found else {} for step, found in manifests.items()}
     keep = steps_to_keep(
         metrics, settings.keep_checkpoints, settings.keep_best, settings.best_metric
     )
@@ -131,7 +129,8 @@ def check_name(step: Path) -> None:
     """
     if not step.is_dir():
         raise UserError(f"{str(step)!r} must be a checkpoint's directory; move the file away")
-    held = (read_manifest(step) or {}).get("step", int(step.name))
+    manifest = read_manifest(step)
+    held = manifest["step"] if manifest else int(step.name)
     if held != int(step.name):
         raise UserError(
             f"{str(step)!r} holds the checkpoint of step {held}, by its manifest; rename it to "

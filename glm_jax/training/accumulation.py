@@ -12,28 +12,35 @@ Over "fsdp" the gradient is still reduced after every micro-batch, since a devic
 shard of the sum.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from glm_jax.batch import Batch
+from glm_jax.models.trees import Params
 from glm_jax.sharding.mesh import BATCH_AXES, constrain
 
+# The trainable parameters and the frozen ones.
+Split = tuple[Params, Params]
+# A loss's coefficients, arrays [B, ...], and its sums by name (`glm_jax.losses.registry.Loss`).
+Scale = jax.Array | Mapping[str, jax.Array]
+Sums = dict[str, jax.Array]
+# A dropout key, and the rows of a micro-batch with their coefficients.
+MicroBatch = tuple[jax.Array, tuple[Batch, Scale]]
 # (sites, params, key, micro_batch, scale) -> (gradient of sites, sums).
-GradientOfMicroBatch = Callable[..., tuple[Any, Any]]
+GradientOfMicroBatch = Callable[[Params, Split, jax.Array, Batch, Scale], tuple[Params, Sums]]
 
 
 def sum_over_micro_batches(
     gradient_of: GradientOfMicroBatch,
-    sites: Any,
-    params: Any,
+    sites: Params,
+    params: Split,
     keys: jax.Array,
     batch: Batch,
-    scale: Any,
-) -> tuple[Any, Any]:
+    scale: Scale,
+) -> tuple[Params, Sums]:
     """The gradient and the sums of a batch, added over as many micro-batches as there are keys.
 
     Args:
@@ -41,7 +48,7 @@ def sum_over_micro_batches(
       sites, params: passed to `gradient_of`.
       keys: [n], one dropout key per micro-batch.
       batch: [B, T]; micro-batch i has the rows i, i + n, i + 2 n, ..
-      scale: the loss's coefficients, arrays [B, ...].
+      scale: the loss's coefficients.
 
     Returns:
       Like `gradient_of`; with several micro-batches the gradient is float32.
@@ -51,12 +58,12 @@ def sum_over_micro_batches(
         return gradient_of(sites, params, keys[0], batch, scale)
     split = jax.tree.map(lambda leaf: _split_rows(leaf, count), (batch, scale))
 
-    def of_micro_batch(inputs: Any) -> tuple[Any, Any]:
+    def of_micro_batch(inputs: MicroBatch) -> tuple[Params, Sums]:
         key, (rows, scale) = inputs
         gradient, sums = gradient_of(sites, params, key, rows, scale)
         return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), gradient), sums
 
-    def add(total: Any, inputs: Any) -> tuple[Any, None]:
+    def add(total: tuple[Params, Sums], inputs: MicroBatch) -> tuple[tuple[Params, Sums], None]:
         return jax.tree.map(jnp.add, total, of_micro_batch(inputs)), None
 
     shapes = jax.eval_shape(of_micro_batch, jax.tree.map(lambda leaf: leaf[0], (keys, split)))
@@ -66,19 +73,22 @@ def sum_over_micro_batches(
 
 def sum_over_replicas(
     gradient_of: GradientOfMicroBatch,
-    sites: Any,
-    params: Any,
+    sites: Params,
+    params: Split,
     keys: jax.Array,
     batch: Batch,
-    scale: Any,
-) -> tuple[Any, Any]:
+    scale: Scale,
+) -> tuple[Params, Sums]:
     """`sum_over_micro_batches` on each replica of "data" over its own rows, then an all-reduce.
 
     The mesh must be set, and `gradient_of` must not draw random numbers per row.
     """
 
-    def of_replica(*arguments: Any) -> tuple[Any, Any]:
-        return jax.lax.psum(sum_over_micro_batches(gradient_of, *arguments), "data")
+    def of_replica(
+        sites: Params, params: Split, keys: jax.Array, batch: Batch, scale: Scale
+    ) -> tuple[Params, Sums]:
+        total = sum_over_micro_batches(gradient_of, sites, params, keys, batch, scale)
+        return jax.lax.psum(total, "data")
 
     rows, whole = PartitionSpec("data"), PartitionSpec()
     return jax.shard_map(

@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -117,7 +116,9 @@ class Checkpoints:
         )
         self._saving = step, self._pool.submit(self._finish, response, step, metrics or {})
 
-    def _finish(self, response: Any, step: int, metrics: Mapping[str, float]) -> None:
+    def _finish(
+        self, response: ocp.AsyncResponse[None], step: int, metrics: Mapping[str, float]
+    ) -> None:
         response.result()
         if self._writes:
             write_manifest(self._directory / str(step), metrics)

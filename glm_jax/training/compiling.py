@@ -66,4 +66,5 @@ def compile_train_step(
         abstract_state(config, mesh), abstract_batch(config, mesh)
     )
     options = compiler_options(mesh) if options is None else options
-    return lowered.compile(compiler_options=options)
+    # XLA takes whole numbers too, which jax's annotation leaves out.
+    return lowered.compile(compiler_options=options)  # type: ignore[arg-type]

@@ -1,18 +1,17 @@
 """Evaluation during training: the same held-out batches each time, without dropout."""
 
-import math
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from glm_jax.batch import OBJECTIVES, Batch
+from glm_jax.batch import Batch
 from glm_jax.config import Config
 from glm_jax.losses.by_objective import objective_sums, summarize
-from glm_jax.losses.registry import loss_of
+from glm_jax.losses.registry import Sums, loss_of
+from glm_jax.models.trees import Params
 from glm_jax.training.step import make_eval_step
 from glm_jax.training.unigram import unigram_losses
 
@@ -33,7 +32,7 @@ class Evaluator:
         self._eval_step = make_eval_step(config, mesh)
         self.baseline = self._unigram(counts)
 
-    def __call__(self, params: Any) -> dict[str, float]:
+    def __call__(self, params: Params) -> dict[str, float]:
         """Evaluates parameters.
 
         Returns:
@@ -45,7 +44,7 @@ class Evaluator:
         means = self._loss.summarize(self._train, sums)
         return {f"eval/{name}": float(value) for name, value in means.items()} | self.baseline
 
-    def loss_of(self, params: Any, batch: Batch) -> float:
+    def loss_of(self, params: Params, batch: Batch) -> float:
         """The loss of one batch, without dropout."""
         sums = self._eval_step(params, batch)
         return float(self._loss.summarize(self._train, sums)["loss"])
@@ -64,24 +63,13 @@ class Evaluator:
         return values
 
 
-def evaluation_line(step: int, values: dict[str, float]) -> str:
-    """A line to print: `step 200: held out 5.102 (unigram 6.310), span 5.021 (unigram 6.200)`."""
-    parts = []
-    for name in ("", *OBJECTIVES):
-        suffix = f"/{name}" if name else ""
-        loss, baseline = values[f"eval/loss{suffix}"], values[f"eval/unigram_loss{suffix}"]
-        if math.isfinite(loss):
-            parts.append(f"{name or 'held out'} {loss:.3f} (unigram {baseline:.3f})")
-    return f"step {step}: {', '.join(parts)}"
-
-
 @jax.jit
-def _table_sums(table: jax.Array, batch: Batch) -> dict[str, jax.Array]:
+def _table_sums(table: jax.Array, batch: Batch) -> Sums:
     """Sums of losses looked up in `table` [5, V] by objective and target."""
     return objective_sums(jnp.asarray(table)[batch.objective, batch.targets], batch)
 
 
-def _total(sums: list[dict[str, jax.Array]]) -> dict[str, np.ndarray]:
+def _total(sums: list[Sums]) -> dict[str, np.ndarray]:
     """Adds sums of batches, in float64 on the host."""
     return {
         name: np.sum([np.asarray(one[name], np.float64) for one in sums], axis=0)

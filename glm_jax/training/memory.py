@@ -8,7 +8,6 @@ knows how much; `glm_jax.planning.program` asks it.
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +15,7 @@ from jax.sharding import Mesh
 
 from glm_jax.batch import BYTES_PER_SLOT
 from glm_jax.config import Config
+from glm_jax.models.trees import Params
 from glm_jax.models.weights import is_matrix
 from glm_jax.sharding.mesh import batch_sharding
 from glm_jax.sharding.rules import path_name
@@ -24,7 +24,7 @@ from glm_jax.training.state import TrainState
 GIB = 1 << 30
 
 
-def bytes_per_device(tree: Any) -> int:
+def bytes_per_device(tree: object) -> int:
     """Bytes that one device holds of a tree of arrays, or of abstract arrays with shardings."""
     return sum(
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
@@ -49,10 +49,10 @@ def held_bytes(config: Config, mesh: Mesh, state: TrainState) -> dict[str, int]:
     }
 
 
-def _gradients(config: Config, params: Any) -> Any:
+def _gradients(config: Config, params: Params) -> Params:
     """The gradients of a step: matrices in compute_dtype, sums over micro-batches in float32."""
 
-    def gradient(path: tuple, leaf: Any) -> jax.ShapeDtypeStruct:
+    def gradient(path: tuple, leaf: jax.Array) -> jax.ShapeDtypeStruct:
         dtype = config.model.compute_dtype if is_matrix(path_name(path)) else leaf.dtype
         if config.train.accumulation_steps > 1:
             dtype = jnp.float32

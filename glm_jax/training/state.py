@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,10 +30,10 @@ class TrainState:
       opt_state: optax state: the moments of each trained parameter, and counters.
     """
 
-    step: Any
+    step: jax.Array
     trainable: Params
     frozen: Params
-    opt_state: Any
+    opt_state: optax.OptState
 
     @property
     def params(self) -> Params:
@@ -48,7 +47,7 @@ def optimizer_of(config: Config) -> optax.GradientTransformation:
     return make_optimizer(config.optimizer, schedule)
 
 
-def create_state(config: Config, mesh: Mesh, params: Any = None) -> TrainState:
+def create_state(config: Config, mesh: Mesh, params: Params | None = None) -> TrainState:
     """A new state; every array is created with its sharding.
 
     Args:
@@ -80,13 +79,16 @@ def abstract_state(config: Config, mesh: Mesh) -> TrainState:
     optimizer = optimizer_of(config)
     everywhere = replicated(mesh)
 
-    def like(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
+    like = functools.partial(
+        jax.tree.map,
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+    )
     # A moment is sharded like its parameter; counters are replicated.
     opt_state = optax.tree.map_params(
         optimizer,
-        lambda moment, param: like(moment, _moment_sharding(moment, param)),
+        lambda moment, param: like(
+            moment, _moment_sharding(moment.shape, param.shape, param.sharding)
+        ),
         jax.eval_shape(optimizer.init, trainable),
         trainable,
         transform_non_params=lambda leaf: like(leaf, everywhere),
@@ -94,34 +96,35 @@ def abstract_state(config: Config, mesh: Mesh) -> TrainState:
     return TrainState(like(jnp.int32(0), everywhere), trainable, frozen, opt_state)
 
 
-def _moment_sharding(moment: Any, param: Any) -> NamedSharding:
+def _moment_sharding(
+    shape: tuple[int, ...], of_param: tuple[int, ...], sharding: NamedSharding
+) -> NamedSharding:
     """The sharding of a moment that has its parameter's dimensions, or all but some adjacent ones.
 
     If shapes leave open which dimensions are missing and the choices are sharded differently, the
     moment is replicated; such a moment is small.
     """
-    sharding, rank = param.sharding, len(moment.shape)
-    spec = (*sharding.spec, *[None] * (param.ndim - len(sharding.spec)))
-    gap = param.ndim - rank
+    spec = (*sharding.spec, *[None] * (len(of_param) - len(sharding.spec)))
+    gap = len(of_param) - len(shape)
     found = {
         spec[:start] + spec[start + gap :]
-        for start in range(rank + 1)
-        if param.shape[:start] + param.shape[start + gap :] == moment.shape
+        for start in range(len(shape) + 1)
+        if of_param[:start] + of_param[start + gap :] == shape
     }
     only = found.pop() if len(found) == 1 else ()
     return NamedSharding(sharding.mesh, PartitionSpec(*only))
 
 
-def num_bytes(tree: Any) -> int:
+def num_bytes(tree: object) -> int:
     """Total bytes of a tree of arrays or of abstract arrays."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def opt_state_to_dict(opt_state: Any) -> dict[str, Any]:
+def opt_state_to_dict(opt_state: optax.OptState) -> Params:
     """An optax state as the plain nested dict that checkpoints hold."""
     return serialization.to_state_dict(opt_state)
 
 
-def opt_state_from_dict(like: Any, values: dict[str, Any]) -> Any:
+def opt_state_from_dict(like: optax.OptState, values: Params) -> optax.OptState:
     """The inverse of `opt_state_to_dict`, into the structure of `like`."""
     return serialization.from_state_dict(like, values)

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,12 @@ from glm_jax.models.trees import Params, join_params
 from glm_jax.models.weights import Master, is_matrix
 from glm_jax.sharding.mesh import batch_sharding, replicated
 from glm_jax.sharding.rules import param_spec, path_name
-from glm_jax.training.accumulation import sum_over_micro_batches, sum_over_replicas
+from glm_jax.training.accumulation import (
+    Scale,
+    Split,
+    sum_over_micro_batches,
+    sum_over_replicas,
+)
 from glm_jax.training.defaults import for_devices
 from glm_jax.training.optimizer.optimizers import clip, global_norm, learning_rate_schedule
 from glm_jax.training.state import TrainState, abstract_state, optimizer_of
@@ -27,7 +32,15 @@ from glm_jax.training.state import TrainState, abstract_state, optimizer_of
 Metrics = dict[str, jax.Array]
 
 
-def make_train_step(config: Config, mesh: Mesh) -> Any:
+class TrainStep(Protocol):
+    """A jitted training step."""
+
+    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]: ...
+
+    def lower(self, state: TrainState, batch: Batch) -> jax.stages.Lowered: ...
+
+
+def make_train_step(config: Config, mesh: Mesh) -> TrainStep:
     """Builds the jitted `train_step(state, batch) -> (state, metrics)`, which donates its state.
 
     `batch` is the global batch, [B, T], with rows sharded over the mesh's data axes. Metrics are
@@ -82,7 +95,9 @@ def _gradients(
     key = jax.random.fold_in(key_of(config.train.seed), state.step)
     has_dropout = config.model.dropout_rate > 0 or config.model.attention_dropout_rate > 0
 
-    def loss_of_rows(sites: Any, params: Any, key: Any, rows: Batch, coefficients: Any) -> Any:
+    def loss_of_rows(
+        sites: Params, params: Split, key: jax.Array, rows: Batch, coefficients: Scale
+    ) -> tuple[jax.Array, Sums]:
         trainable, frozen = params
         model = bind(config.model, join_params(_at_sites(trainable, sites), frozen))
         dropout_key = key if has_dropout else None

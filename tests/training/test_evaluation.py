@@ -6,7 +6,7 @@ from glm_jax.batch import OBJECTIVES, SPAN
 from glm_jax.losses.by_objective import token_losses
 from glm_jax.models.params import bind
 from glm_jax.sharding.mesh import make_mesh
-from glm_jax.training.evaluation import Evaluator, evaluation_line
+from glm_jax.training.evaluation import Evaluator
 from glm_jax.training.state import create_state
 
 
@@ -55,11 +55,3 @@ def test_means_over_all_targets_at_once(config, batches, counts):
         for kind in ("loss", "unigram_loss")
         for name in ("", *[f"/{o}" for o in OBJECTIVES])
     }
-
-
-def test_line_to_read():
-    values = {f"eval/{kind}/{o}": np.nan for kind in ("loss", "unigram_loss") for o in OBJECTIVES}
-    values |= {"eval/loss": 5.1, "eval/unigram_loss": 6.3}
-    values |= {"eval/loss/span": 5.0, "eval/unigram_loss/span": 6.25}
-    expected = "step 200: held out 5.100 (unigram 6.300), span 5.000 (unigram 6.250)"
-    assert evaluation_line(200, values) == expected

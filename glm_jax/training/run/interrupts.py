@@ -14,7 +14,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # Several hosts agree on signals every so many steps.
@@ -98,7 +97,7 @@ class Interrupts:
 
 
 @contextlib.contextmanager
-def _handled(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
+def _handled(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
     """Context in which both signals call `handler` in the main thread."""
     before = {number: signal.signal(number, handler) for number in SIGNALS}
     try:

@@ -13,7 +13,6 @@ import dataclasses
 import logging
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -30,7 +29,7 @@ from glm_jax.models.transformer import uses_scan
 from glm_jax.models.trees import Params, stack_layers, unstack_layers
 from glm_jax.models.weights import plain
 from glm_jax.paths import checkpoint
-from glm_jax.tokenizers.tokenizer import load_tokenizer
+from glm_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from glm_jax.training.run.workdir import read_record
 
 _LOG = logging.getLogger(__name__)
@@ -155,7 +154,7 @@ def _plain(model: ModelConfig) -> ModelConfig:
     return dataclasses.replace(model, rotary_original_positions=original)
 
 
-def _check_tokenizer(config: Config, tokenizer: Any) -> None:
+def _check_tokenizer(config: Config, tokenizer: Tokenizer | None) -> None:
     if tokenizer is None:
         return
     used = load_tokenizer(config.data.tokenizer).fingerprint

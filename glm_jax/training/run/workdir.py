@@ -11,8 +11,8 @@ WORKDIR/run.json        the whole config, and the format of the rows (`row_forma
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from jax.sharding import Mesh
 
@@ -171,7 +171,7 @@ def read_record(workdir: Path) -> Config | None:
     return None if found is None else found[0]
 
 
-def _read_record(workdir: Path) -> tuple[Config, dict[str, Any]] | None:
+def _read_record(workdir: Path) -> tuple[Config, Mapping[str, object]] | None:
     """The config in `run.json`, and the whole content of the file."""
     record = workdir / "run.json"
     if not record.exists():

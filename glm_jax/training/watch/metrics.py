@@ -6,11 +6,13 @@ import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from glm_jax.files import write_whole
 
 _LOG = logging.getLogger(__name__)
+
+# {"step": 10, "loss": 6.02, ..}; the step is an int.
+Row = dict[str, float]
 
 
 class MetricsLog:
@@ -40,7 +42,7 @@ class MetricsLog:
                 write_whole(path, content)
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
 
-    def write(self, step: int, values: Mapping[str, Any]) -> None:
+    def write(self, step: int, values: Mapping[str, float]) -> None:
         """Adds a row and flushes it.
 
         Values that are not finite are left out, such as the loss of an objective without targets.
@@ -59,12 +61,12 @@ class MetricsLog:
                 self._file.close()
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
+def read_metrics(path: Path) -> list[Row]:
     """The rows of a log; lines that are not rows, such as a truncated one, are skipped."""
     return [row for row in map(_row, path.read_bytes().split(b"\n")) if row is not None]
 
 
-def _row(line: bytes) -> dict[str, Any] | None:
+def _row(line: bytes) -> Row | None:
     """The row in a line; None if `write` would not have written such a line."""
     try:
         row = json.loads(line.decode())

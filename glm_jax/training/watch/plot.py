@@ -1,11 +1,10 @@
 """Draws `loss.png`: training and evaluation losses over steps, by objective."""
 
 from pathlib import Path
-from typing import Any
 
 from glm_jax.batch import OBJECTIVES
 from glm_jax.files import written
-from glm_jax.training.watch.metrics import read_metrics
+from glm_jax.training.watch.metrics import Row, read_metrics
 
 _COLOURS = dict(zip(["", *OBJECTIVES], ["black", "C0", "C1", "C2", "C3"], strict=True))
 
@@ -41,6 +40,6 @@ def plot_losses(metrics: Path, image: Path) -> None:
         figure.savefig(temporary, dpi=120)
 
 
-def _series(rows: list[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
-    pairs = [(row["step"], row[name]) for row in rows if name in row]
+def _series(rows: list[Row], name: str) -> tuple[list[int], list[float]]:
+    pairs = [(int(row["step"]), row[name]) for row in rows if name in row]
     return [step for step, _ in pairs], [value for _, value in pairs]

@@ -3,7 +3,6 @@
 import dataclasses
 import re
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -51,7 +50,7 @@ class Profiler:
             jax.profiler.start_trace(str(self._directory))
             self._running = True
 
-    def after(self, step: int, result: Any) -> str | None:
+    def after(self, step: int, result: object) -> str | None:
         """Called after a step was dispatched.
 
         Args:

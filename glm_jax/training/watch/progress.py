@@ -3,11 +3,13 @@
 step 10/440  loss 8.571  learning rate 2.50e-04  1,480 tokens/s  12:30 left
 """
 
+import math
 import sys
 from collections.abc import Mapping
 
 from tqdm import tqdm
 
+from glm_jax.batch import OBJECTIVES
 from glm_jax.training.distributed import is_first
 
 # tqdm's rate would count the time of evaluations; `Pace` does not.
@@ -62,6 +64,17 @@ class Progress:
             self._tqdm.set_postfix_str(", ".join(parts))
         else:
             say(f"step {step}/{self._last}  {'  '.join(parts)}")
+
+
+def evaluation_line(step: int, values: Mapping[str, float]) -> str:
+    """A line to print: `step 200: held out 5.102 (unigram 6.310), span 5.021 (unigram 6.200)`."""
+    parts = []
+    for name in ("", *OBJECTIVES):
+        suffix = f"/{name}" if name else ""
+        loss, baseline = values[f"eval/loss{suffix}"], values[f"eval/unigram_loss{suffix}"]
+        if math.isfinite(loss):
+            parts.append(f"{name or 'held out'} {loss:.3f} (unigram {baseline:.3f})")
+    return f"step {step}: {', '.join(parts)}"
 
 
 def say(text: str) -> None:

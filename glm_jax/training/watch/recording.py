@@ -5,19 +5,20 @@ evaluation    losses   ->  a row, a line, loss.png
 """
 
 import math
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
+import jax
+
 from glm_jax.config import Config
 from glm_jax.training.distributed import is_first, on_first
-from glm_jax.training.evaluation import evaluation_line
 from glm_jax.training.feed import Fed
-from glm_jax.training.step import Metrics
 from glm_jax.training.watch.metrics import MetricsLog, data_shares
 from glm_jax.training.watch.pace import Pace
 from glm_jax.training.watch.plot import plot_losses
-from glm_jax.training.watch.progress import Progress, say
+from glm_jax.training.watch.progress import Progress, evaluation_line, say
 from glm_jax.training.watch.tracking import Tracker, open_trackers
 
 
@@ -71,7 +72,7 @@ class Recorder:
         """Closes the log and the trackers."""
         self._opened.close()
 
-    def step(self, step: int, metrics: Metrics, fed: Fed) -> None:
+    def step(self, step: int, metrics: Mapping[str, jax.Array], fed: Fed) -> None:
         """Waits for a step's metrics; shows and writes them if a row is due.
 
         Args:

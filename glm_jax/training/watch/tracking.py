@@ -14,7 +14,7 @@ import math
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from glm_jax.config import Config, to_dict
 from glm_jax.errors import UserError, how_to_install
@@ -95,7 +95,7 @@ class _Wandb:
             known = {"project": str(config.train.wandb), "id": secrets.token_hex(4)}
             # Written before W&B is called: a kill in between must not make a second run.
             write_whole(record, json.dumps(known).encode())
-        self._run: Any = wandb.init(
+        self._run = wandb.init(
             **known, name=workdir.name, dir=str(workdir), config=to_dict(config), resume="allow"
         )
         # W&B drops rows of earlier steps than its last; a resumed run repeats some.

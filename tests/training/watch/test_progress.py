@@ -1,4 +1,7 @@
-from glm_jax.training.watch.progress import Progress, say
+import numpy as np
+
+from glm_jax.batch import OBJECTIVES
+from glm_jax.training.watch.progress import Progress, evaluation_line, say
 
 VALUES = {"loss": 8.5712, "learning_rate": 2.5e-4, "tokens_per_second": 1480.4}
 
@@ -26,3 +29,11 @@ def test_a_bar_on_a_terminal(capsys):
     assert "10/440, loss 8.571" in errors
     assert "step/s" not in errors
     assert "s/step" not in errors  # tqdm's own rate has evaluations in it
+
+
+def test_line_to_read():
+    values = {f"eval/{kind}/{o}": np.nan for kind in ("loss", "unigram_loss") for o in OBJECTIVES}
+    values |= {"eval/loss": 5.1, "eval/unigram_loss": 6.3}
+    values |= {"eval/loss/span": 5.0, "eval/unigram_loss/span": 6.25}
+    expected = "step 200: held out 5.100 (unigram 6.300), span 5.000 (unigram 6.250)"
+    assert evaluation_line(200, values) == expected
