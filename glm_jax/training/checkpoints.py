@@ -12,7 +12,7 @@ restored.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -114,12 +114,10 @@ class Checkpoints:
         response = ocp.save_checkpointables_async(
             self._directory / str(step), items, custom_metadata=about
         )
-        self._saving = step, self._pool.submit(self._finish, response, step, metrics or {})
+        self._saving = step, self._pool.submit(self._finish, response.result, step, metrics or {})
 
-    def _finish(
-        self, response: ocp.AsyncResponse[None], step: int, metrics: Mapping[str, float]
-    ) -> None:
-        response.result()
+    def _finish(self, written: Callable[[], None], step: int, metrics: Mapping[str, float]) -> None:
+        written()
         if self._writes:
             write_manifest(self._directory / str(step), metrics)
             remove_others(self._directory, self._config.train)

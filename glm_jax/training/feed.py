@@ -3,7 +3,7 @@
 import dataclasses
 import queue
 import threading
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -13,6 +13,7 @@ from glm_jax.batch import NUM_OBJECTIVES, OBJECTIVES, Batch
 from glm_jax.data.identity import Identity
 
 
+@runtime_checkable
 class Stream(Protocol):
     """What training reads: a `glm_jax.data.stream.RowStream`, or one that wraps it.
 

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,7 @@ from glm_jax.training.state import TrainState, abstract_state, optimizer_of
 Metrics = dict[str, jax.Array]
 
 
+@runtime_checkable
 class TrainStep(Protocol):
     """A jitted training step."""
 

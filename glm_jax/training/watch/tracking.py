@@ -14,7 +14,7 @@ import math
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from glm_jax.config import Config, to_dict
 from glm_jax.errors import UserError, how_to_install
@@ -23,6 +23,7 @@ from glm_jax.files import write_whole
 _LOG = logging.getLogger(__name__)
 
 
+@runtime_checkable
 class Tracker(Protocol):
     """A destination for rows of metrics."""
 
