@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
+from jaxtyping import Key
 
 from glm_jax.batch import Batch
 from glm_jax.models.trees import Params
@@ -37,7 +38,7 @@ def sum_over_micro_batches(
     gradient_of: GradientOfMicroBatch,
     sites: Params,
     params: Split,
-    keys: jax.Array,
+    keys: Key[jax.Array, " n"],
     batch: Batch,
     scale: Scale,
 ) -> tuple[Params, Sums]:
@@ -46,7 +47,7 @@ def sum_over_micro_batches(
     Args:
       gradient_of: gives the gradient and the sums of one micro-batch.
       sites, params: passed to `gradient_of`.
-      keys: [n], one dropout key per micro-batch.
+      keys: one dropout key per micro-batch.
       batch: [B, T]; micro-batch i has the rows i, i + n, i + 2 n, ..
       scale: the loss's coefficients.
 
@@ -75,7 +76,7 @@ def sum_over_replicas(
     gradient_of: GradientOfMicroBatch,
     sites: Params,
     params: Split,
-    keys: jax.Array,
+    keys: Key[jax.Array, " n"],
     batch: Batch,
     scale: Scale,
 ) -> tuple[Params, Sums]:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Float32, Float64
 
 from glm_jax.batch import Batch
 from glm_jax.config import Config
@@ -19,12 +20,18 @@ from glm_jax.training.unigram import unigram_losses
 class Evaluator:
     """Losses of the eval batches under the model, and under the unigram baseline."""
 
-    def __init__(self, config: Config, mesh: Mesh, batches: Sequence[Batch], counts: np.ndarray):
+    def __init__(
+        self,
+        config: Config,
+        mesh: Mesh,
+        batches: Sequence[Batch],
+        counts: Float64[np.ndarray, "objectives V"],
+    ):
         """Args:
         config: of the run.
         mesh: of the parameters and the batches.
         batches: global Batches on the devices, the same in every evaluation.
-        counts: number of targets of the training rows by objective and id, [5, V].
+        counts: number of targets of the training rows by objective and id.
         """
         self._train = config.train
         self._loss = loss_of(config.train)
@@ -64,8 +71,8 @@ class Evaluator:
 
 
 @jax.jit
-def _table_sums(table: jax.Array, batch: Batch) -> Sums:
-    """Sums of losses looked up in `table` [5, V] by objective and target."""
+def _table_sums(table: Float32[jax.Array, "objectives V"], batch: Batch) -> Sums:
+    """Sums of losses looked up in `table` by objective and target."""
     return objective_sums(jnp.asarray(table)[batch.objective, batch.targets], batch)
 
 

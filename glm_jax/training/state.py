@@ -21,7 +21,7 @@ from glm_jax.training.optimizer.optimizers import learning_rate_schedule, make_o
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """The state that `train_step` takes and returns.
+    """The state that `train_step` takes and returns; `jax.ShapeDtypeStruct`s in an abstract one.
 
     Attributes:
       step: int32 scalar, number of steps done.

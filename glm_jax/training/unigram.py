@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float32, Float64
 
 from glm_jax.batch import NUM_OBJECTIVES
 from glm_jax.config import Config
@@ -23,7 +24,9 @@ from glm_jax.training.feed import Stream
 ENOUGH_TARGETS = 1_000_000
 
 
-def count_targets(stream: Stream, vocab_size: int, num_rows: int) -> np.ndarray:
+def count_targets(
+    stream: Stream, vocab_size: int, num_rows: int
+) -> Float64[np.ndarray, "objectives V"]:
     """Counts the targets of training rows.
 
     Args:
@@ -32,7 +35,7 @@ def count_targets(stream: Stream, vocab_size: int, num_rows: int) -> np.ndarray:
       num_rows: rows to read, in whole batches; reading ends earlier after `ENOUGH_TARGETS`.
 
     Returns:
-      [5, V] float64, by value of `Batch.objective` and id, weighted by `Batch.loss_weights`.
+      By value of `Batch.objective` and id, weighted by `Batch.loss_weights`.
     """
     counts = np.zeros((NUM_OBJECTIVES, vocab_size))
     rows = targets = 0
@@ -49,7 +52,7 @@ def count_targets(stream: Stream, vocab_size: int, num_rows: int) -> np.ndarray:
 
 def target_counts(
     path: Path, open_stream: Callable[[], Stream], config: Config, data: Identity
-) -> np.ndarray:
+) -> Float64[np.ndarray, "objectives V"]:
     """Counts the targets of at most an epoch of training rows, or reads the counts from `path`.
 
     Args:
@@ -60,7 +63,7 @@ def target_counts(
       data: identity of the stream's data.
 
     Returns:
-      [5, V], as `count_targets`.
+      As `count_targets`.
     """
     of = json.dumps(fingerprints(data), sort_keys=True)
     kept = _read(path, (NUM_OBJECTIVES, config.model.vocab_size), of)
@@ -87,16 +90,13 @@ def _read(path: Path, shape: tuple[int, int], of: str) -> np.ndarray | None:
     return counts if good and (counts >= 0).all() and data == of else None
 
 
-def unigram_losses(counts: np.ndarray) -> np.ndarray:
+def unigram_losses(counts: Float64[np.ndarray, "*rows V"]) -> Float32[np.ndarray, "*rows V"]:
     """-log of frequencies, with one added to every count so that no id has probability 0.
 
         unigram_losses([[2, 1, 0]]) -> -log([[3/6, 2/6, 1/6]])
 
-    Args:
-      counts: [..., V].
-
     Returns:
-      [..., V] float32, in nats.
+      In nats.
     """
     smoothed = counts + 1.0
     return -np.log(smoothed / smoothed.sum(-1, keepdims=True)).astype(np.float32)

@@ -6,13 +6,14 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
+from jaxtyping import Float32
 
 from glm_jax.config.training import OptimizerConfig
 from glm_jax.models.trees import Params
 from glm_jax.models.weights import decay_mask
 from glm_jax.training.optimizer.adafactor import scale_by_factored_moments
 
-Schedule = Callable[[ArrayLike], jax.Array]
+Schedule = Callable[[ArrayLike], Float32[jax.Array, ""]]
 
 
 def learning_rate_schedule(config: OptimizerConfig, num_steps: int) -> Schedule:
@@ -113,12 +114,12 @@ def make_optimizer(config: OptimizerConfig, schedule: Schedule) -> optax.Gradien
     )
 
 
-def global_norm(gradients: Params) -> jax.Array:
+def global_norm(gradients: Params) -> Float32[jax.Array, ""]:
     """Euclidean norm over all arrays of a tree, computed in float32."""
     return optax.tree.norm(optax.tree.cast(gradients, jnp.float32))
 
 
-def clip(gradients: Params, norm: jax.Array, largest: float | None) -> Params:
+def clip(gradients: Params, norm: Float32[jax.Array, ""], largest: float | None) -> Params:
     """Scales a gradient by min(1, largest / (norm + 1e-6)), as the published code does.
 
     Args:
