@@ -77,10 +77,15 @@ def model_config(args: argparse.Namespace, max_positions: int, **fields: Any) ->
         max_positions=max_positions,
         dropout_rate=0.0,
         attention_dropout_rate=0.0,
-        compute_dtype=args.dtype,
-        attention_backend=args.attention_backend,
         **fields,
     )
+
+
+def compute_config(args: argparse.Namespace, **fields: Any) -> Any:
+    """How the model of a preset runs."""
+    from glm_jax.config import ComputeConfig
+
+    return ComputeConfig(dtype=args.dtype, attention_backend=args.attention_backend, **fields)
 
 
 def peaks(device: Any) -> tuple[float | None, float | None]:

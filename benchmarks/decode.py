@@ -40,7 +40,7 @@ def jax_side(args: argparse.Namespace) -> tuple[Callable[[int], None], dict[str,
     """Generation for a batch size, and the versions."""
     import jax
 
-    from glm_jax.config import MeshConfig, ModelConfig
+    from glm_jax.config import ComputeConfig, MeshConfig, ModelConfig
     from glm_jax.generation.language_model import LanguageModel
     from glm_jax.models.params import count_params, create_params
     from glm_jax.sharding.mesh import make_mesh
@@ -58,8 +58,7 @@ def jax_side(args: argparse.Namespace) -> tuple[Callable[[int], None], dict[str,
         tied_embeddings=False,
         position_encoding="rotary",
         max_positions=args.prompt + args.new_tokens,
-        scan_layers=False,
-    )
+    ).resolved(ComputeConfig(scan_layers=False))
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     lm = LanguageModel(config, create_params(config, mesh, seed=0))
 
@@ -113,15 +112,14 @@ def step_bytes(config: Any, batch_size: int, filled: float) -> int:
     """What a step of decoding must read: all parameters but the word table, and the cache.
 
     Args:
-      config: numbers take those of compute_dtype.
+      config: numbers take those of compute.dtype.
       filled: places of a row's cache that a step sees, on the average.
     """
     from glm_jax.models.params import count_params
 
-    config = config.resolved()
     weights = count_params(config) - config.vocab_size * config.embed_dim
     cache = 2 * config.num_layers * config.num_kv_heads * config.head_dim * batch_size * filled
-    return round({"bfloat16": 2, "float32": 4}[config.compute_dtype] * (weights + cache))
+    return round({"bfloat16": 2, "float32": 4}[config.compute.dtype] * (weights + cache))
 
 
 def accelerator_result(args: argparse.Namespace) -> dict[str, Any]:
@@ -137,7 +135,8 @@ def accelerator_result(args: argparse.Namespace) -> dict[str, Any]:
     from glm_jax.sharding.mesh import make_mesh
 
     length = args.prompt + args.new_tokens
-    config = accelerator.model_config(args, length, param_dtype=args.dtype, scan_layers=False)
+    config = accelerator.model_config(args, length, param_dtype=args.dtype)
+    config = config.resolved(accelerator.compute_config(args, scan_layers=False))
     lm = LanguageModel(config, create_params(config, make_mesh(MeshConfig(), jax.devices()[:1]), 0))
     _, bandwidth = accelerator.peaks(jax.devices()[0])
     result: dict[str, Any] = {"parameters": count_params(config)}

@@ -61,7 +61,7 @@ def jax_step(args: argparse.Namespace) -> tuple[Callable[[], float], str]:
     import jax
 
     from glm_jax.batch import Batch
-    from glm_jax.config import Config, DataConfig, ModelConfig, TrainConfig
+    from glm_jax.config import ComputeConfig, Config, DataConfig, ModelConfig, TrainConfig
     from glm_jax.sharding.mesh import batch_sharding, make_mesh
     from glm_jax.training.feed import to_devices
     from glm_jax.training.run.freed_memory import keep_freed_memory
@@ -78,10 +78,10 @@ def jax_step(args: argparse.Namespace) -> tuple[Callable[[], float], str]:
         max_positions=args.length,
         dropout_rate=0.0,
         attention_dropout_rate=0.0,
-        scan_layers=args.scan,
     )
     data = DataConfig(sequence_length=args.length, batch_size=args.batch_size)
-    config = Config(model=model, data=data, train=TrainConfig(num_steps=1000))
+    compute = ComputeConfig(scan_layers=args.scan)
+    config = Config(model=model, data=data, train=TrainConfig(num_steps=1000), compute=compute)
     mesh = make_mesh(config.mesh, jax.devices()[:1])
     batch = to_devices(Batch.from_dict(make_fields(args)), batch_sharding(mesh))
     state = create_state(config, mesh)
@@ -194,9 +194,11 @@ def accelerator_result(args: argparse.Namespace) -> dict[str, Any]:
     from glm_jax.training.state import create_state
     from glm_jax.training.step import make_train_step
 
-    model = accelerator.model_config(args, args.length, remat=args.remat)
+    model = accelerator.model_config(args, args.length)
     data = DataConfig(sequence_length=args.length, batch_size=args.batch_size)
-    config = Config(model=model, data=data, train=TrainConfig(num_steps=1000))
+    compute = accelerator.compute_config(args, remat=args.remat)
+    config = Config(model=model, data=data, train=TrainConfig(num_steps=1000), compute=compute)
+    model = config.resolved_model
     mesh = make_mesh(config.mesh, jax.devices()[:1])
     fields = causal_fields(args)
     batch = to_devices(Batch.from_dict(fields), batch_sharding(mesh))

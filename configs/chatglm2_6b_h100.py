@@ -23,7 +23,7 @@ def get_config() -> Config:
     config = load_config(Path(__file__).with_name("chatglm2_6b_v5e.py"))
     return dataclasses.replace(
         config,
-        model=dataclasses.replace(config.model, remat="dots"),
+        compute=dataclasses.replace(config.compute, remat="dots"),
         data=DataConfig(source="text/*.jsonl", sequence_length=2048, batch_size=64),
         train=dataclasses.replace(config.train, accumulation_steps=2),
         mesh=MeshConfig(data=1, fsdp=-1),

@@ -14,9 +14,8 @@ the gathering of the matrices: `--set data.batch_size=1024` gives 3,314 tokens/s
 GiB).
 """
 
-import dataclasses
-
 from glm_jax.config import (
+    ComputeConfig,
     Config,
     DataConfig,
     MeshConfig,
@@ -29,7 +28,8 @@ from glm_jax.models.variants import CHATGLM2_6B
 
 def get_config() -> Config:
     return Config(
-        model=dataclasses.replace(CHATGLM2_6B, compute_dtype="bfloat16", remat="full"),
+        model=CHATGLM2_6B,
+        compute=ComputeConfig(dtype="bfloat16", remat="full"),
         data=DataConfig(source="text/*.jsonl", sequence_length=2048, batch_size=256),
         objective=ObjectiveConfig(span_rate=0.0, causal_rate=1.0),
         optimizer=OptimizerConfig(

@@ -12,9 +12,8 @@ says of 128 chips (an estimate of the compiler, nothing ran): peak 24.27 of 95.7
 step of 1,048,576 tokens, 4,009 tokens/s per chip, 100 B tokens in 6,929 chip-hours.
 """
 
-import dataclasses
-
 from glm_jax.config import (
+    ComputeConfig,
     Config,
     DataConfig,
     MeshConfig,
@@ -27,7 +26,8 @@ from glm_jax.models.variants import GLM_10B
 
 def get_config() -> Config:
     return Config(
-        model=dataclasses.replace(GLM_10B, compute_dtype="bfloat16", remat="qkv"),
+        model=GLM_10B,
+        compute=ComputeConfig(dtype="bfloat16", remat="qkv"),
         data=DataConfig(source="text/*.jsonl", sequence_length=1024, batch_size=1024),
         objective=ObjectiveConfig(
             span_rate=0.5,

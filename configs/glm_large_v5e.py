@@ -11,9 +11,8 @@ says of 16 chips (an estimate of the compiler, nothing ran): peak 7.30 of 15.75 
 of 524,288 tokens, 33,860 tokens/s a chip, 100 B tokens in 820 chip-hours.
 """
 
-import dataclasses
-
 from glm_jax.config import (
+    ComputeConfig,
     Config,
     DataConfig,
     MeshConfig,
@@ -26,7 +25,8 @@ from glm_jax.models.variants import GLM_LARGE
 
 def get_config() -> Config:
     return Config(
-        model=dataclasses.replace(GLM_LARGE, compute_dtype="bfloat16", remat="qkv_attention"),
+        model=GLM_LARGE,
+        compute=ComputeConfig(dtype="bfloat16", remat="qkv_attention"),
         data=DataConfig(source="text/*.jsonl", sequence_length=512, batch_size=1024),
         objective=ObjectiveConfig(span_rate=1.0),
         optimizer=OptimizerConfig(

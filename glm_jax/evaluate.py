@@ -56,9 +56,12 @@ def _config(args: argparse.Namespace) -> Config:
     from glm_jax.checkpoints.finding import RUN, find_workdir
 
     workdir = find_workdir(args.checkpoint)
-    of_model = [override for override in args.overrides if override.strip().startswith("model.")]
+    given = ("model.", "compute.")
+    of_model = [override for override in args.overrides if override.strip().startswith(given)]
     if of_model:
-        raise UserError(f"--set {of_model[0]}: the model of --checkpoint cannot be changed")
+        raise UserError(
+            f"--set {of_model[0]}: the model of --checkpoint cannot be changed, nor how it runs"
+        )
     if args.config is not None:
         return load_config(args.config, args.overrides)
     config = Config()

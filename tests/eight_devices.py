@@ -21,7 +21,7 @@ import numpy as np
 from glm_jax.attention import dispatch as attention
 from glm_jax.attention.platform import refuses_many_devices
 from glm_jax.batch import Batch
-from glm_jax.config import MeshConfig, ModelConfig
+from glm_jax.config import ComputeConfig, MeshConfig, ModelConfig
 from glm_jax.evaluation.rows import row_sums
 from glm_jax.generation.language_model import LanguageModel
 from glm_jax.models.params import bind, create_params
@@ -37,8 +37,7 @@ CONFIG = ModelConfig(
     initializer_range=0.2,
     dropout_rate=0.1,
     attention_dropout_rate=0.1,
-    scan_layers=False,
-)
+).resolved(ComputeConfig(scan_layers=False))
 # ChatGLM2's parts: two key heads, which a tensor axis of four cannot split.
 CAUSAL = dataclasses.replace(
     CONFIG,

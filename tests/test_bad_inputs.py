@@ -180,7 +180,7 @@ BAD = [
     (override("objective.span_rate=0.9"), "must sum to 1; got 1.4"),
     (override("objective.mask_ratio=0"), "objective.mask_ratio must be above 0 and below 1"),
     (override("model.num_heads=3"), "num_heads"),
-    (override("model.attention_backend=fast"), "model.attention_backend must be one of"),
+    (override("compute.attention_backend=fast"), "compute.attention_backend must be one of"),
     (override("mesh.data=-1", "mesh.fsdp=-1"), "at most one axis of mesh may be -1"),
     # What does not fit together.
     (override("train.accumulation_steps=3"), "a multiple of train.accumulation_steps; got 8 and 3"),
@@ -252,6 +252,10 @@ BAD = [
     (
         ("evaluate", ["--checkpoint", CHATGLM2, "--set", "model.num_layers=7"]),
         "--set model.num_layers=7: the model of --checkpoint cannot be changed",
+    ),
+    (
+        ("evaluate", ["--checkpoint", CHATGLM2, "--set", "compute.dtype=bfloat16"]),
+        "--set compute.dtype=bfloat16: the model of --checkpoint cannot be changed, nor how",
     ),
     (("convert", ["none", "out"]), "none"),
     (("convert", ["full", "out"]), "full"),

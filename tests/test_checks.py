@@ -20,6 +20,7 @@ from glm_jax.checks import (
     whole_numbers,
 )
 from glm_jax.config import (
+    ComputeConfig,
     Config,
     DataConfig,
     MeshConfig,
@@ -39,6 +40,7 @@ SECTIONS = {
     "optimizer": OptimizerConfig,
     "train": TrainConfig,
     "mesh": MeshConfig,
+    "compute": ComputeConfig,
 }
 NAN, INF = math.nan, math.inf
 HUGE = 10**400
@@ -99,7 +101,7 @@ def test_no_field_takes_what_its_type_is_not(section, name, kind, optional):
 def test_numbers_of_numpy_and_jax_become_those_of_python():
     config = Config(
         ModelConfig(
-            num_layers=np.int64(2), dropout_rate=np.float32(0.5), scan_layers=np.bool_(True)
+            num_layers=np.int64(2), dropout_rate=np.float32(0.5), tied_embeddings=np.bool_(True)
         ),
         DataConfig(tokenizer=Path("a") / "b", batch_size=jnp.int32(8)),
         optimizer=OptimizerConfig(peak_learning_rate=1, clip_norm=jnp.float32(2.0)),
@@ -107,7 +109,7 @@ def test_numbers_of_numpy_and_jax_become_those_of_python():
     assert type(config.model.num_layers) is int
     assert type(config.optimizer.peak_learning_rate) is float
     assert config.optimizer.clip_norm == 2.0
-    assert config.model.scan_layers is True
+    assert config.model.tied_embeddings is True
     assert config.data.tokenizer == "a/b"
     assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
 

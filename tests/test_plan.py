@@ -18,8 +18,8 @@ from glm_jax.config import *
 def get_config():
     return Config(
         model=ModelConfig(vocab_size=512, num_layers=2, embed_dim=256, num_heads=4,
-                          max_positions=128, compute_dtype="bfloat16", remat="full",
-                          dropout_rate=0.0, attention_dropout_rate=0.0),
+                          max_positions=128, dropout_rate=0.0, attention_dropout_rate=0.0),
+        compute=ComputeConfig(dtype="bfloat16", remat="full"),
         data=DataConfig(sequence_length=128, batch_size=8),
         mesh=MeshConfig(data=1, fsdp=-1),
     )

@@ -13,15 +13,21 @@ two places more for each span, with the quirks of their loader (see `glm_jax.dat
 with `--set objective.published=true --set data.sequence_length=664`.
 """
 
-import dataclasses
-
-from glm_jax.config import Config, DataConfig, ObjectiveConfig, OptimizerConfig, TrainConfig
+from glm_jax.config import (
+    ComputeConfig,
+    Config,
+    DataConfig,
+    ObjectiveConfig,
+    OptimizerConfig,
+    TrainConfig,
+)
 from glm_jax.models.variants import GLM_10B
 
 
 def get_config() -> Config:
     return Config(
-        model=dataclasses.replace(GLM_10B, compute_dtype="bfloat16", remat="full"),
+        model=GLM_10B,
+        compute=ComputeConfig(dtype="bfloat16", remat="full"),
         data=DataConfig(source="text/*.jsonl", sequence_length=512, batch_size=1024),
         objective=ObjectiveConfig(
             span_rate=0.5,

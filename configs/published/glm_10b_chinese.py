@@ -29,5 +29,4 @@ CHANGES = [
 
 def get_config() -> Config:
     config = load_config(Path(__file__).with_name("glm_10b.py"), CHANGES)
-    model = dataclasses.replace(GLM_10B_CHINESE, compute_dtype="bfloat16", remat="full")
-    return dataclasses.replace(config, model=model)
+    return dataclasses.replace(config, model=GLM_10B_CHINESE)

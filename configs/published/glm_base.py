@@ -12,15 +12,21 @@ two places more for each span, with the quirks of their loader (see `glm_jax.dat
 with `--set objective.published=true --set data.sequence_length=664`.
 """
 
-import dataclasses
-
-from glm_jax.config import Config, DataConfig, ObjectiveConfig, OptimizerConfig, TrainConfig
+from glm_jax.config import (
+    ComputeConfig,
+    Config,
+    DataConfig,
+    ObjectiveConfig,
+    OptimizerConfig,
+    TrainConfig,
+)
 from glm_jax.models.variants import GLM_BASE
 
 
 def get_config() -> Config:
     return Config(
-        model=dataclasses.replace(GLM_BASE, compute_dtype="bfloat16", remat="full"),
+        model=GLM_BASE,
+        compute=ComputeConfig(dtype="bfloat16", remat="full"),
         data=DataConfig(source="text/*.jsonl", sequence_length=512, batch_size=1024),
         objective=ObjectiveConfig(task_masks=False, published_length=512, published_rows=16),
         optimizer=OptimizerConfig(

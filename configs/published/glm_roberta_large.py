@@ -32,5 +32,4 @@ CHANGES = [
 
 def get_config() -> Config:
     config = load_config(Path(__file__).with_name("glm_base.py"), CHANGES)
-    model = dataclasses.replace(GLM_ROBERTA_LARGE, compute_dtype="bfloat16", remat="full")
-    return dataclasses.replace(config, model=model)
+    return dataclasses.replace(config, model=GLM_ROBERTA_LARGE)

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from glm_jax.checkpoints.finding import RUN, find_workdir
 from glm_jax.checkpoints.params import holds_only_params
+from glm_jax.config.compute import ComputeConfig
 from glm_jax.config.files import read_run
 from glm_jax.config.model import ModelConfig
 from glm_jax.errors import UserError
@@ -21,9 +22,6 @@ from glm_jax.interop.huggingface import Progress, silent, write_directory
 from glm_jax.interop.save_plan import is_model, plan_save
 from glm_jax.models.params import abstract_params
 from glm_jax.models.trees import to_paths
-
-# Fields of ModelConfig that say how a model runs, not which model it is.
-_RUNNING = {"compute_dtype", "scan_layers", "remat", "attention_backend"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +70,8 @@ def look(path: Path, dtype: str | None, mesh: Mesh) -> Source:
     else:
         config = read_run(workdir / RUN)[0].model
     config = dataclasses.replace(config, param_dtype=dtype or config.param_dtype)
-    shapes = to_paths(abstract_params(dataclasses.replace(config, scan_layers=False), mesh))
+    listed = config.resolved(ComputeConfig(scan_layers=False))
+    shapes = to_paths(abstract_params(listed, mesh))
     leaves = {
         name: jax.ShapeDtypeStruct(leaf.shape, dtype or stored.get(name, leaf.dtype))
         for name, leaf in shapes.items()
@@ -135,8 +134,7 @@ def describe(source: Source, destination: Path, to: str, names: str) -> str:
     values = [
         f"{field.name}={getattr(source.config, field.name)!r}"
         for field in dataclasses.fields(default)
-        if field.name not in _RUNNING
-        and getattr(source.config, field.name) != getattr(default, field.name)
+        if getattr(source.config, field.name) != getattr(default, field.name)
     ]
     return "\n".join(
         [

@@ -40,8 +40,9 @@ def own_copy(tree: Tree) -> Tree:
 
 
 def with_layout(config: Config, stacked: bool) -> Config:
-    """The config with `model.scan_layers` set to `stacked`."""
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, scan_layers=stacked))
+    """The config with `compute.scan_layers` set to `stacked`."""
+    compute = dataclasses.replace(config.compute, scan_layers=stacked)
+    return dataclasses.replace(config, compute=compute)
 
 
 def convert_layers(

@@ -8,7 +8,7 @@ import jax
 from jax.sharding import Mesh
 
 from glm_jax.checkpoints.finding import find_workdir
-from glm_jax.config.model import ModelConfig
+from glm_jax.config.model import ResolvedModel
 from glm_jax.config.training import MeshConfig
 from glm_jax.data.record import check_kept
 from glm_jax.errors import UserError
@@ -33,13 +33,13 @@ class Loaded:
     """A model that was read.
 
     Attributes:
-      config: its shape; `param_dtype` is that of the parameters.
+      config: its shape, and how it ran; `param_dtype` is that of the parameters.
       params: nested dict of arrays on the mesh, layers stacked or listed as they lay.
       tokenizer: beside it, or None.
       origin: what `save` needs of where it came from.
     """
 
-    config: ModelConfig
+    config: ResolvedModel
     params: Params
     tokenizer: Tokenizer | None
     origin: Origin
@@ -61,7 +61,7 @@ def load_model(
         from glm_jax.checkpoints.params import load_params  # brings orbax
 
         run, params = load_params(path, mesh=mesh)
-        config = run.model
+        config = run.resolved_model
         origin = Origin(directory=workdir, generation=read_generation(workdir))
         if dtype is not None:
             params = cast(params, dtype)
@@ -71,7 +71,8 @@ def load_model(
             unusable.look_at_leaf(path_name(where), leaf)
         unusable.warn(str(path))
     else:
-        config, params, origin = load_directory(path, dtype, mesh, progress)
+        model, params, origin = load_directory(path, dtype, mesh, progress)
+        config = model.resolved()
     home = workdir or path
     tokenizer = _tokenizer_of(home)
     if workdir is not None and tokenizer is not None:

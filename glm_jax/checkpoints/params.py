@@ -35,7 +35,7 @@ def load_params(
 
     Args:
       path: a workdir, or a step directory in its `checkpoints`.
-      config: None for the config that the checkpoint was saved with. `model.scan_layers` decides
+      config: None for the config that the checkpoint was saved with. `compute.scan_layers` decides
         whether the layers are returned stacked or listed.
       mesh: None for the first device alone.
       step: None for the newest; ignored if `path` is a step directory.
@@ -53,11 +53,11 @@ def load_params(
     _refuse_damage(step_directory, "params", config.train.verify_checkpoints)
     mesh = mesh or make_mesh(MeshConfig(), jax.devices()[:1])
     kind = config.train.weights
-    like = abstract_params(with_layout(config, about["stacked"]).model, mesh, kind)
+    like = abstract_params(with_layout(config, about["stacked"]).resolved_model, mesh, kind)
     with no_closed_loops(), HeldBack(step_directory):
         params = ocp.load_checkpointables(step_directory, {"params": like})["params"]
-    if about["stacked"] != uses_scan(config.model):
-        wanted = abstract_params(config.model, mesh, kind)
+    if about["stacked"] != uses_scan(config.compute):
+        wanted = abstract_params(config.resolved_model, mesh, kind)
         params = convert_layers(params, wanted, jax.tree.structure(params), not about["stacked"])
     return config, params
 
@@ -96,7 +96,7 @@ def save_params(
     Raises:
       ValueError: `path` holds something else.
     """
-    run = Config(model=config)
+    run = Config(model=config, compute=config.resolved().compute)
     about = {"config": to_dict(run), "stacked": is_stacked(params)}
     with replaced_directory(Path(path).absolute(), holds_only_params) as directory:
         (directory / "run.json").write_text(to_json(run), encoding="utf-8")

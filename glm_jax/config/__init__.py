@@ -1,7 +1,8 @@
 """The config of a run: frozen dataclasses that check their own values.
 
-Each section's docstring says what its fields mean (`config/model.py`, `config/data.py`,
-`config/objective.py`, `config/training.py`); `config/files.py` reads files and overrides.
+Each section's docstring says what its fields mean (`config/model.py`, `config/compute.py`,
+`config/data.py`, `config/objective.py`, `config/training.py`); `config/files.py` reads files and
+overrides. What a model is (`model`) stands apart from how it runs (`compute`).
 """
 
 import dataclasses
@@ -10,8 +11,10 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
+from glm_jax.config.compute import ComputeConfig
 from glm_jax.config.data import DataConfig
-from glm_jax.config.model import ModelConfig
+from glm_jax.config.model import ModelConfig, ResolvedModel
+from glm_jax.config.moved import moved_of, record_renamed, with_moved
 from glm_jax.config.objective import ObjectiveConfig
 from glm_jax.config.training import CROSS_ENTROPIES, MeshConfig, OptimizerConfig, TrainConfig
 from glm_jax.errors import UserError
@@ -19,12 +22,14 @@ from glm_jax.json_files import shown
 
 __all__ = [
     "CROSS_ENTROPIES",
+    "ComputeConfig",
     "Config",
     "DataConfig",
     "MeshConfig",
     "ModelConfig",
     "ObjectiveConfig",
     "OptimizerConfig",
+    "ResolvedModel",
     "TrainConfig",
     "differences",
     "field_types",
@@ -36,7 +41,10 @@ __all__ = [
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """The config of a run, one attribute per section."""
+    """The config of a run, one attribute per section.
+
+    Of a `ResolvedModel`, `model` keeps what the model is; `compute` alone says how it runs.
+    """
 
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
@@ -44,8 +52,14 @@ class Config:
     optimizer: OptimizerConfig = OptimizerConfig()
     train: TrainConfig = TrainConfig()
     mesh: MeshConfig = MeshConfig()
+    compute: ComputeConfig = ComputeConfig()
 
     def __post_init__(self):
+        if isinstance(self.model, ResolvedModel):
+            object.__setattr__(self, "model", self.model.with_sizes())
+        if moved := moved_of(self.model):
+            object.__setattr__(self, "compute", with_moved(self.compute, moved))
+            object.__setattr__(self, "model", dataclasses.replace(self.model, moved=None))
         if self.data.batch_size % self.train.accumulation_steps:
             raise UserError(
                 "data.batch_size must be a multiple of train.accumulation_steps; got "
@@ -54,6 +68,11 @@ class Config:
         self.objective.check_lengths(self.data.sequence_length, self.model.vocab_size)
         if self.train.local_start:
             self._check_local_start()
+
+    @property
+    def resolved_model(self) -> ResolvedModel:
+        """What all that computes is given: `model` with its sizes filled in, and `compute`."""
+        return self.model.resolved(self.compute)
 
     def _check_local_start(self) -> None:
         """Refuses `train.local_start` where the model or `train.init_from` rules it out."""
@@ -79,7 +98,8 @@ RECORDED = frozenset({"row_format"})
 
 def field_types(section: Any) -> dict[str, Any]:
     """The annotated type of each field of a section, by name."""
-    return typing.get_type_hints(type(section))
+    hints = typing.get_type_hints(type(section))
+    return {field.name: hints[field.name] for field in dataclasses.fields(section)}
 
 
 def to_dict(config: Config) -> dict[str, dict[str, Any]]:
@@ -90,11 +110,13 @@ def to_dict(config: Config) -> dict[str, dict[str, Any]]:
 def from_dict(values: Mapping[str, Mapping[str, Any]]) -> Config:
     """The inverse of `to_dict`; the other keys of a `run.json` (`RECORDED`) are ignored.
 
+    Options may have the names of earlier versions (`glm_jax.config.moved`).
+
     Raises:
       ValueError: a section or a name that this version does not know, or a value of another type.
     """
-    default = Config()
-    sections = {}
+    default, sections = Config(), {}
+    values = record_renamed(values)
     for name in [field.name for field in dataclasses.fields(default)]:
         section = getattr(default, name)
         given = values.get(name, {})

@@ -23,6 +23,7 @@ from typing import Any
 
 from glm_jax.checks import short
 from glm_jax.config import Config, field_types, from_dict
+from glm_jax.config.moved import renamed
 from glm_jax.config.names import suggestion
 from glm_jax.errors import UserError, did_you_mean
 from glm_jax.json_files import read_object
@@ -84,7 +85,7 @@ def apply_overrides(config: Config, overrides: Iterable[str]) -> Config:
     # A section's values are set all at once, so that fields that must agree can change together.
     changes: dict[str, dict[str, Any]] = {}
     sections = {field.name: field.type for field in dataclasses.fields(config)}
-    for override in overrides:
+    for override in renamed(overrides):
         name, equals, text = override.partition("=")
         name, text = name.strip(), text.strip()
         if not equals:

@@ -1,8 +1,16 @@
-"""The section `model` of a config: shape and numerics of the Transformer."""
+"""The section `model` of a config: what the Transformer is. How it runs is `compute`.
+
+ModelConfig(embed_dim=96, num_heads=6)                    head_dim None, mlp_dim None
+ModelConfig(embed_dim=96, num_heads=6).resolved(compute)  head_dim 16, mlp_dim 384, compute
+"""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from glm_jax.checks import check_choice, check_types, finite_number, whole_number
+from glm_jax.config.compute import ComputeConfig
+from glm_jax.config.moved import FROM_MODEL, accepts_old_names, moved_of, with_moved
 from glm_jax.errors import UserError
 
 _MODEL_CHOICES = {
@@ -12,8 +20,7 @@ _MODEL_CHOICES = {
     "biases": ["all", "qkv", "none"],
     "position_encoding": ["learned_block", "learned", "rotary", "rotary_block"],
     "rotary_scaling": ["none", "base", "linear", "yarn"],
-    "remat": ["none", "full", "attention", "qkv", "qkv_attention", "dots"],
-    "attention_backend": ["auto", "pallas_tpu", "pallas_gpu", "tokamax", "xla_chunked", "xla"],
+    "param_dtype": ["float32", "bfloat16", "float16"],
 }
 
 # Larger sizes are a mistake or an attack: they would fill the memory before any other check.
@@ -27,6 +34,7 @@ _MOST = {
 }
 
 
+@accepts_old_names
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """Shape and numerics of the Transformer (GLM, arXiv:2103.10360, section 2.2).
@@ -71,18 +79,10 @@ class ModelConfig:
         residual stream get it divided by sqrt(2 L).
       dropout_rate: on the embeddings and on the output of attention and MLP, in training.
       attention_dropout_rate: on the attention probabilities, in training.
-      compute_dtype: of activations, "float32" or "bfloat16"; softmax, norms and loss stay float32.
       param_dtype: of the parameters and of the optimizer's moments; "float16" is for reading
         published checkpoints, not for training.
-      scan_layers: run the layers as one `jax.lax.scan` over stacked parameters (compiles 3-8 times
-        faster); None: scanned on accelerators, unrolled on CPU, where steps are faster unrolled.
-      remat: what the backward pass recomputes: "none", "full" (each layer), or each layer except
-        "attention" (its result), "qkv" (queries, keys, values), "qkv_attention" (both) or "dots"
-        (all matrix products); `glm_jax/models/remat.py` says what each saves.
-      attention_backend: "auto" takes the first that suits device and length: "pallas_tpu" and
-        "pallas_gpu" (kernels without T x T arrays), "xla_chunked" (queries in chunks), "xla" (all
-        pairs at once). "tokamax" (OpenXLA's kernel for Hopper, if that package is installed) is
-        used only when named.
+      moved: not an option: values of `compute` that were given here, by their old names
+        (`glm_jax.config.moved`), until a `Config` or `resolved` takes them.
     """
 
     vocab_size: int = 8192
@@ -108,13 +108,10 @@ class ModelConfig:
     initializer_range: float = 0.02
     dropout_rate: float = 0.1
     attention_dropout_rate: float = 0.1
-    compute_dtype: str = "float32"
     param_dtype: str = "float32"
-    scan_layers: bool | None = None
-    remat: str = "none"
-    attention_backend: str = "auto"
+    moved: dataclasses.InitVar[Mapping[str, Any] | None] = None
 
-    def __post_init__(self):
+    def __post_init__(self, moved: Mapping[str, Any] | None):
         check_types(self, "model")
         for name in ("vocab_size", "num_layers", "embed_dim", "num_heads", "max_positions"):
             self._check_size(name)
@@ -140,11 +137,12 @@ class ModelConfig:
             check_choice(f"model.{name}", getattr(self, name), choices)
         if not self.has_position_table:
             self._check_rotary()
-        dtypes = ["float32", "bfloat16"]
-        check_choice("model.compute_dtype", self.compute_dtype, dtypes)
-        check_choice("model.param_dtype", self.param_dtype, [*dtypes, "float16"])
         for name in ("dropout_rate", "attention_dropout_rate"):
             finite_number(f"model.{name}", getattr(self, name), least=0, below=1)
+        if moved:
+            with_moved(ComputeConfig(), moved)
+            # `dataclasses.replace` reads it here, so that a copy has it too.
+            object.__setattr__(self, "moved", moved)
 
     def _check_size(self, name: str) -> None:
         most = _MOST.get(name, _WIDEST)
@@ -185,11 +183,63 @@ class ModelConfig:
         """Whether a prompt is a text to be continued, each token behind the last."""
         return not self.fills_blanks
 
-    def resolved(self) -> "ModelConfig":
-        """Returns a copy with num_kv_heads, head_dim and mlp_dim filled in."""
-        return dataclasses.replace(
-            self,
-            num_kv_heads=self.num_kv_heads or self.num_heads,
-            head_dim=self.head_dim or self.embed_dim // self.num_heads,
-            mlp_dim=self.mlp_dim or 4 * self.embed_dim,
-        )
+    def with_sizes(self) -> "ModelConfig":
+        """A plain ModelConfig with num_kv_heads, head_dim and mlp_dim filled in."""
+        return ModelConfig(**self._with_sizes(), moved=moved_of(self))
+
+    def resolved(self, compute: ComputeConfig | None = None) -> "ResolvedModel":
+        """The static argument of all that computes: sizes filled in, and how the model runs.
+
+        Args:
+          compute: how it runs; None: the defaults of `ComputeConfig`.
+        """
+        compute = with_moved(compute or ComputeConfig(), moved_of(self))
+        return ResolvedModel(**self._with_sizes(), compute=compute)
+
+    def _with_sizes(self) -> dict[str, Any]:
+        names = [field.name for field in dataclasses.fields(ModelConfig)]
+        return {name: getattr(self, name) for name in names} | {
+            "num_kv_heads": self.num_kv_heads or self.num_heads,
+            "head_dim": self.head_dim or self.embed_dim // self.num_heads,
+            "mlp_dim": self.mlp_dim or 4 * self.embed_dim,
+        }
+
+
+@accepts_old_names
+@dataclasses.dataclass(frozen=True)
+class ResolvedModel(ModelConfig):
+    """What computes is given this: a ModelConfig whose sizes are all known, and how it runs.
+
+    Made by `ModelConfig.resolved`. To change a size from which others follow, change the
+    ModelConfig and resolve it.
+
+    Attributes:
+      num_kv_heads, head_dim, mlp_dim: as of ModelConfig, never None.
+      compute: how the model runs.
+    """
+
+    num_kv_heads: int = 0
+    head_dim: int = 0
+    mlp_dim: int = 0
+    compute: ComputeConfig = ComputeConfig()
+
+    def __post_init__(self, moved: Mapping[str, Any] | None):
+        super().__post_init__(None)
+        if moved:
+            object.__setattr__(self, "compute", dataclasses.replace(self.compute, **moved))
+
+    def resolved(self, compute: ComputeConfig | None = None) -> "ResolvedModel":
+        """Itself; with another `compute` a copy that runs as that says."""
+        return self if compute is None else dataclasses.replace(self, compute=compute)
+
+    def with_compute(self, **changes: Any) -> "ResolvedModel":
+        """A copy with some fields of `compute` changed: `with_compute(scan_layers=False)`."""
+        return self.resolved(dataclasses.replace(self.compute, **changes))
+
+    if not TYPE_CHECKING:  # else every name would be one
+
+        def __getattr__(self, name: str) -> Any:
+            """The old names can be read, too."""
+            if name in FROM_MODEL:
+                return getattr(self.compute, FROM_MODEL[name])
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")

@@ -16,9 +16,9 @@ _OTHER_NAMES = {
     "model.max_positions": "max_position_embeddings n_positions",
     "model.dropout_rate": "dropout hidden_dropout resid_dropout",
     "model.attention_dropout_rate": "attention_dropout attn_dropout",
-    "model.compute_dtype": "dtype precision mixed_precision bf16 fp16",
-    "model.remat": "gradient_checkpointing activation_checkpointing",
-    "model.attention_backend": "attention attn attn_implementation flash_attention",
+    "compute.dtype": "compute_dtype precision mixed_precision bf16 fp16",
+    "compute.remat": "gradient_checkpointing activation_checkpointing",
+    "compute.attention_backend": "attention attn attn_implementation flash_attention",
     "data.source": "dataset data_path train_file corpus files text path",
     "data.sequence_length": "seq_len seq_length sequence_len max_length max_len max_seq_length "
     "max_seq_len block_size context_length n_ctx length",

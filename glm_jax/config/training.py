@@ -95,8 +95,8 @@ class TrainConfig:
       seed: of parameters, dropout, row order and corruption; 0..2^64 - 1.
       init_from: a model to start from: a Hugging Face directory, the workdir of another run, or
         "bundled", the small model of the package. Its shape replaces `model.*`, except dropout,
-        dtypes, remat, scan_layers and the attention backend; a shape given as well, by `--set` or
-        in the same file, must agree with it. None: parameters are drawn at random.
+        `initializer_range` and `param_dtype`; a shape given as well, by `--set` or in the same
+        file, must agree with it. None: parameters are drawn at random.
       local_start: parameters are drawn such that the heads of the first layer attend to
         neighbouring tokens from the start, which small models otherwise take most of a short run to
         learn; for models with a position table (`glm_jax.models.local_attention`).

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from glm_jax.batch import NUM_OBJECTIVES, Batch
-from glm_jax.config.model import ModelConfig
+from glm_jax.config.model import ResolvedModel
 from glm_jax.losses.by_objective import cross_entropy, hidden_of
 from glm_jax.losses.scores import SUMS
 from glm_jax.models.params import bind
@@ -66,7 +66,7 @@ def total_sums(lm: "LanguageModel", batches: Iterable[Batch]) -> dict[str, np.nd
 
 @with_mesh_of_params
 @functools.partial(jax.jit, static_argnames="config")
-def _row_sums(params: Params, batch: Batch, *, config: ModelConfig) -> jax.Array:
+def _row_sums(params: Params, batch: Batch, *, config: ResolvedModel) -> jax.Array:
     """[B, 5 sums, 5 objectives] float32."""
     model: Any = bind(config, params)
     logits = model.logits(hidden_of(model, batch))

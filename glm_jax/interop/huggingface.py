@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, Sharding
 
+from glm_jax.config.compute import ComputeConfig
 from glm_jax.config.model import ModelConfig
 from glm_jax.files import replaced_directory
 from glm_jax.interop.architectures.rows import Row
@@ -55,7 +56,7 @@ def load_directory(
       UserError: as `open_directory`.
     """
     checkpoint = open_directory(path)
-    listed = dataclasses.replace(checkpoint.config, scan_layers=False)
+    listed = checkpoint.config.resolved(ComputeConfig(scan_layers=False))
     like = to_paths(abstract_params(listed, mesh))
     params: dict[str, jax.Array] = {}
     unusable = Unusable()

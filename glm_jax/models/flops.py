@@ -7,7 +7,7 @@ A multiplication and an addition are two FLOPs. A training step costs, per token
 A matrix costs 2 FLOPs per parameter forward and 4 backward. Attention multiplies queries with keys
 and weights with values: forward 4 * N * H per key that a query sees, of which there are
 `density * T` (arXiv:2204.02311, appendix B, has the formula without the density). The LM head
-counts at every slot; a table that is only looked up does not count. Recomputation (`model.remat`)
+counts at every slot; a table that is only looked up does not count. Recomputation (`compute.remat`)
 does not count either, so that utilisations can be compared.
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from glm_jax.config import Config
-from glm_jax.config.model import ModelConfig
+from glm_jax.config.model import ResolvedModel
 from glm_jax.config.objective import ObjectiveConfig
 from glm_jax.models.trees import Params, to_paths
 
@@ -108,10 +108,9 @@ def _span_share(objective: ObjectiveConfig) -> float:
     return (objective.mask_ratio + spans) / (1 + 2 * spans)
 
 
-def attention_flops_per_token(model: ModelConfig, length: int, density: float) -> float:
+def attention_flops_per_token(model: ResolvedModel, length: int, density: float) -> float:
     """12 * L * N * H * T * density: scores and weighted values, forward and backward."""
-    model = model.resolved()
-    width = model.num_heads * (model.head_dim or 0)
+    width = model.num_heads * model.head_dim
     return 12 * model.num_layers * width * length * density
 
 
@@ -122,8 +121,8 @@ def flops_per_token(config: Config, params: Params) -> float:
       config: of the run.
       params: as in `parameter_groups`.
     """
-    density = attention_density(config.objective)
-    attention = attention_flops_per_token(config.model, config.data.sequence_length, density)
+    model, length = config.resolved_model, config.data.sequence_length
+    attention = attention_flops_per_token(model, length, attention_density(config.objective))
     return 6 * matrix_parameters(params) + attention
 
 

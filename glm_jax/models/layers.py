@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from glm_jax.config.model import ModelConfig
+from glm_jax.config.model import ResolvedModel
 from glm_jax.models.weights import look_up_tokens, multiply, scorer
 
 
@@ -38,7 +38,7 @@ def rms_norm(x: jax.Array, scale: jax.Array, epsilon: float) -> jax.Array:
     return (y * scale.astype(jnp.float32)).astype(x.dtype)
 
 
-def residual_stddev(config: ModelConfig) -> float:
+def residual_stddev(config: ResolvedModel) -> float:
     """Initial standard deviation of matrices that write into the residual stream."""
     return config.initializer_range / math.sqrt(2 * config.num_layers)
 
@@ -46,7 +46,7 @@ def residual_stddev(config: ModelConfig) -> float:
 class LayerNorm(nnx.Module):
     """`layer_norm` with its scale and bias, [D] each."""
 
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: ResolvedModel):
         dtype = jnp.dtype(config.param_dtype)
         self.scale = nnx.Param(jnp.ones(config.embed_dim, dtype))
         self.bias = nnx.Param(jnp.zeros(config.embed_dim, dtype))
@@ -59,7 +59,7 @@ class LayerNorm(nnx.Module):
 class RmsNorm(nnx.Module):
     """`rms_norm` with its scale [D]."""
 
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: ResolvedModel):
         self.scale = nnx.Param(jnp.ones(config.embed_dim, jnp.dtype(config.param_dtype)))
         self.epsilon = config.norm_epsilon
 
@@ -74,7 +74,7 @@ class Identity(nnx.Module):
         return x
 
 
-def make_norm(config: ModelConfig) -> nnx.Module:
+def make_norm(config: ResolvedModel) -> nnx.Module:
     """The norm that `config.norm` names."""
     return {"layer_norm": LayerNorm, "rms_norm": RmsNorm}[config.norm](config)
 
@@ -90,7 +90,7 @@ class Linear(nnx.Module):
         self,
         inputs: Sequence[int],
         outputs: Sequence[int],
-        config: ModelConfig,
+        config: ResolvedModel,
         *,
         key: jax.Array,
         use_bias: bool,
@@ -110,10 +110,10 @@ class Linear(nnx.Module):
 class Embedding(nnx.Module):
     """A table [V, D] with a row per id: the token embedding or, by its `scorer`, the LM head."""
 
-    def __init__(self, config: ModelConfig, *, key: jax.Array):
+    def __init__(self, config: ResolvedModel, *, key: jax.Array):
         shape = (config.vocab_size, config.embed_dim)
         self.table = nnx.Param(normal(key, shape, config.initializer_range, config))
-        self.compute_dtype = config.compute_dtype
+        self.compute_dtype = config.compute.dtype
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
         """[B, T] ids -> [B, T, D], sharded as `look_up` says."""
@@ -127,7 +127,7 @@ class Embedding(nnx.Module):
 class GeluMlp(nnx.Module):
     """D -> F -> D with GELU in its tanh form between the two products."""
 
-    def __init__(self, config: ModelConfig, *, key: jax.Array):
+    def __init__(self, config: ResolvedModel, *, key: jax.Array):
         self.up, self.down = _up(config, key, "up"), _down(config, key)
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -137,7 +137,7 @@ class GeluMlp(nnx.Module):
 class SwigluMlp(nnx.Module):
     """A gated feed-forward, D -> F -> D: down(silu(gate(x)) * up(x))."""
 
-    def __init__(self, config: ModelConfig, *, key: jax.Array):
+    def __init__(self, config: ResolvedModel, *, key: jax.Array):
         self.gate, self.up = _up(config, key, "gate"), _up(config, key, "up")
         self.down = _down(config, key)
 
@@ -145,24 +145,24 @@ class SwigluMlp(nnx.Module):
         return self.down(jax.nn.silu(self.gate(x)) * self.up(x))
 
 
-def make_mlp(config: ModelConfig, *, key: jax.Array) -> nnx.Module:
+def make_mlp(config: ResolvedModel, *, key: jax.Array) -> nnx.Module:
     """The feed-forward module that `config.activation` names."""
     return {"gelu": GeluMlp, "swiglu": SwigluMlp}[config.activation](config, key=key)
 
 
-def _up(config: ModelConfig, key: jax.Array, name: str) -> Linear:
+def _up(config: ResolvedModel, key: jax.Array, name: str) -> Linear:
     return Linear(
         (config.embed_dim,),
-        (config.mlp_dim or 4 * config.embed_dim,),
+        (config.mlp_dim,),
         config,
         key=fold_name(key, name),
         use_bias=config.biases == "all",
     )
 
 
-def _down(config: ModelConfig, key: jax.Array) -> Linear:
+def _down(config: ResolvedModel, key: jax.Array) -> Linear:
     return Linear(
-        (config.mlp_dim or 4 * config.embed_dim,),
+        (config.mlp_dim,),
         (config.embed_dim,),
         config,
         key=fold_name(key, "down"),
@@ -171,7 +171,7 @@ def _down(config: ModelConfig, key: jax.Array) -> Linear:
     )
 
 
-def normal(key: jax.Array, shape: Sequence[int], stddev: float, config: ModelConfig) -> jax.Array:
+def normal(key: jax.Array, shape: Sequence[int], stddev: float, config: ResolvedModel) -> jax.Array:
     """Draws N(0, stddev) in float32 and stores it in the parameters' dtype."""
     values = stddev * jax.random.normal(key, tuple(shape), jnp.float32)
     return values.astype(config.param_dtype)

@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from glm_jax.config.model import ModelConfig
+from glm_jax.config.model import ResolvedModel
 from glm_jax.models.trees import Params, is_stacked
 
 # Initial score of a head at its offset. Among 64 keys one with 12 more than the others gets nearly
@@ -39,7 +39,7 @@ _PEAK = 12.0
 _AMPLITUDE = 2.0
 
 
-def with_local_attention(params: Params, config: ModelConfig) -> Params:
+def with_local_attention(params: Params, config: ResolvedModel) -> Params:
     """Sets the position table and the first layer's queries and keys to attend to neighbours.
 
     Args:
@@ -81,7 +81,7 @@ def rotation(frequencies: np.ndarray, offset: int) -> np.ndarray:
     return np.block([[cos, -sin], [sin, cos]])
 
 
-def _frequencies(config: ModelConfig) -> np.ndarray:
+def _frequencies(config: ResolvedModel) -> np.ndarray:
     """[D / 2] radians per position, evenly spaced below pi.
 
     A head uses one in `step` of them (`_pairs`), starting at a quarter of their spacing. A head of
@@ -92,14 +92,14 @@ def _frequencies(config: ModelConfig) -> np.ndarray:
     return (np.arange(pairs) + step / 4 % 1) * np.pi / pairs
 
 
-def _pairs(config: ModelConfig) -> np.ndarray:
+def _pairs(config: ResolvedModel) -> np.ndarray:
     """[H / 2], indices of the pairs of sinusoids, of D / 2, that the heads use."""
     step = _step(config)
     return np.arange(step // 4, config.embed_dim // 2, step)
 
 
-def _step(config: ModelConfig) -> int:
-    return max(1, config.embed_dim // (config.resolved().head_dim or 1))
+def _step(config: ResolvedModel) -> int:
+    return max(1, config.embed_dim // config.head_dim)
 
 
 def _sinusoids(rows: int, frequencies: np.ndarray) -> np.ndarray:
@@ -108,7 +108,7 @@ def _sinusoids(rows: int, frequencies: np.ndarray) -> np.ndarray:
     return math.sqrt(2) * np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
 
 
-def _local(attention: Params, config: ModelConfig, frequencies: np.ndarray) -> Params:
+def _local(attention: Params, config: ResolvedModel, frequencies: np.ndarray) -> Params:
     """The attention parameters of one layer, with queries that look at `offsets`."""
     key = attention["key"]["kernel"]
     one = jnp.asarray(_key_kernel(config), key.dtype)
@@ -126,13 +126,13 @@ def _local(attention: Params, config: ModelConfig, frequencies: np.ndarray) -> P
     }
 
 
-def _key_kernel(config: ModelConfig) -> np.ndarray:
+def _key_kernel(config: ResolvedModel) -> np.ndarray:
     """[D, H], selects the pairs of `_pairs`, scaled for a score of `_PEAK` where all of them agree.
 
     After its norm an input has D features of variance 1, of which positions make up `share`. A pair
     therefore adds twice that share to a score; scores are divided by sqrt(H).
     """
-    head_dim, pairs = config.resolved().head_dim or 0, config.embed_dim // 2
+    head_dim, pairs = config.head_dim, config.embed_dim // 2
     chosen = _pairs(config)[: head_dim // 2]
     share = _AMPLITUDE**2 / (_AMPLITUDE**2 + 2)  # the rest: token and block position embeddings
     kernel = np.zeros((config.embed_dim, head_dim))

@@ -5,10 +5,11 @@
     params["layers"]["mlp"]["up"]["kernel"]            [L, D, F]    stacked layers
 
 jit, grad, optax and orbax take a dict without knowing flax; `bind` turns it into the module that
-computes.
+computes. The functions here also accept a plain `ModelConfig`, which runs by the defaults of
+`ComputeConfig`. Their types ask for a `ResolvedModel`, so that within the package what `compute`
+says is never lost.
 """
 
-import dataclasses
 import functools
 import math
 from typing import Any
@@ -17,7 +18,7 @@ import jax
 from flax import nnx
 from jax.sharding import Mesh
 
-from glm_jax.config.model import ModelConfig
+from glm_jax.config.model import ResolvedModel
 from glm_jax.models.seeds import key_of
 from glm_jax.models.transformer import Transformer, uses_scan
 from glm_jax.models.trees import Params, from_paths, is_stacked, to_paths, unstack_layers
@@ -25,7 +26,7 @@ from glm_jax.models.weights import settle, with_kind
 from glm_jax.sharding.rules import param_shardings
 
 
-def create_params(config: ModelConfig, mesh: Mesh, seed: int) -> Params:
+def create_params(config: ResolvedModel, mesh: Mesh, seed: int) -> Params:
     """Draws the initial parameters; each device draws only its shards.
 
     The values depend on `seed` and on each parameter's path, neither on the mesh nor on whether
@@ -34,18 +35,21 @@ def create_params(config: ModelConfig, mesh: Mesh, seed: int) -> Params:
     Raises:
       UserError: the mesh cannot split a parameter; see `glm_jax.sharding.rules.param_shardings`.
     """
+    config = config.resolved()
     shardings = param_shardings(_abstract(config), mesh)
     return jax.jit(functools.partial(_draw, config), out_shardings=shardings)(key_of(seed))
 
 
-def abstract_params(config: ModelConfig, mesh: Mesh, weights: str = "plain") -> Params:
+def abstract_params(config: ResolvedModel, mesh: Mesh, weights: str = "plain") -> Params:
     """Like `create_params`, with a `jax.ShapeDtypeStruct` that has a sharding for each array.
 
     Args:
       config, mesh: as of `create_params`.
       weights: kind of the matrices (`glm_jax.models.weights.KINDS`).
     """
-    shapes = jax.eval_shape(functools.partial(with_kind, kind=weights), _abstract(config))
+    shapes = jax.eval_shape(
+        functools.partial(with_kind, kind=weights), _abstract(config.resolved())
+    )
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         shapes,
@@ -53,7 +57,7 @@ def abstract_params(config: ModelConfig, mesh: Mesh, weights: str = "plain") -> 
     )
 
 
-def bind(config: ModelConfig, params: Params) -> Transformer:
+def bind(config: ResolvedModel, params: Params) -> Transformer:
     """The module that computes with `params`; cheap, and usable inside jit and grad.
 
     Args:
@@ -64,7 +68,7 @@ def bind(config: ModelConfig, params: Params) -> Transformer:
       ValueError: the paths in `params` are not those of the model.
     """
     stacked = is_stacked(params)
-    graph, treedef, paths = _skeleton(dataclasses.replace(config, scan_layers=stacked))
+    graph, treedef, paths = _skeleton(config.resolved().with_compute(scan_layers=stacked))
     # Stacked masters are settled layer by layer, inside the scan.
     layers = params["layers"] if stacked else settle(params["layers"])
     leaves = to_paths({**settle({**params, "layers": {}}), "layers": layers})
@@ -74,25 +78,25 @@ def bind(config: ModelConfig, params: Params) -> Transformer:
     return nnx.merge(graph, jax.tree.unflatten(treedef, [leaves[path] for path in paths]))
 
 
-def count_params(config: ModelConfig) -> int:
+def count_params(config: ResolvedModel) -> int:
     """Number of parameters of the model; allocates nothing."""
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(_abstract(config)))
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(_abstract(config.resolved())))
 
 
-def _draw(config: ModelConfig, key: jax.Array) -> Params:
+def _draw(config: ResolvedModel, key: jax.Array) -> Params:
     # Stacked layers compile once instead of L times; both layouts have the same values.
-    stacked = dataclasses.replace(config, scan_layers=True)
+    stacked = config.with_compute(scan_layers=True)
     state = nnx.state(Transformer(stacked, rngs=nnx.Rngs(params=key)))
     params = from_paths({_join(path): leaf[...] for path, leaf in nnx.to_flat_state(state)})
-    return params if uses_scan(config) else unstack_layers(params)
+    return params if uses_scan(config.compute) else unstack_layers(params)
 
 
-def _abstract(config: ModelConfig) -> Params:
+def _abstract(config: ResolvedModel) -> Params:
     return jax.eval_shape(functools.partial(_draw, config), jax.random.key(0))
 
 
 @functools.cache
-def _skeleton(config: ModelConfig) -> tuple[nnx.GraphDef, Any, list[str]]:
+def _skeleton(config: ResolvedModel) -> tuple[nnx.GraphDef, Any, list[str]]:
     """The module's structure, and the paths of its parameters in the order of its leaves."""
     module = nnx.eval_shape(lambda: Transformer(config, rngs=nnx.Rngs(params=0)))
     graph, state = nnx.split(module)

@@ -21,7 +21,7 @@ from flax import nnx
 
 from glm_jax.attention.tpu.tile_order import from_tiles, in_tiles, is_held_in_tiles
 from glm_jax.batch import Batch
-from glm_jax.config.model import ModelConfig
+from glm_jax.config.model import ModelConfig, ResolvedModel
 from glm_jax.errors import UserError
 from glm_jax.models.layers import fold_name, normal
 from glm_jax.models.weights import look_up
@@ -117,7 +117,7 @@ class Positions(nnx.Module):
 class LearnedPositions(Positions):
     """One table [P, D] indexed by `positions`; block positions are ignored (GPT)."""
 
-    def __init__(self, config: ModelConfig, *, key: jax.Array):
+    def __init__(self, config: ResolvedModel, *, key: jax.Array):
         self.table = _table(config, fold_name(key, "table"))
 
     def add(self, x: jax.Array, positions: jax.Array, block_positions: jax.Array) -> jax.Array:
@@ -127,7 +127,7 @@ class LearnedPositions(Positions):
 class LearnedBlockPositions(Positions):
     """The sum of two tables [P + 1, D], of `positions` and of `block_positions` (GLM)."""
 
-    def __init__(self, config: ModelConfig, *, key: jax.Array):
+    def __init__(self, config: ResolvedModel, *, key: jax.Array):
         self.table = _table(config, fold_name(key, "table"))
         self.block_table = _table(config, fold_name(key, "block_table"))
 
@@ -139,11 +139,11 @@ class LearnedBlockPositions(Positions):
 class RotaryPositions(Positions):
     """Rotation by `positions` (ChatGLM2 and later); has no parameters."""
 
-    def __init__(self, config: ModelConfig, *, key: jax.Array):
+    def __init__(self, config: ResolvedModel, *, key: jax.Array):
         self.config = config
 
     def rotation(self, positions: jax.Array, block_positions: jax.Array) -> Rotation:
-        return _rotation_by(positions, self.config, self.config.resolved().head_dim or 0)
+        return _rotation_by(positions, self.config, self.config.head_dim)
 
 
 class RotaryBlockPositions(Positions):
@@ -152,11 +152,11 @@ class RotaryBlockPositions(Positions):
     H = 8, rotary_fraction 1      features 0 1 2 3 rotate by positions, 4 5 6 7 by block positions
     """
 
-    def __init__(self, config: ModelConfig, *, key: jax.Array):
+    def __init__(self, config: ResolvedModel, *, key: jax.Array):
         self.config = config
 
     def rotation(self, positions: jax.Array, block_positions: jax.Array) -> Rotation:
-        half = (self.config.resolved().head_dim or 0) // 2
+        half = self.config.head_dim // 2
         return joined(
             _rotation_by(positions, self.config, half),
             _rotation_by(block_positions, self.config, half),
@@ -222,7 +222,7 @@ POSITION_ENCODINGS: dict[str, Any] = {
 }
 
 
-def make_positions(config: ModelConfig, *, key: jax.Array) -> Positions:
+def make_positions(config: ResolvedModel, *, key: jax.Array) -> Positions:
     """The module that `config.position_encoding` names."""
     return POSITION_ENCODINGS[config.position_encoding](config, key=key)
 
@@ -260,6 +260,6 @@ def check_positions(batch: Batch, config: ModelConfig) -> None:
             )
 
 
-def _table(config: ModelConfig, key: jax.Array) -> nnx.Param:
+def _table(config: ResolvedModel, key: jax.Array) -> nnx.Param:
     shape = (table_rows(config), config.embed_dim)
     return nnx.Param(normal(key, shape, config.initializer_range, config))

@@ -24,7 +24,8 @@ from jax.ad_checkpoint import checkpoint_name
 from glm_jax.attention.dispatch import attention
 from glm_jax.attention.dropout import dropout
 from glm_jax.attention.tpu.tile_order import from_tiles, in_tiles, is_held_in_tiles
-from glm_jax.config.model import ModelConfig
+from glm_jax.config.compute import ComputeConfig
+from glm_jax.config.model import ResolvedModel
 from glm_jax.models.layers import (
     Embedding,
     Identity,
@@ -53,10 +54,9 @@ Cache = TypeVar("Cache", bound=LayerCache)
 class SelfAttention(nnx.Module):
     """Projects x to queries, keys and values, attends over each query's interval, projects to D."""
 
-    def __init__(self, config: ModelConfig, *, key: jax.Array):
-        config = config.resolved()
-        width, head_dim = (config.embed_dim,), config.head_dim or 0
-        heads, kv_heads = (config.num_heads, head_dim), (config.num_kv_heads or 0, head_dim)
+    def __init__(self, config: ResolvedModel, *, key: jax.Array):
+        width, head_dim = (config.embed_dim,), config.head_dim
+        heads, kv_heads = (config.num_heads, head_dim), (config.num_kv_heads, head_dim)
 
         def linear(name: str, inputs: tuple, outputs: tuple, **options: Any) -> Linear:
             return Linear(inputs, outputs, config, key=fold_name(key, name), **options)
@@ -90,7 +90,7 @@ class SelfAttention(nnx.Module):
             v,
             attend_start,
             attend_end,
-            backend=self.config.attention_backend,
+            backend=self.config.compute.attention_backend,
             dropout_rate=self.config.attention_dropout_rate,
             dropout_key=dropout_key,
         )
@@ -110,7 +110,7 @@ class Layer(nnx.Module):
     With `residual="sandwich"` the output of each passes another norm before it is added.
     """
 
-    def __init__(self, config: ModelConfig, *, key: jax.Array):
+    def __init__(self, config: ResolvedModel, *, key: jax.Array):
         sandwich = config.residual == "sandwich"
         self.attention_norm = make_norm(config)
         self.attention = SelfAttention(config, key=fold_name(key, "attention"))
@@ -152,11 +152,10 @@ class Transformer(nnx.Module):
 
     Attributes:
       layers: a list of `Layer`s, or one `Layer` whose parameters have a leading axis L
-        (`ModelConfig.scan_layers`; `glm_jax.models.params` converts).
+        (`ComputeConfig.scan_layers`; `glm_jax.models.params` converts).
     """
 
-    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
-        config = config.resolved()
+    def __init__(self, config: ResolvedModel, *, rngs: nnx.Rngs):
         key = rngs.params()
         self.embedding = Embedding(config, key=fold_name(key, "embedding"))
         self.positions = make_positions(config, key=fold_name(key, "positions"))
@@ -183,7 +182,7 @@ class Transformer(nnx.Module):
           dropout_key: key of all dropout; None: no dropout.
 
         Returns:
-          [B, T, D] after the final norm, in compute_dtype.
+          [B, T, D] after the final norm, in `compute.dtype`.
         """
         keys: list = [None] * 2 if dropout_key is None else list(jax.random.split(dropout_key))
         x = self.embed(tokens, positions, block_positions)
@@ -310,7 +309,7 @@ class Transformer(nnx.Module):
             return layer(x, attend_start, attend_end, rotation, dropout_key=key)
 
         scanned = isinstance(self.layers, Layer)
-        run = rematerialised(run, self.config.remat, scanned)
+        run = rematerialised(run, self.config.compute.remat, scanned)
         keys = layer_keys(dropout_key, self.config.num_layers)
         if scanned:
             return jax.lax.scan(run, x, (splits[0][1], keys))[0]
@@ -319,19 +318,19 @@ class Transformer(nnx.Module):
         return x
 
 
-def make_layers(config: ModelConfig, *, key: jax.Array) -> Layer | nnx.List:
+def make_layers(config: ResolvedModel, *, key: jax.Array) -> Layer | nnx.List:
     """L layers, stacked or listed; either way layer i draws from the key folded with i."""
     keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(config.num_layers))
-    if uses_scan(config):
+    if uses_scan(config.compute):
         # In a loop random draws take half as long to compile as under vmap.
         states = jax.lax.map(lambda key: nnx.state(Layer(config, key=key)), keys)
         return nnx.merge(nnx.graphdef(nnx.eval_shape(lambda: Layer(config, key=key))), states)
     return nnx.List([Layer(config, key=keys[index]) for index in range(config.num_layers)])
 
 
-def uses_scan(config: ModelConfig) -> bool:
-    """Whether layers are stacked: `config.scan_layers`; None: everywhere except on CPU."""
-    return jax.default_backend() != "cpu" if config.scan_layers is None else config.scan_layers
+def uses_scan(compute: ComputeConfig) -> bool:
+    """Whether layers are stacked: `compute.scan_layers`; None: everywhere except on CPU."""
+    return jax.default_backend() != "cpu" if compute.scan_layers is None else compute.scan_layers
 
 
 def layer_keys(key: jax.Array | None, num_layers: int) -> jax.Array | None:

@@ -83,16 +83,12 @@ GLM4_32B_0414 = dataclasses.replace(
     GLM4_9B_0414, num_layers=61, embed_dim=6144, num_heads=48, mlp_dim=23040, biases="none"
 )
 
-# Fields that say how a model is computed and regularised, not which model it is.
+# Fields that say how a model is stored and regularised, not which model it is.
 _NOT_SHAPE = {
     "initializer_range": 0.0,
     "dropout_rate": 0.0,
     "attention_dropout_rate": 0.0,
-    "compute_dtype": "float32",
     "param_dtype": "float32",
-    "scan_layers": None,
-    "remat": "none",
-    "attention_backend": "auto",
 }
 
 VARIANTS: dict[str, ModelConfig] = {
@@ -126,4 +122,4 @@ def variant_name(config: ModelConfig) -> str | None:
 
 
 def _shape(config: ModelConfig) -> ModelConfig:
-    return dataclasses.replace(config.resolved(), **_NOT_SHAPE)  # type: ignore[arg-type]
+    return dataclasses.replace(config.with_sizes(), **_NOT_SHAPE)  # type: ignore[arg-type]

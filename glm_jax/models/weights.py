@@ -1,10 +1,10 @@
 """How a matrix of parameters becomes the weight that a layer computes with.
 
-    float32, sharded over "fsdp"  --cast-->  compute_dtype  --gather-->  whole over "fsdp"
+    float32, sharded over "fsdp"  --cast-->  compute.dtype  --gather-->  whole over "fsdp"
 
 Casting before gathering halves the bytes that travel. Inside a scan over layers one layer at a time
-is whole. The gradient takes the same way back: it is reduced over devices in compute_dtype. For a
-plain float32 matrix it is then cast to float32. For a `Master` it stays in compute_dtype, so that a
+is whole. The gradient takes the same way back: it is reduced over devices in compute.dtype. For a
+plain float32 matrix it is then cast to float32. For a `Master` it stays in compute.dtype, so that a
 training step never holds float32 gradients of all layers.
 
 A matrix is a plain array, or a `Weight`: a node of the parameters' tree that stands where the array
@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from glm_jax.config.model import ModelConfig
+from glm_jax.config.model import ResolvedModel
 from glm_jax.errors import UserError, did_you_mean
 from glm_jax.models.products import linear, rows_of, scores
 from glm_jax.sharding.mesh import auto_axes, axis_size, constrain, dividing
@@ -89,11 +89,11 @@ Matrix = jax.Array | Weight
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Master(Weight):
-    """A matrix in float32 whose gradient is taken in compute_dtype.
+    """A matrix in float32 whose gradient is taken in compute.dtype.
 
     Attributes:
       value: float32, the copy that the optimizer updates; it gets no gradient.
-      site: zeros of the same shape in compute_dtype; the gradient is taken with respect to them.
+      site: zeros of the same shape in compute.dtype; the gradient is taken with respect to them.
     """
 
     value: jax.Array
@@ -187,14 +187,14 @@ def settle(params: Any) -> Any:
     )
 
 
-def as_used(state: Any, config: ModelConfig) -> Any:
+def as_used(state: Any, config: ResolvedModel) -> Any:
     """The parameters of one layer, with its matrices cast and gathered.
 
     Args:
       state: an nnx state of one `Layer`, with paths like attention/query/kernel.
-      config: its compute_dtype is read.
+      config: its compute.dtype is read.
     """
-    dtype = config.compute_dtype
+    dtype = config.compute.dtype
 
     def prepare(path: tuple, leaf: Any) -> Any:
         name = path_name(tuple(key for key in path if isinstance(key, jax.tree_util.DictKey)))

@@ -115,10 +115,10 @@ def kernel_flops(
     share of heads and slots. A kernel that is not in `KERNEL_PRODUCTS` counts with the FLOPs that
     it states itself.
     """
-    model, length = config.model.resolved(), config.data.sequence_length
+    model, length = config.resolved_model, config.data.sequence_length
     rows = config.data.batch_size / row_groups(mesh) / config.train.accumulation_steps
     share = rows / (mesh.shape["tensor"] * mesh.shape["sequence"])
-    width = model.num_heads * (model.head_dim or 0)
+    width = model.num_heads * model.head_dim
     pairs = length * length * attention_density(config.objective)
     total, unknown = 0.0, []
     for kernel in kernels:

@@ -22,7 +22,7 @@ def run_facts(config: Config, mesh: Mesh, state: TrainState) -> Report:
     return {
         "num_devices": mesh.size,
         "mesh": dict(mesh.shape),
-        "remat": config.model.remat,
+        "remat": config.compute.remat,
         "batch_size": config.data.batch_size,
         "sequences_per_chip": config.data.batch_size / at_a_time,
         "sequence_length": config.data.sequence_length,

@@ -81,7 +81,7 @@ def advice(report: Report) -> str:
             "(mesh.fsdp, mesh.tensor), take more chips, or optimizer.name=adafactor"
         )
     if report["remat"] != "full":
-        choices.append("model.remat=full")
+        choices.append("compute.remat=full")
     if report["sequences_per_chip"] > 1:
         choices.append("a smaller --sequences_per_chip, or train.accumulation_steps")
     if report["mesh"]["data"] > 1:

@@ -89,12 +89,12 @@ def other_meshes(config: Config, num_devices: int) -> Iterator[MeshConfig]:
 
     With 16 devices: fsdp 16; tensor 2, 4; sequence 2, 4; data 2; fsdp takes the remaining devices.
     """
-    model = config.model.resolved()
+    model = config.resolved_model
     yield MeshConfig(data=1, fsdp=-1)
     for size in (2, 4):
         if num_devices % size:
             continue
-        split = (model.num_heads, model.mlp_dim or 0, model.vocab_size)
+        split = (model.num_heads, model.mlp_dim, model.vocab_size)
         if not any(number % size for number in split):
             yield MeshConfig(data=1, fsdp=-1, tensor=size)
         if config.data.sequence_length % size == 0:
@@ -131,7 +131,8 @@ class _Search:
 
     def one(self, config: Config, remat: str, rows: float) -> bool:
         """Whether a combination fits; compiles it unless that is known."""
-        config = dataclasses.replace(config, model=dataclasses.replace(config.model, remat=remat))
+        compute = dataclasses.replace(config.compute, remat=remat)
+        config = dataclasses.replace(config, compute=compute)
         config, mesh = prepare(config, self.devices, rows)
         key = (tuple(mesh.shape.values()), remat, rows)
         if key in self.found:
@@ -193,7 +194,7 @@ def least_bytes(config: Config, mesh: jax.sharding.Mesh) -> int:
     """
     held = held_bytes(config, mesh, abstract_state(config, mesh))
     batch_share = held["batch"] // BYTES_PER_SLOT // config.train.accumulation_steps
-    width = 2 if config.model.compute_dtype == "bfloat16" else 4
+    width = 2 if config.compute.dtype == "bfloat16" else 4
     inputs = batch_share * config.model.embed_dim * width * config.model.num_layers
     return sum(held.values()) + inputs
 

@@ -106,7 +106,7 @@ class Checkpoints:
         items["data"] = {"step": step, "stream": stream_state.hex()}
         about = {
             "config": to_dict(self._config),
-            "stacked": uses_scan(self._config.model),
+            "stacked": uses_scan(self._config.compute),
             "manifest": True,
             "data": dict(self.data),
         }
@@ -233,7 +233,7 @@ class Checkpoints:
             )
         params = items["params"]
         opt_state = opt_state_from_dict(like.opt_state, items["optimizer"])
-        if about["stacked"] != uses_scan(self._config.model):
+        if about["stacked"] != uses_scan(self._config.compute):
             wanted, stack = abstract_state(self._config, self._mesh), not about["stacked"]
             moments = jax.tree.structure(like.trainable)
             opt_state = convert_layers(opt_state, wanted.opt_state, moments, stack)

@@ -10,15 +10,15 @@ from glm_jax.config import Config
 def for_devices(config: Config, mesh: Mesh) -> Config:
     """The config with its None fields set for the mesh's devices.
 
-    These are `model.scan_layers`, `train.cross_entropy` and `train.loss_chunk`.
+    These are `compute.scan_layers`, `train.cross_entropy` and `train.loss_chunk`.
     """
     on_cpu = mesh.devices.flat[0].platform == "cpu"
-    model, train = config.model, config.train
-    if model.scan_layers is None:
-        model = dataclasses.replace(model, scan_layers=not on_cpu)
+    compute, train = config.compute, config.train
+    if compute.scan_layers is None:
+        compute = dataclasses.replace(compute, scan_layers=not on_cpu)
     if train.cross_entropy is None:
         method = "gradient_in_forward" if on_cpu else "chunked"
         train = dataclasses.replace(train, cross_entropy=method)
     if train.loss_chunk is None:
         train = dataclasses.replace(train, loss_chunk=256 if on_cpu else 1024)
-    return dataclasses.replace(config, model=model, train=train)
+    return dataclasses.replace(config, compute=compute, train=train)

@@ -50,10 +50,10 @@ def held_bytes(config: Config, mesh: Mesh, state: TrainState) -> dict[str, int]:
 
 
 def _gradients(config: Config, params: Params) -> Params:
-    """The gradients of a step: matrices in compute_dtype, sums over micro-batches in float32."""
+    """The gradients of a step: matrices in `compute.dtype`, sums over micro-batches in float32."""
 
     def gradient(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        dtype = config.model.compute_dtype if is_matrix(path_name(path)) else leaf.dtype
+        dtype = config.compute.dtype if is_matrix(path_name(path)) else leaf.dtype
         if config.train.accumulation_steps > 1:
             dtype = jnp.float32
         return jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=leaf.sharding)

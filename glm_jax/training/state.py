@@ -56,13 +56,13 @@ def create_state(config: Config, mesh: Mesh, params: Params | None = None) -> Tr
       params: initial parameters, plain, on the mesh; None: random ones.
     """
     if params is None:
-        params = create_params(config.model, mesh, config.train.seed)
+        params = create_params(config.resolved_model, mesh, config.train.seed)
         if config.train.local_start:
-            start = functools.partial(with_local_attention, config=config.model)
+            start = functools.partial(with_local_attention, config=config.resolved_model)
             where = jax.tree.map(lambda leaf: leaf.sharding, params)
             params = jax.jit(start, out_shardings=where)(params)
     if config.train.weights != "plain":
-        like = abstract_params(config.model, mesh, config.train.weights)
+        like = abstract_params(config.resolved_model, mesh, config.train.weights)
         change = functools.partial(with_kind, kind=config.train.weights)
         where = jax.tree.map(lambda leaf: leaf.sharding, like)
         params = jax.jit(change, out_shardings=where)(params)
@@ -74,7 +74,7 @@ def create_state(config: Config, mesh: Mesh, params: Params | None = None) -> Tr
 
 def abstract_state(config: Config, mesh: Mesh) -> TrainState:
     """The state as `jax.ShapeDtypeStruct`s with shardings, without arrays."""
-    params = abstract_params(config.model, mesh, config.train.weights)
+    params = abstract_params(config.resolved_model, mesh, config.train.weights)
     trainable, frozen = split_params(params, config.train.trainable)
     optimizer = optimizer_of(config)
     everywhere = replicated(mesh)

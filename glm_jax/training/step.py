@@ -11,7 +11,6 @@ from jax.sharding import Mesh, NamedSharding
 
 from glm_jax.batch import Batch
 from glm_jax.config import Config
-from glm_jax.config.model import ModelConfig
 from glm_jax.losses.registry import Loss, Sums, loss_of
 from glm_jax.models.params import bind
 from glm_jax.models.seeds import key_of
@@ -81,7 +80,7 @@ def make_eval_step(config: Config, mesh: Mesh) -> Callable[[Params, Batch], Sums
 
     def eval_step(params: Params, batch: Batch) -> Sums:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-            model = bind(config.model, params)
+            model = bind(config.resolved_model, params)
             coefficients = loss.coefficients(config.train, batch)
             return loss.sums(config.train, mesh, model, batch, coefficients, None)[1]
 
@@ -100,11 +99,11 @@ def _gradients(
         sites: Params, params: Split, key: jax.Array, rows: Batch, coefficients: Scale
     ) -> tuple[jax.Array, Sums]:
         trainable, frozen = params
-        model = bind(config.model, join_params(_at_sites(trainable, sites), frozen))
+        model = bind(config.resolved_model, join_params(_at_sites(trainable, sites), frozen))
         dropout_key = key if has_dropout else None
         return loss.sums(config.train, mesh, model, rows, coefficients, dropout_key)
 
-    sites = _sites(state.trainable, config.model, mesh)
+    sites = _sites(state.trainable, jnp.dtype(config.compute.dtype), mesh)
     gradient_of = jax.grad(loss_of_rows, has_aux=True)
     coefficients = loss.coefficients(config.train, batch)
     keys = jax.vmap(functools.partial(jax.random.fold_in, key))(
@@ -117,13 +116,12 @@ def _gradients(
     return sum_over_micro_batches(gradient_of, *arguments)
 
 
-def _sites(params: Params, config: ModelConfig, mesh: Mesh) -> Params:
+def _sites(params: Params, dtype: jnp.dtype, mesh: Mesh) -> Params:
     """The tree by which the gradient is taken: `Master.site` for matrices, else the parameters.
 
-    A matrix that is in compute_dtype already needs no site, and a `Weight` has its own way; see
+    A matrix that has the `dtype` of the computation needs no site, and a `Weight` has its own way; see
     `glm_jax.models.weights`.
     """
-    dtype = jnp.dtype(config.compute_dtype)
 
     def site(path: tuple, param: jax.Array) -> jax.Array:
         name = path_name(path)

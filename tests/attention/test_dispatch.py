@@ -10,7 +10,7 @@ from glm_jax.attention import dispatch as attention_module
 from glm_jax.attention.dispatch import BACKENDS, Backend, attention
 from glm_jax.attention.xla import dense
 from glm_jax.batch import prefix_bounds
-from glm_jax.config import ModelConfig
+from glm_jax.config import ComputeConfig
 
 # Bounds of six queries over eight keys: inside, everything, one key, empty, inverted, behind.
 START = np.array([[1, 0, 7, 3, 5, 8]], np.int32)
@@ -223,9 +223,9 @@ def test_auto_says_once_why_it_leaves_the_kernels_of_a_device(monkeypatch, caplo
 
 def test_config_knows_the_backends():
     for name in ("auto", *BACKENDS):
-        assert ModelConfig(attention_backend=name).attention_backend == name
+        assert ComputeConfig(attention_backend=name).attention_backend == name
     with pytest.raises(ValueError, match="did you mean 'xla'"):
-        ModelConfig(attention_backend="xlaa")
+        ComputeConfig(attention_backend="xlaa")
 
 
 def with_prefix_in_front(q, k, v, start, end, prefix):

@@ -33,8 +33,8 @@ def test_only_the_layout_changes():
     config = config_of("adamw")
     for stacked in (True, False):
         changed = with_layout(config, stacked)
-        assert changed.model.scan_layers is stacked
-        assert dataclasses.replace(changed, model=config.model) == config
+        assert changed.compute.scan_layers is stacked
+        assert dataclasses.replace(changed, compute=config.compute) == config
 
 
 @pytest.mark.parametrize("name", ["adamw", "adafactor"])

@@ -16,7 +16,7 @@ def test_the_parameters_of_a_run_and_their_dtype(tmp_path, config):
     params = create_params(config.model, make_mesh(config.mesh), seed=0)
     save_params(tmp_path / "run", config.model, params)
     found = load_model(tmp_path / "run")
-    assert (found.config, found.tokenizer) == (config.model, None)
+    assert (found.config, found.tokenizer) == (config.resolved_model, None)
     assert found.origin.directory == tmp_path / "run"
     expected = unstack_layers(params)
     jax.tree.map(np.testing.assert_array_equal, unstack_layers(found.params), expected)

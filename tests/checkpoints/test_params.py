@@ -24,7 +24,7 @@ def test_load_params_of_a_workdir_and_of_a_step(tmp_path, config, change, mesh, 
     ):
         assert to_dict(found[0]) == to_dict(config)
         jax.tree.map(np.testing.assert_array_equal, found[1], state.params)
-    stacked = change(config, "model.scan_layers", True)
+    stacked = change(config, "compute.scan_layers", True)
     _, params = load_params(tmp_path, stacked)
     expected = create_state(stacked, mesh).params
     jax.tree.map(np.testing.assert_array_equal, params, expected)
@@ -32,7 +32,7 @@ def test_load_params_of_a_workdir_and_of_a_step(tmp_path, config, change, mesh, 
 
 @pytest.mark.parametrize("stacked", [True, False])
 def test_params_alone_are_written_and_read(tmp_path, config, change, mesh, state, stacked):
-    params = create_state(change(config, "model.scan_layers", stacked), mesh).params
+    params = create_state(change(config, "compute.scan_layers", stacked), mesh).params
     save_params(tmp_path / "out", config.model, jax.tree.map(jnp.zeros_like, params))
     save_params(tmp_path / "out", config.model, params)
     found, loaded = load_params(tmp_path / "out")

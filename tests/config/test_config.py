@@ -7,7 +7,7 @@ import math
 import pytest
 
 from glm_jax import config as config_lib
-from glm_jax.config import Config, ModelConfig, ObjectiveConfig
+from glm_jax.config import ComputeConfig, Config, ModelConfig, ObjectiveConfig
 from glm_jax.config.files import apply_overrides
 from glm_jax.errors import UserError
 
@@ -17,6 +17,17 @@ def test_derived_sizes_follow_their_sources():
     assert (model.head_dim, model.mlp_dim) == (16, 384)
     wider = dataclasses.replace(ModelConfig(embed_dim=96, num_heads=6), embed_dim=192).resolved()
     assert (wider.head_dim, wider.mlp_dim) == (32, 768)
+
+
+def test_what_computes_is_given_both_sections():
+    model, compute = ModelConfig(embed_dim=96, num_heads=6), ComputeConfig(dtype="bfloat16")
+    resolved = Config(model=model, compute=compute).resolved_model
+    assert resolved == model.resolved(compute)
+    # A config says once how its model runs.
+    again = Config(model=resolved, compute=ComputeConfig(remat="full"))
+    assert type(again.model) is ModelConfig
+    assert (again.model, again.compute) == (model.with_sizes(), ComputeConfig(remat="full"))
+    assert config_lib.from_dict(json.loads(config_lib.to_json(again))) == again
 
 
 def test_json_round_trip():

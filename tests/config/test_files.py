@@ -55,9 +55,9 @@ def test_overrides_change_single_values(config_file):
         ("optimizer.clip_norm=none", None),
         ("optimizer.clip_norm=2", 2.0),
         ("optimizer.peak_learning_rate=1e-3", 1e-3),
-        ("model.scan_layers=true", True),
+        ("compute.scan_layers=true", True),
         ("model.head_dim=32", 32),
-        ("model.compute_dtype='bfloat16'", "bfloat16"),
+        ("compute.dtype='bfloat16'", "bfloat16"),
         ("data.store=7", "7"),
     ],
 )
@@ -86,7 +86,10 @@ def test_values_are_read_by_the_type_of_the_field(override, value):
         ("model.num_layers", "an override is NAME=VALUE; got 'model.num_layers'"),
         ("model.num_layers=0", "model.num_layers must be at least 1; got 0"),
         ("model.num_heads=5", "multiple of model.num_heads .* embed_dim=768, num_heads=5"),
-        ("model.remat=ful", r"model.remat must be one of .*got 'ful' \(did you mean 'full'\?\)"),
+        (
+            "compute.remat=ful",
+            r"compute.remat must be one of .*got 'ful' \(did you mean 'full'\?\)",
+        ),
         ("objective.span_rate=0.4", "must sum to 1; got 0.4"),
         ("objective.document_min_ratio=2.0", "0 < min <= max <= 1; got 2.0 and 1.0"),
         ("train.accumulation_steps=5", "multiple of train.accumulation_steps; got 32 and 5"),

@@ -47,7 +47,7 @@ def test_loaded_saved_and_loaded_again_is_the_same_to_the_bit(tmp_path, dtype):
     tensors = {key: tensor.astype(dtype) for key, tensor in TENSORS.items()}
     lm = glm_jax.load(write(tmp_path / "a", tensors=tensors))
     assert lm.config.param_dtype == np.dtype(dtype).name
-    assert lm.config.compute_dtype == "float32"
+    assert lm.config.compute.dtype == "float32"
     lm.save(tmp_path / "b")
     same_tensors(tmp_path / "b" / "model.safetensors", tensors)
     again = glm_jax.load(tmp_path / "b")
@@ -114,7 +114,7 @@ def test_stacked_layers_are_written_listed(tmp_path):
 
 def test_dtype_converts(tmp_path):
     lm = glm_jax.load(write(tmp_path / "a"), dtype="bfloat16", compute_dtype="bfloat16")
-    assert (lm.config.param_dtype, lm.config.compute_dtype) == ("bfloat16", "bfloat16")
+    assert (lm.config.param_dtype, lm.config.compute.dtype) == ("bfloat16", "bfloat16")
     table = np.asarray(lm.params["embedding"]["table"])
     expected = TENSORS["word_embeddings.weight"].astype(ml_dtypes.bfloat16)
     np.testing.assert_array_equal(table, expected)

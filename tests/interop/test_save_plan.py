@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from glm_jax.checkpoints.conversion import check_target
-from glm_jax.config import MeshConfig, ModelConfig
+from glm_jax.config import ComputeConfig, MeshConfig, ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.interop.checkpoint import Origin, open_directory
 from glm_jax.interop.save_plan import is_model, plan_save
@@ -20,7 +20,7 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "chatglm"
 
 def leaves_of(config):
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    return to_paths(abstract_params(dataclasses.replace(config, scan_layers=False), mesh))
+    return to_paths(abstract_params(config.resolved(ComputeConfig(scan_layers=False)), mesh))
 
 
 def plan(model="chatglm2", names="as_loaded", origin=None, **options):

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from glm_jax.config import CROSS_ENTROPIES, MeshConfig
+from glm_jax.config import CROSS_ENTROPIES, ComputeConfig, MeshConfig
 from glm_jax.models.transformer import Transformer
 from glm_jax.models.trees import to_paths
 from glm_jax.sharding.mesh import make_mesh
@@ -53,11 +53,11 @@ def test_the_last_layer_ends_at_targets_where_nothing_forbids(
     asked = []
     real = Transformer.finisher
     monkeypatch.setattr(Transformer, "finisher", lambda self: asked.append(1) or real(self))
-    model = dataclasses.replace(
-        config.model, dropout_rate=dropout, attention_dropout_rate=0.0, scan_layers=False
-    )
+    model = dataclasses.replace(config.model, dropout_rate=dropout, attention_dropout_rate=0.0)
     settings = dataclasses.replace(config.train, cross_entropy=method)
-    changed = dataclasses.replace(config, model=model, train=settings)
+    changed = dataclasses.replace(
+        config, model=model, train=settings, compute=ComputeConfig(scan_layers=False)
+    )
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     make_train_step(changed, mesh).lower(abstract_state(changed, mesh), batch)
     assert bool(asked) == early

@@ -39,7 +39,7 @@ def with_squares(config, change, monkeypatch):
 def test_a_registered_loss_is_trained_and_evaluated(with_squares, batch):
     mesh = make_mesh(with_squares.mesh)
     state, step = create_state(with_squares, mesh), make_train_step(with_squares, mesh)
-    model = bind(with_squares.model, state.params)
+    model = bind(with_squares.resolved_model, state.params)
     scores = model.logits(hidden_of(model, batch)[:, 0])
     expected = 0.5 * float((scores**2).sum(-1).mean())
     found = make_eval_step(with_squares, mesh)(state.params, batch)
@@ -65,7 +65,7 @@ def test_micro_batches_add_up(with_squares, change, batch):
 
 def test_pretraining_is_the_mean_cross_entropy_of_the_targets(config, batch):
     mesh = make_mesh(config.mesh)
-    model = bind(config.model, create_state(config, mesh).params)
+    model = bind(config.resolved_model, create_state(config, mesh).params)
     loss, train = loss_of(config.train), config.train
     coefficients = loss.coefficients(train, batch)
     value, sums = loss.sums(train, mesh, model, batch, coefficients, None)

@@ -1,8 +1,13 @@
-import dataclasses
-
 import pytest
 
-from glm_jax.config import Config, DataConfig, MeshConfig, ModelConfig, ObjectiveConfig
+from glm_jax.config import (
+    ComputeConfig,
+    Config,
+    DataConfig,
+    MeshConfig,
+    ModelConfig,
+    ObjectiveConfig,
+)
 from glm_jax.models.flops import (
     attention_density,
     attention_flops_per_token,
@@ -39,7 +44,7 @@ def params_of(model):
 
 @pytest.mark.parametrize("scanned", [True, False])
 def test_groups_of_a_small_model_by_hand(scanned):
-    groups = parameter_groups(params_of(dataclasses.replace(SMALL, scan_layers=scanned)))
+    groups = parameter_groups(params_of(SMALL.resolved(ComputeConfig(scan_layers=scanned))))
     assert groups == {
         "embedding": 32 * 8,
         # Queries and output of 4 heads of 2, keys and values of 2 heads; biases of the first three.
@@ -62,7 +67,7 @@ def test_flops_of_a_token_by_hand():
     config = Config(SMALL, DataConfig(sequence_length=64), CAUSAL)
     # 12 * 3 layers * 8 features * 64 slots * half of the pairs.
     attention = 12 * 3 * 8 * 64 * 0.5
-    assert attention_flops_per_token(SMALL, 64, 0.5) == attention
+    assert attention_flops_per_token(SMALL.resolved(), 64, 0.5) == attention
     assert flops_per_token(config, params_of(SMALL)) == 6 * (3 * 672 + 256) + attention
 
 

@@ -26,9 +26,9 @@ from glm_jax.models.layers import (
 )
 
 KEY = jax.random.key(0)
-SMALL = ModelConfig(vocab_size=6, num_layers=2, embed_dim=4, num_heads=2, mlp_dim=3)
+SMALL = ModelConfig(vocab_size=6, num_layers=2, embed_dim=4, num_heads=2, mlp_dim=3).resolved()
 # Large enough for five-sigma bounds on a standard deviation: 64 x 256 draws.
-WIDE = ModelConfig(num_layers=8, embed_dim=64, num_heads=2, mlp_dim=256)
+WIDE = ModelConfig(num_layers=8, embed_dim=64, num_heads=2, mlp_dim=256).resolved()
 
 
 def close(found, expected, **tolerance):
@@ -110,7 +110,7 @@ def test_parameters_have_their_dtype(dtype):
 
 def test_gelu_is_the_tanh_form():
     """gelu(1) = 0.8411920 by tanh (0.8413447 by erf), gelu(-1) = -0.1588080."""
-    mlp = GeluMlp(dataclasses.replace(SMALL, embed_dim=2, num_heads=1, mlp_dim=2), key=KEY)
+    mlp = GeluMlp(dataclasses.replace(SMALL, embed_dim=2, mlp_dim=2), key=KEY)
     mlp.up.kernel[...] = jnp.array([[2.0, 0.0], [0.0, 1.0]])
     mlp.up.bias[...] = jnp.array([0.0, -3.0])
     mlp.down.kernel[...] = jnp.array([[1.0, 0.0], [0.0, 10.0]])
@@ -120,7 +120,7 @@ def test_gelu_is_the_tanh_form():
 
 def test_swiglu_is_silu_of_the_gate_times_up():
     """silu(1) = 1 / (1 + 1/e) = 0.7310586; times 3 * 0.5, times 2."""
-    config = dataclasses.replace(SMALL, embed_dim=1, num_heads=1, mlp_dim=1, biases="none")
+    config = dataclasses.replace(SMALL, embed_dim=1, mlp_dim=1, biases="none")
     mlp = make_mlp(dataclasses.replace(config, activation="swiglu"), key=KEY)
     for name, weight in (("gate", 2.0), ("up", 3.0), ("down", 2.0)):
         getattr(mlp, name).kernel[...] = jnp.array([[weight]])
@@ -137,7 +137,7 @@ def test_norms_by_name():
 
 
 def test_a_table_is_looked_up_and_multiplied_with():
-    table = Embedding(dataclasses.replace(SMALL, compute_dtype="bfloat16"), key=KEY)
+    table = Embedding(SMALL.with_compute(dtype="bfloat16"), key=KEY)
     table.table[...] = jnp.arange(24.0).reshape(6, 4)
     rows = table(jnp.array([[5, 0], [2, 2]]))
     assert rows.dtype == jnp.bfloat16

@@ -21,7 +21,7 @@ from glm_jax.models.trees import stack_layers, to_paths, unstack_layers
 from glm_jax.sharding.mesh import make_mesh
 from glm_jax.training.state import create_state
 
-CONFIG = ModelConfig(
+MODEL = ModelConfig(
     vocab_size=50,
     num_layers=2,
     embed_dim=128,
@@ -29,8 +29,8 @@ CONFIG = ModelConfig(
     max_positions=64,
     initializer_range=0.05,
     dropout_rate=0.0,
-    scan_layers=False,
 )
+CONFIG = MODEL.resolved()
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_offsets_alternate():
 
 @pytest.mark.parametrize(("width", "heads"), [(128, 4), (192, 6), (64, 2), (64, 1), (96, 12)])
 def test_a_rotation_moves_a_row_of_sinusoids(mesh, width, heads):
-    config = dataclasses.replace(CONFIG, embed_dim=width, num_heads=heads, num_layers=1)
+    config = dataclasses.replace(MODEL, embed_dim=width, num_heads=heads, num_layers=1).resolved()
     params = with_local_attention(create_params(config, mesh, seed=0), config)
     table = np.asarray(params["positions"]["table"], np.float64)
     # Evenly spaced below pi, from a quarter of a head's spacing, which is D / H of these.
@@ -93,7 +93,7 @@ def test_a_rotation_moves_a_row_of_sinusoids(mesh, width, heads):
 
 @pytest.mark.parametrize("kv_heads", [4, 2])
 def test_each_head_looks_at_its_own_neighbour_and_at_no_other(mesh, kv_heads):
-    config = dataclasses.replace(CONFIG, num_kv_heads=kv_heads)
+    config = dataclasses.replace(MODEL, num_kv_heads=kv_heads).resolved()
     before = create_params(config, mesh, seed=0)
     found = scores(with_local_attention(before, config), config)
     reach = range(-12, 13)
@@ -141,7 +141,7 @@ def test_stacked_layers_begin_alike(drawn):
 
 
 def test_a_run_begins_so(mesh, drawn):
-    config = Config(model=CONFIG, train=TrainConfig(local_start=True))
+    config = Config(model=MODEL, train=TrainConfig(local_start=True))
     found = create_state(config, mesh).params
     expected = with_local_attention(drawn, CONFIG)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found, expected)
@@ -158,6 +158,6 @@ def test_a_run_begins_so(mesh, drawn):
 def test_what_rules_it_out(model, train, said):
     with pytest.raises(UserError, match=said):
         Config(
-            model=dataclasses.replace(CONFIG, **model),
+            model=dataclasses.replace(MODEL, **model),
             train=TrainConfig(local_start=True, **train),
         )

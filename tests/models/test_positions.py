@@ -64,7 +64,7 @@ def test_two_dimensions_turn_a_half_of_each_head():
     """H = 8, base 10000: pairs of a half turn by 1 and by 1/100 per position."""
     config = ModelConfig(
         embed_dim=16, num_heads=2, position_encoding="rotary_block", rotary_fraction=1.0
-    )
+    ).resolved()
     encoding = make_positions(config, key=jax.random.key(0))
     rotation = encoding.rotation(jnp.array([[3]]), jnp.array([[50]]))
     angles = np.repeat([3, 0.03, 50, 0.5], 2)

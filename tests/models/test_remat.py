@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 from jax.ad_checkpoint import checkpoint_name
 
-from glm_jax.config import ModelConfig
+from glm_jax.config import ComputeConfig
 from glm_jax.models.remat import POLICIES, rematerialised
 
 
@@ -41,4 +41,4 @@ def test_each_policy_saves_the_values_it_names(remat, sizes):
 
 def test_the_config_knows_all_policies():
     for remat in (*POLICIES, "none"):
-        ModelConfig(remat=remat)
+        ComputeConfig(remat=remat)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from glm_jax.attention.dropout import mask_rows
-from glm_jax.config import MeshConfig, ModelConfig
+from glm_jax.config import ComputeConfig, MeshConfig, ModelConfig
 from glm_jax.models.params import bind, create_params
 from glm_jax.models.trees import stack_layers, to_paths
 from glm_jax.sharding.mesh import make_mesh
@@ -20,8 +20,7 @@ CONFIG = ModelConfig(
     dropout_rate=0.2,
     attention_dropout_rate=0.2,
     initializer_range=0.2,
-    scan_layers=False,
-)
+).resolved(ComputeConfig(scan_layers=False))
 KEY = jax.random.key(7)
 
 
@@ -82,8 +81,7 @@ def test_what_is_left_unfinished_can_be_finished_anywhere(variant):
         return model.logits(model(*inputs)), open_ended, model.finisher()(open_ended[:, [7, 2]])
 
     whole, open_ended, some = both(params)
-    resolved = config.resolved()
-    assert open_ended.shape == (2, 12, 32 + 4 * resolved.head_dim)
+    assert open_ended.shape == (2, 12, 32 + 4 * config.head_dim)
     np.testing.assert_allclose(some, whole[:, [7, 2]], atol=1e-5)
 
 
@@ -97,7 +95,7 @@ def test_stacked_layers_have_no_last_one_to_leave_unfinished(params):
 def test_rematerialisation_changes_no_gradient(params, remat, stacked):
     params = stack_layers(params) if stacked else params
     plain = gradients(CONFIG, params, rows(), KEY)
-    ours = gradients(dataclasses.replace(CONFIG, remat=remat), params, rows(), KEY)
+    ours = gradients(CONFIG.with_compute(remat=remat), params, rows(), KEY)
     # The gradient of a key's bias is 0 but for rounding: softmax does not see it.
     rounding = 1e-7 * max(float(jnp.abs(gradient).max()) for gradient in plain.values())
     for path, gradient in plain.items():
@@ -118,7 +116,7 @@ def count_products(jaxpr):
 @pytest.mark.parametrize("remat", ["none", "full", "dots"])
 def test_rematerialisation_saves_what_it_says(params, remat):
     """Counts the matrix products: forward, backward, and those done again."""
-    config = dataclasses.replace(CONFIG, remat=remat)
+    config = CONFIG.with_compute(remat=remat)
 
     def loss(params):
         return jnp.sum(bind(config, params)(*rows()))
@@ -181,7 +179,7 @@ def test_padding_changes_nothing(params):
 
 
 def test_bfloat16_compute_keeps_float32_logits(params):
-    config = dataclasses.replace(CONFIG, compute_dtype="bfloat16")
+    config = CONFIG.with_compute(dtype="bfloat16")
     model = bind(config, params)
     hidden = model(*rows())
     assert hidden.dtype == jnp.bfloat16

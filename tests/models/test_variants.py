@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from glm_jax.config import ComputeConfig
 from glm_jax.models import variants
 from glm_jax.models.params import count_params
 
@@ -44,7 +45,8 @@ def test_every_published_size_has_a_name_and_a_constant():
 
 
 def test_a_shape_is_known_however_it_is_computed():
-    changed = dataclasses.replace(variants.GLM_LARGE, remat="full", param_dtype="bfloat16")
+    changed = dataclasses.replace(variants.GLM_LARGE, dropout_rate=0.3, param_dtype="bfloat16")
     assert variants.variant_name(changed) == "glm-large"
+    assert variants.variant_name(changed.resolved(ComputeConfig(remat="full"))) == "glm-large"
     assert variants.variant_name(variants.CODEGEEX2_6B) == "chatglm3-6b"  # the same shape
     assert variants.variant_name(dataclasses.replace(changed, num_layers=5)) is None

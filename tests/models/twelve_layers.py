@@ -1,22 +1,20 @@
 """Parameters of a small model with more than ten layers."""
 
-import dataclasses
-
 import jax
 import numpy as np
 import pytest
 
-from glm_jax.config import MeshConfig, ModelConfig
+from glm_jax.config import ComputeConfig, MeshConfig, ModelConfig
 from glm_jax.models.params import create_params
 from glm_jax.sharding.mesh import make_mesh
 
 # More than ten layers: "10" sorts before "2".
 CONFIG = ModelConfig(
-    vocab_size=64, num_layers=12, embed_dim=32, num_heads=4, max_positions=16, scan_layers=False
-)
+    vocab_size=64, num_layers=12, embed_dim=32, num_heads=4, max_positions=16
+).resolved(ComputeConfig(scan_layers=False))
 
 
-STACKED = dataclasses.replace(CONFIG, scan_layers=True)
+STACKED = CONFIG.with_compute(scan_layers=True)
 
 
 @pytest.fixture(scope="module")

@@ -48,7 +48,7 @@ def test_rows_a_chip_replace_the_batch_size():
 
 def test_what_the_devices_decide_is_filled_in():
     config, _ = prepare(CONFIG, jax.devices())
-    assert config.model.scan_layers is False
+    assert config.compute.scan_layers is False
     assert config.train.cross_entropy == "gradient_in_forward"
 
 
@@ -72,10 +72,12 @@ from glm_jax.planning.report import report
 from glm_jax.planning.topologies import topology_devices
 
 model = ModelConfig(
-    vocab_size=1024, num_layers=8, embed_dim=4096, num_heads=32, compute_dtype="bfloat16",
-    dropout_rate=0.0, attention_dropout_rate=0.0, remat="full",
+    vocab_size=1024, num_layers=8, embed_dim=4096, num_heads=32,
+    dropout_rate=0.0, attention_dropout_rate=0.0,
 )
-config, mesh = prepare(Config(model, DataConfig(batch_size=1)), topology_devices("v5e:1x1"))
+compute = ComputeConfig(dtype="bfloat16", remat="full")
+config = Config(model, DataConfig(batch_size=1), compute=compute)
+config, mesh = prepare(config, topology_devices("v5e:1x1"))
 program = compile_program(config, mesh)
 made = report(program, "v5e:1x1")
 print(program.compiled, made["fits"], made["peak_hbm_gib"] > 12 * 12 * 4096**2 * 8 / 2**30)

@@ -103,7 +103,7 @@ def test_what_does_not_fit_says_what_to_change():
 
 def test_advice_depends_on_what_is_left_to_change():
     loose = {**TOO_LARGE, "remat": "none", "sequences_per_chip": 4.0}
-    assert advice(loose).startswith("try model.remat=full; a smaller --sequences_per_chip")
+    assert advice(loose).startswith("try compute.remat=full; a smaller --sequences_per_chip")
     replicas = {**TOO_LARGE, "mesh": {"data": 2, "fsdp": 8}}
     assert "mesh.fsdp instead of mesh.data" in advice(replicas)
     state = {**TOO_LARGE["bytes_per_device"], "optimizer": 20 * GIB}

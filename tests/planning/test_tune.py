@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from glm_jax.config import Config, DataConfig, MeshConfig, ModelConfig
+from glm_jax.config import ComputeConfig, Config, DataConfig, MeshConfig, ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.planning import tune as tuning
 from glm_jax.planning.apart import Attempts
@@ -12,11 +12,10 @@ from glm_jax.planning.facts import rates
 from glm_jax.training.memory import GIB
 
 CONFIG = Config(
-    ModelConfig(
-        vocab_size=64, num_layers=8, embed_dim=16, num_heads=2, max_positions=32, remat="full"
-    ),
+    ModelConfig(vocab_size=64, num_layers=8, embed_dim=16, num_heads=2, max_positions=32),
     DataConfig(sequence_length=32, batch_size=16),
     mesh=MeshConfig(data=1, fsdp=-1),
+    compute=ComputeConfig(remat="full"),
 )
 # GiB of activations a layer and row, and ms a layer and row, by policy.
 SAVED = {"full": 0.1, "attention": 0.2, "qkv": 0.3, "qkv_attention": 0.4, "dots": 0.6, "none": 1.0}
@@ -58,7 +57,7 @@ def compiled(monkeypatch, request):
     def facts(config, mesh, state):
         return {
             "mesh": mesh.shape,
-            "remat": config.model.remat,
+            "remat": config.compute.remat,
             "sequences_per_chip": config.data.batch_size / mesh.size,
             "bytes_per_device": {"temporaries": None},
         }
@@ -66,9 +65,9 @@ def compiled(monkeypatch, request):
     def attempted(config, mesh, topology, attempts):
         made = facts(config, mesh, None)
         rows, layers = made["sequences_per_chip"], config.model.num_layers
-        done.append((tuple(mesh.shape.values()), config.model.remat, rows, layers))
-        peak = base + SAVED[config.model.remat] * rows * layers
-        step = 10.0 + SPEED[config.model.remat] * rows * layers * (0.5 + 0.5 * (rows > 1))
+        done.append((tuple(mesh.shape.values()), config.compute.remat, rows, layers))
+        peak = base + SAVED[config.compute.remat] * rows * layers
+        step = 10.0 + SPEED[config.compute.remat] * rows * layers * (0.5 + 0.5 * (rows > 1))
         # A tensor axis is quicker here, so that the search over meshes matters.
         step *= 0.9 if mesh.shape["tensor"] == 2 else 1.0
         fits = peak <= 15.75
@@ -140,7 +139,7 @@ def test_of_each_number_of_rows_the_two_that_save_most_and_fit_are_compiled(comp
 def test_what_cannot_fit_by_arithmetic_is_not_compiled(compiled, monkeypatch):
     said = []
     monkeypatch.setattr(
-        tuning, "least_bytes", lambda config, mesh: 20 * GIB * (config.model.remat != "full")
+        tuning, "least_bytes", lambda config, mesh: 20 * GIB * (config.compute.remat != "full")
     )
     attempts = Attempts({}, lambda message: said.append(message[1]))
     tuning.tune(CONFIG, DEVICES, attempts=attempts)
@@ -153,7 +152,7 @@ def test_what_makes_the_compiler_fail_comes_last_and_the_search_goes_on(compiled
 
     def failing(config, mesh, *rest):
         made = attempted(config, mesh, *rest)
-        if config.model.remat != "none":
+        if config.compute.remat != "none":
             return made
         return {**made, "failed": broken, "fits": None, "peak_hbm_gib": None, "step_ms": None}
 

@@ -6,7 +6,7 @@ import pytest
 from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
 
-from glm_jax.config import ModelConfig
+from glm_jax.config import ComputeConfig, ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.models.params import abstract_params
 from glm_jax.models.trees import to_paths
@@ -16,8 +16,8 @@ from glm_jax.sharding.mesh import (
 from glm_jax.sharding.rules import logical_axes, param_shardings, param_spec
 
 CONFIG = ModelConfig(
-    vocab_size=64, num_layers=2, embed_dim=32, num_heads=4, max_positions=16, scan_layers=False
-)
+    vocab_size=64, num_layers=2, embed_dim=32, num_heads=4, max_positions=16
+).resolved(ComputeConfig(scan_layers=False))
 
 
 def abstract_mesh(data=1, fsdp=1, tensor=1, sequence=1):

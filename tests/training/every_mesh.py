@@ -24,7 +24,15 @@ import jax
 import numpy as np
 
 from glm_jax.batch import Batch
-from glm_jax.config import Config, DataConfig, MeshConfig, ModelConfig, OptimizerConfig, TrainConfig
+from glm_jax.config import (
+    ComputeConfig,
+    Config,
+    DataConfig,
+    MeshConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
+)
 from glm_jax.errors import UserError
 from glm_jax.losses.by_objective import REDUCTIONS
 from glm_jax.sharding.mesh import batch_sharding, make_mesh
@@ -69,8 +77,6 @@ def config_of(sizes, count, reduction, dropout):
             initializer_range=0.2,
             dropout_rate=dropout,
             attention_dropout_rate=dropout,
-            scan_layers=scanned,
-            compute_dtype="float32",
             **variant,
         ),
         data=DataConfig(sequence_length=LENGTH, batch_size=ROWS),
@@ -82,6 +88,7 @@ def config_of(sizes, count, reduction, dropout):
             loss_chunk=32,
         ),
         mesh=MeshConfig(*sizes),
+        compute=ComputeConfig(scan_layers=scanned),
     )
 
 
@@ -113,15 +120,15 @@ def step_on(devices, sizes, *case):
     config = config_of(sizes, *case)
     mesh = make_mesh(config.mesh, devices)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
-    state = jax.device_put(first_state(config.model), shardings)
+    state = jax.device_put(first_state(config.model, config.compute), shardings)
     batch = jax.device_put(rows(), batch_sharding(mesh))
     state, metrics = make_train_step(config, mesh)(state, batch)
     return jax.device_get((metrics, state.params))
 
 
 @functools.cache
-def first_state(model):
-    config = Config(model=model, optimizer=PLAIN)
+def first_state(model, compute):
+    config = Config(model=model, optimizer=PLAIN, compute=compute)
     return jax.device_get(create_state(config, make_mesh(MeshConfig(), jax.devices()[:1])))
 
 

@@ -210,8 +210,8 @@ def test_all_damaged_is_an_error(tmp_path, config, mesh, state):
 
 @pytest.mark.parametrize("stacked", [True, False])
 def test_layers_come_in_the_layout_that_is_wanted(tmp_path, config, change, mesh, stacked):
-    wanted = change(config, "model.scan_layers", stacked)
-    saved = change(config, "model.scan_layers", not stacked)
+    wanted = change(config, "compute.scan_layers", stacked)
+    saved = change(config, "compute.scan_layers", not stacked)
     save(tmp_path / "c", saved, mesh, [at(create_state(saved, mesh), 1)])
     restored, _ = Checkpoints(tmp_path / "c", wanted, mesh).restore()
     expected = at(create_state(wanted, mesh), 1)

@@ -32,7 +32,7 @@ def test_means_over_all_targets_at_once(config, batches, counts):
     losses, present, objective, targets = (
         np.concatenate([np.asarray(pick(batch)) for batch in batches])
         for pick in (
-            jax.jit(lambda batch: token_losses(bind(config.model, params), batch)),
+            jax.jit(lambda batch: token_losses(bind(config.resolved_model, params), batch)),
             lambda batch: batch.loss_weights > 0,
             lambda batch: batch.objective,
             lambda batch: batch.targets,

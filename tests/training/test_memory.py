@@ -2,7 +2,7 @@ import dataclasses
 
 from jax.sharding import AbstractMesh, AxisType
 
-from glm_jax.config import Config, DataConfig, ModelConfig, TrainConfig
+from glm_jax.config import ComputeConfig, Config, DataConfig, ModelConfig, TrainConfig
 from glm_jax.sharding.mesh import AXES
 from glm_jax.training.memory import held_bytes, readable
 from glm_jax.training.state import abstract_state
@@ -38,8 +38,7 @@ def test_fsdp_splits_state_and_batch():
 
 
 def test_gradients_of_matrices_have_the_dtype_of_activations_but_sums_over_micro_batches_do_not():
-    model = dataclasses.replace(CONFIG.model, compute_dtype="bfloat16")
-    half = dataclasses.replace(CONFIG, model=model)
+    half = dataclasses.replace(CONFIG, compute=ComputeConfig(dtype="bfloat16"))
     found = held(half)
     norms = 5 * 2 * 16 * 4
     assert found["gradients"] == (found["parameters"] - norms) // 2 + norms

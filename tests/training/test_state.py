@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
 
-from glm_jax.config import Config, MeshConfig, ModelConfig, OptimizerConfig
+from glm_jax.config import ComputeConfig, Config, MeshConfig, ModelConfig, OptimizerConfig
 from glm_jax.sharding.mesh import AXES, make_mesh
 from glm_jax.training.state import (
     abstract_state,
@@ -26,12 +26,15 @@ MODEL = ModelConfig(
     mlp_dim=32,
     num_heads=4,
     max_positions=16,
-    scan_layers=False,
 )
 
 
 def config_of(name, **model):
-    return Config(dataclasses.replace(MODEL, **model), optimizer=OptimizerConfig(name=name))
+    return Config(
+        dataclasses.replace(MODEL, **model),
+        optimizer=OptimizerConfig(name=name),
+        compute=ComputeConfig(scan_layers=False),
+    )
 
 
 def abstract_mesh(data=1, fsdp=1, tensor=1, sequence=1):

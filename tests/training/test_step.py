@@ -45,7 +45,7 @@ def test_metrics_are_of_the_parameters_before_the_step(still, batch):
     params = create_state(still, mesh).params
 
     def loss(params):
-        losses = token_losses(bind(still.model, params), batch)
+        losses = token_losses(bind(still.resolved_model, params), batch)
         return (losses * coefficients(batch, "token_mean")).sum()
 
     value, gradient = jax.value_and_grad(loss)(params)
@@ -98,15 +98,15 @@ def test_dropout_is_a_function_of_seed_and_step(config, change, batch):
 
 
 def test_scanned_layers_train_as_listed_ones(still, change, batch):
-    _, listed = run_step(change(still, "model.scan_layers", False), batch, steps=3)
-    _, stacked = run_step(change(still, "model.scan_layers", True), batch, steps=3)
+    _, listed = run_step(change(still, "compute.scan_layers", False), batch, steps=3)
+    _, stacked = run_step(change(still, "compute.scan_layers", True), batch, steps=3)
     for a, b in zip(listed, stacked, strict=True):
         np.testing.assert_allclose(a["loss"], b["loss"], rtol=1e-5)
 
 
 def test_bfloat16_parameters_keep_their_dtype(still, change, batch):
     still = change(change(still, "model.param_dtype", "bfloat16"), "train.accumulation_steps", 2)
-    still = change(still, "model.compute_dtype", "bfloat16")
+    still = change(still, "compute.dtype", "bfloat16")
     before = create_state(still, make_mesh(still.mesh))
     state, metrics = run_step(still, batch, steps=2)
     assert jax.tree.map(lambda x: x.dtype, state) == jax.tree.map(lambda x: x.dtype, before)
@@ -207,7 +207,7 @@ def test_only_what_is_trained_changes_and_comes_back(still, change, batch, tmp_p
         trained = path == "embedding/table" or path.endswith("bias")
         assert np.array_equal(leaf, to_paths(before)[path]) != trained, path
     for stacked in (False, True):
-        wanted = change(config, "model.scan_layers", stacked)
+        wanted = change(config, "compute.scan_layers", stacked)
         mesh = make_mesh(wanted.mesh)
         if not stacked:
             checkpoints = Checkpoints(tmp_path, wanted, mesh)

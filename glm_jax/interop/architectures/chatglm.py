@@ -155,9 +155,9 @@ def _ratio(config: ModelConfig) -> tuple[str, float]:
 
 def _rows(config: ModelConfig) -> list[Row]:
     config = config.resolved()
-    width, mlp_dim = config.embed_dim, config.mlp_dim or 0
-    heads = (config.num_heads, config.head_dim or 0)
-    groups = (config.num_kv_heads or 0, config.head_dim or 0)
+    width, mlp_dim = config.embed_dim, config.mlp_dim
+    heads = (config.num_heads, config.head_dim)
+    groups = (config.num_kv_heads, config.head_dim)
     full, norm_bias = config.biases == "all", config.norm == "layer_norm"
     table = (config.vocab_size, width)
     rows = [same("transformer.embedding.word_embeddings.weight", "embedding/table", table)]

@@ -75,8 +75,8 @@ def _write(config: ModelConfig) -> dict[str, Any]:
 
 def _rows(config: ModelConfig) -> list[Row]:
     config = config.resolved()
-    width, mlp_dim = config.embed_dim, config.mlp_dim or 0
-    heads = (config.num_heads, config.head_dim or 0)
+    width, mlp_dim = config.embed_dim, config.mlp_dim
+    heads = (config.num_heads, config.head_dim)
     positions = (table_rows(config), width)
     rows = [
         same("word_embeddings.weight", "embedding/table", (config.vocab_size, width)),

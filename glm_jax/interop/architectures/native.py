@@ -178,9 +178,9 @@ def _write_rotary(config: ModelConfig) -> dict[str, Any]:
 
 def _rows(sandwich: bool, config: ModelConfig) -> list[Row]:
     config = config.resolved()
-    width, mlp_dim = config.embed_dim, config.mlp_dim or 0
-    heads = (config.num_heads, config.head_dim or 0)
-    groups = (config.num_kv_heads or 0, config.head_dim or 0)
+    width, mlp_dim = config.embed_dim, config.mlp_dim
+    heads = (config.num_heads, config.head_dim)
+    groups = (config.num_kv_heads, config.head_dim)
     bias = config.biases == "qkv"
     table = (config.vocab_size, width)
     rows = [same("model.embed_tokens.weight", "embedding/table", table)]

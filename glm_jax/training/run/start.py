@@ -33,17 +33,8 @@ from glm_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from glm_jax.training.run.workdir import read_record
 
 _LOG = logging.getLogger(__name__)
-# Fields that say how a model is computed and regularised, not which model it is.
-KEPT = (
-    "initializer_range",
-    "dropout_rate",
-    "attention_dropout_rate",
-    "compute_dtype",
-    "param_dtype",
-    "scan_layers",
-    "remat",
-    "attention_backend",
-)
+# Fields that say how a model is stored and regularised, not which model it is.
+KEPT = ("initializer_range", "dropout_rate", "attention_dropout_rate", "param_dtype")
 
 
 def starting_point(
@@ -72,8 +63,8 @@ def starting_point(
     path, config = config.train.init_from, planned_config(config, overrides)
     model = load_model(path, dtype=config.model.param_dtype, mesh=mesh)
     _check_tokenizer(config, model.tokenizer)
-    layout = stack_layers if uses_scan(config.model) else unstack_layers
-    like = abstract_params(config.model, mesh)
+    layout = stack_layers if uses_scan(config.compute) else unstack_layers
+    like = abstract_params(config.resolved_model, mesh)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
 
     def change(params: Params) -> Params:
@@ -142,7 +133,7 @@ def _with_model(
 
 def _plain(model: ModelConfig) -> ModelConfig:
     """A canonical form of configs of equal models: sizes filled in, rotary bases multiplied out."""
-    model = model.resolved()
+    model = model.with_sizes()
     if model.rotary_scaling == "base":
         base = model.rotary_base * model.rotary_factor
         model = dataclasses.replace(model, rotary_scaling="none", rotary_base=base)

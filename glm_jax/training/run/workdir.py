@@ -46,14 +46,14 @@ DIRECTORIES = ("checkpoints", "rewound", "tensorboard", "wandb", "profile")
 # Fields that may differ when a run is resumed: how often things happen and where arrays are, but
 # nothing that changes what is computed.
 MAY_CHANGE = {
+    "compute.attention_backend",
+    "compute.remat",
+    "compute.scan_layers",
     "data.store",
     "mesh.data",
     "mesh.fsdp",
     "mesh.sequence",
     "mesh.tensor",
-    "model.attention_backend",
-    "model.remat",
-    "model.scan_layers",
     "train.accept_data_change",
     "train.best_metric",
     "train.checkpoint_every",
@@ -100,7 +100,7 @@ def check_config(config: Config, mesh: Mesh, vocab_size: int, num_hosts: int = 1
     model, data = config.model, config.data
     loss_of(config.train)
     if config.train.trainable is not None or config.train.weights != "plain":
-        params = abstract_params(model, mesh, config.train.weights)
+        params = abstract_params(config.resolved_model, mesh, config.train.weights)
         split_params(params, config.train.trainable)
     rotates_plainly = not (model.has_position_table or model.uses_block_positions)
     if rotates_plainly and config.objective.causal_rate != 1.0:

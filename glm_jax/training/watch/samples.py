@@ -133,7 +133,7 @@ class Sampler:
         texts: see `choose_texts`.
         path: of samples.txt.
         """
-        self._model = dataclasses.replace(config.model, scan_layers=False)
+        self._model = config.resolved_model.with_compute(scan_layers=False)
         self._tokenizer, self._texts, self._path = tokenizer, texts, path
 
     def rewind(self, step: int) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from glm_jax.config import MeshConfig, ModelConfig
+from glm_jax.config import ComputeConfig, MeshConfig, ModelConfig
 from glm_jax.models.params import create_params
 from glm_jax.models.trees import stack_layers, unstack_layers
 from glm_jax.sharding.mesh import make_mesh
@@ -66,7 +66,7 @@ MODEL = ModelConfig(vocab_size=130, num_layers=2, embed_dim=128, num_heads=2, ma
 
 def test_stacked_layers_are_scaled_as_listed_ones():
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    listed = create_params(dataclasses.replace(MODEL, scan_layers=False), mesh, seed=0)
+    listed = create_params(MODEL.resolved(ComputeConfig(scan_layers=False)), mesh, seed=0)
     gradients = [jax.tree.map(lambda p, s=s: p * s + s, listed) for s in (1.0, 30.0)]
     transform = scale_by_factored_moments()
     expected, _ = updates_of(transform, listed, gradients)
@@ -88,9 +88,8 @@ def test_a_run_learns_with_a_tenth_of_the_moments(config, batch, stacked):
         config.model, embed_dim=128, dropout_rate=0.0, attention_dropout_rate=0.0
     )
     optimizer = dataclasses.replace(config.optimizer, name="adafactor")
-    config = dataclasses.replace(
-        config, model=dataclasses.replace(model, scan_layers=stacked), optimizer=optimizer
-    )
+    compute = ComputeConfig(scan_layers=stacked)
+    config = dataclasses.replace(config, model=model, optimizer=optimizer, compute=compute)
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     state, step = create_state(config, mesh), make_train_step(config, mesh)
     like = abstract_state(config, mesh)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from glm_jax.checkpoints.params import save_params
-from glm_jax.config import Config, DataConfig, MeshConfig, ModelConfig, TrainConfig
+from glm_jax.config import ComputeConfig, Config, DataConfig, MeshConfig, ModelConfig, TrainConfig
 from glm_jax.config.files import apply_overrides
 from glm_jax.errors import UserError
 from glm_jax.models.params import create_params
@@ -17,9 +17,7 @@ from glm_jax.tokenizers.tokenizer import load_tokenizer
 from glm_jax.training.run.start import planned_config, starting_point
 from glm_jax.training.run.workdir import record_run
 
-MODEL = ModelConfig(
-    vocab_size=64, num_layers=2, embed_dim=16, num_heads=2, max_positions=32, scan_layers=False
-)
+MODEL = ModelConfig(vocab_size=64, num_layers=2, embed_dim=16, num_heads=2, max_positions=32)
 
 
 @pytest.fixture
@@ -37,7 +35,7 @@ def saved(tmp_path, mesh):
 
 def config_from(path, **model):
     train = TrainConfig(init_from=str(path))
-    return Config(model=ModelConfig(scan_layers=False, **model), train=train)
+    return Config(model=ModelConfig(**model), train=train)
 
 
 def test_no_model_no_change(tmp_path, mesh):
@@ -133,7 +131,7 @@ def test_a_plan_knows_the_shape_without_the_weights(saved, tmp_path, mesh):
 def test_parameters_take_the_layout_and_dtype_of_the_run(saved, tmp_path, mesh):
     path, expected = saved
     config = config_from(path, param_dtype="bfloat16")
-    config = dataclasses.replace(config, model=dataclasses.replace(config.model, scan_layers=True))
+    config = dataclasses.replace(config, compute=ComputeConfig(scan_layers=True))
     config, params = starting_point(config, tmp_path / "run", mesh)
     kernel = params["layers"]["mlp"]["up"]["kernel"]
     assert kernel.dtype == "bfloat16"

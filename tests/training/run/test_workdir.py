@@ -75,6 +75,17 @@ def test_rows_and_slots_that_cannot_be_shared_evenly(config, change):
     check_config(change(config, "data.sequence_length", 18), FakeMesh(), VOCAB)
 
 
+def test_a_run_of_an_older_version_goes_on(tmp_path, config, change):
+    """Before there was a section `compute`, its options stood in `model`."""
+    record = {"row_format": ROW_FORMAT, **to_dict(config)}
+    compute = record.pop("compute")
+    record["model"] |= {"compute_dtype": compute.pop("dtype"), **compute}
+    tmp_path.joinpath("run.json").write_text(json.dumps(record))
+    check_workdir(tmp_path, change(config, "compute.remat", "full"))
+    with pytest.raises(UserError, match=r"compute\.dtype was 'float32', is 'bfloat16'"):
+        check_workdir(tmp_path, change(config, "compute.dtype", "bfloat16"))
+
+
 def test_what_may_and_what_may_not_change(tmp_path, config, change):
     workdir = tmp_path / "run"
     check_workdir(workdir, config)
@@ -82,7 +93,9 @@ def test_what_may_and_what_may_not_change(tmp_path, config, change):
     recorded = json.loads((workdir / "run.json").read_text())
     assert recorded == {"row_format": ROW_FORMAT, **to_dict(config)}
     check_workdir(workdir, config)
-    check_workdir(workdir, change(change(config, "train.log_every", 7), "model.remat", "full"))
+    check_workdir(workdir, change(change(config, "train.log_every", 7), "compute.remat", "full"))
+    with pytest.raises(UserError, match=r"compute\.dtype was 'float32', is 'bfloat16'"):
+        check_workdir(workdir, change(config, "compute.dtype", "bfloat16"))
     other = change(change(config, "model.num_layers", 5), "data.source", "x/*.txt")
     with pytest.raises(UserError, match=r"model\.num_layers was 2, is 5.*'x/\*\.txt'"):
         check_workdir(workdir, other)

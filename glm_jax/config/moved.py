@@ -1,0 +1,113 @@
+"""Options that moved to another section, and how their old names are still accepted.
+
+--set model.remat=full          compute.remat=full, and the sentence "model.remat is now .."
+ModelConfig(remat="full")       the same; `Config` moves the value to `compute`
+run.json of an older version    the same, without the sentence: a record is not written by hand
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from glm_jax.checks import short
+from glm_jax.errors import UserError, say_once
+
+# Field of `ComputeConfig` by the name that it had in `ModelConfig`.
+FROM_MODEL = {
+    "compute_dtype": "dtype",
+    "scan_layers": "scan_layers",
+    "remat": "remat",
+    "attention_backend": "attention_backend",
+}
+_MOVED = {f"model.{old}": f"compute.{new}" for old, new in FROM_MODEL.items()}
+
+Section = TypeVar("Section", bound=type)
+Compute = TypeVar("Compute", bound=Any)
+
+
+def accepts_old_names(section: Section) -> Section:
+    """Class decorator: options of `FROM_MODEL` are collected in the argument `moved`."""
+    made = section.__init__  # type: ignore[misc]
+
+    @functools.wraps(made)
+    def __init__(self: Any, *args: Any, **options: Any) -> None:
+        old = [name for name in options if name in FROM_MODEL]
+        if old:
+            moved = dict(options.get("moved") or {})
+            for name in old:
+                _say(f"model.{name}")
+                moved[FROM_MODEL[name]] = options.pop(name)
+            options["moved"] = moved
+        made(self, *args, **options)
+
+    section.__init__ = __init__  # type: ignore[misc]
+    return section
+
+
+def moved_of(section: Any) -> Mapping[str, Any]:
+    """The values that a section was given by old names, by field of `ComputeConfig`."""
+    return vars(section).get("moved", {})
+
+
+def with_moved(compute: Compute, moved: Mapping[str, Any]) -> Compute:
+    """`compute` with the values that were given by their old names.
+
+    Args:
+      compute: the `ComputeConfig` that was given.
+      moved: values by field of `ComputeConfig`.
+
+    Raises:
+      UserError: `compute` has another value, which is not the default.
+    """
+    default = type(compute)()
+    for name, value in moved.items():
+        given = getattr(compute, name)
+        if given not in (value, getattr(default, name)):
+            old = next(old for old, new in FROM_MODEL.items() if new == name)
+            raise _clash(f"model.{old}", value, given)
+    return dataclasses.replace(compute, **moved)
+
+
+def renamed(overrides: Iterable[str]) -> list[str]:
+    """Overrides such as "model.remat=full" with the names that options have now.
+
+    Raises:
+      UserError: one option has two values, one by its old and one by its new name.
+    """
+    found = list(overrides)
+    given = {name.strip(): value.strip() for name, _, value in (o.partition("=") for o in found)}
+    for index, override in enumerate(found):
+        name, equals, value = override.partition("=")
+        if (new := _MOVED.get(name.strip())) is None:
+            continue
+        _say(name.strip())
+        if given.get(new, value.strip()) != value.strip():
+            raise _clash(name.strip(), value.strip(), given[new])
+        found[index] = f"{new}{equals}{value}"
+    return found
+
+
+def record_renamed(sections: Mapping[str, Any]) -> dict[str, Any]:
+    """The sections of a `run.json`, with options under the names that they have now.
+
+    An option that a record has by both names stays, and is refused as an unknown one.
+    """
+    model, compute = sections.get("model"), sections.get("compute", {})
+    if not isinstance(model, Mapping) or not isinstance(compute, Mapping):
+        return dict(sections)
+    old = [name for name in FROM_MODEL if name in model and FROM_MODEL[name] not in compute]
+    kept = {name: value for name, value in model.items() if name not in old}
+    moved = {FROM_MODEL[name]: model[name] for name in old}
+    return {**sections, "model": kept, "compute": {**compute, **moved}}
+
+
+def _say(old: str) -> None:
+    say_once(old, f"{old} is now {_MOVED[old]}; a later version will refuse the old name")
+
+
+def _clash(old: str, value: Any, given: Any) -> UserError:
+    return UserError(
+        f"{old} is now {_MOVED[old]}, and both are given: {short(value)} and {short(given)}; "
+        f"give {_MOVED[old]} alone"
+    )
