@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from glm_jax.config.model import ModelConfig
+from glm_jax.config.model import ResolvedModel
 
 
 @jax.tree_util.register_dataclass
@@ -50,14 +50,13 @@ class LayerCache:
         return jnp.moveaxis(keys, 1, 2), jnp.moveaxis(values, 1, 2), cache
 
 
-def empty_cache(config: ModelConfig, batch_size: int, size: int) -> list[LayerCache]:
-    """One empty cache of `size` places a layer, in compute_dtype."""
-    config = config.resolved()
-    shape = (batch_size, config.num_kv_heads or 0, size, config.head_dim or 0)
+def empty_cache(config: ResolvedModel, batch_size: int, size: int) -> list[LayerCache]:
+    """One empty cache of `size` places a layer, in `compute.dtype`."""
+    shape = (batch_size, config.num_kv_heads, size, config.head_dim)
     return [
         LayerCache(
-            jnp.zeros(shape, config.compute_dtype),
-            jnp.zeros(shape, config.compute_dtype),
+            jnp.zeros(shape, config.compute.dtype),
+            jnp.zeros(shape, config.compute.dtype),
             jnp.zeros(batch_size, jnp.int32),
         )
         for _ in range(config.num_layers)

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from glm_jax.config.model import ModelConfig
+from glm_jax.config.model import ModelConfig, ResolvedModel
 from glm_jax.generation.beam import Beams
 from glm_jax.generation.cache import (
     LayerCache,
@@ -110,11 +110,11 @@ class Engine:
           tiles: on a CPU, make a copy of the matrices that few rows are decoded faster with, when
             it is first needed (`glm_jax.generation.tiles`).
         """
-        self.config = dataclasses.replace(config, scan_layers=False)
+        self.config = config.resolved().with_compute(scan_layers=False)
         # A dict of its own: the caller may change the one given.
         self.params = jax.tree.map(lambda leaf: leaf, unstack_layers(params))
         self._tiles = tiles
-        self._tiled: tuple[ModelConfig, Params] | None = None
+        self._tiled: tuple[ResolvedModel, Params] | None = None
 
     def start(
         self, prompts: Sequence[Prompt], room: Room | None = None, least: int | None = None
@@ -269,7 +269,7 @@ class Engine:
         ids, counts = on_host(slots.chosen), on_host(slots.count)
         return [row[:n].tolist() for row, n in zip(ids, counts, strict=True)]
 
-    def _for_rows(self, number: int) -> tuple[ModelConfig, Params]:
+    def _for_rows(self, number: int) -> tuple[ResolvedModel, Params]:
         """Config and parameters for steps of so many rows."""
         if number <= MOST_ROWS and self._tiles:
             self._tiled, self._tiles = tiled(self.config, self.params), False
@@ -292,7 +292,7 @@ def prefill(
     tokens: jax.Array,
     length: jax.Array,
     *,
-    config: ModelConfig,
+    config: ResolvedModel,
     size: int,
     width: int,
 ) -> list[LayerCache]:
@@ -343,7 +343,7 @@ def _start(
     seen: jax.Array | None,
     rules: Rules,
     *,
-    config: ModelConfig,
+    config: ResolvedModel,
     room: Room,
     width: int,
 ) -> Slots:
@@ -372,21 +372,21 @@ def _start(
 
 @with_mesh_of_params
 @functools.partial(jax.jit, static_argnames="config", donate_argnames="slots")
-def _run(params: Params, slots: Slots, most: jax.Array, *, config: ModelConfig) -> Slots:
+def _run(params: Params, slots: Slots, most: jax.Array, *, config: ResolvedModel) -> Slots:
     return _loop(params, slots, most, config)
 
 
 @with_mesh_of_params
 @functools.partial(jax.jit, static_argnames=("config", "beams"))
 def _search(
-    params: Params, slots: Slots, length_penalty: jax.Array, *, config: ModelConfig, beams: int
+    params: Params, slots: Slots, length_penalty: jax.Array, *, config: ResolvedModel, beams: int
 ) -> Found:
     state = Beams.begin(slots, beams, length_penalty)
     state = _loop(params, state, jnp.max(slots.rules.max_new_tokens), config)
     return Found(state.finished, state.count, state.best)
 
 
-def _loop(params: Params, state: State, most: jax.Array, config: ModelConfig) -> State:
+def _loop(params: Params, state: State, most: jax.Array, config: ResolvedModel) -> State:
     """Steps until no row runs, or so many times; for use inside jit."""
     model = bind(config, params)
 
@@ -404,7 +404,7 @@ def _loop(params: Params, state: State, most: jax.Array, config: ModelConfig) ->
 @with_mesh_of_params
 @functools.partial(jax.jit, static_argnames="config", donate_argnames="slots")
 def _accept(
-    params: Params, slots: Slots, ids: jax.Array, counts: jax.Array, *, config: ModelConfig
+    params: Params, slots: Slots, ids: jax.Array, counts: jax.Array, *, config: ResolvedModel
 ) -> Slots:
     runs, rules = slots.running, slots.rules
     start = jnp.broadcast_to(rules.start_id[:, None], (len(ids), 1))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from glm_jax.checks import whole_number
-from glm_jax.config.model import ModelConfig
+from glm_jax.config.model import ResolvedModel
 from glm_jax.errors import UserError
 from glm_jax.generation.given import ENCODE, check_length_penalty, check_read, given
 from glm_jax.generation.scoring import JudgedRow, blank_row, causal_row, judge
@@ -23,7 +23,7 @@ _LONGEST_ROW = 1024
 class Judging:
     """Methods of `LanguageModel`."""
 
-    config: ModelConfig
+    config: ResolvedModel
     params: Params
     special: SpecialTokens | None
     tokenizer: Tokenizer | None

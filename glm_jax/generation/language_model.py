@@ -4,7 +4,6 @@ lm = glm_jax.load("runs/demo")
 lm.fill_blanks(lm.tokenizer.encode("[CLS]the [MASK] is good", allow_special=True))
 """
 
-import dataclasses
 import functools
 import logging
 import operator
@@ -18,7 +17,7 @@ from jax.sharding import Mesh
 
 from glm_jax.batch import Batch
 from glm_jax.checkpoints.loading import load_model
-from glm_jax.config.model import ModelConfig
+from glm_jax.config.model import ModelConfig, ResolvedModel
 from glm_jax.errors import UserError
 from glm_jax.generation.beam_rows import search_blanks, search_texts
 from glm_jax.generation.blank_filling import fill_rows
@@ -56,7 +55,7 @@ class LanguageModel(Judging, Writing):
     """A model and its parameters; `Judging` scores texts with it, `Writing` takes and gives text.
 
     Attributes:
-      config: its shape and numerics.
+      config: its shape, and how it runs (`config.compute`).
       params: nested dict of arrays, layers listed (decoding is faster so).
       tokenizer: of its training, or None.
       special: ids of its special tokens, or None.
@@ -69,8 +68,12 @@ class LanguageModel(Judging, Writing):
         tokenizer: Tokenizer | None = None,
         origin: Origin | None = None,
     ):
-        """Takes parameters as they are: stacked or listed, on one device or on a mesh."""
-        self.config = dataclasses.replace(config, scan_layers=False)
+        """Takes parameters as they are: stacked or listed, on one device or on a mesh.
+
+        A plain `ModelConfig` runs by the defaults of `ComputeConfig`; `Config.resolved_model` runs
+        as the config of a run says.
+        """
+        self.config = config.resolved().with_compute(scan_layers=False)
         self.params = unstack_layers(params)
         self.tokenizer = tokenizer
         self.special: SpecialTokens | None = tokenizer.special if tokenizer else None
@@ -275,14 +278,14 @@ class LanguageModel(Judging, Writing):
 
 @with_mesh_of_params
 @functools.partial(jax.jit, static_argnames="config")
-def _logits(params: Params, batch: Batch, *, config: ModelConfig) -> jax.Array:
+def _logits(params: Params, batch: Batch, *, config: ResolvedModel) -> jax.Array:
     model = bind(config, params)
     return model.logits(hidden_of(model, batch))
 
 
 @with_mesh_of_params
 @functools.partial(jax.jit, static_argnames="config")
-def _loss(params: Params, batch: Batch, *, config: ModelConfig) -> jax.Array:
+def _loss(params: Params, batch: Batch, *, config: ResolvedModel) -> jax.Array:
     losses = token_losses(bind(config, params), batch)
     return summarize(objective_sums(losses, batch), "token_mean")["loss"]
 
@@ -311,11 +314,11 @@ def load(
     """
     found = load_model(path, dtype, mesh, progress)
     compute_dtype = compute_dtype or _compute_dtype(found.config)
-    config = dataclasses.replace(found.config, compute_dtype=compute_dtype)
+    config = found.config.with_compute(dtype=compute_dtype)
     return LanguageModel(config, found.params, found.tokenizer, found.origin)
 
 
-def _compute_dtype(config: ModelConfig) -> str:
+def _compute_dtype(config: ResolvedModel) -> str:
     if jax.default_backend() == "cpu":
         return "float32"
-    return config.compute_dtype if config.param_dtype == "float32" else "bfloat16"
+    return config.compute.dtype if config.param_dtype == "float32" else "bfloat16"

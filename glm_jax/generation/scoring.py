@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from glm_jax.config.model import ModelConfig
+from glm_jax.config.model import ResolvedModel
 from glm_jax.errors import UserError
 from glm_jax.generation.cache import bucket, power_of_two
 from glm_jax.generation.prompts import check_row
@@ -91,7 +91,7 @@ def causal_row(text: Sequence[int], answer: Sequence[int]) -> JudgedRow:
     return JudgedRow(tokens, list(range(len(tokens))), [0] * len(tokens), 0, list(answer))
 
 
-def judge(config: ModelConfig, params: Params, rows: Sequence[JudgedRow]) -> list[Judgement]:
+def judge(config: ResolvedModel, params: Params, rows: Sequence[JudgedRow]) -> list[Judgement]:
     """Runs rows, `ROWS` at a time.
 
     Raises:
@@ -106,7 +106,7 @@ def judge(config: ModelConfig, params: Params, rows: Sequence[JudgedRow]) -> lis
     return judgements
 
 
-def _check(row: JudgedRow, config: ModelConfig) -> None:
+def _check(row: JudgedRow, config: ResolvedModel) -> None:
     if not row.answer:
         raise UserError("an answer is empty; it must hold one id at least")
     check_row([*row.tokens, *row.answer], config)
@@ -119,7 +119,9 @@ def _check(row: JudgedRow, config: ModelConfig) -> None:
         )
 
 
-def _judge_some(config: ModelConfig, params: Params, rows: Sequence[JudgedRow]) -> list[Judgement]:
+def _judge_some(
+    config: ResolvedModel, params: Params, rows: Sequence[JudgedRow]
+) -> list[Judgement]:
     batch_size = power_of_two(len(rows))
     length = bucket(max(len(row.tokens) for row in rows))
     # Never below 8: a few more scores cost less than another program for every length.
@@ -149,7 +151,7 @@ def _run(
     judged: jax.Array,
     answers: jax.Array,
     *,
-    config: ModelConfig,
+    config: ResolvedModel,
 ) -> tuple[jax.Array, jax.Array]:
     """tokens.. [B, T], length, prefix, judged [B], answers [B, A] -> [B, A] float32 and bool."""
     model = bind(config, params)

@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from glm_jax.config.model import ModelConfig
+from glm_jax.config.model import ResolvedModel
 from glm_jax.models.trees import Params
 from glm_jax.models.weights import Weight, is_matrix, is_weight
 from glm_jax.sharding.rules import path_name
@@ -100,8 +100,8 @@ class TiledHead(Weight):
         return self
 
 
-def tiled(config: ModelConfig, params: Params) -> tuple[ModelConfig, Params] | None:
-    """The same model with a copy of every matrix in tiles of compute_dtype, to decode few rows.
+def tiled(config: ResolvedModel, params: Params) -> tuple[ResolvedModel, Params] | None:
+    """The same model with a copy of every matrix in tiles of compute.dtype, to decode few rows.
 
     A tied LM head becomes a matrix of its own, for the token embedding is looked up in rows.
 
@@ -114,7 +114,7 @@ def tiled(config: ModelConfig, params: Params) -> tuple[ModelConfig, Params] | N
     """
     leaves = jax.tree.leaves(params)
     devices = {device for leaf in leaves for device in leaf.devices()}
-    size = sum(leaf.size for leaf in leaves) * jnp.dtype(config.compute_dtype).itemsize
+    size = sum(leaf.size for leaf in leaves) * jnp.dtype(config.compute.dtype).itemsize
     if len(devices) > 1 or devices.pop().platform != "cpu" or 2 * size > _free_memory():
         return None
     if any(map(is_weight, jax.tree.leaves(params, is_leaf=is_weight))):
@@ -124,10 +124,10 @@ def tiled(config: ModelConfig, params: Params) -> tuple[ModelConfig, Params] | N
         name = path_name(path)
         if not is_matrix(name):
             return leaf
-        return tile(leaf, 2 if name.endswith("attention/out/kernel") else 1, config.compute_dtype)
+        return tile(leaf, 2 if name.endswith("attention/out/kernel") else 1, config.compute.dtype)
 
     head = params["embedding"] if config.tied_embeddings else params["output"]
-    head = TiledHead(tile(head["table"].T, 1, config.compute_dtype))
+    head = TiledHead(tile(head["table"].T, 1, config.compute.dtype))
     layers = jax.tree.map_with_path(of, params["layers"])
     untied = dataclasses.replace(config, tied_embeddings=False)
     return untied, {**params, "layers": layers, "output": {"table": head}}

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from glm_jax.config.model import ModelConfig
+from glm_jax.config.model import ResolvedModel
 from glm_jax.generation.candidates import Filling, search_fillings
 from glm_jax.generation.describing import describe
 from glm_jax.generation.given import ENCODE, check_read, given
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Writing:
     """Methods of `LanguageModel`."""
 
-    config: ModelConfig
+    config: ResolvedModel
     params: Params
     special: SpecialTokens | None
     tokenizer: Tokenizer | None

@@ -119,8 +119,8 @@ def _gradients(
 def _sites(params: Params, dtype: jnp.dtype, mesh: Mesh) -> Params:
     """The tree by which the gradient is taken: `Master.site` for matrices, else the parameters.
 
-    A matrix that has the `dtype` of the computation needs no site, and a `Weight` has its own way; see
-    `glm_jax.models.weights`.
+    A matrix that has the `dtype` of the computation needs no site, and a `Weight` has its own way
+    (`glm_jax.models.weights`).
     """
 
     def site(path: tuple, param: jax.Array) -> jax.Array:

@@ -7,7 +7,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 import jax
 import numpy as np
 
-from glm_jax.config import MeshConfig, ModelConfig
+from glm_jax.config import ComputeConfig, MeshConfig, ModelConfig
 from glm_jax.generation.engine import prefill
 from glm_jax.models.params import abstract_params
 from glm_jax.planning.topologies import topology_devices
@@ -20,9 +20,7 @@ CONFIG = ModelConfig(
     embed_dim=512,
     num_heads=4,
     max_positions=256,
-    scan_layers=False,
-    compute_dtype="bfloat16",
-)
+).resolved(ComputeConfig(scan_layers=False, dtype="bfloat16"))
 
 
 def kernels(lower):

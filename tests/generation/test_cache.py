@@ -3,7 +3,7 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
-from glm_jax.config import ModelConfig
+from glm_jax.config import ComputeConfig, ModelConfig
 from glm_jax.generation.cache import (
     LayerCache,
     bucket,
@@ -29,7 +29,8 @@ def test_rows_are_written_behind_their_own_length():
 
 
 def test_an_empty_cache_has_the_shape_of_the_model():
-    config = ModelConfig(num_layers=3, embed_dim=32, num_heads=4, compute_dtype="bfloat16")
+    config = ModelConfig(num_layers=3, embed_dim=32, num_heads=4)
+    config = config.resolved(ComputeConfig(dtype="bfloat16"))
     caches = empty_cache(config, 2, 64)
     assert len(caches) == 3
     assert caches[0].keys.shape == caches[2].values.shape == (2, 4, 64, 8)

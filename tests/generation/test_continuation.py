@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import glm_jax
-from glm_jax.config import MeshConfig, ModelConfig
+from glm_jax.config import ComputeConfig, MeshConfig, ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.generation import engine
 from glm_jax.generation.cache import empty_cache, with_length
@@ -36,8 +36,7 @@ CONFIG = ModelConfig(
     position_encoding="rotary",
     max_positions=256,
     initializer_range=0.3,
-    scan_layers=False,
-)
+).resolved(ComputeConfig(scan_layers=False))
 PROMPTS = [[5, 9, 33], [7], [11, 3, 90, 21, 60, 2, 8], [40, 41]]
 
 
@@ -244,7 +243,7 @@ def test_many_rows_and_another_compute_type(lm):
     rows = [[id_, id_ + 1] for id_ in range(40)]
     options = {"max_new_tokens": 4, "eos_ids": []}
     assert lm.generate(rows, **options)[37] == lm.generate([rows[37]], **options)[0]
-    half = LanguageModel(dataclasses.replace(CONFIG, compute_dtype="bfloat16"), lm.params)
+    half = LanguageModel(CONFIG.with_compute(dtype="bfloat16"), lm.params)
     assert len(half.generate(PROMPTS, **options)[3]) == 4
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import glm_jax
-from glm_jax.config import MeshConfig, ModelConfig
+from glm_jax.config import ComputeConfig, MeshConfig, ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.generation import language_model
 from glm_jax.generation.language_model import LanguageModel
@@ -17,8 +17,8 @@ from glm_jax.models.trees import stack_layers, to_paths
 from glm_jax.sharding.mesh import make_mesh
 
 CONFIG = ModelConfig(
-    vocab_size=32, num_layers=2, embed_dim=16, num_heads=2, max_positions=16, scan_layers=False
-)
+    vocab_size=32, num_layers=2, embed_dim=16, num_heads=2, max_positions=16
+).resolved(ComputeConfig(scan_layers=False))
 
 
 def one_device():
@@ -61,7 +61,7 @@ def test_loss_is_the_weighted_mean_over_the_whole_batch(lm):
 
 
 def test_stacked_parameters_are_taken_too(lm):
-    stacked = LanguageModel(dataclasses.replace(CONFIG, scan_layers=True), stack_layers(lm.params))
+    stacked = LanguageModel(CONFIG.with_compute(scan_layers=True), stack_layers(lm.params))
     np.testing.assert_array_equal(stacked.logits(batch()), lm.logits(batch()))
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from glm_jax.config import MeshConfig, ModelConfig
+from glm_jax.config import ComputeConfig, MeshConfig, ModelConfig
 from glm_jax.generation.cache import empty_cache, host_array
 from glm_jax.generation.sampling import Chooser, Sampling, row_keys
 from glm_jax.generation.slots import Rules, Slots, feed, fill_up, ids_seen, stack
@@ -120,8 +120,7 @@ LEARNED = ModelConfig(
     num_kv_heads=1,
     max_positions=12,
     initializer_range=0.3,
-    scan_layers=False,
-)
+).resolved(ComputeConfig(scan_layers=False))
 ROTARY = ModelConfig(
     vocab_size=24,
     num_layers=2,
@@ -131,8 +130,7 @@ ROTARY = ModelConfig(
     position_encoding="rotary",
     tied_embeddings=False,
     initializer_range=0.3,
-    scan_layers=False,
-)
+).resolved(ComputeConfig(scan_layers=False))
 
 
 BLOCKS = dataclasses.replace(ROTARY, position_encoding="rotary_block")

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from glm_jax.config import MeshConfig, ModelConfig
+from glm_jax.config import ComputeConfig, MeshConfig, ModelConfig
 from glm_jax.generation import tiles as tiles_module
 from glm_jax.generation.cache import empty_cache
 from glm_jax.generation.engine import Engine
@@ -15,8 +15,8 @@ from glm_jax.sharding.mesh import make_mesh
 
 # A width that tiles do not divide, biases on every matrix, tied output; and the other way about.
 GELU = ModelConfig(
-    vocab_size=70, num_layers=2, embed_dim=24, num_heads=3, max_positions=16, scan_layers=False
-)
+    vocab_size=70, num_layers=2, embed_dim=24, num_heads=3, max_positions=16
+).resolved(ComputeConfig(scan_layers=False))
 SWIGLU = dataclasses.replace(
     GELU,
     num_kv_heads=1,

@@ -129,7 +129,7 @@ def scaled(config, change, monkeypatch):  # noqa: F811
 @pytest.mark.parametrize("stacked", [False, True])
 @pytest.mark.parametrize("trainable", [None, ".*/log_scale"])
 def test_a_new_kind_trains_and_is_saved(scaled, change, batch, tmp_path, stacked, trainable):  # noqa: F811
-    run = change(scaled, "model.scan_layers", stacked)
+    run = change(scaled, "compute.scan_layers", stacked)
     run = change(run, "train.trainable", trainable)
     mesh = make_mesh(run.mesh)
     state, step = create_state(run, mesh), make_train_step(run, mesh)
