@@ -48,7 +48,7 @@ def train(num_steps: int) -> glm_jax.LanguageModel:
         if step == 1 or step % 40 == 0:
             print(f"step {step}: loss {float(metrics['loss']):.3f}")
     tokenizer = glm_jax.load_tokenizer(config.data.tokenizer)
-    return glm_jax.LanguageModel(config.model, state.params, tokenizer)
+    return glm_jax.LanguageModel(config.resolved_model, state.params, tokenizer)
 
 
 def continue_texts(lm: glm_jax.LanguageModel) -> tuple[list[str], list[list[int]]]:

@@ -33,7 +33,8 @@ def small_model() -> glm_jax.LanguageModel:
     """ChatGLM2's layers, small, with random weights."""
     config = glm_jax.load_config(CONFIG)
     mesh = make_mesh(config.mesh)
-    return glm_jax.LanguageModel(config.model, create_params(config.model, mesh, seed=0))
+    model = config.resolved_model
+    return glm_jax.LanguageModel(model, create_params(model, mesh, seed=0))
 
 
 def causal_batch(ids: np.ndarray) -> glm_jax.Batch:

@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> list[float]:
             print(f"step {step}: loss {np.mean(losses[-50:]):.3f}")
 
     tokenizer = glm_jax.load_tokenizer(config.data.tokenizer)
-    lm = glm_jax.LanguageModel(config.model, state.params, tokenizer)
+    lm = glm_jax.LanguageModel(config.resolved_model, state.params, tokenizer)
     print(lm.fill("In the beginning, God created the heavens and [MASK] earth."))
     if args.workdir:
         lm.save(args.workdir)  # a Hugging Face directory; glm_jax.load reads it

@@ -88,7 +88,7 @@ def main(argv: list[str] | None = None) -> list[float]:
         if step == 1 or step % 50 == 0:
             print(f"step {step}: loss {losses[-1]:.3f}")
 
-    lm = glm_jax.LanguageModel(config.model, state.params, tokenizer)
+    lm = glm_jax.LanguageModel(config.resolved_model, state.params, tokenizer)
     for text in ("three, four, [MASK], six, seven.", "eight, seven, [MASK], five, four."):
         print(lm.fill(text, max_new_tokens=4))
     return losses
