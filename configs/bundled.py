@@ -9,6 +9,7 @@ demo's recipe with wider layers and dropout, over many more slots.
 """
 
 from glm_jax.config import (
+    ComputeConfig,
     Config,
     DataConfig,
     ModelConfig,
@@ -30,9 +31,8 @@ def get_config() -> Config:
             initializer_range=0.05,
             dropout_rate=0.2,
             attention_dropout_rate=0.0,
-            compute_dtype="bfloat16",
-            scan_layers=False,
         ),
+        compute=ComputeConfig(dtype="bfloat16", scan_layers=False),
         data=DataConfig(
             mixture={"en": ("bundled:en", 0.8), "zh": ("bundled:zh", 0.2)},
             sequence_length=64,
