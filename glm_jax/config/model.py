@@ -174,6 +174,14 @@ class ModelConfig:
         return self.position_encoding in ("learned_block", "rotary_block")
 
     @property
+    def table_rows(self) -> int:
+        """Rows of a position table; valid positions are 0 to one less.
+
+        Published GLM checkpoints have one row more than their longest text.
+        """
+        return self.max_positions + (self.has_position_table and self.uses_block_positions)
+
+    @property
     def fills_blanks(self) -> bool:
         """Whether [MASK] in a prompt is a blank to be filled."""
         return self.uses_block_positions

@@ -2,12 +2,14 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
 from glm_jax.checks import whole_number
-from glm_jax.generation.cache import host_array
 
 
 @jax.tree_util.register_dataclass
@@ -57,6 +59,15 @@ class Bans:
         if self.most_ngram:
             scores = ban_repeats(scores, answers, count, self.ngram, self.most_ngram)
         return scores
+
+
+def host_array(values: ArrayLike, dtype: DTypeLike = np.int32) -> jax.Array:
+    """A numpy array, which a compiled program takes as it takes one of jax.
+
+    It lies on no device yet, so it goes to wherever the program runs, on several processes too.
+    """
+    array: Any = np.array(values, dtype)
+    return array
 
 
 def check_bans(min_new_tokens: int, no_repeat_ngram: int) -> dict[str, int]:

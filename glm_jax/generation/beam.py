@@ -20,8 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from glm_jax.generation.cache import LayerCache
-from glm_jax.generation.slots import Slots
-from glm_jax.models.transformer import Transformer
+from glm_jax.generation.slots import Decodable, Slots
 
 
 @jax.tree_util.register_dataclass
@@ -70,7 +69,7 @@ class Beams:
         """[B] int32, how many ids the beams of a row have."""
         return self.slots.inside[:: self.scores.shape[1]]
 
-    def feed(self, model: Transformer) -> tuple[jax.Array, list[LayerCache]]:
+    def feed(self, model: Decodable) -> tuple[jax.Array, list[LayerCache]]:
         """As `Slots.feed`."""
         return self.slots.feed(model)
 

@@ -10,10 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from glm_jax.errors import UserError
-from glm_jax.generation.blank_filling import blank_prompts
-from glm_jax.generation.engine import Engine, Found, Prompt
+from glm_jax.generation.engine import Engine, Found
 from glm_jax.generation.options import BeamSearch, Limits, Marks
-from glm_jax.generation.prompts import check_blanks, check_prompts
+from glm_jax.generation.prompts import Prompt, blank_prompts, check_blanks, check_prompts
 
 
 @dataclasses.dataclass(frozen=True)

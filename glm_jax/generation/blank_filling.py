@@ -12,11 +12,9 @@ length cuts a span off, its last id is returned but was never fed (as in the pub
 
 from collections.abc import Sequence
 
-import numpy as np
-
-from glm_jax.generation.engine import Engine, Prompt
-from glm_jax.generation.options import BeamSearch, Limits, Marks
-from glm_jax.generation.prompts import check_blanks
+from glm_jax.generation.engine import Engine
+from glm_jax.generation.options import Limits, Marks
+from glm_jax.generation.prompts import blank_prompts, check_blanks
 from glm_jax.generation.sampling import Sampling
 
 
@@ -45,45 +43,4 @@ def fill_rows(
     """
     check_blanks(rows, engine.config, marks, limits, sampling)
     prompts = blank_prompts(rows, marks, limits, sampling)
-    found = engine.chosen(engine.run(engine.start(prompts)))
-    return [
-        split_answers(ids, len(prompt.blanks), limits.end_ids, limits.max_new_tokens)
-        for ids, prompt in zip(found, prompts, strict=False)
-    ]
-
-
-def blank_prompts(
-    rows: Sequence[Sequence[int]], marks: Marks, limits: Limits, how: Sampling | BeamSearch
-) -> list[Prompt]:
-    """Rows with their blanks, as the engine reads them."""
-    return [
-        Prompt(
-            row,
-            limits,
-            how,
-            np.flatnonzero(np.isin(np.array(row), list(marks.mask_ids))).tolist(),
-            marks.start_id,
-        )
-        for row in rows
-    ]
-
-
-def split_answers(
-    ids: Sequence[int], number: int, end_ids: Sequence[int], max_new_tokens: int
-) -> list[list[int]]:
-    """Cuts what a row has chosen, end ids and all, into the answers of its blanks.
-
-        a b END c d e, at most 3 each    ->    [a b] [c d e]
-
-    Args:
-      number: of blanks; those without an answer get an empty one.
-    """
-    answers: list[list[int]] = [[]]
-    for id_ in ids:
-        if id_ in end_ids:
-            answers.append([])
-            continue
-        answers[-1].append(id_)
-        if len(answers[-1]) == max_new_tokens:
-            answers.append([])
-    return (answers + [[]] * number)[:number]
+    return engine.answers(engine.run(engine.start(prompts)), prompts)

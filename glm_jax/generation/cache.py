@@ -13,12 +13,9 @@ step.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
 
 from glm_jax.config.model import ResolvedModel
 
@@ -87,15 +84,6 @@ def power_of_two(number: int) -> int:
     [1, 4, 8, 16]
     """
     return 1 << (number - 1).bit_length()
-
-
-def host_array(values: ArrayLike, dtype: DTypeLike = np.int32) -> jax.Array:
-    """A numpy array, which a compiled program takes as it takes one of jax.
-
-    It lies on no device yet, so it goes to wherever the program runs, on several processes too.
-    """
-    array: Any = np.array(values, dtype)
-    return array
 
 
 def _write(whole: jax.Array, new: jax.Array, at: jax.Array) -> jax.Array:

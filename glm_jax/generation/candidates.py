@@ -11,11 +11,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from glm_jax.generation.blank_filling import blank_prompts
 from glm_jax.generation.cache import power_of_two
 from glm_jax.generation.engine import Engine
 from glm_jax.generation.options import BeamSearch, Limits, Marks
-from glm_jax.generation.prompts import check_blanks
+from glm_jax.generation.prompts import blank_prompts, check_blanks
 from glm_jax.generation.slots import stack
 
 

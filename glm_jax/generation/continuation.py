@@ -10,10 +10,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from glm_jax.generation.blank_filling import split_answers
-from glm_jax.generation.engine import Engine, Prompt, on_host
+from glm_jax.generation.engine import Engine, on_host
 from glm_jax.generation.options import Limits
-from glm_jax.generation.prompts import check_prompts
+from glm_jax.generation.prompts import Prompt, check_prompts
 from glm_jax.generation.sampling import Sampling
 from glm_jax.generation.slots import Slots
 
@@ -46,13 +45,13 @@ def generate_rows(
         vocabulary, or one that is too long together with its answer.
     """
     check_prompts(rows, engine.config, limits, sampling)
-    slots = engine.start([Prompt(row, limits, sampling) for row in rows])
+    prompts = [Prompt(row, limits, sampling) for row in rows]
+    slots = engine.start(prompts)
     if on_token is None:
         slots = engine.run(slots)
     else:
         slots = _run_aloud(engine, slots, set(limits.end_ids), on_token)
-    found = engine.chosen(slots)[: len(rows)]
-    return [split_answers(ids, 1, limits.end_ids, limits.max_new_tokens)[0] for ids in found]
+    return [answer for (answer,) in engine.answers(slots, prompts)]
 
 
 def _run_aloud(engine: Engine, slots: Slots, end_ids: set[int], on_token: OnToken) -> Slots:

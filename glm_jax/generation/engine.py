@@ -5,7 +5,7 @@ decodes is a caller: blanks, texts, beams, candidates, the samples of a training
     slots = engine.run(slots)                    until all have ended, or so many steps
     slots = engine.insert(slots, [2], others)    a row joins, between any two steps
     slots = engine.release(slots, [0])           a row leaves
-    ids = engine.chosen(slots)                   what each row has so far
+    answers = engine.answers(slots, prompts)     what each row has so far
 
 What a row gets does not depend on the rows beside it.
 """
@@ -21,18 +21,27 @@ import jax.numpy as jnp
 import numpy as np
 
 from glm_jax.config.model import ModelConfig, ResolvedModel
+from glm_jax.generation.bans import host_array
 from glm_jax.generation.beam import Beams
 from glm_jax.generation.cache import (
     LayerCache,
     bucket,
     empty_cache,
-    host_array,
     power_of_two,
     with_length,
 )
-from glm_jax.generation.options import BeamSearch, Limits
+from glm_jax.generation.options import BeamSearch
+from glm_jax.generation.prompts import Prompt
 from glm_jax.generation.sampling import Chooser, Sampling, row_keys
-from glm_jax.generation.slots import Rules, Slots, feed_span, fill_up, ids_seen, stack
+from glm_jax.generation.slots import (
+    Rules,
+    Slots,
+    feed_span,
+    fill_up,
+    ids_seen,
+    split_answers,
+    stack,
+)
 from glm_jax.generation.tiles import MOST_ROWS, tiled
 from glm_jax.models.params import bind
 from glm_jax.models.trees import Params, unstack_layers
@@ -42,25 +51,6 @@ from glm_jax.sharding.mesh import with_mesh_of_params
 CHUNK = 512
 
 State = TypeVar("State", Slots, Beams)
-
-
-@dataclasses.dataclass(frozen=True)
-class Prompt:
-    """A row to be read, and what is asked for it.
-
-    Attributes:
-      ids: one at least.
-      limits: when its answers end.
-      how: how ids are chosen; of a `BeamSearch` its bans are read here, the rest by `search`.
-      blanks: positions of its blanks; of a text not looked at.
-      start_id: first input of a span; of a text not looked at.
-    """
-
-    ids: Sequence[int]
-    limits: Limits
-    how: Sampling | BeamSearch
-    blanks: Sequence[int] = ()
-    start_id: int = 0
 
 
 class Room(NamedTuple):
@@ -268,6 +258,21 @@ class Engine:
         """All ids chosen by each row so far, end ids included."""
         ids, counts = on_host(slots.chosen), on_host(slots.count)
         return [row[:n].tolist() for row, n in zip(ids, counts, strict=True)]
+
+    def answers(self, slots: Slots, prompts: Sequence[Prompt]) -> list[list[list[int]]]:
+        """The answers of the first rows, one per blank, or the one of a text; without end ids.
+
+        What was not reached is empty.
+        """
+        return [
+            split_answers(
+                ids,
+                len(prompt.blanks) if slots.fills else 1,
+                prompt.limits.end_ids,
+                prompt.limits.max_new_tokens,
+            )
+            for ids, prompt in zip(self.chosen(slots), prompts, strict=False)
+        ]
 
     def _for_rows(self, number: int) -> tuple[ResolvedModel, Params]:
         """Config and parameters for steps of so many rows."""

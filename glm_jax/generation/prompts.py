@@ -1,10 +1,9 @@
-"""What is wrong with a prompt, said before anything is computed.
+"""Prompts as the engine reads them; what is wrong with one is said before anything is computed."""
 
-blanks    part A, every token sees all of it      check_blanks
-texts     each token sees those before it         check_prompts
-"""
-
+import dataclasses
 from collections.abc import Sequence
+
+import numpy as np
 
 from glm_jax.checks import whole_number
 from glm_jax.config.model import ModelConfig
@@ -12,7 +11,41 @@ from glm_jax.errors import UserError
 from glm_jax.generation.given import check_special_ids
 from glm_jax.generation.options import BeamSearch, Limits, Marks, check_beams
 from glm_jax.generation.sampling import Sampling
-from glm_jax.models.positions import table_rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompt:
+    """A row to be read, and what is asked for it.
+
+    Attributes:
+      ids: one at least.
+      limits: when its answers end.
+      how: how ids are chosen; of a `BeamSearch` its bans are read here, the rest by `search`.
+      blanks: positions of its blanks; of a text not looked at.
+      start_id: first input of a span; of a text not looked at.
+    """
+
+    ids: Sequence[int]
+    limits: Limits
+    how: Sampling | BeamSearch
+    blanks: Sequence[int] = ()
+    start_id: int = 0
+
+
+def blank_prompts(
+    rows: Sequence[Sequence[int]], marks: Marks, limits: Limits, how: Sampling | BeamSearch
+) -> list[Prompt]:
+    """Rows with their blanks, as the engine reads them."""
+    return [
+        Prompt(
+            row,
+            limits,
+            how,
+            np.flatnonzero(np.isin(np.array(row), list(marks.mask_ids))).tolist(),
+            marks.start_id,
+        )
+        for row in rows
+    ]
 
 
 def check_blanks(
@@ -41,7 +74,7 @@ def _check(
     if not set(row) & set(mask_ids):
         raise UserError(f"no blank to fill: none of the mask ids {list(mask_ids)} is in the text")
     check_row(row, config)
-    rows = table_rows(config)
+    rows = config.table_rows
     if len(row) > rows:
         raise UserError(
             f"a text of {len(row)} tokens does not fit the model's {rows} positions "

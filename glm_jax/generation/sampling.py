@@ -10,8 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from glm_jax.checks import LARGEST_SEED, check, finite_number, whole_number
-from glm_jax.generation.bans import Bans, check_bans
-from glm_jax.generation.cache import host_array
+from glm_jax.generation.bans import Bans, check_bans, host_array
 from glm_jax.models.seeds import key_of
 
 # Scores of some thousands divided by less would leave float32.

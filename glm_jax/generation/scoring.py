@@ -20,7 +20,6 @@ from glm_jax.errors import UserError
 from glm_jax.generation.cache import bucket, power_of_two
 from glm_jax.generation.prompts import check_row
 from glm_jax.models.params import bind
-from glm_jax.models.positions import table_rows
 from glm_jax.models.trees import Params
 from glm_jax.sharding.mesh import with_mesh_of_params
 
@@ -112,9 +111,9 @@ def _check(row: JudgedRow, config: ResolvedModel) -> None:
     check_row([*row.tokens, *row.answer], config)
     # Of the places in part B, only the block positions grow.
     most = max(*row.positions, *row.block_positions) + 1
-    if most > table_rows(config):
+    if most > config.table_rows:
         raise UserError(
-            f"a text that takes {most} positions does not fit the model's {table_rows(config)} "
+            f"a text that takes {most} positions does not fit the model's {config.table_rows} "
             f"(model.max_positions={config.max_positions})"
         )
 

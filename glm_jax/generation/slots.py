@@ -17,14 +17,33 @@ mask and counts in its block position, a token of a text stands behind the one b
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from glm_jax.generation.cache import LayerCache, host_array, power_of_two, with_length
+from glm_jax.generation.bans import host_array
+from glm_jax.generation.cache import LayerCache, power_of_two, with_length
 from glm_jax.generation.sampling import Chooser
-from glm_jax.models.transformer import Transformer
+
+
+class Decodable(Protocol):
+    """What a step needs of a model; `glm_jax.models.transformer.Transformer` says it in full."""
+
+    def extend(
+        self,
+        tokens: jax.Array,
+        positions: jax.Array,
+        block_positions: jax.Array,
+        attend_start: jax.Array,
+        attend_end: jax.Array,
+        caches: Sequence[LayerCache],
+    ) -> tuple[jax.Array, list[LayerCache]]:
+        """Runs more tokens [S, T] of rows: hidden states [S, T, D], and the new caches."""
+
+    def logits(self, hidden: jax.Array) -> jax.Array:
+        """[.., D] -> float32 [.., V]."""
 
 
 @jax.tree_util.register_dataclass
@@ -94,7 +113,7 @@ class Slots:
         blank = jnp.take_along_axis(self.blanks, latest[:, None], axis=1)[:, 0]
         return jnp.where(self.running, blank, 0), self.inside + 1
 
-    def feed(self, model: Transformer) -> tuple[jax.Array, list[LayerCache]]:
+    def feed(self, model: Decodable) -> tuple[jax.Array, list[LayerCache]]:
         """The scores of each row's next id, float32 [S, V], and the caches with the token fed."""
         return feed(model, self.caches, self.length, self.token, *self.positions())
 
@@ -134,7 +153,7 @@ class Slots:
 
 
 def feed(
-    model: Transformer,
+    model: Decodable,
     caches: list[LayerCache],
     length: jax.Array,
     tokens: jax.Array,
@@ -163,7 +182,7 @@ def feed(
 
 
 def feed_span(
-    model: Transformer, slots: Slots, ids: jax.Array, counts: jax.Array
+    model: Decodable, slots: Slots, ids: jax.Array, counts: jax.Array
 ) -> tuple[list[LayerCache], jax.Array]:
     """Feeds each row the beginning of a known answer to its present blank, all at once.
 
@@ -213,6 +232,27 @@ def stack(
     for row, out in zip(rows, tokens, strict=False):
         out[: len(row)] = row
     return host_array(tokens), fill_up([len(row) for row in rows], batch_size)
+
+
+def split_answers(
+    ids: Sequence[int], number: int, end_ids: Sequence[int], max_new_tokens: int
+) -> list[list[int]]:
+    """Cuts what a row has chosen, end ids and all, into the answers of its blanks.
+
+        a b END c d e, at most 3 each    ->    [a b] [c d e]
+
+    Args:
+      number: of blanks; those without an answer get an empty one.
+    """
+    answers: list[list[int]] = [[]]
+    for id_ in ids:
+        if id_ in end_ids:
+            answers.append([])
+            continue
+        answers[-1].append(id_)
+        if len(answers[-1]) == max_new_tokens:
+            answers.append([])
+    return (answers + [[]] * number)[:number]
 
 
 def fill_up(values: Sequence[int], batch_size: int) -> jax.Array:

@@ -5,21 +5,15 @@ the same values whether its layers are stacked or listed, and on any mesh.
 """
 
 import math
-import zlib
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from glm_jax.config.model import ResolvedModel
+from glm_jax.models.seeds import fold_name, normal
 from glm_jax.models.weights import look_up_tokens, multiply, scorer
-
-
-def fold_name(key: jax.Array, name: str) -> jax.Array:
-    """Derives the key of the child called `name`."""
-    return jax.random.fold_in(key, np.uint32(zlib.crc32(name.encode())))
 
 
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> jax.Array:
@@ -97,7 +91,7 @@ class Linear(nnx.Module):
         stddev: float | None = None,
     ):
         stddev = config.initializer_range if stddev is None else stddev
-        self.kernel = nnx.Param(normal(key, (*inputs, *outputs), stddev, config))
+        self.kernel = nnx.Param(normal(key, (*inputs, *outputs), stddev, config.param_dtype))
         bias = nnx.Param(jnp.zeros(outputs, jnp.dtype(config.param_dtype)))
         self.bias = bias if use_bias else None
         self.num_inputs = len(inputs)
@@ -112,7 +106,7 @@ class Embedding(nnx.Module):
 
     def __init__(self, config: ResolvedModel, *, key: jax.Array):
         shape = (config.vocab_size, config.embed_dim)
-        self.table = nnx.Param(normal(key, shape, config.initializer_range, config))
+        self.table = nnx.Param(normal(key, shape, config.initializer_range, config.param_dtype))
         self.compute_dtype = config.compute.dtype
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
@@ -169,9 +163,3 @@ def _down(config: ResolvedModel, key: jax.Array) -> Linear:
         use_bias=config.biases == "all",
         stddev=residual_stddev(config),
     )
-
-
-def normal(key: jax.Array, shape: Sequence[int], stddev: float, config: ResolvedModel) -> jax.Array:
-    """Draws N(0, stddev) in float32 and stores it in the parameters' dtype."""
-    values = stddev * jax.random.normal(key, tuple(shape), jnp.float32)
-    return values.astype(config.param_dtype)

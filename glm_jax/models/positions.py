@@ -23,7 +23,7 @@ from glm_jax.attention.tpu.tile_order import from_tiles, in_tiles, is_held_in_ti
 from glm_jax.batch import Batch
 from glm_jax.config.model import ModelConfig, ResolvedModel
 from glm_jax.errors import UserError
-from glm_jax.models.layers import fold_name, normal
+from glm_jax.models.seeds import fold_name, normal
 from glm_jax.models.weights import look_up
 
 
@@ -227,14 +227,6 @@ def make_positions(config: ResolvedModel, *, key: jax.Array) -> Positions:
     return POSITION_ENCODINGS[config.position_encoding](config, key=key)
 
 
-def table_rows(config: ModelConfig) -> int:
-    """Rows of a position table; valid positions are 0 to one less.
-
-    Published GLM checkpoints have one row more than their longest text.
-    """
-    return config.max_positions + (config.has_position_table and config.uses_block_positions)
-
-
 def check_positions(batch: Batch, config: ModelConfig) -> None:
     """Refuses positions outside the tables, which a lookup in JAX would silently clamp.
 
@@ -249,7 +241,7 @@ def check_positions(batch: Batch, config: ModelConfig) -> None:
     fields = {"positions": batch.positions}
     if config.uses_block_positions:
         fields["block_positions"] = batch.block_positions
-    rows = table_rows(config)
+    rows = config.table_rows
     for name, value in fields.items():
         ids = np.asarray(value)
         if ids.size and (ids.min() < 0 or ids.max() >= rows):
@@ -261,5 +253,5 @@ def check_positions(batch: Batch, config: ModelConfig) -> None:
 
 
 def _table(config: ResolvedModel, key: jax.Array) -> nnx.Param:
-    shape = (table_rows(config), config.embed_dim)
-    return nnx.Param(normal(key, shape, config.initializer_range, config))
+    shape = (config.table_rows, config.embed_dim)
+    return nnx.Param(normal(key, shape, config.initializer_range, config.param_dtype))

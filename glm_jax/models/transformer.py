@@ -30,13 +30,13 @@ from glm_jax.models.layers import (
     Embedding,
     Identity,
     Linear,
-    fold_name,
     make_mlp,
     make_norm,
     residual_stddev,
 )
 from glm_jax.models.positions import Rotation, make_positions, rotate
 from glm_jax.models.remat import rematerialised
+from glm_jax.models.seeds import fold_name
 from glm_jax.models.weights import as_used
 from glm_jax.sharding.mesh import constrain_rows
 
@@ -269,7 +269,7 @@ class Transformer(nnx.Module):
                 "the last layer is not apart; see glm_jax.models.params.unstack_layers"
             )
         graph, state = nnx.split(self.layers[-1])
-        return nnx.merge(graph, as_used(state, self.config))
+        return nnx.merge(graph, as_used(state, self.config.compute.dtype))
 
     def embed(
         self, tokens: jax.Array, positions: jax.Array, block_positions: jax.Array
@@ -305,7 +305,7 @@ class Transformer(nnx.Module):
 
         def run(x, state_and_key):
             state, key = state_and_key
-            layer = nnx.merge(graph, as_used(state, self.config))
+            layer = nnx.merge(graph, as_used(state, self.config.compute.dtype))
             return layer(x, attend_start, attend_end, rotation, dropout_key=key)
 
         scanned = isinstance(self.layers, Layer)

@@ -24,7 +24,6 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from glm_jax.config.model import ResolvedModel
 from glm_jax.errors import UserError, did_you_mean
 from glm_jax.models.products import linear, rows_of, scores
 from glm_jax.sharding.mesh import auto_axes, axis_size, constrain, dividing
@@ -187,14 +186,13 @@ def settle(params: Any) -> Any:
     )
 
 
-def as_used(state: Any, config: ResolvedModel) -> Any:
+def as_used(state: Any, dtype: str) -> Any:
     """The parameters of one layer, with its matrices cast and gathered.
 
     Args:
       state: an nnx state of one `Layer`, with paths like attention/query/kernel.
-      config: its compute.dtype is read.
+      dtype: that the layer computes in.
     """
-    dtype = config.compute.dtype
 
     def prepare(path: tuple, leaf: Any) -> Any:
         name = path_name(tuple(key for key in path if isinstance(key, jax.tree_util.DictKey)))

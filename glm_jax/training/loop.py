@@ -28,7 +28,6 @@ from glm_jax.models.trees import Params
 from glm_jax.sharding.mesh import batch_sharding, make_mesh
 from glm_jax.tokenizers.tokenizer import Tokenizer
 from glm_jax.training.checkpoints import Checkpoints
-from glm_jax.training.compiling import compile_train_step
 from glm_jax.training.distributed import is_first, on_first, share
 from glm_jax.training.evaluation import Evaluator
 from glm_jax.training.feed import Fed, Feed, Stream, to_devices
@@ -48,7 +47,7 @@ from glm_jax.training.run.rewind import (
 )
 from glm_jax.training.run.workdir import check_config, check_workdir, read_record, record_run
 from glm_jax.training.state import create_state
-from glm_jax.training.step import Metrics
+from glm_jax.training.step import Metrics, compile_train_step
 from glm_jax.training.unigram import target_counts
 from glm_jax.training.watch.profiling import ProfiledSteps, Profiler
 from glm_jax.training.watch.progress import say

@@ -5,8 +5,9 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
+from glm_jax.generation.bans import host_array
 from glm_jax.generation.beam import Beams
-from glm_jax.generation.cache import LayerCache, host_array
+from glm_jax.generation.cache import LayerCache
 from glm_jax.generation.sampling import Chooser, Sampling, row_keys
 from glm_jax.generation.slots import Rules, Slots
 

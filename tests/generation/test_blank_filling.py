@@ -10,7 +10,7 @@ import pytest
 
 from glm_jax.errors import UserError
 from glm_jax.generation import engine
-from glm_jax.generation.blank_filling import fill_rows, split_answers
+from glm_jax.generation.blank_filling import fill_rows
 from glm_jax.generation.cache import empty_cache, with_length
 from glm_jax.generation.engine import Engine
 from glm_jax.generation.language_model import LanguageModel
@@ -151,12 +151,6 @@ def test_bans_hold_in_each_answer(lm, cases):
     plain = list(chain(*fill(lm, rows, max_new_tokens=8)))
     assert any(len(answer) < 3 for answer in plain)
     assert any(len(set(answer)) < len(answer) for answer in plain)
-
-
-def test_what_a_row_has_chosen_is_cut_into_answers():
-    assert split_answers([4, 5, 6, 7, 8, 9], 3, [6], 3) == [[4, 5], [7, 8, 9], []]
-    assert split_answers([6, 6], 2, [6], 3) == [[], []]
-    assert split_answers([4, 5], 1, [6], 2) == [[4, 5]]
 
 
 def test_draws_are_decided_by_their_seed(lm, cases):

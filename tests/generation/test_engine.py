@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from glm_jax.generation.blank_filling import split_answers
-from glm_jax.generation.engine import Engine, Prompt, Room
+from glm_jax.generation.engine import Engine, Room
 from glm_jax.generation.options import BeamSearch, Limits
+from glm_jax.generation.prompts import Prompt
 from glm_jax.generation.sampling import Sampling
 
 ROOM = Room(size=64, answers=32, blanks=4, ends=2)
@@ -96,7 +96,7 @@ def test_what_a_search_accepts_is_what_the_next_blank_sees(lm):
     count = int(slots.length[0])
     for one, other in zip(slots.caches, greedy.caches, strict=True):
         np.testing.assert_allclose(one.keys[:, :, :count], other.keys[:, :, :count], atol=1e-5)
-    (answer, _) = split_answers(engine.chosen(greedy)[0], 2, [6], 5)
+    ((answer, _),) = engine.answers(greedy, [Prompt([1], limits, found, [1, 3])])
     assert best.ids[0, 0, : best.counts[0, 0]].tolist() == answer
 
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from glm_jax.config import ComputeConfig, MeshConfig, ModelConfig
-from glm_jax.generation.cache import empty_cache, host_array
+from glm_jax.generation.bans import host_array
+from glm_jax.generation.cache import empty_cache
 from glm_jax.generation.sampling import Chooser, Sampling, row_keys
-from glm_jax.generation.slots import Rules, Slots, feed, fill_up, ids_seen, stack
+from glm_jax.generation.slots import Rules, Slots, feed, fill_up, ids_seen, split_answers, stack
 from glm_jax.models.params import bind, create_params
 from glm_jax.sharding.mesh import make_mesh
 
@@ -110,6 +111,12 @@ def test_rows_are_stacked_to_few_shapes():
 def test_seen_ids_of_each_row():
     seen = np.asarray(ids_seen([[1, 1, 7], [2]], 4, 8))
     assert [np.flatnonzero(row).tolist() for row in seen] == [[1, 7], [2], [], []]
+
+
+def test_what_a_row_has_chosen_is_cut_into_answers():
+    assert split_answers([4, 5, 6, 7, 8, 9], 3, [6], 3) == [[4, 5], [7, 8, 9], []]
+    assert split_answers([6, 6], 2, [6], 3) == [[], []]
+    assert split_answers([4, 5], 1, [6], 2) == [[4, 5]]
 
 
 LEARNED = ModelConfig(

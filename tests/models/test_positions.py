@@ -13,7 +13,6 @@ from glm_jax.models.positions import (
     make_rotation,
     rotary_frequencies,
     rotate,
-    table_rows,
 )
 
 TWO = ModelConfig(max_positions=8, position_encoding="learned_block")
@@ -28,8 +27,8 @@ def batch(positions, block_positions):
 
 
 def test_published_tables_have_one_row_more():
-    assert table_rows(TWO) == 9
-    assert table_rows(ONE) == 8
+    assert TWO.table_rows == 9
+    assert ONE.table_rows == 8
 
 
 def test_ids_inside_the_tables_pass():
@@ -71,7 +70,7 @@ def test_two_dimensions_turn_a_half_of_each_head():
     np.testing.assert_allclose(rotation.cos[0, 0, 0], np.cos(angles), atol=1e-5)
     signs = np.tile([-1, 1], 4)
     np.testing.assert_allclose(rotation.sin[0, 0, 0], signs * np.sin(angles), atol=1e-5)
-    assert table_rows(config) == config.max_positions
+    assert config.table_rows == config.max_positions
 
 
 def test_yarn_at_the_sizes_of_glm_4():

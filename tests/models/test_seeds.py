@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from glm_jax.errors import UserError
-from glm_jax.models.seeds import key_of
+from glm_jax.models.seeds import fold_name, key_of, normal
 
 SEEDS = [0, 1, 2**31, 2**32 - 1, 2**32, 2**32 + 1, 2**33, 2**63, 2**64 - 2**32, 2**64 - 1]
 
@@ -33,3 +33,24 @@ def test_the_same_in_a_compiled_program():
 def test_what_is_no_seed(seed):
     with pytest.raises(UserError, match="seed must be "):
         key_of(seed)
+
+
+KEY = jax.random.key(0)
+
+
+def test_keys_of_names_differ_and_stay():
+    names = ["embedding", "positions", "layers", "attention", "query", "key", "value", "out", "mlp"]
+    keys = [jax.random.key_data(fold_name(KEY, name)).tolist() for name in names]
+    assert len({tuple(key) for key in keys}) == len(names)
+    # crc32(b"mlp") = 0x2603D4F6; a checkpoint of step 0 depends on it.
+    expected = jax.random.fold_in(KEY, np.uint32(0x2603D4F6))
+    assert jax.random.key_data(expected).tolist() == keys[-1]
+
+
+def test_first_values_are_drawn_in_float32_and_stored_in_their_dtype():
+    drawn = normal(KEY, [300, 40], 0.5, "float32")
+    assert (drawn.shape, drawn.dtype.name) == ((300, 40), "float32")
+    # Five standard errors of 12,000 draws.
+    assert abs(float(drawn.std()) - 0.5) < 5 * 0.5 / np.sqrt(2 * 12_000)
+    stored = normal(KEY, [300, 40], 0.5, "bfloat16")
+    assert stored.tolist() == drawn.astype("bfloat16").tolist()

@@ -3,19 +3,28 @@ import re
 import subprocess
 import sys
 import textwrap
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from glm_jax.config import MeshConfig
 from glm_jax.losses.by_objective import coefficients, token_losses
 from glm_jax.models.params import bind
 from glm_jax.models.trees import to_paths, unstack_layers
-from glm_jax.sharding.mesh import make_mesh
+from glm_jax.sharding.mesh import batch_sharding, make_mesh
 from glm_jax.training.checkpoints import Checkpoints
+from glm_jax.training.feed import to_devices
 from glm_jax.training.state import create_state, num_bytes
-from glm_jax.training.step import make_eval_step, make_train_step
+from glm_jax.training.step import (
+    abstract_batch,
+    compile_train_step,
+    compiler_options,
+    make_eval_step,
+    make_train_step,
+)
 
 
 @pytest.fixture
@@ -225,3 +234,31 @@ def test_only_what_is_trained_changes_and_comes_back(still, change, batch, tmp_p
         moments = to_paths(unstack_layers(restored.opt_state[0].mu))
         for path, leaf in to_paths(state.opt_state[0].mu).items():
             np.testing.assert_array_equal(moments[path], leaf)
+
+
+@pytest.mark.parametrize(
+    ("kind", "memory"), [("TPU v5 lite", "65536"), ("TPU v5", "49152"), ("TPU v4", None)]
+)
+def test_tpus_get_whole_products_and_as_much_fast_memory_as_they_have(kind, memory):
+    mesh = SimpleNamespace(devices=np.array([SimpleNamespace(device_kind=kind)]))
+    options = compiler_options(mesh)
+    assert options["xla_jf_spmd_threshold_for_windowed_einsum_mib"] == "1000000"
+    assert options.get("xla_tpu_scoped_vmem_limit_kib") == memory
+
+
+def test_other_devices_get_no_options():
+    for kind in ("cpu", "NVIDIA H100 80GB HBM3"):
+        mesh = SimpleNamespace(devices=np.array([SimpleNamespace(device_kind=kind)]))
+        assert compiler_options(mesh) == {}
+
+
+def test_the_compiled_step_is_the_step(config, batch):
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    like = abstract_batch(config, mesh)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), like) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), batch
+    )
+    placed = to_devices(batch, batch_sharding(mesh))
+    _, metrics = compile_train_step(config, mesh)(create_state(config, mesh), placed)
+    _, expected = make_train_step(config, mesh)(create_state(config, mesh), placed)
+    assert float(metrics["loss"]) == float(expected["loss"])

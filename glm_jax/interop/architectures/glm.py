@@ -13,7 +13,6 @@ from glm_jax.interop.architectures.architecture import (
     whole,
 )
 from glm_jax.interop.architectures.rows import Row, linear, norm, same
-from glm_jax.models.positions import table_rows
 
 _NAME = "GLM (2021)"
 _SIZES = (
@@ -77,7 +76,7 @@ def _rows(config: ModelConfig) -> list[Row]:
     config = config.resolved()
     width, mlp_dim = config.embed_dim, config.mlp_dim
     heads = (config.num_heads, config.head_dim)
-    positions = (table_rows(config), width)
+    positions = (config.table_rows, width)
     rows = [
         same("word_embeddings.weight", "embedding/table", (config.vocab_size, width)),
         same("transformer.position_embeddings.weight", "positions/table", positions),

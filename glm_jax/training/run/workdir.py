@@ -25,7 +25,6 @@ from glm_jax.errors import UserError
 from glm_jax.files import write_whole
 from glm_jax.losses.registry import loss_of
 from glm_jax.models.params import abstract_params
-from glm_jax.models.positions import table_rows
 from glm_jax.models.trees import split_params
 from glm_jax.sharding.mesh import row_groups, slot_groups
 from glm_jax.tokenizers.tokenizer import Tokenizer
@@ -115,7 +114,7 @@ def check_config(config: Config, mesh: Mesh, vocab_size: int, num_hosts: int = 1
             f"model.vocab_size must be at least the tokenizer's {vocab_size}; "
             f"got {model.vocab_size}"
         )
-    table = table_rows(model)
+    table = model.table_rows
     needed = config.objective.positions_needed(data.sequence_length)
     if needed > table:
         raise UserError(
