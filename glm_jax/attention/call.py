@@ -7,11 +7,6 @@ import jax
 
 from glm_jax.attention.dropout import MaskRows, mask_rows
 
-# Scores of hidden keys, and a floor for the maximum above them: their difference is far below what
-# exp can show, so a query without keys sums to exactly 0. Its log-sum-exp is HIDDEN.
-HIDDEN = -1e30
-FLOOR = -1e20
-
 
 class Call(NamedTuple):
     """The arguments of `glm_jax.attention.dispatch.attention`, with nothing left open.

@@ -19,8 +19,9 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from glm_jax.attention.call import FLOOR, HIDDEN, Call
+from glm_jax.attention.call import Call
 from glm_jax.attention.dropout import MaskRows, keeps
+from glm_jax.attention.intervals import FLOOR, HIDDEN
 from glm_jax.attention.sharded import over_mesh
 
 # Queries in a chunk: at most so many, fewer where their scores would pass 512 MiB on a device.

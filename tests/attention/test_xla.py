@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from glm_jax.attention.call import HIDDEN, make_call
+from glm_jax.attention.call import make_call
+from glm_jax.attention.intervals import HIDDEN
 from glm_jax.attention.xla import chunk_size, chunked, dense
 
 

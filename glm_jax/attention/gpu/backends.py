@@ -21,7 +21,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from glm_jax.attention.call import HIDDEN, Call
+from glm_jax.attention.call import Call
+from glm_jax.attention.intervals import HIDDEN
 from glm_jax.attention.platform import refuses_many_devices, target_platform
 from glm_jax.attention.sharded import over_mesh
 

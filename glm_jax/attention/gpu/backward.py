@@ -18,8 +18,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
-from glm_jax.attention.call import FLOOR
 from glm_jax.attention.gpu.tiles import LOG2E, Plan, Tiling, block_of, hide, loop, matmul
+from glm_jax.attention.intervals import FLOOR
 
 
 def query_gradient(

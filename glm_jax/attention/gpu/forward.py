@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
-from glm_jax.attention.call import FLOOR, HIDDEN
 from glm_jax.attention.gpu.tiles import LOG2E, Plan, Tiling, block_of, hide, loop, matmul
+from glm_jax.attention.intervals import FLOOR, HIDDEN
 
 
 def forward(

@@ -21,7 +21,7 @@ from glm_jax.attention.gpu.backward import key_gradient, query_gradient
 from glm_jax.attention.gpu.forward import forward
 from glm_jax.attention.gpu.ranges import block_ranges
 from glm_jax.attention.gpu.tiles import Plan, Tiling
-from glm_jax.attention.tpu.blocks import block_kinds
+from glm_jax.attention.intervals import block_kinds
 
 HEAD_DIMS = (32, 64, 128)
 DTYPES = (jnp.bfloat16, jnp.float32)

@@ -15,7 +15,7 @@ first with a prefix of two, the second causal (`glm_jax.attention.tpu.blocks` ha
 import jax
 import jax.numpy as jnp
 
-from glm_jax.attention.tpu.blocks import EMPTY, WHOLE
+from glm_jax.attention.intervals import EMPTY, WHOLE
 
 
 def block_ranges(kinds: jax.Array) -> jax.Array:

@@ -20,7 +20,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 
-from glm_jax.attention.call import HIDDEN
+from glm_jax.attention.intervals import HIDDEN
 
 # The hardware has exp2; this factor is part of the multiplication that is there anyway.
 LOG2E = 1.4426950408889634

@@ -17,10 +17,21 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from glm_jax.attention.call import FLOOR
-from glm_jax.attention.tpu.blocks import Steps
-from glm_jax.attention.tpu.layout import Plan, by_key, by_query, compiler_params, cost, specs
-from glm_jax.attention.tpu.tiles import kept, matmul, of_part, run_kind, scaled, scores
+from glm_jax.attention.intervals import FLOOR, Steps
+from glm_jax.attention.tpu.tiles import (
+    Plan,
+    by_key,
+    by_query,
+    compiler_params,
+    cost,
+    kept,
+    matmul,
+    of_part,
+    run_kind,
+    scaled,
+    scores,
+    specs,
+)
 
 
 def score_shift(out: jax.Array, d_out: jax.Array, d_lse: jax.Array, num_heads: int) -> jax.Array:

@@ -2,7 +2,7 @@
 
 The mathematics is that of `glm_jax.attention.dispatch`; memory beyond inputs and outputs is one
 float per query and head. Blocks of keys that no query of a block sees are neither fetched nor
-multiplied (`blocks`), blocks that all see need no mask (`tiles`), and the backward pass computes
+multiplied (`intervals`), blocks that all see need no mask (`tiles`), and the backward pass computes
 the scores again (`backward`).
 """
 
@@ -14,10 +14,10 @@ import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
 from glm_jax.attention.dropout import MaskRows
+from glm_jax.attention.intervals import LANES, MAX_BLOCKS, block_kinds, block_size, list_steps
 from glm_jax.attention.tpu.backward import key_gradient, query_gradient, score_shift
-from glm_jax.attention.tpu.blocks import LANES, MAX_BLOCKS, block_kinds, block_size, list_steps
 from glm_jax.attention.tpu.forward import forward
-from glm_jax.attention.tpu.layout import Plan
+from glm_jax.attention.tpu.tiles import Plan
 
 # By 512 x 512 a tile of scores is 1 MiB of float32 and the backward kernels hold four; a step costs
 # some 0.35 us besides its work of 0.7 us (v5e, forward). From LONG on wider blocks of keys halve

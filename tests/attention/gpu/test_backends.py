@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
-from glm_jax.attention.call import HIDDEN, make_call
+from glm_jax.attention.call import make_call
 from glm_jax.attention.dispatch import BACKENDS, attention
 from glm_jax.attention.gpu import backends as attention_gpu
 from glm_jax.attention.gpu.backends import (
@@ -18,6 +18,7 @@ from glm_jax.attention.gpu.backends import (
     run_gpu,
     run_tokamax,
 )
+from glm_jax.attention.intervals import HIDDEN
 from glm_jax.attention.tpu.backend import declines_few
 from glm_jax.attention.xla import dense
 

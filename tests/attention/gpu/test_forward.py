@@ -4,9 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from glm_jax.attention.call import HIDDEN
 from glm_jax.attention.gpu.forward import forward
 from glm_jax.attention.gpu.tiles import Plan, Tiling
+from glm_jax.attention.intervals import HIDDEN
 
 TILING = Tiling(block_q=16, block_k=16, num_warps=4, num_stages=2)
 PLAN = Plan(TILING, TILING, TILING, interpret=True)

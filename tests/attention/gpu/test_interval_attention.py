@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
-from glm_jax.attention.call import HIDDEN, make_call
+from glm_jax.attention.call import make_call
 from glm_jax.attention.gpu.interval_attention import interval_attention, refusal, tilings
+from glm_jax.attention.intervals import HIDDEN
 from glm_jax.attention.xla import dense
 from tests.attention.against_dense import (
     any_intervals,

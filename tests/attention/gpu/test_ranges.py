@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from glm_jax.attention.gpu.ranges import block_ranges
-from glm_jax.attention.tpu.blocks import block_kinds
+from glm_jax.attention.intervals import block_kinds
 from glm_jax.batch import prefix_bounds
 
 

@@ -2,8 +2,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from glm_jax.attention.call import HIDDEN
 from glm_jax.attention.gpu.tiles import Tiling, hide, loop, matmul
+from glm_jax.attention.intervals import HIDDEN
 
 
 @pytest.mark.parametrize("key_axis", [0, 1])

@@ -6,10 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from glm_jax.attention.call import HIDDEN
-from glm_jax.attention.tpu.blocks import block_kinds, list_steps
+from glm_jax.attention.intervals import HIDDEN, block_kinds, list_steps
 from glm_jax.attention.tpu.forward import forward
-from glm_jax.attention.tpu.layout import Plan
+from glm_jax.attention.tpu.tiles import Plan
 
 T, S, H = 128, 384, 128  # one block of queries, three of keys
 PLAN = Plan(

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from glm_jax.attention.call import HIDDEN, make_call
+from glm_jax.attention.call import make_call
 from glm_jax.attention.dropout import mask_rows
+from glm_jax.attention.intervals import HIDDEN
 from glm_jax.attention.tpu.interval_attention import block_sizes, interval_attention, refusal
 from glm_jax.attention.xla import dense
 from tests.attention.against_dense import (

@@ -1,4 +1,4 @@
-"""Which blocks of queries and keys meet: the list of steps a kernel goes through.
+"""What an interval of keys per query is to a backend: scores to hide, and blocks that meet.
 
 Scores are computed block by block, and an interval per query says which blocks hold anything. A
 block is PARTIAL where some query of it sees some key of it, WHOLE where all see all, so that it
@@ -24,6 +24,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+# Scores of hidden keys, and a floor for the maximum above them: their difference is far below what
+# exp can show, so a query without keys sums to exactly 0. Its log-sum-exp is HIDDEN.
+HIDDEN = -1e30
+FLOOR = -1e20
 
 EMPTY, PARTIAL, WHOLE = 0, 1, 2
 

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from glm_jax.attention.tpu.blocks import (
+from glm_jax.attention.intervals import (
     EMPTY,
     PARTIAL,
     WHOLE,
