@@ -99,11 +99,16 @@ def _reports_of(config, name, args, attempts) -> list[dict]:
 
     config = planned_config(config, args.overrides)
     devices = topology_devices(name) if name else jax.devices()
+
+    def measure(config, mesh):
+        return attempted(config, mesh, name, attempts)
+
     if args.tune:
-        return tune(config, devices, name, args.sequences_per_chip, args.tune_layers, attempts)
+        rows, layers = args.sequences_per_chip, args.tune_layers
+        return tune(config, devices, measure, rows, layers, attempts.say)
     ready, mesh = prepare(config, devices, args.sequences_per_chip)
     attempts.say(f"compiling for {name or 'the devices at hand'} ...")
-    return [attempted(ready, mesh, name, attempts)]
+    return [measure(ready, mesh)]
 
 
 def _print_texts(reports: list[dict], args) -> None:

@@ -19,7 +19,7 @@ from glm_jax.config.training import TrainConfig
 from glm_jax.losses.at_targets import target_losses
 from glm_jax.losses.by_objective import cross_entropy, hidden_of, unfinished_of
 from glm_jax.losses.chunked import chunked_losses
-from glm_jax.models.transformer import uses_scan
+from glm_jax.models.choices import uses_scan
 from glm_jax.sharding.mesh import row_groups, slot_groups
 
 

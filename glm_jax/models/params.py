@@ -19,8 +19,9 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from glm_jax.config.model import ResolvedModel
+from glm_jax.models.choices import uses_scan
 from glm_jax.models.seeds import key_of
-from glm_jax.models.transformer import Transformer, uses_scan
+from glm_jax.models.transformer import Transformer
 from glm_jax.models.trees import Params, from_paths, is_stacked, to_paths, unstack_layers
 from glm_jax.models.weights import settle, with_kind
 from glm_jax.sharding.rules import param_shardings

@@ -24,8 +24,8 @@ from jax.ad_checkpoint import checkpoint_name
 from glm_jax.attention.dispatch import attention
 from glm_jax.attention.dropout import dropout
 from glm_jax.attention.tpu.tile_order import from_tiles, in_tiles, is_held_in_tiles
-from glm_jax.config.compute import ComputeConfig
 from glm_jax.config.model import ResolvedModel
+from glm_jax.models.choices import uses_scan
 from glm_jax.models.layers import (
     Embedding,
     Identity,
@@ -326,11 +326,6 @@ def make_layers(config: ResolvedModel, *, key: jax.Array) -> Layer | nnx.List:
         states = jax.lax.map(lambda key: nnx.state(Layer(config, key=key)), keys)
         return nnx.merge(nnx.graphdef(nnx.eval_shape(lambda: Layer(config, key=key))), states)
     return nnx.List([Layer(config, key=keys[index]) for index in range(config.num_layers)])
-
-
-def uses_scan(compute: ComputeConfig) -> bool:
-    """Whether layers are stacked: `compute.scan_layers`; None: everywhere except on CPU."""
-    return jax.default_backend() != "cpu" if compute.scan_layers is None else compute.scan_layers
 
 
 def layer_keys(key: jax.Array | None, num_layers: int) -> jax.Array | None:

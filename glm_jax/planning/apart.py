@@ -59,11 +59,6 @@ class Attempts:
         return self._known[key]
 
 
-def alone() -> Attempts:
-    """Attempts of a process without a parent: an abort ends it."""
-    return Attempts({}, lambda message: None)
-
-
 def run_apart(plan: Callable[[Attempts], list[Report]], say: Say) -> list[Report]:
     """The result of `plan`, run in a child, and again in a new one after each abort.
 

@@ -11,7 +11,7 @@ compiled with all layers.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 
@@ -20,12 +20,10 @@ from glm_jax.config import Config
 from glm_jax.config.training import MeshConfig
 from glm_jax.errors import UserError
 from glm_jax.models.remat import POLICIES
-from glm_jax.planning.apart import Attempts, alone
 from glm_jax.planning.chips import chip_of
 from glm_jax.planning.extrapolate import extrapolated
 from glm_jax.planning.facts import Report, memory_limit
 from glm_jax.planning.program import prepare
-from glm_jax.planning.report import attempted
 from glm_jax.training.memory import GIB, held_bytes
 from glm_jax.training.state import abstract_state
 
@@ -33,14 +31,16 @@ ROWS = (1, 2, 4, 8, 16)
 # From most memory to least, which is roughly from fastest to slowest.
 REMATS = ("none", *reversed(POLICIES))
 
+Measure = Callable[[Config, jax.sharding.Mesh], Report]
+
 
 def tune(
     config: Config,
     devices: Sequence[jax.Device],
-    topology: str | None = None,
+    measure: Measure,
     sequences_per_chip: int | None = None,
     num_layers: int | None = None,
-    attempts: Attempts | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> list[Report]:
     """Searches and returns the reports of all programs, best first; those that do not fit are last.
 
@@ -49,11 +49,11 @@ def tune(
     Args:
       config: of the run; its mesh is tried first.
       devices: TPUs or GPUs, of this machine or not.
-      topology: their name.
+      measure: compiles a config for a mesh and reports on it (`planning.report.attempted`).
       sequences_per_chip: rows per chip to use; None: `ROWS` are tried.
       num_layers: layers of the smaller of the two models to extrapolate from; None: the whole model
         is compiled.
-      attempts: holds the programs compiled before, and takes a line per combination.
+      say: takes a line per combination.
 
     Raises:
       UserError: no time estimates for these devices, a mesh or batch that does not fit them, or
@@ -71,7 +71,7 @@ def tune(
             "--tune_layers must be at least 2 and at most half of model.num_layers="
             f"{config.model.num_layers}; got {num_layers}"
         )
-    search = _Search(devices, topology, num_layers, attempts or alone())
+    search = _Search(devices, measure, num_layers, say)
     search.on_mesh(config, sequences_per_chip)
     best = search.best()
     for mesh in other_meshes(config, len(devices)):
@@ -107,12 +107,12 @@ class _Search:
     def __init__(
         self,
         devices: Sequence[jax.Device],
-        topology: str | None,
+        measure: Measure,
         num_layers: int | None,
-        attempts: Attempts,
+        say: Callable[[str], None],
     ):
-        self.devices, self.topology, self.num_layers = devices, topology, num_layers
-        self.attempts, self.say = attempts, attempts.say
+        self.devices, self.measure, self.num_layers = devices, measure, num_layers
+        self.say = say
         self.found: dict[tuple, tuple[Config, Report]] = {}
 
     def on_mesh(self, config: Config, rows: int | None) -> None:
@@ -157,8 +157,7 @@ class _Search:
         return extrapolated(config, mesh, depths, small)
 
     def _compile(self, config: Config) -> Report:
-        config, mesh = prepare(config, self.devices)
-        return attempted(config, mesh, self.topology, self.attempts)
+        return self.measure(*prepare(config, self.devices))
 
     def best(self) -> tuple[str, float] | None:
         """Remat policy and rows of the best program, if it fits."""

@@ -37,7 +37,7 @@ from glm_jax.checkpoints.retention import (
 )
 from glm_jax.config import Config, to_dict
 from glm_jax.errors import UserError
-from glm_jax.models.transformer import uses_scan
+from glm_jax.models.choices import uses_scan
 from glm_jax.models.trees import split_params
 from glm_jax.training.distributed import any_of, from_first, is_first
 from glm_jax.training.state import (

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from glm_jax.errors import UserError
-from glm_jax.planning.apart import Attempts, ChildFailed, alone, run_apart
+from glm_jax.planning.apart import Attempts, ChildFailed, run_apart
 
 
 def aborts(attempts, broken=("b",)):
@@ -83,4 +83,3 @@ def test_what_is_known_is_not_compiled_again():
     assert attempts.report("a", {}, lambda: pytest.fail("compiled")) == {"known": True}
     assert attempts.report("b", {"stub": 1}, lambda: {"made": 1}) == {"made": 1}
     assert told == [("begin", ("b", {"stub": 1})), ("end", {"made": 1})]
-    assert alone().report("c", {}, lambda: {"made": 2}) == {"made": 2}

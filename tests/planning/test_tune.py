@@ -6,8 +6,8 @@ import pytest
 
 from glm_jax.config import ComputeConfig, Config, DataConfig, MeshConfig, ModelConfig
 from glm_jax.errors import UserError
+from glm_jax.planning import extrapolate
 from glm_jax.planning import tune as tuning
-from glm_jax.planning.apart import Attempts
 from glm_jax.planning.facts import rates
 from glm_jax.training.memory import GIB
 
@@ -43,7 +43,7 @@ class Mesh:
 
 @pytest.fixture
 def compiled(monkeypatch, request):
-    """What is compiled, as (mesh, remat, rows, layers)."""
+    """The stand-in, and what it compiled as (mesh, remat, rows, layers)."""
     done = []
     base = getattr(request, "param", 2.0)
 
@@ -62,7 +62,7 @@ def compiled(monkeypatch, request):
             "bytes_per_device": {"temporaries": None},
         }
 
-    def attempted(config, mesh, topology, attempts):
+    def measure(config, mesh):
         made = facts(config, mesh, None)
         rows, layers = made["sequences_per_chip"], config.model.num_layers
         done.append((tuple(mesh.shape.values()), config.compute.remat, rows, layers))
@@ -87,21 +87,18 @@ def compiled(monkeypatch, request):
             "compile_seconds": 1.0,
         }
 
-    from glm_jax.planning import extrapolate
-
     monkeypatch.setattr(tuning, "prepare", prepare)
-    monkeypatch.setattr(tuning, "attempted", attempted)
     monkeypatch.setattr(tuning, "least_bytes", lambda config, mesh: 0)
     monkeypatch.setattr(extrapolate, "run_facts", facts)
     monkeypatch.setattr(extrapolate, "abstract_state", lambda config, mesh: None)
-    return done
+    return measure, done
 
 
 DEVICES = [Device(i) for i in range(16)]
 
 
 def test_the_best_comes_first_and_what_does_not_fit_last(compiled):
-    found = tuning.tune(CONFIG, DEVICES)
+    found = tuning.tune(CONFIG, DEVICES, compiled[0])
     rate = [made["tokens_per_second_per_device"] for made in found if made["fits"]]
     assert rate == sorted(rate, reverse=True)
     assert [made["fits"] for made in found] == sorted((m["fits"] for m in found), reverse=True)
@@ -112,9 +109,9 @@ def test_the_best_comes_first_and_what_does_not_fit_last(compiled):
 
 
 def test_of_each_number_of_rows_the_two_that_save_most_and_fit_are_compiled(compiled):
-    tuning.tune(CONFIG, DEVICES)
+    tuning.tune(CONFIG, DEVICES, compiled[0])
     first = (1, 16, 1, 1)
-    rows = [(remat, rows) for mesh, remat, rows, _ in compiled if mesh == first]
+    rows = [(remat, rows) for mesh, remat, rows, _ in compiled[1] if mesh == first]
     # 13.75 GiB hold 1 row of "none", 2 of "dots", 4 of "qkv_attention", 5 of "qkv", 8 of
     # "attention", 17 of "full"; what did not fit is not tried with more rows.
     assert rows == [
@@ -133,7 +130,7 @@ def test_of_each_number_of_rows_the_two_that_save_most_and_fit_are_compiled(comp
         ("attention", 16),
         ("full", 16),
     ]
-    assert len(set(compiled)) == len(compiled)
+    assert len(set(compiled[1])) == len(compiled[1])
 
 
 def test_what_cannot_fit_by_arithmetic_is_not_compiled(compiled, monkeypatch):
@@ -141,24 +138,22 @@ def test_what_cannot_fit_by_arithmetic_is_not_compiled(compiled, monkeypatch):
     monkeypatch.setattr(
         tuning, "least_bytes", lambda config, mesh: 20 * GIB * (config.compute.remat != "full")
     )
-    attempts = Attempts({}, lambda message: said.append(message[1]))
-    tuning.tune(CONFIG, DEVICES, attempts=attempts)
-    assert {remat for _, remat, _, _ in compiled} == {"full"}
+    tuning.tune(CONFIG, DEVICES, compiled[0], say=said.append)
+    assert {remat for _, remat, _, _ in compiled[1]} == {"full"}
     assert "mesh 1,16,1,1 remat attention rows 1: needs 20.00 GiB at least, more than 15.75" in said
 
 
-def test_what_makes_the_compiler_fail_comes_last_and_the_search_goes_on(compiled, monkeypatch):
-    attempted, broken = tuning.attempted, "the compiler failed: Check failed"
+def test_what_makes_the_compiler_fail_comes_last_and_the_search_goes_on(compiled):
+    broken = "the compiler failed: Check failed"
 
-    def failing(config, mesh, *rest):
-        made = attempted(config, mesh, *rest)
+    def failing(config, mesh):
+        made = compiled[0](config, mesh)
         if config.compute.remat != "none":
             return made
         return {**made, "failed": broken, "fits": None, "peak_hbm_gib": None, "step_ms": None}
 
-    monkeypatch.setattr(tuning, "attempted", failing)
     for layers in (None, 2):
-        found = tuning.tune(CONFIG, DEVICES, num_layers=layers)
+        found = tuning.tune(CONFIG, DEVICES, failing, num_layers=layers)
         assert found[0]["remat"] == "dots"
         assert found[0]["failed"] is None
         failed = [made["failed"] is not None for made in found]
@@ -167,26 +162,26 @@ def test_what_makes_the_compiler_fail_comes_last_and_the_search_goes_on(compiled
 
 
 def test_given_rows_are_kept(compiled):
-    found = tuning.tune(CONFIG, DEVICES, sequences_per_chip=2)
+    found = tuning.tune(CONFIG, DEVICES, compiled[0], sequences_per_chip=2)
     assert {made["sequences_per_chip"] for made in found} == {2}
 
 
 def test_two_small_models_stand_for_the_whole_and_the_winner_is_compiled(compiled):
-    found = tuning.tune(CONFIG, DEVICES, num_layers=2)
-    assert {layers for *_, layers in compiled[:-1]} == {2, 4}
-    assert compiled[-1] == ((1, 8, 2, 1), "none", 1, 8)
+    found = tuning.tune(CONFIG, DEVICES, compiled[0], num_layers=2)
+    assert {layers for *_, layers in compiled[1][:-1]} == {2, 4}
+    assert compiled[1][-1] == ((1, 8, 2, 1), "none", 1, 8)
     assert [made["extrapolated"] for made in found] == [False] + [True] * (len(found) - 1)
     # The formula is a line in the layers, so nothing is lost.
-    whole = tuning.tune(CONFIG, DEVICES)
+    whole = tuning.tune(CONFIG, DEVICES, compiled[0])
     assert found[0]["tokens_per_second_per_device"] == whole[0]["tokens_per_second_per_device"]
 
 
 def test_depths_beyond_the_model_and_devices_without_times_are_refused(compiled):
     for layers in (1, 5):
         with pytest.raises(UserError, match=f"at most half of model.num_layers=8; got {layers}"):
-            tuning.tune(CONFIG, DEVICES, num_layers=layers)
+            tuning.tune(CONFIG, DEVICES, compiled[0], num_layers=layers)
     with pytest.raises(UserError, match="add --topology v5e:4x4 or h100:8"):
-        tuning.tune(CONFIG, [Device(0, "cpu", "cpu")])
+        tuning.tune(CONFIG, [Device(0, "cpu", "cpu")], compiled[0])
 
 
 def test_meshes_divide_what_they_split():
@@ -200,7 +195,7 @@ def test_meshes_divide_what_they_split():
 
 @pytest.mark.parametrize("compiled", [15.2], indirect=True)
 def test_where_no_row_fits_a_chip_meshes_that_share_rows_are_tried(compiled):
-    found = tuning.tune(CONFIG, DEVICES)
+    found = tuning.tune(CONFIG, DEVICES, compiled[0])
     # A row takes 0.8 GiB beside 15.2, half a row 0.4, a quarter 0.2.
     assert {(m["sequences_per_chip"], m["mesh"]["tensor"]) for m in found if m["fits"]} == {
         (0.5, 2),

@@ -3,7 +3,7 @@
 A program computes one block of the output, and its loops need nothing but four numbers: from which
 block on the other side something is seen, where the blocks begin that all see all of and that need
 no mask, where those end, and where everything ends. Blocks of two, two texts of four places, the
-first with a prefix of two, the second causal (`glm_jax.attention.tpu.blocks` has the picture):
+first with a prefix of two, the second causal (`glm_jax.attention.intervals` has the picture):
 
     kinds           by query         by key
     W . . .         0 0 1 1          0 0 2 2        masked    first .. whole_from

@@ -24,8 +24,8 @@ from glm_jax.config import Config
 from glm_jax.config.model import ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.interop.checkpoint import open_directory
+from glm_jax.models.choices import uses_scan
 from glm_jax.models.params import abstract_params
-from glm_jax.models.transformer import uses_scan
 from glm_jax.models.trees import Params, stack_layers, unstack_layers
 from glm_jax.models.weights import plain
 from glm_jax.paths import checkpoint
