@@ -1,4 +1,4 @@
-"""One call of attention, as every backend gets it, and what hides a key."""
+"""One call of attention, as every backend gets it."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from glm_jax.attention.dropout import MaskRows, mask_rows
 
 
 class Call(NamedTuple):
-    """The arguments of `glm_jax.attention.dispatch.attention`, with nothing left open.
+    """The arguments of `glm_jax.attention.dispatch.attention`, all defaults filled in.
 
     Attributes:
       q: [B, T, N, H] queries.
@@ -17,7 +17,7 @@ class Call(NamedTuple):
       attend_start, attend_end: [B, T] int32, the interval of keys that each query sees.
       scale: factor on the scores.
       dropout_rate: share of the probabilities set to 0.
-      mask_rows: what the mask of that dropout is made of; None: no dropout.
+      mask_rows: which ones; None: no dropout.
     """
 
     q: jax.Array
@@ -30,8 +30,8 @@ class Call(NamedTuple):
     mask_rows: MaskRows | None = None
 
 
-# What a backend makes of a call: the output [B, T, N, H] in the dtype of v, 0 for the empty
-# interval, and the log of the sum of the exponentials of the scores, float32 [B, T, N].
+# How a backend computes a call. It returns the output [B, T, N, H] in the dtype of v, 0 for the
+# empty interval, and the log-sum-exp of the scores, float32 [B, T, N].
 Attend = Callable[[Call], tuple[jax.Array, jax.Array]]
 
 

@@ -30,11 +30,11 @@ class Backend:
     """One way to compute attention.
 
     Attributes:
-      run: gives the output and the log-sum-exp of the scores, float32 [B, T, N].
+      run: returns the output and the log-sum-exp of the scores, float32 [B, T, N].
       refuses: the reason why it cannot compute this call here, or None.
-      declines: why "auto" goes on to the next although it could.
-      merges: the log-sum-exp passes its gradient on, so that a prefix can be merged in.
-      platforms: whose kernel it is; (): what XLA makes of it, anywhere.
+      declines: the reason why "auto" tries the next backend although this one could, or None.
+      merges: whether the log-sum-exp is differentiable, as merging with a prefix needs.
+      platforms: the platforms a kernel is written for; (): compiled by XLA for any.
     """
 
     run: Attend
@@ -69,21 +69,21 @@ def attention(
       k: [B, S, K, H] keys; N is a multiple of K, and query head n uses head n // (N / K).
       v: [B, S, K, H] values.
       attend_start: [B, T] int32, first key each query sees, as an index into S.
-      attend_end: [B, T] int32, one past the last; at most S.
+      attend_end: [B, T] int32, one past the last key; at most S.
       scale: factor on the scores; None: 1 / sqrt(H).
       backend: a name in `BACKENDS`, or "auto" for the first that does not refuse.
       dropout_rate: share of the probabilities set to 0.
-      dropout_key: key of that draw; None: no dropout. The mask is the same with every backend and
-        on every mesh.
-      prefix: (k, v) that every query sees beside its interval, also where that is empty (P-Tuning,
-        arXiv:2110.07602), [B, P, K, H] or, the same in every row, [P, K, H]; None: none.
+      dropout_key: random key; None: no dropout. The mask is the same in every backend and on every
+        mesh.
+      prefix: (k, v) that every query sees in addition to its interval, even an empty one (P-Tuning,
+        arXiv:2110.07602); [B, P, K, H], or [P, K, H] for all rows; None: none.
 
     Returns:
       [B, T, N, H] in the dtype of q; softmax is float32 whatever the dtype.
 
     Raises:
-      ValueError: heads that do not divide, an unknown backend, or one that refuses, with the
-        reason of each.
+      ValueError: N is not a multiple of K, the backend is unknown, or it refuses; with the reason
+        of every backend.
     """
     num_heads, num_kv_heads = q.shape[2], k.shape[2]
     if num_heads % num_kv_heads:
@@ -118,9 +118,9 @@ def _choose(backend: str, call: Call, merging: bool) -> Backend:
 
 
 def _say_without_kernel(name: str, call: Call, merging: bool) -> None:
-    """Says once why "auto" computes without a kernel where the device has some.
+    """Logs once why "auto" takes no kernel on a platform that has some.
 
-    Not of few queries, which a kernel is not for.
+    Few queries (decoding) are no reason to log: kernels are not meant for them.
     """
     platform = target_platform()
     kernels = [(k, b) for k, b in BACKENDS.items() if platform in b.platforms]
@@ -138,18 +138,18 @@ def _refusal(backend: Backend, call: Call, merging: bool) -> str | None:
 
 
 def _reasons(said: dict[str, str | None]) -> str:
-    """What every backend says to this call, for the error message."""
+    """The reasons of all backends, for the error message."""
     return "; ".join(
         f"{name}: {reason or 'works here'}" for name, reason in {"auto": None, **said}.items()
     )
 
 
 def _merge(first: tuple[jax.Array, jax.Array], prefix: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """One attention over the keys of two that were computed apart.
+    """Attention over the keys of an interval and of a prefix, from the results for each.
 
         y = w y_interval + (1 - w) y_prefix      w = exp(lse_interval) / sum of both exp(lse)
 
-    A query with the empty interval has w = 0. Each half has its own dropout mask.
+    A query with the empty interval has w = 0. The two have different dropout masks.
     """
     (y, lse), (prefix_y, prefix_lse) = first, prefix
     weight = jax.nn.sigmoid(lse - prefix_lse)[..., None]
@@ -157,15 +157,15 @@ def _merge(first: tuple[jax.Array, jax.Array], prefix: tuple[jax.Array, jax.Arra
 
 
 def _declines_short(call: Call) -> str | None:
-    """Chunks cost a loop, so short rows are better off without."""
+    """Chunks cost a loop, which does not pay for short rows."""
     pairs = call.q.shape[1] * call.k.shape[1]
-    return None if pairs > DENSE_PAIRS else f"{pairs} pairs a row are few"
+    return None if pairs > DENSE_PAIRS else f"{pairs} pairs per row are few"
 
 
-# Up to that many pairs of a query and a key in a row "auto" computes all at once.
+# Pairs of a query and a key in a row up to which "auto" computes all at once.
 DENSE_PAIRS = 2048 * 2048
 
-# Tried in this order by "auto".
+# In the order in which "auto" tries them.
 BACKENDS: dict[str, Backend] = {
     "pallas_tpu": Backend(run_tpu, refuses_tpu, declines_few, platforms=("tpu",)),
     "pallas_gpu": Backend(run_gpu, refuses_gpu, declines_few, platforms=("gpu", "cuda")),

@@ -1,8 +1,8 @@
 """Dropout whose mask is a pure function of its key, on every mesh and every backend.
 
-A training step draws a bit for every pair of tokens in every layer. jax's own generator spends a
-hundred operations on each, a third of a step on CPU; here each row of the mask gets a start and a
-stride from it, and the places of the row are counted and scrambled in eight.
+A training step draws a bit for every pair of tokens in every layer. JAX's generator takes a hundred
+operations per bit, a third of a step's time on CPU. Here it draws only a start and a stride for
+each row of the mask. The bit of an entry is a hash, of eight operations, of start + index * stride.
 """
 
 import math
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 
 def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
-    """Zeroes entries with probability `rate` and scales the others; no key: returns x."""
+    """Zeroes entries with probability `rate` and scales the others by 1 / (1 - rate); no key: x."""
     if key is None or rate == 0.0:
         return x
     keep = keep_mask(key, rate, x.shape)
@@ -21,45 +21,45 @@ def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
 
 
 def keep_mask(key: jax.Array, rate: float, shape: tuple[int, ...]) -> jax.Array:
-    """Draws which entries stay: bool of `shape` (two axes at least), true with 1 - rate."""
+    """Draws which entries to keep: bool of `shape` (at least two axes), true with 1 - rate."""
     start, stride = row_seeds(key, (*shape[:-2], 1, 1))
-    place = jax.lax.iota(jnp.uint32, math.prod(shape[-2:])).reshape(shape[-2:])
-    return jnp.broadcast_to(keeps(start + place * stride, rate), shape)
+    index = jax.lax.iota(jnp.uint32, math.prod(shape[-2:])).reshape(shape[-2:])
+    return jnp.broadcast_to(keeps(start + index * stride, rate), shape)
 
 
 class MaskRows(NamedTuple):
-    """What makes the mask of probabilities [B, N, T, S] anywhere, a part of it at a time.
+    """The mask of probabilities [B, N, T, S] in compact form; any tile of it can be computed alone.
+
+    Entry (b, n, t, s) is keeps(seeds[0, b, n] + (offsets[t] + s) * seeds[1, b, n], rate).
 
     Attributes:
-      seeds: [2, B, N] uint32, `row_seeds`.
-      places: [T] uint32, the index of each query times S; entry (b, n, t, s) is counted
-        seeds[0, b, n] + (places[t] + s) * seeds[1, b, n].
+      seeds: [2, B, N] uint32 of `row_seeds`.
+      offsets: [T] uint32, the index of each query in its row, times S.
     """
 
     seeds: jax.Array
-    places: jax.Array
+    offsets: jax.Array
 
 
 def mask_rows(key: jax.Array, shape: tuple[int, int, int, int]) -> MaskRows:
-    """The rows of `keep_mask(key, rate, shape)`, shape (B, N, T, S)."""
-    places = jnp.arange(shape[2], dtype=jnp.uint32) * jnp.uint32(shape[3])
-    return MaskRows(row_seeds(key, shape[:2]), places)
+    """The `MaskRows` of `keep_mask(key, rate, shape)`, shape (B, N, T, S)."""
+    offsets = jnp.arange(shape[2], dtype=jnp.uint32) * jnp.uint32(shape[3])
+    return MaskRows(row_seeds(key, shape[:2]), offsets)
 
 
 def row_seeds(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """[2, *shape] uint32: where each row of the mask starts to count, and its stride.
+    """[2, *shape] uint32: the start and the stride of each row of the mask.
 
-    Strides differ, so that no two rows run through the same numbers.
+    Strides differ, so that no row is a shifted copy of another.
     """
     start, stride = jax.random.bits(key, (2, *shape), jnp.uint32)
     return jnp.stack([start, stride | 1])
 
 
 def keeps(count: jax.Array, rate: float) -> jax.Array:
-    """Whether the entry that was counted uint32 `count` (start + place * stride) stays.
+    """Whether to keep the entries with the counters `count`, uint32, start + index * stride.
 
-    The scrambler is a 32-bit mixer of little bias (C. Wellons, "Prospecting for hash functions",
-    2018).
+    The hash is a 32-bit mixer of low bias (C. Wellons, "Prospecting for hash functions", 2018).
     """
     if rate >= 1.0:
         return jnp.zeros(count.shape, jnp.bool_)

@@ -1,9 +1,9 @@
-"""What an interval of keys per query is to a backend: scores to hide, and blocks that meet.
+"""Scores outside an interval, and the blocks of queries and keys that a kernel computes.
 
-Scores are computed block by block, and an interval per query says which blocks hold anything. A
-block is PARTIAL where some query of it sees some key of it, WHOLE where all see all, so that it
-needs no mask, and EMPTY where nobody sees anything. Eight queries over eight keys in blocks of two,
-two texts of four places, the first with a prefix of two, the second causal:
+Kernels compute scores in blocks, and the intervals tell which blocks are needed. A block is WHOLE
+if every query sees every key, so that it needs no mask, EMPTY if no query sees any key, and PARTIAL
+otherwise. Eight queries and eight keys in blocks of two; two segments of four slots, the first with
+a prefix length of 2, the second causal:
 
     keys      0 1 2 3 4 5 6 7
     query 0   x x . .                       kinds [4, 4]    W . . .
@@ -15,9 +15,10 @@ two texts of four places, the first with a prefix of two, the second causal:
           6           x x x .                 by query   (0,0) (1,0) (1,1) (2,2) (3,2) (3,3)
           7           x x x x                 by key     (0,0) (1,0) (1,1) (2,2) (3,2) (3,3)
 
-Only those steps are run, six of sixteen here. An output block that meets nothing has one step all
-the same, EMPTY, since its zeros must be written. All of this is jnp on the bounds; the kernels read
-the list from scalar memory, one packed int32 a step.
+Only these steps are run, six of sixteen here. An output block without needed blocks still has one
+step, EMPTY, which writes its zeros. The list is computed in jnp from the bounds. The TPU's kernels
+read it from scalar memory, one packed int32 per step; the GPU's take ranges instead
+(`glm_jax.attention.gpu.ranges`).
 """
 
 from typing import NamedTuple
@@ -25,14 +26,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-# Scores of hidden keys, and a floor for the maximum above them: their difference is far below what
-# exp can show, so a query without keys sums to exactly 0. Its log-sum-exp is HIDDEN.
+# HIDDEN is the score of a key outside the interval, FLOOR a lower bound of the largest score. Since
+# exp(HIDDEN - FLOOR) is 0, a query without keys sums to exactly 0. Its log-sum-exp is HIDDEN.
 HIDDEN = -1e30
 FLOOR = -1e20
 
 EMPTY, PARTIAL, WHOLE = 0, 1, 2
 
-# A packed step: outer block (13 bits), inner block (14), first and last of its outer block, kind.
+# A packed step: outer block (13 bits), inner block (14), whether it is the first and whether it is
+# the last step of its outer block, kind.
 _OUTER, _INNER, _FIRST, _LAST = 18, 4, 3, 2
 MAX_BLOCKS = 1 << (31 - _OUTER)
 
@@ -40,13 +42,13 @@ LANES = 128
 
 
 class Steps(NamedTuple):
-    """What a kernel goes through for each row of the batch.
+    """The steps of a kernel for each row of the batch.
 
     Attributes:
-      packed: [B * size] int32, rows one after the other; `unpack` reads an entry. Behind the steps
-        of a row come EMPTY ones on its last blocks, which fetch and write nothing.
-      longest: int32, the most steps that a row has; a kernel's grid ends there.
-      size: steps that there is room for in a row.
+      packed: [B * size] int32, row after row, in the form that `unpack` reads. The rest of a row is
+        EMPTY steps on its last blocks, which load and write nothing.
+      longest: int32, the number of steps of the longest row, and of the kernel's grid.
+      size: the capacity of a row.
     """
 
     packed: jax.Array
@@ -55,7 +57,7 @@ class Steps(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One step: the outer block (of the output) meets the inner one."""
+    """One step: an outer block, that of the output, and an inner one."""
 
     outer: jax.Array
     inner: jax.Array
@@ -65,7 +67,7 @@ class Step(NamedTuple):
 
 
 def block_size(length: int, largest: int) -> int:
-    """The multiple of 128 that cuts `length` into the fewest blocks with the least padding.
+    """The multiple of 128, at most `largest`, with the fewest blocks and then the least padding.
 
     >>> [block_size(n, 512) for n in (1, 128, 512, 520, 1000, 2048)]
     [128, 128, 512, 384, 512, 512]
@@ -79,12 +81,12 @@ def block_kinds(
 ) -> jax.Array:
     """EMPTY, PARTIAL or WHOLE for every pair of blocks.
 
-    A query with the empty interval makes no block of keys needed, and no block whole. Between the
-    first and the last key that a block of queries sees every block counts as PARTIAL at least.
+    A query with the empty interval needs no block of keys, and its blocks are not WHOLE. All blocks
+    between the first and the last key that a block of queries sees count as needed.
 
     Args:
       attend_start, attend_end: [B, T] int32; T is a multiple of block_q.
-      block_q, block_k: places in a block.
+      block_q, block_k: slots per block.
       num_key_blocks: blocks of keys.
 
     Returns:
@@ -105,16 +107,16 @@ def block_kinds(
 
 
 def list_steps(kinds: jax.Array) -> Steps:
-    """The steps of every outer block, from its first inner block that is needed to its last.
+    """The steps of every outer block, from its first needed inner block to its last.
 
     Args:
-      kinds: [B, outer, inner] of `block_kinds`, or with the last two axes turned.
+      kinds: [B, outer, inner] of `block_kinds`, or with the last two axes swapped.
     """
     rows, outer, inner = kinds.shape
     needed = kinds > EMPTY
     low = jnp.argmax(needed, axis=-1).astype(jnp.int32)
     high = inner - jnp.argmax(needed[..., ::-1], axis=-1).astype(jnp.int32)
-    # An outer block that meets nothing has the one step that writes its zeros.
+    # An outer block that needs no inner one has one step, which writes its zeros.
     count = jnp.where(jnp.any(needed, axis=-1), high - low, 1)
     stop = jnp.cumsum(count, axis=-1, dtype=jnp.int32)
     index = jnp.arange(outer * inner, dtype=jnp.int32)
@@ -125,11 +127,11 @@ def list_steps(kinds: jax.Array) -> Steps:
         return jnp.take_along_axis(values, at, axis=-1)
 
     begin = pick(stop - count)
-    place = pick(low) + jnp.minimum(index - begin, pick(count) - 1)
-    kind = jnp.take_along_axis(kinds.reshape(rows, -1), at * inner + place, axis=-1)
+    inner_block = pick(low) + jnp.minimum(index - begin, pick(count) - 1)
+    kind = jnp.take_along_axis(kinds.reshape(rows, -1), at * inner + inner_block, axis=-1)
     packed = (
         (at << _OUTER)
-        | (place << _INNER)
+        | (inner_block << _INNER)
         | ((index == begin).astype(jnp.int32) << _FIRST)
         | ((index == pick(stop) - 1).astype(jnp.int32) << _LAST)
         | jnp.where(passed < outer, kind, EMPTY)
@@ -138,7 +140,7 @@ def list_steps(kinds: jax.Array) -> Steps:
 
 
 def unpack(entry: jax.Array) -> Step:
-    """The parts of a packed step."""
+    """The fields of a packed step."""
     return Step(
         outer=entry >> _OUTER,
         inner=(entry >> _INNER) & ((1 << (_OUTER - _INNER)) - 1),

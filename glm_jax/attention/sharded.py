@@ -1,22 +1,22 @@
 """Attention on a mesh: each device computes its own rows, heads and queries.
 
-Kernels cannot be split by XLA, and chunks of a split row should not be. So they run inside a
-`jax.shard_map` with the specs that stand here, once for every backend:
+XLA cannot partition a kernel, and should not partition chunks of a sharded row. So all backends
+run inside a `jax.shard_map` with these specs:
 
     q          [B, T, N, H]    P((data, fsdp), sequence, tensor)
-    k, v       [B, S, K, H]    as q; gathered over sequence, their gradients scattered
-    bounds     [B, T]          P((data, fsdp), sequence)             still indices into S
+    k, v       [B, S, K, H]    as q; all-gathered over sequence, gradients reduce-scattered
+    bounds     [B, T]          P((data, fsdp), sequence)             indices into all of S
     out        [B, T, N, H]    as q
 
-Query head n uses key head n // (N / K). Where tensor does not divide K, key heads are repeated, to
-the smallest number that it divides; N = 8, K = 2, tensor = 4:
+Query head n uses key head n // (N / K). If tensor does not divide K, key heads are repeated, as few
+times as make it divide; N = 8, K = 2, tensor = 4:
 
     device            0       1       2       3
     query heads       0 1     2 3     4 5     6 7
     key heads         0       0       1       1          [k0 k0 k1 k1]
 
-An axis that does not divide its dimension is left out: its devices all compute the same, which is
-said once.
+A mesh axis that does not divide its dimension is left out: its devices all compute the same, which
+is logged once.
 """
 
 import dataclasses
@@ -34,13 +34,13 @@ from glm_jax.sharding.mesh import BATCH_AXES, dividing
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Which mesh axes split what.
+    """Which mesh axes shard which dimension.
 
     Attributes:
-      axes: those that are not split by hand already, further out; with none there is nothing to do.
-      batch, sequence, tensor: the axes that divide B, T and N.
-      kv_copies: how often each key head is repeated.
-      parts: devices along `batch`, `sequence` and `tensor`.
+      axes: the mesh axes that no enclosing `shard_map` has made manual; none: nothing is sharded.
+      batch, sequence, tensor: the axes over which B, T and N are sharded.
+      kv_copies: how many times each key head is repeated.
+      num_shards: devices along `batch`, `sequence` and `tensor`.
     """
 
     axes: frozenset[str] = frozenset()
@@ -48,16 +48,21 @@ class Split:
     sequence: str | None = None
     tensor: str | None = None
     kv_copies: int = 1
-    parts: tuple[int, int, int] = (1, 1, 1)
+    num_shards: tuple[int, int, int] = (1, 1, 1)
 
-    def local(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """What a device has of q [B, T, N, H]."""
+    def local_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of one device's shard of q [B, T, N, H]."""
         batch, length, heads, head_dim = shape
-        return batch // self.parts[0], length // self.parts[1], heads // self.parts[2], head_dim
+        return (
+            batch // self.num_shards[0],
+            length // self.num_shards[1],
+            heads // self.num_shards[2],
+            head_dim,
+        )
 
 
 def split_for(q_shape: tuple[int, ...], num_kv_heads: int) -> Split:
-    """How the mesh that is set (`jax.sharding.use_abstract_mesh`, `jax.set_mesh`) splits a call."""
+    """How the current mesh (`jax.sharding.use_abstract_mesh`, `jax.set_mesh`) shards a call."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return Split()
@@ -77,7 +82,7 @@ def split_for(q_shape: tuple[int, ...], num_kv_heads: int) -> Split:
         sequence=sequence,
         tensor=tensor,
         kv_copies=math.lcm(num_kv_heads, over) // num_kv_heads,
-        parts=(
+        num_shards=(
             math.prod(mesh.shape[axis] for axis in rows),
             mesh.shape[sequence] if sequence else 1,
             over,
@@ -86,9 +91,9 @@ def split_for(q_shape: tuple[int, ...], num_kv_heads: int) -> Split:
 
 
 def over_mesh(run: Attend, call: Call) -> tuple[jax.Array, jax.Array]:
-    """Runs a call in parts, on each device its own.
+    """Runs a call sharded over the current mesh.
 
-    Rows of a dropout mask count places of the whole row, so the mask is the same on every mesh.
+    The offsets of a dropout mask are those of the whole row, so the mask is the same on every mesh.
     """
     q, k, v, rows = call.q, call.k, call.v, call.mask_rows
     split = split_for(q.shape, k.shape[2])
@@ -97,33 +102,35 @@ def over_mesh(run: Attend, call: Call) -> tuple[jax.Array, jax.Array]:
     if split.kv_copies > 1:
         k, v = (jnp.repeat(x, split.kv_copies, axis=2) for x in (k, v))
     batch, sequence, tensor = split.batch or None, split.sequence, split.tensor
-    # Keys of a cache need not be as many as queries, nor be divisible as they are.
-    gathered = sequence if split.parts[1] > 1 and k.shape[1] % split.parts[1] == 0 else None
+    # A cache may hold another number of keys than there are queries, and one that does not divide.
+    gathered = (
+        sequence if split.num_shards[1] > 1 and k.shape[1] % split.num_shards[1] == 0 else None
+    )
     queries, keys = P(batch, sequence, tensor), P(batch, gathered, tensor)
     bounds = P(batch, sequence)
     mask = rows and MaskRows._make((P(None, batch, tensor), P(sequence)))
 
     head_dim = q.shape[-1]
 
-    def part(q, k, v, attend_start, attend_end, rows):
+    def on_device(q, k, v, attend_start, attend_end, rows):
         if gathered:
-            # By hand: left to XLA, every device sums whole gradients of k and v, not its own part.
+            # Explicit: XLA would all-reduce gradients of k and v, not reduce-scatter them.
             k, v = (jax.lax.all_gather(x, gathered, axis=1, tiled=True) for x in (k, v))
         q, k, v = (x.reshape(*x.shape[:2], -1, head_dim) for x in (q, k, v))
         bounds = {"attend_start": attend_start, "attend_end": attend_end}
         out, lse = run(call._replace(q=q, k=k, v=v, **bounds, mask_rows=rows))
-        return _flat(out), lse
+        return _merge_heads(out), lse
 
     out, lse = jax.shard_map(
-        part,
+        on_device,
         in_specs=(queries, keys, keys, bounds, bounds, mask),
         out_specs=(queries, queries),
         axis_names=set(split.axes),
         check_vma=False,
-    )(_flat(q), _flat(k), _flat(v), call.attend_start, call.attend_end, rows)
+    )(_merge_heads(q), _merge_heads(k), _merge_heads(v), call.attend_start, call.attend_end, rows)
     return out.reshape(q.shape), lse
 
 
-def _flat(x: jax.Array) -> jax.Array:
+def _merge_heads(x: jax.Array) -> jax.Array:
     """[B, T, N, H] -> [B, T, N H]."""
     return x.reshape(*x.shape[:2], -1)

@@ -1,10 +1,10 @@
-"""Attention over intervals in jnp, for XLA to compile: all pairs at once, or queries in chunks.
+"""Attention over intervals in jnp, compiled by XLA: all pairs at once, or queries in chunks.
 
-Both give the output [B, T, N, H] and the log-sum-exp of the scores, by which parts of an attention
-are merged. With a prefix of two, T = 8 and chunks of 4:
+Both return the output [B, T, N, H] and the log-sum-exp of the scores, by which a prefix is merged
+in. With a prefix length of 2, T = 8 and chunks of 4:
 
     dense                 chunked
-    x x . . . . . .       x x . . . . . .      4 x 8 scores, given up again
+    x x . . . . . .       x x . . . . . .      4 x 8 scores, freed after use
     x x . . . . . .       x x . . . . . .
     x x x . . . . .       x x x . . . . .
     x x x x . . . .       x x x x . . . .
@@ -24,7 +24,7 @@ from glm_jax.attention.dropout import MaskRows, keeps
 from glm_jax.attention.intervals import FLOOR, HIDDEN
 from glm_jax.attention.sharded import over_mesh
 
-# Queries in a chunk: at most so many, fewer where their scores would pass 512 MiB on a device.
+# Queries per chunk: at most so many, and fewer if their scores took more than 512 MiB on a device.
 LARGEST_CHUNK = 512
 CHUNK_SCORES = 1 << 27
 
@@ -44,7 +44,7 @@ def dense(call: Call) -> tuple[jax.Array, jax.Array]:
     size, num_kv_heads = k.shape[1:3]
     by_query = (batch, num_kv_heads, num_heads // num_kv_heads, length)
     flat = (batch, num_kv_heads, num_heads // num_kv_heads * length)
-    # Heads that share keys lie one after the other: [B, K, (N / K) T, H] against [B, K, S, H].
+    # Queries of heads that share keys are concatenated: [B, K, (N / K) T, H] by [B, K, S, H].
     q = jnp.moveaxis(q * call.scale, 1, 2).reshape(*flat, head_dim)
     k, v = jnp.moveaxis(k, 1, 2), jnp.moveaxis(v, 1, 2)
     scores = jnp.matmul(q, jnp.swapaxes(k, 2, 3), preferred_element_type=jnp.float32)
@@ -59,7 +59,7 @@ def dense(call: Call) -> tuple[jax.Array, jax.Array]:
     weights = weights.astype(v.dtype)
     summed = jnp.matmul(weights, v, preferred_element_type=jnp.float32)
     share = jnp.where(total == 0.0, 1.0, total)
-    # Dividing after the product touches T x H numbers instead of T x S.
+    # Dividing after the product takes T x H divisions instead of T x S.
     y = (summed / share.reshape(*flat, 1)).reshape(batch, num_heads, length, head_dim)
     lse = jnp.where(total == 0.0, HIDDEN, largest + jnp.log(share))
     lse = lse.reshape(batch, num_heads, length)
@@ -69,13 +69,13 @@ def dense(call: Call) -> tuple[jax.Array, jax.Array]:
 def chunked(call: Call, *, chunk: int | None = None) -> tuple[jax.Array, jax.Array]:
     """As `dense`, `chunk` queries at a time (None: `chunk_size`).
 
-    The backward pass computes their scores again.
+    The backward pass recomputes the scores.
     """
     return over_mesh(functools.partial(_by_chunks, chunk=chunk), call)
 
 
 def chunk_size(batch: int, num_heads: int, num_keys: int) -> int:
-    """Queries whose scores are computed at once, for what one device has of a call.
+    """Queries per chunk for one device's shard of a call.
 
     >>> [chunk_size(1, 32, size) for size in (2048, 8192, 32768, 131072)]
     [512, 512, 128, 32]
@@ -91,7 +91,7 @@ def _by_chunks(call: Call, *, chunk: int | None) -> tuple[jax.Array, jax.Array]:
     size = -(-length // count)
 
     def cut(x: jax.Array, axis: int) -> jax.Array:
-        """[.., T, ..] -> [count, .., size, ..]; queries behind the last one see nothing."""
+        """[.., T, ..] -> [count, .., size, ..]; the queries of the padding see no key."""
         widths = [(0, count * size - length if i == axis else 0) for i in range(x.ndim)]
         x = jnp.pad(x, widths)
         return jnp.moveaxis(x.reshape(*x.shape[:axis], count, size, *x.shape[axis + 1 :]), axis, 0)
@@ -100,22 +100,22 @@ def _by_chunks(call: Call, *, chunk: int | None) -> tuple[jax.Array, jax.Array]:
         return jnp.moveaxis(x, 0, 1).reshape(batch, count * size, *x.shape[3:])[:, :length]
 
     def run(parts: tuple) -> tuple[jax.Array, jax.Array]:
-        q, start, end, places = parts
+        q, start, end, offsets = parts
         part = call._replace(q=q, attend_start=start, attend_end=end)
-        return dense(part._replace(mask_rows=rows and MaskRows(rows.seeds, places)))
+        return dense(part._replace(mask_rows=rows and MaskRows(rows.seeds, offsets)))
 
-    places = cut(rows.places, 0) if rows else None
-    parts = (cut(q, 1), cut(call.attend_start, 1), cut(call.attend_end, 1), places)
-    # A loop needs no barrier against computing the chunks' scores once for both passes.
+    offsets = cut(rows.offsets, 0) if rows else None
+    parts = (cut(q, 1), cut(call.attend_start, 1), cut(call.attend_end, 1), offsets)
+    # In a loop XLA cannot merge the recomputed scores with the first ones, so CSE may stay on.
     y, lse = jax.lax.map(jax.checkpoint(run, prevent_cse=False), parts)
     return join(y), join(lse)
 
 
 def _drop(weights: jax.Array, rate: float, rows: MaskRows | None) -> jax.Array:
-    """Dropout on weights [B, K, N / K, T, S] by the rows of their mask."""
+    """Dropout on weights [B, K, N / K, T, S]."""
     if rows is None:
         return weights
     start, stride = rows.seeds.reshape(2, *weights.shape[:3], 1, 1)
     keys = jnp.arange(weights.shape[-1], dtype=jnp.uint32)
-    keep = keeps(start + (rows.places[:, None] + keys) * stride, rate)
+    keep = keeps(start + (rows.offsets[:, None] + keys) * stride, rate)
     return jnp.where(keep, weights / (1.0 - rate), 0.0)

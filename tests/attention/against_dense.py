@@ -1,4 +1,4 @@
-"""What the tests of both kernels share: inputs, and results of a kernel beside the reference's."""
+"""What tests of all backends share: inputs, and results beside those of the dense reference."""
 
 import collections
 from collections.abc import Callable
@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from glm_jax.attention.intervals import HIDDEN
 from glm_jax.batch import prefix_bounds
 
 
@@ -16,7 +17,7 @@ def draw(*shapes, dtype=np.float32):
 
 
 def packed_rows(length):
-    """Two rows: three texts and padding behind them; one text, all of it a prefix but the end."""
+    """Two rows: three segments and padding; one segment whose prefix is three quarters of it."""
     start, end = np.zeros((2, length), np.int32), np.zeros((2, length), np.int32)
     at = 0
     for size, prefix in ((length // 3, length // 5), (length // 4, 0), (length // 8, length // 8)):
@@ -28,7 +29,7 @@ def packed_rows(length):
 
 
 def any_intervals(length, size):
-    """Two rows of intervals of any kind among `size` keys: all of them, none, between."""
+    """Two rows of random intervals among `size` keys, some with all keys and some empty."""
     rng = np.random.default_rng(1)
     start, end = np.sort(rng.integers(0, size + 1, (2, 2, length)), axis=0).astype(np.int32)
     start[:, ::3], end[:, ::3] = 0, size
@@ -58,7 +59,7 @@ def check(ours, expected):
 
 
 def check_rounded(ours, expected):
-    """Of bfloat16: no further apart than its rounding, and much nearer in the mean."""
+    """For bfloat16: the largest error is that of its rounding, the mean far below."""
     assert [x.dtype for x in ours] == [x.dtype for x in expected]
     for one, other in zip(ours, expected, strict=True):
         one, other = np.asarray(one, np.float32), np.asarray(other, np.float32)
@@ -67,7 +68,7 @@ def check_rounded(ours, expected):
 
 
 def check_blocks_unseen(run: Callable, q, k, v, d_out):
-    """Keys from 128 on are seen by nobody; a product with not-a-number would show under a mask."""
+    """No query sees the keys from 128 on, which are NaN: a product with them would show."""
     start, end = np.zeros((1, q.shape[1]), np.int32), np.full((1, q.shape[1]), 128, np.int32)
     k, v = (x.at[:, 128:].set(jnp.nan) for x in (k, v))
 
@@ -84,8 +85,30 @@ def check_blocks_unseen(run: Callable, q, k, v, d_out):
         assert (x[:, 128:] == 0).all()
 
 
+def check_empty_intervals(run: Callable, q, k, v):
+    """The queries 3..8 and 130.. see no key: output exactly 0, no gradient, log-sum-exp HIDDEN."""
+    start, end = np.full((1, 256), 40, np.int32), np.full((1, 256), 200, np.int32)
+    empty = np.r_[3:9, 130:256]
+    end[:, empty] = 17
+
+    def large(q, k, v):
+        # Scores so large that exp overflows unless the largest one is subtracted.
+        return run(q * 1e4, k, v, start, end)
+
+    out, lse = map(np.asarray, jax.jit(large)(q, k, v))
+    assert (out[:, empty] == 0).all()
+    assert (lse[:, empty] == np.float32(HIDDEN)).all()
+    assert (np.delete(out, empty, axis=1) != 0).all()
+
+    def loss(q, k, v):
+        return jnp.sum((large(q, k, v)[0][:, empty] + 1.0) ** 2)
+
+    for gradient in jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(q, k, v):
+        assert (np.asarray(gradient) == 0).all()
+
+
 def kernels_of_a_layer(run: Callable, x, saved) -> collections.Counter:
-    """How often each kernel stands in a layer's gradient where what `saved` names is kept."""
+    """Calls of each kernel in the gradient of a layer, with the residuals named in `saved` kept."""
     start, end = np.zeros(x.shape[:2], np.int32), np.full(x.shape[:2], x.shape[1], np.int32)
 
     def layer(x):

@@ -21,7 +21,7 @@ def test_a_key_and_a_rate_make_the_rows_of_a_mask():
     # [B, N, T, S]
     expected = mask_rows(key, (2, 4, 6, 8))
     np.testing.assert_array_equal(call.mask_rows.seeds, expected.seeds)
-    np.testing.assert_array_equal(call.mask_rows.places, expected.places)
+    np.testing.assert_array_equal(call.mask_rows.offsets, expected.offsets)
 
 
 def test_without_either_there_is_no_dropout():

@@ -11,16 +11,12 @@ from glm_jax.attention.dispatch import BACKENDS, Backend, attention
 from glm_jax.attention.xla import dense
 from glm_jax.batch import prefix_bounds
 from glm_jax.config import ComputeConfig
+from tests.attention.against_dense import draw
 
 # Bounds of six queries over eight keys: inside, everything, one key, empty, inverted, behind.
 START = np.array([[1, 0, 7, 3, 5, 8]], np.int32)
 END = np.array([[4, 8, 8, 3, 2, 8]], np.int32)
 EMPTY = np.array([3, 4, 5])
-
-
-def draw(*shapes):
-    rng = np.random.default_rng(0)
-    return [rng.normal(size=shape).astype(np.float32) for shape in shapes]
 
 
 def reference(q, k, v, start, end, scale=None):
@@ -64,7 +60,8 @@ def test_the_empty_interval_gives_exactly_zero():
 
 
 def test_gradients_are_those_of_finite_differences():
-    q, k, v, weights = draw((1, 6, 2, 3), (1, 8, 1, 3), (1, 8, 1, 3), (1, 6, 2, 3))
+    shapes = (1, 6, 2, 3), (1, 8, 1, 3), (1, 8, 1, 3), (1, 6, 2, 3)
+    q, k, v, weights = map(np.asarray, draw(*shapes))
     inputs = [q, k, v]
     ours = jax.grad(lambda *x: jnp.sum(attention(*x, START, END) * weights), argnums=(0, 1, 2))(
         *inputs
@@ -97,7 +94,7 @@ def test_keys_outside_every_interval_change_nothing():
     q, k, v = draw((1, 2, 1, 4), (1, 8, 1, 4), (1, 8, 1, 4))
     start, end = np.array([[1, 2]], np.int32), np.array([[3, 4]], np.int32)
     before = np.asarray(attention(q, k, v, start, end))
-    k[:, 4:], v[:, 4:] = 1e4, -1e4
+    k, v = k.at[:, 4:].set(1e4), v.at[:, 4:].set(-1e4)
     np.testing.assert_array_equal(attention(q, k, v, start, end), before)
 
 

@@ -15,8 +15,8 @@ from glm_jax.attention.intervals import (
 from glm_jax.batch import prefix_bounds
 
 
-def packed_texts(lengths, prefixes, total):
-    """[1, total] bounds of texts one after the other; the rest is padding."""
+def packed_segments(lengths, prefixes, total):
+    """[1, total] bounds of consecutive segments; the rest is padding."""
     start, end, at = np.zeros(total, np.int32), np.zeros(total, np.int32), 0
     for length, prefix in zip(lengths, prefixes, strict=True):
         first, last = prefix_bounds(prefix, length)
@@ -34,7 +34,7 @@ def steps_of(kinds):
 
 
 def test_the_drawn_example():
-    kinds = block_kinds(*packed_texts([4, 4], [2, 0], 8), 2, 2, 4)
+    kinds = block_kinds(*packed_segments([4, 4], [2, 0], 8), 2, 2, 4)
     np.testing.assert_array_equal(
         kinds[0],
         [
@@ -80,13 +80,13 @@ def test_kinds_are_those_of_the_mask(seed):
             assert not len(counted)
 
 
-@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("by_key", [False, True])
 @pytest.mark.parametrize("seed", range(4))
-def test_steps_visit_what_is_needed_once_and_write_every_block(seed, turned):
+def test_steps_visit_what_is_needed_once_and_write_every_block(seed, by_key):
     start, end = random_bounds(seed)
     end[0], end[1, 8:20] = 0, 0
     kinds = np.asarray(block_kinds(start, end, 4, 6, 5))
-    kinds = np.swapaxes(kinds, 1, 2) if turned else kinds
+    kinds = np.swapaxes(kinds, 1, 2) if by_key else kinds
     rows, count = steps_of(kinds)
     lengths = []
     for row, steps in zip(kinds, rows, strict=True):
@@ -95,8 +95,8 @@ def test_steps_visit_what_is_needed_once_and_write_every_block(seed, turned):
             (i, j): row[i, j] for i, j in np.argwhere(row).tolist()
         }
         assert len(busy) == np.count_nonzero(row)
-        for place in (2, 3):
-            assert [s[0] for s in steps if s[place]] == list(range(len(row)))
+        for field in (2, 3):
+            assert [s[0] for s in steps if s[field]] == list(range(len(row)))
         assert [s[0] for s in steps] == sorted(s[0] for s in steps)
         last = max(index for index, step in enumerate(steps) if step[3])
         assert {step[:2] for step in steps[last:]} == {steps[last][:2]}
@@ -106,14 +106,14 @@ def test_steps_visit_what_is_needed_once_and_write_every_block(seed, turned):
 
 
 def test_padding_costs_a_step_a_block_and_no_more():
-    start, end = packed_texts([8], [0], 64)
+    start, end = packed_segments([8], [0], 64)
     (row,), count = steps_of(block_kinds(start, end, 8, 8, 8))
     assert count == 8
     assert [step[4] for step in row] == [PARTIAL] + [EMPTY] * 63
 
 
 def test_causal_rows_take_half_of_the_square():
-    start, end = packed_texts([1024], [0], 1024)
+    start, end = packed_segments([1024], [0], 1024)
     kinds = jax.jit(block_kinds, static_argnums=(2, 3, 4))(start, end, 128, 128, 8)
     _, count = steps_of(kinds)
     assert count == 8 * 9 // 2

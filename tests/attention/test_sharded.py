@@ -6,18 +6,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AbstractMesh, AxisType
+from jax.sharding import AxisType
 
 from glm_jax.attention.call import Call
 from glm_jax.attention.sharded import Split, over_mesh, split_for
 from glm_jax.sharding.mesh import AXES
+from tests.meshes import abstract_mesh
 
 AUTO, MANUAL = AxisType.Auto, AxisType.Manual
 
 
 def split(sizes, q_shape, num_kv_heads, types=(AUTO,) * 4):
-    mesh = AbstractMesh(sizes, AXES, axis_types=types)
-    with jax.sharding.use_abstract_mesh(mesh):
+    with jax.sharding.use_abstract_mesh(abstract_mesh(*sizes, types=types)):
         return split_for(q_shape, num_kv_heads)
 
 
@@ -31,7 +31,7 @@ def test_every_axis_splits_its_dimension():
     assert found.axes == set(AXES)
     assert (found.batch, found.sequence, found.tensor) == (("data", "fsdp"), "sequence", "tensor")
     assert found.kv_copies == 1
-    assert found.local((8, 64, 8, 16)) == (2, 16, 4, 16)
+    assert found.local_shape((8, 64, 8, 16)) == (2, 16, 4, 16)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_key_heads_are_repeated_to_the_fewest_that_split(heads, kv_heads, tensor
 def test_an_axis_that_does_not_divide_is_left_out():
     found = split((4, 2, 3, 5), (2, 64, 8, 16), 2)
     assert (found.batch, found.sequence, found.tensor) == (("fsdp",), None, None)
-    assert found.local((2, 64, 8, 16)) == (1, 64, 8, 16)
+    assert found.local_shape((2, 64, 8, 16)) == (1, 64, 8, 16)
     assert found.kv_copies == 1
 
 

@@ -8,11 +8,7 @@ import pytest
 from glm_jax.attention.call import make_call
 from glm_jax.attention.intervals import HIDDEN
 from glm_jax.attention.xla import chunk_size, chunked, dense
-
-
-def draw(*shapes):
-    rng = np.random.default_rng(0)
-    return [rng.normal(size=shape).astype(np.float32) for shape in shapes]
+from tests.attention.against_dense import draw, results
 
 
 def inputs(length=40, size=30):
@@ -23,25 +19,13 @@ def inputs(length=40, size=30):
     return q, k, v, start, end
 
 
-def results(run, q, k, v, start, end, **options):
-    """(out, lse, dq, dk, dv) for cotangents of both outputs."""
-    d_out, d_lse = draw(q.shape, q.shape[:3])
-    d_lse = d_lse * (start < end)[..., None]
-    options = {"scale": 0.3, "dropout_rate": 0.0, "dropout_key": None} | options
-
-    @jax.jit
-    def both(q, k, v):
-        outputs, gradient = jax.vjp(
-            lambda *qkv: run(make_call(*qkv, start, end, **options)), q, k, v
-        )
-        return (*outputs, *gradient((d_out, d_lse)))
-
-    return both(q, k, v)
+def results_of_calls(run, *arguments, **options):
+    return results(lambda *a: run(make_call(*a, scale=0.3, **options)), *arguments)
 
 
 def test_the_log_sum_exp_is_that_of_the_scores_seen():
     q, k, v, start, end = inputs()
-    _, lse, *_ = results(dense, q, k, v, start, end)
+    _, lse, *_ = results_of_calls(dense, q, k, v, start, end)
     scores = 0.3 * np.einsum("btngh,bsnh->bngts", q.reshape(2, 40, 2, 2, 8), k)
     scores = np.moveaxis(scores.reshape(2, 4, 40, 30), 1, 2)
     keys = np.arange(30)
@@ -70,8 +54,8 @@ def test_the_gradient_of_the_log_sum_exp_is_the_softmax():
 def test_chunks_are_the_dense_attention_dropout_included(chunk, rate):
     arguments = inputs()
     options = {"dropout_rate": rate, "dropout_key": jax.random.key(2)}
-    ours = results(functools.partial(chunked, chunk=chunk), *arguments, **options)
-    expected = results(dense, *arguments, **options)
+    ours = results_of_calls(functools.partial(chunked, chunk=chunk), *arguments, **options)
+    expected = results_of_calls(dense, *arguments, **options)
     for one, other in zip(ours, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6, atol=2e-6)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from jax.sharding import AbstractMesh, AxisType
+from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from glm_jax import errors
@@ -22,10 +22,7 @@ from glm_jax.sharding.mesh import (
     replicated,
     with_mesh_of_params,
 )
-
-
-def abstract_mesh(data=1, fsdp=1, tensor=1, sequence=1):
-    return AbstractMesh((data, fsdp, tensor, sequence), AXES, axis_types=(AxisType.Auto,) * 4)
+from tests.meshes import abstract_mesh
 
 
 def test_the_rest_of_the_devices_go_to_the_axis_of_minus_one():

@@ -3,25 +3,18 @@
 import jax
 import numpy as np
 import pytest
-from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
 
 from glm_jax.config import ComputeConfig, ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.models.params import abstract_params
 from glm_jax.models.trees import to_paths
-from glm_jax.sharding.mesh import (
-    AXES,
-)
 from glm_jax.sharding.rules import logical_axes, param_shardings, param_spec
+from tests.meshes import abstract_mesh
 
 CONFIG = ModelConfig(
     vocab_size=64, num_layers=2, embed_dim=32, num_heads=4, max_positions=16
 ).resolved(ComputeConfig(scan_layers=False))
-
-
-def abstract_mesh(data=1, fsdp=1, tensor=1, sequence=1):
-    return AbstractMesh((data, fsdp, tensor, sequence), AXES, axis_types=(AxisType.Auto,) * 4)
 
 
 def test_one_table_says_where_a_parameter_goes():

@@ -6,11 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
 
 from glm_jax.config import ComputeConfig, Config, MeshConfig, ModelConfig, OptimizerConfig
-from glm_jax.sharding.mesh import AXES, make_mesh
+from glm_jax.sharding.mesh import make_mesh
 from glm_jax.training.state import (
     abstract_state,
     create_state,
@@ -18,6 +17,7 @@ from glm_jax.training.state import (
     opt_state_from_dict,
     opt_state_to_dict,
 )
+from tests.meshes import abstract_mesh
 
 MODEL = ModelConfig(
     vocab_size=64,
@@ -35,10 +35,6 @@ def config_of(name, **model):
         optimizer=OptimizerConfig(name=name),
         compute=ComputeConfig(scan_layers=False),
     )
-
-
-def abstract_mesh(data=1, fsdp=1, tensor=1, sequence=1):
-    return AbstractMesh((data, fsdp, tensor, sequence), AXES, axis_types=(AxisType.Auto,) * 4)
 
 
 def one_device():

@@ -1,1 +1,1 @@
-"""The Pallas kernel for GPUs (through Triton), and tokamax."""
+"""The Pallas kernels for GPUs (through Triton), and tokamax."""

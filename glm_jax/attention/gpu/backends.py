@@ -1,17 +1,16 @@
 """When and how attention is computed by kernels on NVIDIA GPUs.
 
 "pallas_gpu" is our own kernel (`glm_jax.attention.gpu.interval_attention`), which Pallas lowers to
-Triton. "tokamax" is OpenXLA's for Hopper (Pallas, Mosaic GPU), where that package is installed: its
-operator takes a first and a last key for each query. The class that does is not public, so only
-versions whose source was read are used. "auto" takes ours: a training step on an H200 took 0.642 s
-with it and 0.651 s with tokamax (docs/performance.md), and it needs no other package.
+Triton. "tokamax" is OpenXLA's kernel for Hopper (Pallas, Mosaic GPU), if that package is installed;
+it takes the first and the last key of each query. Its class is not public, so only versions whose
+source was read are used. "auto" prefers ours: a training step on an H200 took 0.642 s with it and
+0.651 s with tokamax (docs/performance.md), and it needs no other package. Both have run on an H200,
+where ours was also compared with the reference.
 
-cuDNN's (`jax.nn.dot_product_attention(implementation="cudnn")`) takes lengths, causal and sliding
-windows, offsets of packed texts, or a bias of all pairs. GLM's mask, bidirectional in part A and
-causal in part B, packed texts and padding together are none of the first, and the bias is the
-T x S array that is to be avoided.
-
-Both have run on an H200; there ours was compared with the reference too, compiled.
+cuDNN (`jax.nn.dot_product_attention(implementation="cudnn")`) takes lengths, causal and sliding
+windows, offsets of packed segments, or a bias of all pairs. None but the bias can express GLM's
+mask, which is bidirectional in part A and causal in part B, together with packing and padding. The
+bias is a T x S array, which is what the intervals avoid.
 """
 
 import functools
@@ -31,7 +30,7 @@ HOPPER, AMPERE = 9.0, 8.0
 
 
 def compute_capability() -> float | None:
-    """9.0 for Hopper, 8.0 for Ampere; None where the first device here is no NVIDIA GPU."""
+    """9.0 for Hopper, 8.0 for Ampere; None if the first local device is not an NVIDIA GPU."""
     said = getattr(jax.local_devices()[0], "compute_capability", None)
     try:
         return float(said)  # type: ignore[arg-type]
@@ -39,7 +38,7 @@ def compute_capability() -> float | None:
         return None
 
 
-def _refuses_place() -> str | None:
+def _refuses_device() -> str | None:
     """Why no GPU kernel can be used here, whatever the call."""
     platform = target_platform()
     if platform not in ("gpu", "cuda"):
@@ -49,9 +48,9 @@ def _refuses_place() -> str | None:
 
 def refuses_gpu(call: Call) -> str | None:
     """Why our own kernel cannot compute this call here, or None."""
-    if (reason := _refuses_place()) is not None:
+    if (reason := _refuses_device()) is not None:
         return reason
-    # A program that is compiled for a GPU elsewhere cannot be asked.
+    # None where a program is compiled for a GPU that this machine does not have.
     capability = compute_capability()
     if capability is not None and capability < AMPERE:
         return f"needs compute capability {AMPERE} (Ampere); this GPU has {capability}"
@@ -61,7 +60,7 @@ def refuses_gpu(call: Call) -> str | None:
 
 
 def run_gpu(call: Call, *, interpret: bool = False) -> tuple[jax.Array, jax.Array]:
-    """Our own kernel, on each device of the mesh that is set; returns what `dense` does."""
+    """Our own kernel on each device of the current mesh; returns what `dense` does."""
     return over_mesh(functools.partial(_run, interpret=interpret), call)
 
 
@@ -81,7 +80,7 @@ def _run(call: Call, *, interpret: bool) -> tuple[jax.Array, jax.Array]:
 
 def refuses_tokamax(call: Call) -> str | None:
     """Why tokamax's kernel cannot compute this call here, or None."""
-    if (reason := _refuses_place()) is not None:
+    if (reason := _refuses_device()) is not None:
         return reason
     if compute_capability() != HOPPER:
         return f"needs compute capability {HOPPER} (Hopper); got {compute_capability()}"
@@ -103,7 +102,7 @@ def refuses_tokamax(call: Call) -> str | None:
 
 @functools.cache
 def _import_trouble() -> str | None:
-    """What ends the import of tokamax, which comes with packages of its own; None: nothing."""
+    """The error that importing tokamax or its dependencies raises, or None."""
     try:
         _import_tokamax()
     except Exception as error:
@@ -119,9 +118,9 @@ def _import_tokamax() -> tuple[Any, Any]:
 
 
 def run_tokamax(call: Call) -> tuple[jax.Array, jax.Array]:
-    """tokamax's kernel, on each device of the mesh that is set; returns what `dense` does.
+    """tokamax's kernel on each device of the current mesh; returns what `dense` does.
 
-    The log-sum-exp passes no gradient, so this serves no prefix (`Backend.merges`), and under
+    The log-sum-exp is not differentiable, so a prefix cannot be merged in (`Backend.merges`). Under
     `jax.checkpoint` the kernel is run again whatever the policy.
     """
     return over_mesh(_run_tokamax, call)
@@ -129,7 +128,7 @@ def run_tokamax(call: Call) -> tuple[jax.Array, jax.Array]:
 
 def _run_tokamax(call: Call) -> tuple[jax.Array, jax.Array]:
     Mask, FlashAttention = _import_tokamax()
-    # An empty interval far to the right would make its block of queries go through all keys.
+    # For an empty interval far to the right the kernel would loop over all keys before it.
     bounds = call.attend_start, call.attend_end
     start, end = (jnp.where(bounds[0] < bounds[1], x, 0)[:, None] for x in bounds)
     out, (largest, total) = FlashAttention()(

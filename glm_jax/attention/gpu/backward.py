@@ -1,14 +1,14 @@
-"""The backward kernels for GPUs: scores once more from the log-sum-exp, then their gradient.
+"""The backward kernels for GPUs: recompute the probabilities from the log-sum-exp, then gradients.
 
 With p the probabilities, o the output and l the log-sum-exp of a query,
 
     ds = p (dp - delta)      dp = do . v      delta = do . o - dl
     dq = ds k                dk = ds^T q      dv = p^T do
 
-(FlashAttention, arXiv:2205.14135, appendix B; q comes scaled, and dl is there because parts of an
-attention are merged by l). One kernel has a block of queries and goes through its keys, for dq,
-another a block of keys and goes through the queries of all heads that share it, for dk and dv, so
-that nothing is summed in memory.
+(FlashAttention, arXiv:2205.14135, appendix B, with q already scaled, and with dl, since prefix and
+interval are merged by l). One kernel loops over the keys of a block of queries and writes dq.
+Another loops over the queries of all heads that share a block of keys and writes dk and dv. Neither
+writes partial sums.
 """
 
 import functools
@@ -34,7 +34,7 @@ def query_gradient(
     ranges: jax.Array,
     plan: Plan,
 ) -> jax.Array:
-    """dq [B, T, N, H]; `lse` and `delta` are [B, N, T], the rest as `forward` has it."""
+    """dq [B, T, N, H]; `lse` and `delta` are [B, N, T], the rest as in `forward`."""
     batch, length, heads, head_dim = q.shape
     size, group = k.shape[1], heads // k.shape[2]
     tiling = plan.query_gradient
@@ -60,18 +60,18 @@ def query_gradient(
 def _query_kernel(*refs, tiling: Tiling):
     q_ref, k_ref, v_ref, start_ref, end_ref, lse_ref, d_out_ref, delta_ref, ranges, dq = refs
     q, d_out, start, end = q_ref[...], d_out_ref[...], start_ref[...], end_ref[...]
-    # A query without keys has the log-sum-exp HIDDEN; lifted to FLOOR its probabilities are 0.
+    # A query without keys has the log-sum-exp HIDDEN; raised to FLOOR its probabilities are 0.
     shift = (jnp.maximum(lse_ref[...], FLOOR) * LOG2E)[:, None]
     delta = delta_ref[...][:, None]
 
     def step(block, summed, masked: bool):
-        places = block_of(tiling.block_k, block)
-        k = k_ref[places, :]
+        slots = block_of(tiling.block_k, block)
+        k = k_ref[slots, :]
         s = matmul(q, k, 1)
         if masked:
             s = hide(s, start, end, block * tiling.block_k, 1)
         p = jnp.exp2(s * LOG2E - shift)
-        ds = p * (matmul(d_out, v_ref[places, :], 1) - delta)
+        ds = p * (matmul(d_out, v_ref[slots, :], 1) - delta)
         return summed + matmul(ds.astype(k.dtype), k, 0)
 
     summed = loop(ranges, step, jnp.zeros(q.shape, jnp.float32))
@@ -90,7 +90,7 @@ def key_gradient(
     ranges: jax.Array,
     plan: Plan,
 ) -> tuple[jax.Array, jax.Array]:
-    """dk and dv [B, S, K, H]; `ranges` [B, S / block_k, 4] by key, the rest as for queries."""
+    """dk and dv [B, S, K, H]; `ranges` [B, S / block_k, 4] by key, the rest as for dq."""
     batch, length, heads, head_dim = q.shape
     size, kv_heads = k.shape[1:3]
     group, tiling = heads // kv_heads, plan.key_gradient
@@ -122,23 +122,23 @@ def _key_kernel(*refs, tiling: Tiling):
     first_key = pl.program_id(0) * tiling.block_k
 
     def of_head(head, carry):
-        # Tiles are turned, keys by queries, so that both products want them as they are.
+        # Tiles are keys by queries, so that neither product needs a transpose.
         def step(block, carry, masked: bool):
             dk_sum, dv_sum = carry
-            places = block_of(tiling.block_q, block)
-            q, d_out = q_ref[places, head, :], d_out_ref[places, head, :]
+            slots = block_of(tiling.block_q, block)
+            q, d_out = q_ref[slots, head, :], d_out_ref[slots, head, :]
             s = matmul(k, q, 1)
             if masked:
-                s = hide(s, start_ref[places], end_ref[places], first_key, 0)
-            shift = jnp.maximum(lse_ref[head, places], FLOOR) * LOG2E
+                s = hide(s, start_ref[slots], end_ref[slots], first_key, 0)
+            shift = jnp.maximum(lse_ref[head, slots], FLOOR) * LOG2E
             p = jnp.exp2(s * LOG2E - shift[None, :])
-            ds = p * (matmul(v, d_out, 1) - delta_ref[head, places][None, :])
+            ds = p * (matmul(v, d_out, 1) - delta_ref[head, slots][None, :])
             dk_sum = dk_sum + matmul(ds.astype(q.dtype), q, 0)
             return dk_sum, dv_sum + matmul(p.astype(d_out.dtype), d_out, 0)
 
         return loop(ranges, step, carry)
 
-    nothing = jnp.zeros(k.shape, jnp.float32)
-    dk_sum, dv_sum = lax.fori_loop(0, q_ref.shape[1], of_head, (nothing, nothing))
+    zeros = jnp.zeros(k.shape, jnp.float32)
+    dk_sum, dv_sum = lax.fori_loop(0, q_ref.shape[1], of_head, (zeros, zeros))
     dk[...] = dk_sum.astype(dk.dtype)
     dv[...] = dv_sum.astype(dv.dtype)

@@ -1,8 +1,8 @@
 """The forward kernel for GPUs: softmax over the keys of an interval, block by block.
 
-A program has one block of queries of one head. What it keeps in registers while the blocks of keys
-go by is the largest score so far, the sum and the weighted values, shrunk whenever a larger score
-turns up (FlashAttention, arXiv:2205.14135, algorithm 1).
+Each program has one block of queries of one head, and loops over blocks of keys. Registers hold the
+largest score so far, the sum of exponentials and the weighted sum of values, which are rescaled at
+a larger score (FlashAttention, arXiv:2205.14135, algorithm 1).
 """
 
 import functools
@@ -68,20 +68,20 @@ def _kernel(q_ref, k_ref, v_ref, start_ref, end_ref, ranges, out, lse, *, tiling
 
     def step(block, carry, masked: bool):
         largest, total, summed = carry
-        places = block_of(tiling.block_k, block)
-        s = matmul(q, k_ref[places, :], 1)
+        slots = block_of(tiling.block_k, block)
+        s = matmul(q, k_ref[slots, :], 1)
         if masked:
             s = hide(s, start, end, block * tiling.block_k, 1)
         now = jnp.maximum(largest, jnp.max(s, axis=1))
         weights = jnp.exp2(s * LOG2E - (now * LOG2E)[:, None])
         shrink = jnp.exp2((largest - now) * LOG2E)
         total = shrink * total + jnp.sum(weights, axis=1)
-        v = v_ref[places, :]
+        v = v_ref[slots, :]
         summed = shrink[:, None] * summed + matmul(weights.astype(v.dtype), v, 0)
         return now, total, summed
 
-    nothing = jnp.zeros(tiling.block_q, jnp.float32)
-    carry = (nothing + FLOOR, nothing, jnp.zeros(q.shape, jnp.float32))
+    zeros = jnp.zeros(tiling.block_q, jnp.float32)
+    carry = (zeros + FLOOR, zeros, jnp.zeros(q.shape, jnp.float32))
     largest, total, summed = loop(ranges, step, carry)
     share = jnp.where(total > 0.0, total, 1.0)
     lse[...] = jnp.where(total > 0.0, largest + lax.log(share), HIDDEN)

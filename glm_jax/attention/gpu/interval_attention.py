@@ -1,13 +1,13 @@
 """Attention over an interval of keys per query on NVIDIA GPUs, without a T x S array.
 
 The mathematics is that of `glm_jax.attention.dispatch`, in three kernels that Pallas lowers to
-Triton; memory beyond inputs and outputs is one float a query and head. Blocks of keys that no query
-of a block sees are neither loaded nor multiplied, blocks that all see need no mask (`gpu_ranges`),
-and the backward pass computes the scores again (`gpu_backward`).
+Triton; memory beyond inputs and outputs is one float per query and head. A block of keys that no
+query of a block sees is neither loaded nor multiplied, one that all of them see needs no mask
+(`ranges`), and the backward pass recomputes the scores (`backward`).
 
-Checked by interpreting the kernels on CPU and by compiling them ahead of time for an H100; not run
-on a GPU yet, so the tilings are a first choice. jax 0.11 and 0.12 still lower to Triton and
-announce that a later version will not (docs/decisions/008-gpu-attention.md).
+The tests interpret the kernels on CPU and lower them for an H100; on a GPU they also compare the
+compiled kernels with the reference. jax 0.11 and 0.12 still lower to Triton and announce that a
+later version will not (docs/decisions/008-gpu-attention.md).
 """
 
 import functools
@@ -43,7 +43,7 @@ def refusal(q: Shaped, k: Shaped, dropout_rate: float = 0.0) -> str | None:
 
 
 def tilings(head_dim: int, dtype: jax.typing.DTypeLike) -> tuple[Tiling, Tiling, Tiling]:
-    """For the forward kernel, dq, and dk with dv; the largest blocks whose tiles fit registers."""
+    """Tilings of the kernels for the output, dq, and dk with dv: the largest that fit registers."""
     if np.dtype(dtype).itemsize > 2:
         small = Tiling(block_q=32, block_k=32, num_warps=4, num_stages=2)
         return small, small, small
@@ -67,9 +67,9 @@ def interval_attention(
 ) -> tuple[jax.Array, jax.Array]:
     """Softmax attention of each query over the keys [attend_start, attend_end).
 
-    Places are padded to whole blocks here, with queries that see nothing and keys that nobody sees.
-    Under `jax.checkpoint` a policy can save the results that the backward pass needs, by the names
-    "attention_out" and "attention_lse".
+    T and S are padded to whole blocks, with queries that see no key and keys that no query sees. A
+    policy of `jax.checkpoint` can save what the backward pass needs, by the names "attention_out"
+    and "attention_lse".
 
     Args:
       q: [B, T, N, H] queries.
@@ -96,7 +96,7 @@ def interval_attention(
 
 
 def _fill(x: jax.Array, multiple: int) -> jax.Array:
-    """[B, T, ..] with zeros behind the places, up to a multiple."""
+    """[B, T, ..] with zeros appended along T, to a multiple."""
     missing = -x.shape[1] % multiple
     return jnp.pad(x, [(0, missing if axis == 1 else 0) for axis in range(x.ndim)])
 

@@ -1,9 +1,9 @@
-"""Which blocks of keys a block of queries goes through on a GPU, and the other way round.
+"""The range of blocks of keys for each block of queries on a GPU, and vice versa.
 
-A program computes one block of the output, and its loops need nothing but four numbers: from which
-block on the other side something is seen, where the blocks begin that all see all of and that need
-no mask, where those end, and where everything ends. Blocks of two, two texts of four places, the
-first with a prefix of two, the second causal (`glm_jax.attention.intervals` has the picture):
+A program computes one outer block, that of the output, in loops over inner blocks. Four indices
+bound the loops: the first needed block, the first WHOLE block, which needs no mask, the end of the
+WHOLE blocks, and the end of the needed blocks. Blocks of two; two segments of four slots, the first
+with a prefix length of 2, the second causal (`glm_jax.attention.intervals` has the picture):
 
     kinds           by query         by key
     W . . .         0 0 1 1          0 0 2 2        masked    first .. whole_from
@@ -21,14 +21,14 @@ from glm_jax.attention.intervals import EMPTY, WHOLE
 def block_ranges(kinds: jax.Array) -> jax.Array:
     """first, whole_from, whole_to and last, for every outer block.
 
-    The whole blocks are the first run of them; where others follow, those are masked, which
-    computes the same. A block that meets nothing has first = last.
+    If WHOLE blocks are not contiguous, those after the first run are masked too, with the same
+    result. An outer block that needs no inner one has first = last.
 
     Args:
-      kinds: [B, outer, inner] of `block_kinds`, or with the last two axes turned.
+      kinds: [B, outer, inner] of `block_kinds`, or with the last two axes swapped.
 
     Returns:
-      [B, outer, 4] int32, in blocks of the inner side; first <= whole_from <= whole_to <= last.
+      [B, outer, 4] int32, indices of inner blocks; first <= whole_from <= whole_to <= last.
     """
     inner = kinds.shape[-1]
     index = jnp.arange(inner, dtype=jnp.int32)

@@ -1,7 +1,7 @@
-"""What the attention kernels for GPUs share: the fixed numbers of a call, loops and masks.
+"""What the attention kernels for GPUs share: the static sizes of a call, loops and masks.
 
-Arrays stay as they are, [B, T, N, H]; a program sees one block of one head, and of the other side
-the whole row of its head, of which it loads block after block:
+Arrays are [B, T, N, H]. In the forward kernel a program has one block of queries of one head, and
+the whole row of keys and values of that head, of which it loads one block after the other:
 
     array               block of a program          loads in the loop
     q, out [B,T,N,H]    [bq, H]
@@ -28,12 +28,12 @@ LOG2E = 1.4426950408889634
 
 @dataclasses.dataclass(frozen=True)
 class Tiling:
-    """How a kernel is cut.
+    """The block sizes of a kernel and how Triton runs it.
 
     Attributes:
-      block_q, block_k: places in a block of queries and of keys, powers of two.
-      num_warps: of 32 threads, that share a program.
-      num_stages: blocks that are being loaded or used at a time.
+      block_q, block_k: slots per block of queries and of keys, powers of two.
+      num_warps: warps of 32 threads per program.
+      num_stages: stages of the software pipeline of loads.
     """
 
     block_q: int
@@ -42,13 +42,13 @@ class Tiling:
     num_stages: int
 
     def compiler_params(self) -> plt.CompilerParams:
-        """As Triton wants them."""
+        """The parameters for Triton."""
         return plt.CompilerParams(num_warps=self.num_warps, num_stages=self.num_stages)
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The fixed numbers of a call.
+    """What is static in a call.
 
     Attributes:
       forward, query_gradient, key_gradient: tilings of the three kernels.
@@ -68,9 +68,9 @@ def matmul(a: jax.Array, b: jax.Array, axis_b: int) -> jax.Array:
 
 
 def hide(s: jax.Array, start: jax.Array, end: jax.Array, first_key: Any, key_axis: int):
-    """Scores with HIDDEN for the keys outside [start, end), one of each a query.
+    """Scores with HIDDEN for the keys outside [start, end), [bq] each.
 
-    key_axis 1: s is [bq, bk]; 0: turned, [bk, bq].
+    key_axis 1: s is [bq, bk]; 0: it is transposed, [bk, bq].
     """
     key = first_key + lax.broadcasted_iota(jnp.int32, s.shape, key_axis)
     start, end = (jnp.expand_dims(x, key_axis) for x in (start, end))
@@ -86,5 +86,5 @@ def loop(ranges: Any, step: Callable[[Any, Any, bool], Any], carry: Any) -> Any:
 
 
 def block_of(size: int, index: Any) -> Any:
-    """The places of a block."""
+    """The slice of a block's slots."""
     return pl.ds(index * size, size)

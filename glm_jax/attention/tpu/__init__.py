@@ -1,1 +1,1 @@
-"""The Pallas kernel for TPUs, and the layout of its tiles."""
+"""The Pallas kernels for TPUs, and the layout of their arrays."""

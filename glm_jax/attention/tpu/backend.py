@@ -11,7 +11,7 @@ from glm_jax.attention.call import Call
 from glm_jax.attention.platform import refuses_many_devices, target_platform
 from glm_jax.attention.sharded import over_mesh, split_for
 
-# Below that many queries a row (decoding), a block of 128 would be mostly padding.
+# With fewer queries per row (decoding), a block of 128 would be mostly padding.
 FEWEST_QUERIES = 64
 
 
@@ -25,19 +25,19 @@ def refuses_tpu(call: Call) -> str | None:
     from glm_jax.attention.tpu.interval_attention import refusal
 
     split = split_for(call.q.shape, call.k.shape[2])
-    part = jax.ShapeDtypeStruct(split.local(call.q.shape), call.q.dtype)
-    return refusal(part, call.k, call.dropout_rate)
+    shard = jax.ShapeDtypeStruct(split.local_shape(call.q.shape), call.q.dtype)
+    return refusal(shard, call.k, call.dropout_rate)
 
 
 def declines_few(call: Call) -> str | None:
-    """Why "auto" looks further although a kernel could serve."""
+    """Why "auto" goes on although a kernel could compute the call, or None."""
     if call.q.shape[1] < FEWEST_QUERIES:
-        return f"{call.q.shape[1]} queries a row are few; a block has 128"
+        return f"{call.q.shape[1]} queries per row are few; a block has 128"
     return None
 
 
 def run_tpu(call: Call, *, interpret: bool = False) -> tuple[jax.Array, jax.Array]:
-    """The kernel, on each device of the mesh that is set; returns what `dense` does."""
+    """The kernel on each device of the current mesh; returns what `dense` does."""
     return over_mesh(functools.partial(_run, interpret=interpret), call)
 
 

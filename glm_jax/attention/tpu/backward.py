@@ -1,13 +1,13 @@
-"""The backward kernels: scores once more from the log-sum-exp, then their gradient.
+"""The backward kernels: recompute the probabilities from the log-sum-exp, then the gradients.
 
 With p the probabilities, o the output and l the log-sum-exp of a query,
 
     ds = p (dp - delta)      dp = do . v      delta = do . o - dl
     dq = scale ds k          dk = scale ds^T q          dv = p^T do
 
-(FlashAttention, arXiv:2205.14135, appendix B; dl is there because parts of an attention are merged
-by l). One kernel goes through the keys of a block of queries, for dq, another through the queries
-of a block of keys, for dk and dv, so that neither writes a partial sum.
+(FlashAttention, arXiv:2205.14135, appendix B, with dl, since prefix and interval are merged by l).
+One kernel loops over the keys of a block of queries and writes dq, another over the queries of a
+block of keys and writes dk and dv. Neither writes partial sums.
 """
 
 import functools
@@ -24,21 +24,21 @@ from glm_jax.attention.tpu.tiles import (
     by_query,
     compiler_params,
     cost,
-    kept,
+    isolate_head,
     matmul,
-    of_part,
     run_kind,
     scaled,
     scores,
     specs,
+    tile_mask,
 )
 
 
 def score_shift(out: jax.Array, d_out: jax.Array, d_lse: jax.Array, num_heads: int) -> jax.Array:
     """delta, float32 [B, N, 1, T], of out and d_out [B, T, N H] and d_lse [B, N, 1, T].
 
-    The columns of a head are summed by a product with ones: for a reduction over [B, T, N, H] XLA
-    copies their product into another layout, in float32.
+    The columns of a head are summed by a matrix product with ones. For a reduction over
+    [B, T, N, H] XLA would copy the float32 product into another layout.
     """
     columns = jax.lax.broadcasted_iota(jnp.int32, (out.shape[-1], num_heads), 0)
     heads = jax.lax.broadcasted_iota(jnp.int32, columns.shape, 1)
@@ -60,20 +60,27 @@ def query_gradient(
     steps: Steps,
     plan: Plan,
 ) -> jax.Array:
-    """dq [B, T, N H]; `delta` from `score_shift`, the rest as `forward` has and gives it."""
-    place = by_query(plan, steps.size)
-    at = specs(plan, place, keys_outer=False)
+    """dq [B, T, N H]; `delta` is that of `score_shift`, the rest as in `forward`."""
+    locate = by_query(plan, steps.size)
+    blocks = specs(plan, locate, keys_outer=False)
     block = (plan.block_q, plan.width)
     return pl.pallas_call(
-        functools.partial(_query_kernel, place=place, plan=plan),
+        functools.partial(_query_kernel, locate=locate, plan=plan),
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=2,
             grid=(q.shape[0], plan.num_heads // plan.pack, steps.longest),
             in_specs=[
-                *(at.queries, at.keys, at.keys, at.head_row, at.queries, at.head_row),
-                *(at.row, at.row, at.shared_row),
+                *(
+                    blocks.queries,
+                    blocks.keys,
+                    blocks.keys,
+                    blocks.head_row,
+                    blocks.queries,
+                    blocks.head_row,
+                ),
+                *(blocks.row, blocks.row, blocks.shared_row),
             ],
-            out_specs=at.queries,
+            out_specs=blocks.queries,
             scratch_shapes=[pltpu.VMEM(block, q.dtype), pltpu.VMEM(block, jnp.float32)],
         ),
         out_shape=jax.ShapeDtypeStruct(q.shape, q.dtype),
@@ -84,9 +91,9 @@ def query_gradient(
     )(steps.packed, seeds, q, k, v, lse, d_out, delta, *rows)
 
 
-def _query_kernel(packed, seeds, *refs, place, plan: Plan):
-    q, k, v, lse, d_out, delta, start, end, places, dq, q_scaled, summed = refs
-    at = place(*map(pl.program_id, range(3)), packed)
+def _query_kernel(packed, seeds, *refs, locate, plan: Plan):
+    q, k, v, lse, d_out, delta, start, end, offsets, dq, q_scaled, summed = refs
+    at = locate(*map(pl.program_id, range(3)), packed)
     first_key = at.step.inner * plan.block_k
 
     @pl.when(at.step.is_first)
@@ -96,14 +103,19 @@ def _query_kernel(packed, seeds, *refs, place, plan: Plan):
 
     def tile(masked: bool) -> None:
         bounds = (start[...], end[...]) if masked else None
-        for part in range(plan.pack):
-            k_part, v_part = of_part(k[...], part, plan), of_part(v[...], part, plan)
-            s = scores(k_part, q_scaled[...], bounds, first_key)
+        for packed_head in range(plan.pack):
+            k_head, v_head = (
+                isolate_head(k[...], packed_head, plan),
+                isolate_head(v[...], packed_head, plan),
+            )
+            s = scores(k_head, q_scaled[...], bounds, first_key)
             keep = None
             if plan.dropout_rate:
-                keep = kept(seeds, at, part, places[...], first_key, plan)
-            _, ds = _tile_gradient(s, v_part, d_out[...], lse[part], delta[part], keep, plan)
-            summed[...] += matmul(ds.astype(k.dtype), k_part, 0, 0)
+                keep = tile_mask(seeds, at, packed_head, offsets[...], first_key, plan)
+            _, ds = _tile_gradient(
+                s, v_head, d_out[...], lse[packed_head], delta[packed_head], keep, plan
+            )
+            summed[...] += matmul(ds.astype(k.dtype), k_head, 0, 0)
 
     run_kind(at.step, tile)
 
@@ -124,20 +136,27 @@ def key_gradient(
     steps: Steps,
     plan: Plan,
 ) -> tuple[jax.Array, jax.Array]:
-    """dk and dv [B, S, K H]; `steps` by key, `delta` from `score_shift`."""
-    place = by_key(plan, steps.size)
-    at = specs(plan, place, keys_outer=True)
+    """dk and dv [B, S, K H]; `steps` by key, `delta` that of `score_shift`."""
+    locate = by_key(plan, steps.size)
+    blocks = specs(plan, locate, keys_outer=True)
     block = pltpu.VMEM((plan.block_k, plan.width), jnp.float32)
     return pl.pallas_call(
-        functools.partial(_key_kernel, place=place, plan=plan),
+        functools.partial(_key_kernel, locate=locate, plan=plan),
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=2,
             grid=(q.shape[0], plan.num_kv_heads // plan.pack, steps.longest, plan.group),
             in_specs=[
-                *(at.queries, at.keys, at.keys, at.head_row, at.queries, at.head_row),
-                *(at.row, at.row, at.shared_row),
+                *(
+                    blocks.queries,
+                    blocks.keys,
+                    blocks.keys,
+                    blocks.head_row,
+                    blocks.queries,
+                    blocks.head_row,
+                ),
+                *(blocks.row, blocks.row, blocks.shared_row),
             ],
-            out_specs=[at.keys, at.keys],
+            out_specs=[blocks.keys, blocks.keys],
             scratch_shapes=[block, block],
         ),
         out_shape=[
@@ -151,13 +170,13 @@ def key_gradient(
     )(steps.packed, seeds, q, k, v, lse, d_out, delta, *rows)
 
 
-def _key_kernel(packed, seeds, *refs, place, plan: Plan):
-    q, k, v, lse, d_out, delta, start, end, places, dk, dv, dk_sum, dv_sum = refs
-    at = place(*map(pl.program_id, range(4)), packed)
+def _key_kernel(packed, seeds, *refs, locate, plan: Plan):
+    q, k, v, lse, d_out, delta, start, end, offsets, dk, dv, dk_sum, dv_sum = refs
+    at = locate(*map(pl.program_id, range(4)), packed)
     first_key = at.step.outer * plan.block_k
-    of_group = pl.program_id(3)
+    group_head = pl.program_id(3)
 
-    @pl.when(at.step.is_first & (of_group == 0))
+    @pl.when(at.step.is_first & (group_head == 0))
     def _():
         dk_sum[...] = jnp.zeros_like(dk_sum)
         dv_sum[...] = jnp.zeros_like(dv_sum)
@@ -165,28 +184,33 @@ def _key_kernel(packed, seeds, *refs, place, plan: Plan):
     def tile(masked: bool) -> None:
         bounds = (start[...], end[...]) if masked else None
         q_scaled = scaled(q[...], plan.scale)
-        for part in range(plan.pack):
-            q_part, d_part = of_part(q_scaled, part, plan), of_part(d_out[...], part, plan)
-            s = scores(k[...], q_part, bounds, first_key)
+        for packed_head in range(plan.pack):
+            q_head, d_head = (
+                isolate_head(q_scaled, packed_head, plan),
+                isolate_head(d_out[...], packed_head, plan),
+            )
+            s = scores(k[...], q_head, bounds, first_key)
             keep = None
             if plan.dropout_rate:
-                keep = kept(seeds, at, part, places[...], first_key, plan)
-            p, ds = _tile_gradient(s, v[...], d_part, lse[part], delta[part], keep, plan)
-            dv_sum[...] += matmul(p.astype(d_out.dtype), d_part, 1, 0)
-            dk_sum[...] += matmul(ds.astype(q.dtype), q_part, 1, 0)
+                keep = tile_mask(seeds, at, packed_head, offsets[...], first_key, plan)
+            p, ds = _tile_gradient(
+                s, v[...], d_head, lse[packed_head], delta[packed_head], keep, plan
+            )
+            dv_sum[...] += matmul(p.astype(d_out.dtype), d_head, 1, 0)
+            dk_sum[...] += matmul(ds.astype(q.dtype), q_head, 1, 0)
 
     run_kind(at.step, tile)
 
-    @pl.when(at.step.is_last & (of_group == plan.group - 1))
+    @pl.when(at.step.is_last & (group_head == plan.group - 1))
     def _():
         dk[...] = dk_sum[...].astype(dk.dtype)
         dv[...] = (dv_sum[...] / (1.0 - plan.dropout_rate)).astype(dv.dtype)
 
 
 def _tile_gradient(s, v, d_out, lse, delta, keep, plan: Plan):
-    """What multiplies do in dv, and the gradient of the scores, both float32 [bk, bq].
+    """The probabilities after dropout and the gradient of the scores, float32 [bk, bq].
 
-    A query without keys has the log-sum-exp HIDDEN; lifted to FLOOR its probabilities are 0.
+    A query without keys has the log-sum-exp HIDDEN; raised to FLOOR its probabilities are 0.
     """
     p = jnp.exp(s - jnp.maximum(lse, FLOOR))
     dp = matmul(v, d_out, 1, 1)

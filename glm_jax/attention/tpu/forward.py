@@ -1,8 +1,8 @@
 """The forward kernel: softmax over the keys of an interval, block by block.
 
-For a block of queries the blocks of keys go by; what is kept is the largest score so far, the sum
-and the weighted values, shrunk whenever a larger score turns up (FlashAttention, arXiv:2205.14135,
-algorithm 1).
+Each block of queries meets one block of keys after the other. Scratch memory holds the largest
+score so far, the sum of exponentials and the weighted sum of values, which are rescaled at a larger
+score (FlashAttention, arXiv:2205.14135, algorithm 1).
 """
 
 import functools
@@ -18,13 +18,13 @@ from glm_jax.attention.tpu.tiles import (
     by_query,
     compiler_params,
     cost,
-    kept,
+    isolate_head,
     matmul,
-    of_part,
     run_kind,
     scaled,
     scores,
     specs,
+    tile_mask,
 )
 
 
@@ -42,24 +42,31 @@ def forward(
     Args:
       q: [B, T, N H]; T is a multiple of block_q.
       k, v: [B, S, K H]; S is a multiple of block_k.
-      rows: int32 start and end [B, 1, T], and places [1, 1, T] of `tiles.kept`.
-      seeds: [2 * B * N] int32 of `tiles.kept`.
+      rows: int32 start and end [B, 1, T], and offsets [1, 1, T] of `tiles.tile_mask`.
+      seeds: [2 * B * N] int32 of `tiles.tile_mask`.
       steps: by query.
 
     Returns:
       [B, T, N H] in the dtype of v, and the log-sum-exp of the scores, float32 [B, N, 1, T].
     """
     batch, length = q.shape[:2]
-    place = by_query(plan, steps.size)
-    at = specs(plan, place, keys_outer=False)
+    locate = by_query(plan, steps.size)
+    blocks = specs(plan, locate, keys_outer=False)
     row = pltpu.VMEM((plan.pack, 1, plan.block_q), jnp.float32)
     return pl.pallas_call(
-        functools.partial(_kernel, place=place, plan=plan),
+        functools.partial(_kernel, locate=locate, plan=plan),
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=2,
             grid=(batch, plan.num_heads // plan.pack, steps.longest),
-            in_specs=[at.queries, at.keys, at.keys, at.row, at.row, at.shared_row],
-            out_specs=[at.queries, at.head_row],
+            in_specs=[
+                blocks.queries,
+                blocks.keys,
+                blocks.keys,
+                blocks.row,
+                blocks.row,
+                blocks.shared_row,
+            ],
+            out_specs=[blocks.queries, blocks.head_row],
             scratch_shapes=[
                 pltpu.VMEM((plan.pack, plan.block_q, plan.width), q.dtype),
                 row,
@@ -78,35 +85,37 @@ def forward(
     )(steps.packed, seeds, q, k, v, *rows)
 
 
-def _kernel(packed, seeds, *refs, place, plan: Plan):
-    q, k, v, start, end, places, out, lse, q_scaled, largest, total, summed = refs
-    at = place(*map(pl.program_id, range(3)), packed)
+def _kernel(packed, seeds, *refs, locate, plan: Plan):
+    q, k, v, start, end, offsets, out, lse, q_scaled, largest, total, summed = refs
+    at = locate(*map(pl.program_id, range(3)), packed)
     first_key = at.step.inner * plan.block_k
 
     @pl.when(at.step.is_first)
     def _():
-        for part in range(plan.pack):
-            q_scaled[part] = of_part(scaled(q[...], plan.scale), part, plan)
+        for packed_head in range(plan.pack):
+            q_scaled[packed_head] = isolate_head(scaled(q[...], plan.scale), packed_head, plan)
         largest[...] = jnp.full_like(largest, FLOOR)
         total[...] = jnp.zeros_like(total)
         summed[...] = jnp.zeros_like(summed)
 
     def tile(masked: bool) -> None:
         bounds = (start[...], end[...]) if masked else None
-        for part in range(plan.pack):
-            s = scores(k[...], q_scaled[part], bounds, first_key)
-            before = largest[part]
+        for packed_head in range(plan.pack):
+            s = scores(k[...], q_scaled[packed_head], bounds, first_key)
+            before = largest[packed_head]
             now = jnp.maximum(before, jnp.max(s, axis=0, keepdims=True))
             weights = jnp.exp(s - now)
             shrink = jnp.exp(before - now)
-            largest[part] = now
-            total[part] = shrink * total[part] + jnp.sum(weights, axis=0, keepdims=True)
+            largest[packed_head] = now
+            total[packed_head] = shrink * total[packed_head] + jnp.sum(
+                weights, axis=0, keepdims=True
+            )
             if plan.dropout_rate:
-                keep = kept(seeds, at, part, places[...], first_key, plan)
+                keep = tile_mask(seeds, at, packed_head, offsets[...], first_key, plan)
                 weights = jnp.where(keep, weights, 0.0)
             columns = matmul(v[...], weights.astype(v.dtype), 0, 0)
-            of_head = columns[part * plan.head_dim : (part + 1) * plan.head_dim]
-            summed[part] = shrink * summed[part] + of_head
+            of_head = columns[packed_head * plan.head_dim : (packed_head + 1) * plan.head_dim]
+            summed[packed_head] = shrink * summed[packed_head] + of_head
 
     run_kind(at.step, tile)
 

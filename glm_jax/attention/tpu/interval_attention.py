@@ -1,9 +1,9 @@
 """Attention over an interval of keys per query on TPU, without a T x S array.
 
 The mathematics is that of `glm_jax.attention.dispatch`; memory beyond inputs and outputs is one
-float per query and head. Blocks of keys that no query of a block sees are neither fetched nor
-multiplied (`intervals`), blocks that all see need no mask (`tiles`), and the backward pass computes
-the scores again (`backward`).
+float per query and head. A block of keys that no query of a block sees is neither loaded nor
+multiplied (`intervals`), one that all of them see needs no mask (`tiles`), and the backward pass
+recomputes the scores (`backward`).
 """
 
 import functools
@@ -19,9 +19,10 @@ from glm_jax.attention.tpu.backward import key_gradient, query_gradient, score_s
 from glm_jax.attention.tpu.forward import forward
 from glm_jax.attention.tpu.tiles import Plan
 
-# By 512 x 512 a tile of scores is 1 MiB of float32 and the backward kernels hold four; a step costs
-# some 0.35 us besides its work of 0.7 us (v5e, forward). From LONG on wider blocks of keys halve
-# the steps for a few per cent more masked work, where the 16 MiB that a kernel may use hold them.
+# With blocks of 512 a tile of scores is 1 MiB of float32, and the backward kernels hold four. A
+# step has some 0.35 us of overhead and 0.7 us of work (v5e, forward). From LONG keys on, blocks of
+# twice as many keys halve the steps, for a few per cent more masked work, if the 16 MiB of memory
+# of a kernel hold them.
 BLOCK_Q = 512
 BLOCK_K = 512
 LONG = 4096
@@ -29,7 +30,7 @@ LONG_BLOCK_K = 1024
 LONG_ROW_BYTES = 512
 
 MAX_HEAD_DIM = 256
-# Of the 1 MiB of scalar memory, for the packed steps.
+# The share of the 1 MiB of scalar memory for the packed steps.
 MAX_STEP_BYTES = 512 * 1024
 DTYPES = (jnp.bfloat16, jnp.float32)
 
@@ -45,7 +46,7 @@ def refusal(q: Shaped, k: Shaped, dropout_rate: float = 0.0) -> str | None:
         names = ", ".join(sorted(dtype.name for dtype in dtypes))
         return f"queries and keys must both be bfloat16 or float32; got {names}"
     if dropout_rate >= 1.0:
-        return f"dropout must leave something; got rate {dropout_rate}"
+        return f"the dropout rate must be below 1; got {dropout_rate}"
     blocks = [-(-x.shape[1] // size) for x, size in zip((q, k), block_sizes(q, k), strict=True)]
     steps = q.shape[0] * blocks[0] * blocks[1]
     if max(blocks) > MAX_BLOCKS or 4 * steps > MAX_STEP_BYTES:
@@ -54,7 +55,7 @@ def refusal(q: Shaped, k: Shaped, dropout_rate: float = 0.0) -> str | None:
 
 
 def block_sizes(q: Shaped, k: Shaped) -> tuple[int, int]:
-    """(block_q, block_k) where the caller leaves them open."""
+    """(block_q, block_k) if the caller does not choose."""
     row_bytes = -(-k.shape[-1] // LANES) * LANES * np.dtype(k.dtype).itemsize
     wide = k.shape[1] >= LONG and row_bytes <= LONG_ROW_BYTES
     largest = LONG_BLOCK_K if wide else BLOCK_K
@@ -76,10 +77,10 @@ def interval_attention(
 ) -> tuple[jax.Array, jax.Array]:
     """Softmax attention of each query over the keys [attend_start, attend_end).
 
-    Places, and a head_dim whose heads do not fill 128 lanes side by side (64 does, where N = K),
-    are padded to whole blocks of 128, with queries that see nothing and keys that nobody sees.
-    Under `jax.checkpoint` a policy can save the results that the backward pass needs, by the names
-    "attention_out" and "attention_lse".
+    T, S, and a head dimension whose heads do not fill 128 lanes side by side (64 does if N = K),
+    are padded to multiples of 128, with queries that see no key and keys that no query sees. A
+    policy of `jax.checkpoint` can save what the backward pass needs, by the names "attention_out"
+    and "attention_lse".
 
     Args:
       q: [B, T, N, H] queries.
@@ -87,7 +88,7 @@ def interval_attention(
       attend_start, attend_end: [B, T] int32, indices into S.
       scale: factor on the scores; None: 1 / sqrt(H).
       dropout_rate: share of the probabilities set to 0, below 1.
-      mask_rows: says which (`glm_jax.attention.dropout`); None: no dropout.
+      mask_rows: their dropout mask (`glm_jax.attention.dropout`); None: no dropout.
       blocks: (block_q, block_k), multiples of 128; None: chosen by length.
       interpret: run on any platform, slowly.
 
@@ -117,8 +118,8 @@ def interval_attention(
         seeds = jnp.zeros((2, batch, heads), jnp.uint32)
         mask_rows = MaskRows(seeds, jnp.zeros(length, jnp.uint32))
     seeds = jax.lax.bitcast_convert_type(mask_rows.seeds, jnp.int32).reshape(-1)
-    places = jax.lax.bitcast_convert_type(_fill(mask_rows.places, block_q, 0), jnp.int32)
-    rows = (bounds[0][:, None], bounds[1][:, None], places[None, None])
+    offsets = jax.lax.bitcast_convert_type(_fill(mask_rows.offsets, block_q, 0), jnp.int32)
+    rows = (bounds[0][:, None], bounds[1][:, None], offsets[None, None])
     out, lse = _attention(
         _flat(q, block_q, plan), _flat(k, block_k, plan), _flat(v, block_k, plan), rows, seeds, plan
     )
@@ -127,7 +128,7 @@ def interval_attention(
 
 
 def _heads_a_block(num_heads: int, num_kv_heads: int, head_dim: int) -> int:
-    """Heads that fill the lanes of a block together; 1 where they cannot.
+    """Heads that fill the lanes of a block together; 1 if they cannot.
 
     >>> [_heads_a_block(16, 16, 64), _heads_a_block(16, 2, 64), _heads_a_block(15, 15, 64)]
     [2, 1, 1]
@@ -137,7 +138,7 @@ def _heads_a_block(num_heads: int, num_kv_heads: int, head_dim: int) -> int:
 
 
 def _fill(x: jax.Array, multiple: int, axis: int) -> jax.Array:
-    """Zeros behind x, up to a multiple."""
+    """x with zeros appended along `axis`, to a multiple."""
     missing = -x.shape[axis] % multiple
     widths = [(0, missing if index == axis else 0) for index in range(x.ndim)]
     return jnp.pad(x, widths) if missing else x

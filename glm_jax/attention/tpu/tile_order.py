@@ -1,14 +1,14 @@
-"""Heads in the order in which a TPU holds them, so that no use of them copies them over.
+"""Queries and keys with an axis of heads, in the memory layout of a TPU, without a copy.
 
-Products with matrices give queries with heads side by side, [B, T, N H], and the attention kernel
-takes them so. A TPU holds the last two axes in tiles of 8 rows by 128 numbers, whose rows are then
-8 places of one head. As [B, T, N, H] a tile would have 8 heads of one place: the same numbers
-elsewhere. [B, T / 8, N, 8, H] names each head's numbers by an axis of their own, and moves none:
+A projection gives queries as [B, T, N H], and the attention kernel takes them so. A TPU stores the
+last two axes of an array in tiles of 8 x 128 values, here 8 slots of one head. A tile of
+[B, T, N, H] would hold 8 heads of one slot, so reshaping to it copies the array. The shape
+[B, T / 8, N, 8, H] has an axis of heads too, and the same memory:
 
-    N = 2, T = 16     memory of [B, T, N H]        tile of head 0, places 0..7
-                                                   tile of head 1, places 0..7
-                                                   tile of head 0, places 8..15
-                                                   tile of head 1, places 8..15
+    N = 2, T = 16     memory of [B, T, N H]        tile of head 0, slots 0..7
+                                                   tile of head 1, slots 0..7
+                                                   tile of head 0, slots 8..15
+                                                   tile of head 1, slots 8..15
 """
 
 import jax
@@ -17,14 +17,14 @@ import jax.numpy as jnp
 from glm_jax.attention.platform import target_platform
 from glm_jax.errors import say_once
 
-# Rows of a tile.
+# Rows per tile.
 SUBLANES = 8
 
 
 def is_held_in_tiles(x: jax.Array) -> bool:
-    """Whether x [B, T, N, H] should be worked on in tile order: 16 bits, as on accelerators.
+    """Whether to compute with x [B, T, N, H] in tile order: 16 bits per value, and 8 divides T.
 
-    Of rows that tiles do not divide it is said once on a TPU, where heads are then copied over.
+    If 8 does not divide T, a TPU copies queries and keys, which is logged once there.
     """
     if x.dtype.itemsize != 2:
         return False

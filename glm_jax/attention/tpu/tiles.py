@@ -1,7 +1,7 @@
-"""What the attention kernels for TPUs share: the fixed numbers of a call, its blocks, and tiles.
+"""What the attention kernels for TPUs share: static sizes of a call, blocks and tiles.
 
-Arrays lie in memory as a projection writes them, [B, T, N H], and a block of head n is the columns
-[n H, (n + 1) H) of block_q places, so nothing is transposed on the way in or out:
+Arrays have the layout in which a projection writes them, [B, T, N H]. A block of head n is the
+columns [n H, (n + 1) H) of block_q slots, so nothing is transposed on the way in or out:
 
                n = 0     n = 1            array            block
     block 0   q q q q | q q q q           [B, T, N H]      [bq, H]     q, out, their gradients
@@ -9,15 +9,17 @@ Arrays lie in memory as a projection writes them, [B, T, N H], and a block of he
     block 1   q q q q | q q q q           [B, 1, T]        [1, bq]     bounds
               q q q q | q q q q           [B, N, 1, T]     [1, bq]     log-sum-exp
 
-Where heads are narrower than the 128 lanes of a TPU's registers and each has keys of its own, a
-block holds as many as fit side by side (`Plan.pack`); a kernel goes through them one by one:
+If the head dimension is below the 128 lanes of a TPU's registers and N = K, a block holds as many
+heads side by side as fit (`Plan.pack`), and the kernels compute them one after the other:
 
-    [bq, 2 H]    a a a a b b b b        `of_part`    a a a a 0 0 0 0    0 0 0 0 b b b b
+    [bq, 2 H]    a a a a b b b b        `isolate_head`    a a a a 0 0 0 0    0 0 0 0 b b b b
 
-A grid goes through the rows b, the heads, and the steps of `glm_jax.attention.intervals`.
+The axes of a kernel's grid are the rows of the batch, the blocks of heads, and the steps of
+`glm_jax.attention.intervals.list_steps`.
 
-A tile of scores is turned, keys by queries, so that what there is once a query (bounds, largest
-score, sums) is a row of lanes, and reductions over the keys go along sublanes:
+A tile holds the scores of a block of keys and a block of queries. It is transposed, keys by
+queries: values per query (bounds, largest score, sums) are rows of lanes, and reductions over the
+keys go along sublanes:
 
                     queries ->
           keys    s(0,0) s(0,1) ..  [bk, bq]        start, end   [1, bq]
@@ -41,14 +43,14 @@ from glm_jax.attention.intervals import HIDDEN, PARTIAL, WHOLE, Step, unpack
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The fixed numbers of a call.
+    """What is static in a call.
 
     Attributes:
       num_heads, num_kv_heads: N and K.
-      width: columns of a block, a multiple of 128: H, or `pack` times H.
-      pack: heads side by side in a block; above 1 only where N = K.
-      block_q, block_k: places in a block of queries and of keys.
-      num_keys: S before padding; the places of a dropout mask are counted with it.
+      width: columns per block, a multiple of 128: H, or `pack` times H.
+      pack: heads per block; above 1 only if N = K.
+      block_q, block_k: slots per block of queries and of keys.
+      num_keys: S before padding; the row length of the dropout mask.
       scale: factor on the scores.
       dropout_rate: share of the probabilities set to 0.
       interpret: run anywhere, slowly, for tests.
@@ -67,17 +69,17 @@ class Plan:
 
     @property
     def group(self) -> int:
-        """Query heads a key head."""
+        """Query heads per key head."""
         return self.num_heads // self.num_kv_heads
 
     @property
     def head_dim(self) -> int:
-        """H, columns of a head."""
+        """H, columns per head."""
         return self.width // self.pack
 
 
-class Place(NamedTuple):
-    """Where a grid step stands: row, block of query heads and of key heads, step of its list."""
+class Location(NamedTuple):
+    """Indices of a grid step: row, block of query heads, block of key heads; and its `Step`."""
 
     row: jax.Array
     head: jax.Array
@@ -85,26 +87,26 @@ class Place(NamedTuple):
     step: Step
 
 
-def by_query(plan: Plan, size: int) -> Callable[..., Place]:
-    """Grid (B, N / pack, steps): a block of queries stays while the keys go by."""
+def by_query(plan: Plan, size: int) -> Callable[..., Location]:
+    """Grid (B, N / pack, steps): one block of queries, block after block of keys."""
 
-    def place(b, n, p, packed, _seeds=None) -> Place:
-        return Place(b, n, n // plan.group, unpack(packed[b * size + p]))
+    def locate(b, n, p, packed, _seeds=None) -> Location:
+        return Location(b, n, n // plan.group, unpack(packed[b * size + p]))
 
-    return place
+    return locate
 
 
-def by_key(plan: Plan, size: int) -> Callable[..., Place]:
-    """Grid (B, K / pack, steps, N / K): keys stay while the queries of all their heads go by."""
+def by_key(plan: Plan, size: int) -> Callable[..., Location]:
+    """Grid (B, K / pack, steps, N / K): one block of keys, the queries of all its heads."""
 
-    def place(b, m, p, g, packed, _seeds=None) -> Place:
-        return Place(b, m * plan.group + g, m, unpack(packed[b * size + p]))
+    def locate(b, m, p, g, packed, _seeds=None) -> Location:
+        return Location(b, m * plan.group + g, m, unpack(packed[b * size + p]))
 
-    return place
+    return locate
 
 
 class Specs(NamedTuple):
-    """The blocks that a kernel sees of each kind of array."""
+    """The block specs of each kind of array."""
 
     queries: pl.BlockSpec
     keys: pl.BlockSpec
@@ -113,7 +115,7 @@ class Specs(NamedTuple):
     head_row: pl.BlockSpec
 
 
-def specs(plan: Plan, place: Callable[..., Place], *, keys_outer: bool) -> Specs:
+def specs(plan: Plan, locate: Callable[..., Location], *, keys_outer: bool) -> Specs:
     """Blocks of [B, T, N H], [B, S, K H], [B, 1, T], [1, 1, T] and [B, N, 1, T]."""
     bq, bk, width = plan.block_q, plan.block_k, plan.width
 
@@ -123,8 +125,8 @@ def specs(plan: Plan, place: Callable[..., Place], *, keys_outer: bool) -> Specs
     def keys_at(step: Step) -> jax.Array:
         return step.outer if keys_outer else step.inner
 
-    def spec(shape: tuple, index: Callable[[Place], tuple]) -> pl.BlockSpec:
-        return pl.BlockSpec(shape, lambda *grid: index(place(*grid)))
+    def spec(shape: tuple, index: Callable[[Location], tuple]) -> pl.BlockSpec:
+        return pl.BlockSpec(shape, lambda *grid: index(locate(*grid)))
 
     return Specs(
         queries=spec((None, bq, width), lambda at: (at.row, queries_at(at.step), at.head)),
@@ -138,12 +140,12 @@ def specs(plan: Plan, place: Callable[..., Place], *, keys_outer: bool) -> Specs
 
 
 def cost(q: jax.Array, k: jax.Array, plan: Plan, *, products: int, arrays: int) -> pl.CostEstimate:
-    """What the compiler is told; it cannot know the intervals, so half of all pairs are counted.
+    """An estimate for the compiler, which cannot know the intervals: half of all pairs are counted.
 
     Args:
       q, k: [B, T, N H] and [B, S, K H].
-      products: matrix products of a tile.
-      arrays: arrays of q's size that are read or written once.
+      products: matrix products per tile.
+      arrays: arrays of the size of q that are read or written once.
     """
     pairs = q.shape[0] * plan.num_heads * q.shape[1] * k.shape[1] // 2
     fetched = 2 * pairs // plan.block_q * plan.head_dim
@@ -155,7 +157,7 @@ def cost(q: jax.Array, k: jax.Array, plan: Plan, *, products: int, arrays: int) 
 
 
 def compiler_params(*, parallel: int, sequential: int) -> pltpu.CompilerParams:
-    """Grid axes: first those that two cores may share, then those that go in order."""
+    """Grid axes: first those that two cores may share, then those that run in order."""
     semantics = [pltpu.PARALLEL] * parallel + [pltpu.ARBITRARY] * sequential
     return pltpu.CompilerParams(dimension_semantics=semantics)
 
@@ -172,7 +174,7 @@ def scaled(q: jax.Array, scale: float) -> jax.Array:
 
 
 def scores(k: jax.Array, q: jax.Array, bounds: tuple | None, first_key: jax.Array) -> jax.Array:
-    """[bk, bq] float32; `bounds` (start, end) [1, bq] hide keys, None: every query sees all."""
+    """[bk, bq] float32; outside `bounds`, start and end [1, bq], HIDDEN. None: no mask."""
     s = matmul(k, q, 1, 1)
     if bounds is None:
         return s
@@ -181,37 +183,38 @@ def scores(k: jax.Array, q: jax.Array, bounds: tuple | None, first_key: jax.Arra
     return jnp.where((start - first_key <= key) & (key < end - first_key), s, HIDDEN)
 
 
-def kept(
-    seeds, at: Place, part: int, places: jax.Array, first_key: jax.Array, plan: Plan
+def tile_mask(
+    seeds, at: Location, packed_head: int, offsets: jax.Array, first_key: jax.Array, plan: Plan
 ) -> jax.Array:
-    """Which probabilities of a tile dropout keeps, bool [bk, bq]: the mask of `dropout.keep_mask`.
+    """The tile of `dropout.keep_mask`, bool [bk, bq]: which probabilities dropout keeps.
 
     Args:
-      seeds: [2 * B * N] int32 that hold uint32, starts and then strides.
-      at, part: row, block of heads and the head in it.
-      places: [1, bq] int32, the query's index times S: where its first key lies in the mask.
+      seeds: [2 * B * N] int32 with the bits of uint32, all starts and then all strides.
+      at: the row and the block of heads.
+      packed_head: the head within the block.
+      offsets: [1, bq] int32, the offset of a query's first key in its mask, `MaskRows.offsets`.
       first_key: index of the tile's first key.
     """
-    head = at.row * plan.num_heads + at.head * plan.pack + part
+    head = at.row * plan.num_heads + at.head * plan.pack + packed_head
     start, stride = seeds[head], seeds[seeds.shape[0] // 2 + head]
     key = lax.broadcasted_iota(jnp.int32, (plan.block_k, plan.block_q), 0)
-    count = (start + (places + first_key) * stride) + key * stride
+    count = (start + (offsets + first_key) * stride) + key * stride
     return keeps(lax.bitcast_convert_type(count, jnp.uint32), plan.dropout_rate)
 
 
-def of_part(x: jax.Array, part: int, plan: Plan) -> jax.Array:
-    """The columns of one of a block's heads, [.., width], 0 in those of the others.
+def isolate_head(x: jax.Array, packed_head: int, plan: Plan) -> jax.Array:
+    """x [.., width] with 0 in the columns of the block's other heads.
 
-    A product over the columns then is that head's alone; the matrix unit pads what is narrower than
-    128 with zeros all the same.
+    A product over all columns is then that of one head. It costs no more than a narrow one: the
+    matrix unit pads columns to 128 anyway.
     """
     if plan.pack == 1:
         return x
     column = lax.broadcasted_iota(jnp.int32, x.shape, x.ndim - 1)
-    return jnp.where(column // plan.head_dim == part, x, jnp.zeros_like(x))
+    return jnp.where(column // plan.head_dim == packed_head, x, jnp.zeros_like(x))
 
 
 def run_kind(step: Step, tile: Callable[[bool], None]) -> None:
-    """Runs tile(masked) where the step has work: with a mask only where one is needed."""
+    """Calls tile(masked): masked if the step is PARTIAL, not if WHOLE; not at all if EMPTY."""
     pl.when(step.kind == WHOLE)(lambda: tile(False))
     pl.when(step.kind == PARTIAL)(lambda: tile(True))

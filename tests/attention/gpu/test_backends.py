@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
 from glm_jax.attention.call import make_call
 from glm_jax.attention.dispatch import BACKENDS, attention
@@ -21,15 +20,13 @@ from glm_jax.attention.gpu.backends import (
 from glm_jax.attention.intervals import HIDDEN
 from glm_jax.attention.tpu.backend import declines_few
 from glm_jax.attention.xla import dense
+from tests.meshes import GPU, abstract_mesh
 
-GPU = AbstractDevice(device_kind="NVIDIA H100 80GB HBM3", num_cores=132, platform="gpu")
 DROPPING = {"dropout_rate": 0.1, "dropout_key": jax.random.key(0)}
 
 
-def on_gpu(size=1):
-    axes = (AxisType.Auto,)
-    mesh = AbstractMesh((size,), ("data",), axis_types=axes, abstract_device=GPU)
-    return jax.sharding.use_abstract_mesh(mesh)
+def on_gpu():
+    return jax.sharding.use_abstract_mesh(abstract_mesh(device=GPU))
 
 
 def shapes(length=512, head_dim=128, dtype=jnp.bfloat16):

@@ -19,7 +19,7 @@ T, S, H = 32, 48, 16  # two blocks of queries, three of keys
 
 class Case:
     """One row, every query of which sees the keys [start, end), all scores 0; d_out is 1 in its
-    first number, v of key s is s there, and k of key s is s in its second."""
+    first feature, v of key s is s there, and k of key s is s in its second."""
 
     def __init__(self, start, end, heads=1, kv_heads=1):
         self.start, self.end = np.array(start), np.array(end)

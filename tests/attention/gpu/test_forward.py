@@ -21,7 +21,7 @@ def run(q, k, v, start, end, ranges):
 
 
 def values(kv_heads=1):
-    """Key s of head m has the value s + 100 m in its first number, 1 in the others."""
+    """Key s of head m has the value s + 100 m in its first feature, 1 in the others."""
     v = np.ones((S, kv_heads, H))
     v[..., 0] = np.arange(S)[:, None] + 100 * np.arange(kv_heads)
     return v

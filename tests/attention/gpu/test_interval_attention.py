@@ -6,25 +6,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
 from glm_jax.attention.call import make_call
 from glm_jax.attention.gpu.interval_attention import interval_attention, refusal, tilings
-from glm_jax.attention.intervals import HIDDEN
 from glm_jax.attention.xla import dense
 from tests.attention.against_dense import (
     any_intervals,
     check,
     check_blocks_unseen,
+    check_empty_intervals,
     check_rounded,
     draw,
     kernels_of_a_layer,
     packed_rows,
     results,
 )
+from tests.meshes import GPU, abstract_mesh
 
 NAMES = [f"interval_attention_gpu_{x}" for x in ("forward", "query_gradient", "key_gradient")]
-H100 = AbstractDevice(device_kind="NVIDIA H100 80GB HBM3", num_cores=132, platform="gpu")
 
 
 def both(*arguments, interpret=True):
@@ -55,25 +54,8 @@ def test_any_lengths_of_queries_and_keys(length, size):
 
 
 def test_the_empty_interval_gives_exactly_zero_and_no_gradient():
-    # Scores large enough to overflow an exp that nothing holds back.
-    q, k, v = draw((1, 256, 2, 32), (1, 256, 2, 32), (1, 256, 2, 32))
-    start, end = np.full((1, 256), 40, np.int32), np.full((1, 256), 200, np.int32)
-    empty = np.r_[3:9, 130:256]
-    end[:, empty] = 17
-
-    def run(q, k, v):
-        return interval_attention(q * 1e4, k, v, start, end, interpret=True)
-
-    out, lse = map(np.asarray, run(q, k, v))
-    assert (out[:, empty] == 0).all()
-    assert (lse[:, empty] == np.float32(HIDDEN)).all()
-    assert (np.delete(out, empty, axis=1) != 0).all()
-
-    def loss(q, k, v):
-        return jnp.sum((run(q, k, v)[0][:, empty] + 1.0) ** 2)
-
-    for gradient in jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(q, k, v):
-        assert (np.asarray(gradient) == 0).all()
+    run = functools.partial(interval_attention, interpret=True)
+    check_empty_intervals(run, *draw(*[(1, 256, 2, 32)] * 3))
 
 
 def test_blocks_that_nobody_sees_are_not_touched():
@@ -101,7 +83,7 @@ def test_it_is_lowered_for_cuda(head_dim, dtype):
     k = jax.ShapeDtypeStruct((2, 900, 2, head_dim), dtype)
     bounds = jax.ShapeDtypeStruct((2, 1000), jnp.int32)
     cotangents = q, jax.ShapeDtypeStruct((2, 1000, 8), jnp.float32)
-    mesh = AbstractMesh((1,), ("data",), axis_types=(AxisType.Auto,), abstract_device=H100)
+    mesh = abstract_mesh(device=GPU)
 
     def results(q, k, v, start, end, cotangents):
         with jax.sharding.use_abstract_mesh(mesh):
@@ -142,7 +124,7 @@ def test_what_it_can_do():
 @pytest.mark.parametrize("head_dim", [32, 64, 128])
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
 def test_blocks_divide_one_another(head_dim, dtype):
-    """So that places padded for one kernel are whole blocks of all three."""
+    """So that slots padded for one kernel are whole blocks of all three."""
     for name in ("block_q", "block_k"):
         sizes = {getattr(tiling, name) for tiling in tilings(head_dim, dtype)}
         assert all(max(sizes) % size == 0 for size in sizes)

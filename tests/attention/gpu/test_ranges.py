@@ -6,8 +6,8 @@ from glm_jax.attention.intervals import block_kinds
 from glm_jax.batch import prefix_bounds
 
 
-def two_texts():
-    """The picture of the module: a prefix of two of four places, then a causal text."""
+def two_segments():
+    """The example of the module: a prefix length of 2 of four slots, then a causal segment."""
     first, second = prefix_bounds(2, 4), prefix_bounds(0, 4)
     start = np.concatenate([first[0], second[0] + 4])[None]
     end = np.concatenate([first[1], second[1] + 4])[None]
@@ -15,7 +15,7 @@ def two_texts():
 
 
 def test_the_picture():
-    kinds = two_texts()
+    kinds = two_segments()
     by_query = [[0, 0, 1, 1], [0, 0, 1, 2], [2, 3, 3, 3], [2, 2, 3, 4]]
     np.testing.assert_array_equal(block_ranges(kinds)[0], by_query)
     by_key = [[0, 0, 2, 2], [1, 2, 2, 2], [2, 3, 4, 4], [3, 4, 4, 4]]

@@ -8,18 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
 from glm_jax.attention.call import make_call
 from glm_jax.attention.dispatch import attention
 from glm_jax.attention.tpu.backend import declines_few, refuses_tpu, run_tpu
 from glm_jax.attention.xla import dense
-
-TPU = AbstractDevice(device_kind="TPU v5 lite", num_cores=1, platform="tpu")
-
-
-def tpu_mesh(size=1):
-    return AbstractMesh((size,), ("data",), axis_types=(AxisType.Auto,), abstract_device=TPU)
+from tests.meshes import TPU, abstract_mesh
 
 
 def shapes(length=512, head_dim=128, dtype=jnp.bfloat16, batch=2):
@@ -41,7 +35,7 @@ def test_without_a_tpu_it_says_so():
 
 
 def test_on_a_tpu_it_serves_or_says_why_not():
-    with jax.sharding.use_abstract_mesh(tpu_mesh()):
+    with jax.sharding.use_abstract_mesh(abstract_mesh(device=TPU)):
         assert refuses_tpu(call()) is None
         assert "float16" in refuses_tpu(call(dtype=jnp.float16))
         assert "head_dim" in refuses_tpu(call(head_dim=512))
@@ -50,7 +44,7 @@ def test_on_a_tpu_it_serves_or_says_why_not():
         assert "dropout" in refuses_tpu(call(**every, dropout_key=jax.random.key(0)))
         # The list of steps counts a device's rows.
         assert "scalar memory" in refuses_tpu(call(16384, batch=512))
-    with jax.sharding.use_abstract_mesh(tpu_mesh(8)):
+    with jax.sharding.use_abstract_mesh(abstract_mesh(8, device=TPU)):
         assert refuses_tpu(call(16384, batch=512)) is None
 
 

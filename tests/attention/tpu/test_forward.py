@@ -29,17 +29,17 @@ def run(plan, q, k, v, start, end, seeds=None):
     """One row: q [T, N H], k and v [S, K H]; out [T, N, H] and lse [N, T]."""
     start, end = (jnp.asarray(x, jnp.int32)[None] for x in (start, end))
     steps = list_steps(block_kinds(start, end, plan.block_q, plan.block_k, S // plan.block_k))
-    places = jnp.arange(T, dtype=jnp.int32) * S
+    offsets = jnp.arange(T, dtype=jnp.int32) * S
     seeds = jnp.zeros(2 * plan.num_heads, jnp.int32) if seeds is None else jnp.asarray(seeds)
     arrays = (jnp.asarray(x, jnp.float32)[None] for x in (q, k, v))
-    rows = (start[:, None], end[:, None], places[None, None])
+    rows = (start[:, None], end[:, None], offsets[None, None])
     out, lse = forward(*arrays, rows, seeds, steps, plan)
     out = np.asarray(out[0]).reshape(T, plan.num_heads, plan.head_dim)
     return out, np.asarray(lse[0, :, 0])
 
 
 def values(heads=1, head_dim=H):
-    """Key s of head m has the value s + 1000 m in its first number, 1 in the others."""
+    """Key s of head m has the value s + 1000 m in its first feature, 1 in the others."""
     v = np.ones((S, heads, head_dim))
     v[..., 0] = np.arange(S)[:, None] + 1000 * np.arange(heads)
     return v.reshape(S, -1)

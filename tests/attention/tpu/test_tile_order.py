@@ -6,7 +6,7 @@ from glm_jax.attention.tpu import tile_order
 from glm_jax.attention.tpu.tile_order import from_tiles, in_tiles, is_held_in_tiles
 
 
-def test_tiles_hold_eight_places_of_a_head():
+def test_tiles_hold_eight_slots_of_a_head():
     x = np.arange(2 * 16 * 3 * 4).reshape(2, 16, 3, 4)
     tiles = in_tiles(jnp.asarray(x))
     assert tiles.shape == (2, 2, 3, 8, 4)

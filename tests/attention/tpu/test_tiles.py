@@ -7,17 +7,17 @@ import numpy as np
 from glm_jax.attention.dropout import keep_mask, mask_rows
 from glm_jax.attention.intervals import EMPTY, HIDDEN, PARTIAL, WHOLE, Step, block_kinds, list_steps
 from glm_jax.attention.tpu.tiles import (
-    Place,
+    Location,
     Plan,
     by_key,
     by_query,
     cost,
-    kept,
-    of_part,
+    isolate_head,
     run_kind,
     scaled,
     scores,
     specs,
+    tile_mask,
 )
 from glm_jax.batch import prefix_bounds
 
@@ -64,22 +64,23 @@ def test_the_mask_of_a_tile_is_its_part_of_the_whole_mask():
     whole = np.asarray(keep_mask(key, 0.3, shape))
     rows = mask_rows(key, shape)
     seeds = jax.lax.bitcast_convert_type(rows.seeds, jnp.int32).reshape(-1)
-    places = jax.lax.bitcast_convert_type(rows.places, jnp.int32)[None, 24:32]
+    offsets = jax.lax.bitcast_convert_type(rows.offsets, jnp.int32)[None, 24:32]
     for row, head in np.ndindex(2, 3):
         # Heads one a block, and all three in one.
-        for plan, block, part in ((PLAN, head, 0), (PACKED, 0, head)):
-            tile = kept(seeds, Place(row, block, block, None), part, places, 32, plan)
+        for plan, block, packed_head in ((PLAN, head, 0), (PACKED, 0, head)):
+            at = Location(row, block, block, None)
+            tile = tile_mask(seeds, at, packed_head, offsets, 32, plan)
             np.testing.assert_array_equal(tile, whole[row, head, 24:32, 32:48].T)
 
 
 def test_the_columns_of_a_head_stay_and_the_others_are_0():
     x = jnp.arange(1.0, 7.0)[None] * jnp.ones((2, 1))
     plan = dataclasses.replace(PACKED, width=6)
-    for part in range(3):
+    for head in range(3):
         expected = np.zeros((2, 6))
-        expected[:, 2 * part : 2 * part + 2] = [2 * part + 1, 2 * part + 2]
-        np.testing.assert_array_equal(of_part(x, part, plan), expected)
-    assert of_part(x, 0, PLAN) is x
+        expected[:, 2 * head : 2 * head + 2] = [2 * head + 1, 2 * head + 2]
+        np.testing.assert_array_equal(isolate_head(x, head, plan), expected)
+    assert isolate_head(x, 0, PLAN) is x
 
 
 def test_a_tile_runs_once_with_a_mask_only_where_it_needs_one():
@@ -102,33 +103,33 @@ def test_scaled_queries_keep_their_dtype():
     np.testing.assert_array_equal(y, jnp.array([0.3, 0.9], jnp.bfloat16))
 
 
-def steps(turned):
+def steps(swapped):
     bounds = [np.stack([x, x]) for x in prefix_bounds(0, 512)]
     kinds = block_kinds(*bounds, 128, 128, 4)
-    return list_steps(jnp.swapaxes(kinds, 1, 2) if turned else kinds)
+    return list_steps(jnp.swapaxes(kinds, 1, 2) if swapped else kinds)
 
 
 def test_a_block_of_queries_stays_while_its_keys_go_by():
     listed = steps(False)
-    at = specs(GRID, by_query(GRID, listed.size), keys_outer=False)
+    blocks = specs(GRID, by_query(GRID, listed.size), keys_outer=False)
     grid = [(1, 3, p, listed.packed) for p in range(int(listed.longest))]
-    queries = [tuple(map(int, at.queries.index_map(*g))) for g in grid]
-    keys = [tuple(map(int, at.keys.index_map(*g))) for g in grid]
+    queries = [tuple(map(int, blocks.queries.index_map(*g))) for g in grid]
+    keys = [tuple(map(int, blocks.keys.index_map(*g))) for g in grid]
     pairs = [(i, j) for i in range(4) for j in range(i + 1)]
     # Head 3 lies in the fourth block of columns of q, and uses the second of k.
     assert queries == [(1, i, 3) for i, _ in pairs]
     assert keys == [(1, j, 1) for _, j in pairs]
-    assert tuple(map(int, at.row.index_map(*grid[-1]))) == (1, 0, 3)
-    assert tuple(map(int, at.shared_row.index_map(*grid[-1]))) == (0, 0, 3)
-    assert tuple(map(int, at.head_row.index_map(*grid[-1]))) == (1, 3, 0, 3)
+    assert tuple(map(int, blocks.row.index_map(*grid[-1]))) == (1, 0, 3)
+    assert tuple(map(int, blocks.shared_row.index_map(*grid[-1]))) == (0, 0, 3)
+    assert tuple(map(int, blocks.head_row.index_map(*grid[-1]))) == (1, 3, 0, 3)
 
 
 def test_a_block_of_keys_stays_while_the_queries_of_its_heads_go_by():
     listed = steps(True)
-    at = specs(GRID, by_key(GRID, listed.size), keys_outer=True)
+    blocks = specs(GRID, by_key(GRID, listed.size), keys_outer=True)
     grid = [(0, 1, p, g, listed.packed) for p in range(int(listed.longest)) for g in range(2)]
-    queries = [tuple(map(int, at.queries.index_map(*g))) for g in grid]
-    keys = [tuple(map(int, at.keys.index_map(*g))) for g in grid]
+    queries = [tuple(map(int, blocks.queries.index_map(*g))) for g in grid]
+    keys = [tuple(map(int, blocks.keys.index_map(*g))) for g in grid]
     expected = [(i, j, head) for j in range(4) for i in range(j, 4) for head in (2, 3)]
     assert queries == [(0, i, head) for i, _, head in expected]
     assert keys == [(0, j, 1) for _, j, _ in expected]
