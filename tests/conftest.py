@@ -13,6 +13,14 @@ import shutil
 import tempfile
 
 import pytest
+from jaxtyping import install_import_hook
+
+import tests.type_checker
+
+# Annotations, shapes among them, are checked at every call (docs/decisions/027). The hook must come
+# before the first import of these packages.
+CHECKED = ["glm_jax.attention", "glm_jax.models", "glm_jax.losses"]
+install_import_hook(CHECKED, f"{tests.type_checker.__name__}.check")
 
 CACHE = "JAX_COMPILATION_CACHE_DIR"
 LEVEL = "--xla_backend_optimization_level"

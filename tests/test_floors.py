@@ -36,7 +36,7 @@ ORDER = [
     "commands",
 ]
 GROUND = {
-    *["batch", "checks", "draws", "errors", "files", "json_files", "paths", "platforms"],
+    *["arrays", "batch", "checks", "draws", "errors", "files", "json_files", "paths", "platforms"],
     *["ragged", "special_tokens"],
 }
 COMMANDS = {"cache", "convert", "evaluate", "generate", "plan", "preview", "train", "__main__"}

@@ -4,7 +4,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
+from jaxtyping import Float, Int
 
+from glm_jax.arrays import Array
 from glm_jax.attention.dropout import MaskRows, mask_rows
 
 
@@ -30,17 +33,18 @@ class Call(NamedTuple):
     mask_rows: MaskRows | None = None
 
 
-# How a backend computes a call. It returns the output [B, T, N, H] in the dtype of v, 0 for the
-# empty interval, and the log-sum-exp of the scores, float32 [B, T, N].
-Attend = Callable[[Call], tuple[jax.Array, jax.Array]]
+# The output in the dtype of v, 0 for the empty interval, and the log-sum-exp of the scores.
+Attended = tuple[Float[jax.Array, "B T N H"], Float[jax.Array, "B T N"]]
+# How a backend computes a call.
+Attend = Callable[[Call], Attended]
 
 
 def make_call(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    attend_start: jax.Array,
-    attend_end: jax.Array,
+    q: Float[Array, "B T N H"],
+    k: Float[Array, "B S K H"],
+    v: Float[Array, "B S K H"],
+    attend_start: Int[Array, "B T"],
+    attend_end: Int[Array, "B T"],
     *,
     scale: float | None = None,
     dropout_rate: float = 0.0,
@@ -51,4 +55,13 @@ def make_call(
     if dropout_key is not None and dropout_rate > 0.0:
         rows = mask_rows(dropout_key, (q.shape[0], q.shape[2], q.shape[1], k.shape[1]))
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    return Call(q, k, v, attend_start, attend_end, scale, dropout_rate if rows else 0.0, rows)
+    return Call(
+        q=jnp.asarray(q),
+        k=jnp.asarray(k),
+        v=jnp.asarray(v),
+        attend_start=jnp.asarray(attend_start),
+        attend_end=jnp.asarray(attend_end),
+        scale=scale,
+        dropout_rate=dropout_rate if rows else 0.0,
+        mask_rows=rows,
+    )

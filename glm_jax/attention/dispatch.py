@@ -7,11 +7,12 @@ the empty interval gives exactly 0 and passes no gradient.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int
 
+from glm_jax.arrays import Array
 from glm_jax.attention.call import Attend, Call, make_call
 from glm_jax.attention.gpu.backends import refuses_gpu, refuses_tokamax, run_gpu, run_tokamax
 from glm_jax.attention.platform import target_platform
@@ -45,18 +46,18 @@ class Backend:
 
 
 def attention(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    attend_start: jax.Array,
-    attend_end: jax.Array,
+    q: Float[Array, "B T N H"],
+    k: Float[Array, "B S K H"],
+    v: Float[Array, "B S K H"],
+    attend_start: Int[Array, "B T"],
+    attend_end: Int[Array, "B T"],
     *,
     scale: float | None = None,
     backend: str = "auto",
     dropout_rate: float = 0.0,
     dropout_key: jax.Array | None = None,
-    prefix: tuple[jax.Array, jax.Array] | None = None,
-) -> jax.Array:
+    prefix: tuple[Float[Array, "*rows P K H"], Float[Array, "*rows P K H"]] | None = None,
+) -> Float[jax.Array, "B T N H"]:
     """Softmax attention of each query over its interval of keys.
 
         T = S = 4, prefix_bounds(2, 4)      attend_start  0 0 0 0      keys seen  0 1 . .
@@ -90,16 +91,32 @@ def attention(
         raise ValueError(
             f"query heads must be a multiple of key heads; got {num_heads} and {num_kv_heads}"
         )
-    options: dict[str, Any] = {"scale": scale, "dropout_rate": dropout_rate}
-    call = make_call(q, k, v, attend_start, attend_end, dropout_key=dropout_key, **options)
+    call = make_call(
+        q,
+        k,
+        v,
+        attend_start,
+        attend_end,
+        scale=scale,
+        dropout_rate=dropout_rate,
+        dropout_key=dropout_key,
+    )
     run = _choose(backend, call, merging=prefix is not None).run
     first = run(call)
     if prefix is None:
         return first[0]
     k, v = (jnp.broadcast_to(x, (q.shape[0], *x.shape[-3:])).astype(q.dtype) for x in prefix)
     start = jnp.zeros(q.shape[:2], jnp.int32)
-    key = None if dropout_key is None else jax.random.fold_in(dropout_key, 1)
-    seen_by_all = make_call(q, k, v, start, start + k.shape[1], dropout_key=key, **options)
+    seen_by_all = make_call(
+        q,
+        k,
+        v,
+        start,
+        start + k.shape[1],
+        scale=scale,
+        dropout_rate=dropout_rate,
+        dropout_key=None if dropout_key is None else jax.random.fold_in(dropout_key, 1),
+    )
     return _merge(first, run(seen_by_all))
 
 

@@ -10,9 +10,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, UInt32
 
 
-def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+def dropout(
+    x: Float[jax.Array, "*shape"], rate: float, key: jax.Array | None
+) -> Float[jax.Array, "*shape"]:
     """Zeroes entries with probability `rate` and scales the others by 1 / (1 - rate); no key: x."""
     if key is None or rate == 0.0:
         return x
@@ -20,7 +23,7 @@ def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
     return jnp.where(keep, x / (1.0 - rate), jnp.zeros((), x.dtype))
 
 
-def keep_mask(key: jax.Array, rate: float, shape: tuple[int, ...]) -> jax.Array:
+def keep_mask(key: jax.Array, rate: float, shape: tuple[int, ...]) -> Bool[jax.Array, "..."]:
     """Draws which entries to keep: bool of `shape` (at least two axes), true with 1 - rate."""
     start, stride = row_seeds(key, (*shape[:-2], 1, 1))
     index = jax.lax.iota(jnp.uint32, math.prod(shape[-2:])).reshape(shape[-2:])
@@ -47,7 +50,7 @@ def mask_rows(key: jax.Array, shape: tuple[int, int, int, int]) -> MaskRows:
     return MaskRows(row_seeds(key, shape[:2]), offsets)
 
 
-def row_seeds(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+def row_seeds(key: jax.Array, shape: tuple[int, ...]) -> UInt32[jax.Array, "2 ..."]:
     """[2, *shape] uint32: the start and the stride of each row of the mask.
 
     Strides differ, so that no row is a shifted copy of another.
@@ -56,7 +59,7 @@ def row_seeds(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return jnp.stack([start, stride | 1])
 
 
-def keeps(count: jax.Array, rate: float) -> jax.Array:
+def keeps(count: UInt32[jax.Array, "*shape"], rate: float) -> Bool[jax.Array, "*shape"]:
     """Whether to keep the entries with the counters `count`, uint32, start + index * stride.
 
     The hash is a 32-bit mixer of low bias (C. Wellons, "Prospecting for hash functions", 2018).

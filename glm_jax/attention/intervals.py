@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Int
 
 # HIDDEN is the score of a key outside the interval, FLOOR a lower bound of the largest score. Since
 # exp(HIDDEN - FLOOR) is 0, a query without keys sums to exactly 0. Its log-sum-exp is HIDDEN.
@@ -77,8 +78,12 @@ def block_size(length: int, largest: int) -> int:
 
 
 def block_kinds(
-    attend_start: jax.Array, attend_end: jax.Array, block_q: int, block_k: int, num_key_blocks: int
-) -> jax.Array:
+    attend_start: Int[jax.Array, "B T"],
+    attend_end: Int[jax.Array, "B T"],
+    block_q: int,
+    block_k: int,
+    num_key_blocks: int,
+) -> Int[jax.Array, "B query_blocks key_blocks"]:
     """EMPTY, PARTIAL or WHOLE for every pair of blocks.
 
     A query with the empty interval needs no block of keys, and its blocks are not WHOLE. All blocks
@@ -92,8 +97,8 @@ def block_kinds(
     Returns:
       [B, T / block_q, num_key_blocks] int32.
     """
-    start = attend_start.reshape(attend_start.shape[0], -1, block_q)
-    end = attend_end.reshape(start.shape)
+    start = jnp.reshape(attend_start, (attend_start.shape[0], -1, block_q))
+    end = jnp.reshape(attend_end, start.shape)
     sees = start < end
     lowest = jnp.min(jnp.where(sees, start, num_key_blocks * block_k), axis=-1)[..., None]
     highest = jnp.max(jnp.where(sees, end, 0), axis=-1)[..., None]
@@ -106,7 +111,7 @@ def block_kinds(
     return needed.astype(jnp.int32) + (needed & whole).astype(jnp.int32)
 
 
-def list_steps(kinds: jax.Array) -> Steps:
+def list_steps(kinds: Int[jax.Array, "B outer inner"]) -> Steps:
     """The steps of every outer block, from its first needed inner block to its last.
 
     Args:

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from glm_jax.attention.call import Attend, Call
+from glm_jax.attention.call import Attend, Attended, Call
 from glm_jax.attention.dropout import MaskRows
 from glm_jax.sharding.mesh import BATCH_AXES, dividing
 
@@ -90,7 +90,7 @@ def split_for(q_shape: tuple[int, ...], num_kv_heads: int) -> Split:
     )
 
 
-def over_mesh(run: Attend, call: Call) -> tuple[jax.Array, jax.Array]:
+def over_mesh(run: Attend, call: Call) -> Attended:
     """Runs a call sharded over the current mesh.
 
     The offsets of a dropout mask are those of the whole row, so the mask is the same on every mesh.

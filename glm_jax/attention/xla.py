@@ -19,7 +19,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from glm_jax.attention.call import Call
+from glm_jax.attention.call import Attended, Call
 from glm_jax.attention.dropout import MaskRows, keeps
 from glm_jax.attention.intervals import FLOOR, HIDDEN
 from glm_jax.attention.sharded import over_mesh
@@ -29,7 +29,7 @@ LARGEST_CHUNK = 512
 CHUNK_SCORES = 1 << 27
 
 
-def dense(call: Call) -> tuple[jax.Array, jax.Array]:
+def dense(call: Call) -> Attended:
     """The reference: scores of all pairs.
 
     Explicit transposes and two-dimensional products are 1.5 times faster on CPU than an einsum over
@@ -66,7 +66,7 @@ def dense(call: Call) -> tuple[jax.Array, jax.Array]:
     return jnp.moveaxis(y, 1, 2).astype(v.dtype), jnp.moveaxis(lse, 1, 2)
 
 
-def chunked(call: Call, *, chunk: int | None = None) -> tuple[jax.Array, jax.Array]:
+def chunked(call: Call, *, chunk: int | None = None) -> Attended:
     """As `dense`, `chunk` queries at a time (None: `chunk_size`).
 
     The backward pass recomputes the scores.

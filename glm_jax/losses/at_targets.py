@@ -11,22 +11,29 @@ are computed once, and at most C x V of them exist at a time.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int
 
+from glm_jax.arrays import Array
 from glm_jax.losses.by_objective import cross_entropy
+
+LossAndLosses = tuple[jax.Array, jax.Array]
+# The parameters that `logits` closes over, and the gradients of the hidden states and of these.
+Leaves = tuple[Array, ...]
+Gradients = tuple[jax.Array, Leaves]
+_Carry = tuple[jax.Array, jax.Array, jax.Array, Leaves]
 
 
 def target_losses(
     logits: Callable[[jax.Array], jax.Array],
-    hidden: jax.Array,
-    targets: jax.Array,
-    scale: jax.Array,
+    hidden: Float[Array, "B T features"],
+    targets: Int[Array, "B T"],
+    scale: Float[Array, "B T"],
     groups: int = 1,
     chunk: int = 256,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[Float[jax.Array, ""], Float[jax.Array, "B T"]]:
     """sum(scale * cross entropy), and the cross entropy at each slot with a scale above 0.
 
     Args:
@@ -41,22 +48,22 @@ def target_losses(
     Returns:
       The sum, and [B, T] float32 losses, 0 where scale is 0. Only the sum has a gradient.
     """
-    order = _Order(scale > 0, groups, chunk)
+    order = _Order(jnp.asarray(scale) > 0, groups, chunk)
     targets, scale = order.to_front(targets), order.to_front(scale)
     # Parameters in `logits` become arguments: a custom gradient reaches nothing else.
     example = jax.ShapeDtypeStruct((groups, chunk, hidden.shape[-1]), hidden.dtype)
     pure_logits, params = jax.closure_convert(logits, example)
 
-    def loss_of_chunk(hidden: jax.Array, params: Any, index: Any) -> tuple[jax.Array, jax.Array]:
+    def loss_of_chunk(hidden: jax.Array, params: Leaves, index: jax.Array) -> LossAndLosses:
         losses = cross_entropy(pure_logits(hidden, *params), targets[index])
         losses = jnp.where(scale[index] > 0, losses, 0.0)
         return jnp.sum(losses * scale[index]), losses
 
     @jax.custom_vjp
-    def run(hidden: jax.Array, params: Any) -> tuple[jax.Array, jax.Array]:
+    def run(hidden: jax.Array, params: Leaves) -> LossAndLosses:
         front = order.to_front(hidden)
 
-        def body(index: Any, carry: Any) -> Any:
+        def body(index: jax.Array, carry: LossAndLosses) -> LossAndLosses:
             total, losses = carry
             loss, found = loss_of_chunk(front[index], params, index)
             return total + loss, losses.at[index].set(found)
@@ -65,21 +72,26 @@ def target_losses(
         total, losses = jax.lax.fori_loop(0, order.num_chunks, body, start)
         return total, order.to_slots(losses)
 
-    def forward(hidden: jax.Array, params: Any) -> Any:
+    def forward(hidden: jax.Array, params: Leaves) -> tuple[LossAndLosses, Gradients]:
         return _with_gradient(loss_of_chunk, order, order.to_front(hidden), params)
 
-    def backward(gradients: Any, cotangents: Any) -> Any:
+    def backward(gradients: Gradients, cotangents: LossAndLosses) -> Gradients:
         return jax.tree.map(lambda leaf: leaf * cotangents[0].astype(leaf.dtype), gradients)
 
     run.defvjp(forward, backward)
-    return run(hidden, tuple(params))
+    return run(jnp.asarray(hidden), tuple(params))
 
 
-def _with_gradient(loss_of_chunk: Callable, order: "_Order", front: jax.Array, params: Any) -> Any:
+def _with_gradient(
+    loss_of_chunk: Callable[[jax.Array, Leaves, jax.Array], LossAndLosses],
+    order: "_Order",
+    front: jax.Array,
+    params: Leaves,
+) -> tuple[LossAndLosses, Gradients]:
     """((sum, losses), (gradient of hidden, gradient of params)) in one loop over the chunks."""
     gradient_of_chunk = jax.value_and_grad(loss_of_chunk, argnums=(0, 1), has_aux=True)
 
-    def body(index: Any, carry: Any) -> Any:
+    def body(index: jax.Array, carry: _Carry) -> _Carry:
         total, losses, to_hidden, to_params = carry
         (loss, found), (of_hidden, of_params) = gradient_of_chunk(front[index], params, index)
         return (
@@ -113,7 +125,7 @@ class _Order:
         self._back = jnp.argsort(self._order, axis=1)
         self.num_chunks = (jnp.max(jnp.sum(has_target, axis=1)) + chunk - 1) // chunk
 
-    def to_front(self, leaf: jax.Array) -> jax.Array:
+    def to_front(self, leaf: Array) -> jax.Array:
         """[B, T, ...] -> [chunks, groups, C, ...], padded with 0."""
         rest = leaf.shape[2:]
         leaf = _take(leaf.reshape(self._groups, self._size, *rest), self._order)
@@ -127,6 +139,6 @@ class _Order:
         return _take(leaf, self._back).reshape(*self._shape, *rest)
 
 
-def _take(leaf: jax.Array, order: jax.Array) -> jax.Array:
+def _take(leaf: Array, order: jax.Array) -> jax.Array:
     """Takes the elements `order` [groups, n] of each group of leaf [groups, N, ...]."""
     return jnp.take_along_axis(leaf, order.reshape(order.shape + (1,) * (leaf.ndim - 2)), axis=1)

@@ -14,17 +14,56 @@ Coefficients are computed from the global batch before it is split. The sum over
 micro-batches is then the loss of the global batch.
 """
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int
 
+from glm_jax.arrays import Array
 from glm_jax.batch import NUM_OBJECTIVES, OBJECTIVES, Batch
+from glm_jax.config.model import ResolvedModel
 
 REDUCTIONS = ("token_mean", "objective_mean")
 
 
-def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
+@runtime_checkable
+class Model(Protocol):
+    """What losses need of a `Transformer` that is bound to its parameters."""
+
+    config: ResolvedModel
+
+    def __call__(
+        self,
+        tokens: Array,
+        positions: Array,
+        block_positions: Array,
+        attend_start: Array,
+        attend_end: Array,
+        *,
+        dropout_key: jax.Array | None = None,
+    ) -> jax.Array: ...
+
+    def unfinished(
+        self,
+        tokens: Array,
+        positions: Array,
+        block_positions: Array,
+        attend_start: Array,
+        attend_end: Array,
+    ) -> jax.Array: ...
+
+    def finisher(self) -> Callable[[jax.Array], jax.Array]: ...
+
+    def scorer(self) -> Callable[[jax.Array], jax.Array]: ...
+
+    def logits(self, hidden: jax.Array) -> jax.Array: ...
+
+
+def cross_entropy(
+    logits: Float[Array, "*slots V"], targets: Int[Array, "*slots"]
+) -> Float[jax.Array, "*slots"]:
     """-log softmax(logits)[target] in float32.
 
     Args:
@@ -41,7 +80,9 @@ def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
     return jax.nn.logsumexp(logits, axis=-1) - picked
 
 
-def token_losses(model: Any, batch: Batch, dropout_key: jax.Array | None = None) -> jax.Array:
+def token_losses(
+    model: Model, batch: Batch, dropout_key: jax.Array | None = None
+) -> Float[jax.Array, "B T"]:
     """Cross entropy at every slot of a batch, including padding.
 
     Args:
@@ -55,17 +96,19 @@ def token_losses(model: Any, batch: Batch, dropout_key: jax.Array | None = None)
     return cross_entropy(model.logits(hidden_of(model, batch, dropout_key)), batch.targets)
 
 
-def hidden_of(model: Any, batch: Batch, dropout_key: jax.Array | None = None) -> jax.Array:
+def hidden_of(
+    model: Model, batch: Batch, dropout_key: jax.Array | None = None
+) -> Float[jax.Array, "B T D"]:
     """The final hidden states [B, T, D], the input of the LM head; arguments as `token_losses`."""
     return model(*_inputs(batch), dropout_key=dropout_key)
 
 
-def unfinished_of(model: Any, batch: Batch) -> jax.Array:
+def unfinished_of(model: Model, batch: Batch) -> Float[jax.Array, "B T D_NH"]:
     """`Transformer.unfinished` of a batch, [B, T, D + N H]; without dropout."""
     return model.unfinished(*_inputs(batch))
 
 
-def _inputs(batch: Batch) -> tuple[jax.Array, ...]:
+def _inputs(batch: Batch) -> tuple[Array, Array, Array, Array, Array]:
     """The inputs of a `Transformer` for whole rows, in the order of its arguments."""
     return (
         batch.tokens,
@@ -76,7 +119,7 @@ def _inputs(batch: Batch) -> tuple[jax.Array, ...]:
     )
 
 
-def coefficients(batch: Batch, reduction: str) -> jax.Array:
+def coefficients(batch: Batch, reduction: str) -> Float[jax.Array, "B T"]:
     """The factor of each slot's cross entropy in the loss of the global batch.
 
     Args:
@@ -101,7 +144,9 @@ def coefficients(batch: Batch, reduction: str) -> jax.Array:
     return weights / counts[_groups(batch)]
 
 
-def objective_sums(losses: jax.Array, batch: Batch) -> dict[str, jax.Array]:
+def objective_sums(
+    losses: Float[Array, "B T"], batch: Batch
+) -> dict[str, Float[jax.Array, " objectives"]]:
     """Sums from which `summarize` takes losses by objective; those of several batches may be added.
 
     Args:
@@ -124,7 +169,9 @@ def objective_sums(losses: jax.Array, batch: Batch) -> dict[str, jax.Array]:
     }
 
 
-def summarize(sums: dict[str, Any], reduction: str) -> dict[str, Any]:
+def summarize(
+    sums: Mapping[str, Float[Array, " objectives"]], reduction: str
+) -> dict[str, Float[jax.Array, ""]]:
     """The loss, and the mean cross entropy of each objective.
 
     Args:
@@ -145,14 +192,14 @@ def summarize(sums: dict[str, Any], reduction: str) -> dict[str, Any]:
     return {"loss": loss} | {f"loss/{name}": means[group] for name, group in OBJECTIVES.items()}
 
 
-def _groups(batch: Batch) -> jax.Array:
+def _groups(batch: Batch) -> Array:
     """`batch.objective`, [B, T] int32; 0 for a batch without it."""
     if batch.objective is None:
         return jnp.zeros(batch.shape, jnp.int32)
     return batch.objective
 
 
-def _group_sums(batch: Batch, values: jax.Array) -> jax.Array:
+def _group_sums(batch: Batch, values: Array) -> jax.Array:
     """Sums of `values` [B, T] by objective, [5]."""
     member = _groups(batch)[None] == jnp.arange(NUM_OBJECTIVES)[:, None, None]
     return jnp.sum(jnp.where(member, values, 0.0), axis=(1, 2))

@@ -12,21 +12,23 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int
 
+from glm_jax.arrays import Array
 from glm_jax.losses.by_objective import cross_entropy
 from glm_jax.sharding.mesh import BATCH_AXES, constrain
 
 
 def chunked_losses(
     logits: Callable[[jax.Array], jax.Array],
-    hidden: jax.Array,
-    targets: jax.Array,
-    scale: jax.Array,
+    hidden: Float[Array, "B T features"],
+    targets: Int[Array, "B T"],
+    scale: Float[Array, "B T"],
     *,
     row_groups: int = 1,
     slot_groups: int = 1,
     chunk: int = 1024,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[Float[jax.Array, ""], Float[jax.Array, "B T"]]:
     """sum(scale * cross entropy), and the cross entropy at each slot.
 
     Args:
@@ -48,7 +50,7 @@ def chunked_losses(
     # Equal chunks need the least padding: 13 slots by at most 8 are 7 and 7, not 8 and 8.
     size = -(-local // count)
 
-    def split(leaf: jax.Array) -> jax.Array:
+    def split(leaf: Array) -> jax.Array:
         rest = leaf.shape[2:]
         groups = leaf.reshape(batch, slot_groups, local, *rest)
         padding = [(0, 0)] * 2 + [(0, count * size - local)] + [(0, 0)] * len(rest)

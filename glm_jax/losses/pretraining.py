@@ -8,16 +8,16 @@ gradient_in_forward    The logits of one chunk at a time, only at targets: 3 pro
                        targets only too, and their gradients are held as well.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
+from jaxtyping import Float
 
+from glm_jax.arrays import Array
 from glm_jax.batch import Batch
 from glm_jax.config.training import TrainConfig
 from glm_jax.losses.at_targets import target_losses
-from glm_jax.losses.by_objective import cross_entropy, hidden_of, unfinished_of
+from glm_jax.losses.by_objective import Model, cross_entropy, hidden_of, unfinished_of
 from glm_jax.losses.chunked import chunked_losses
 from glm_jax.models.choices import uses_scan
 from glm_jax.sharding.mesh import row_groups, slot_groups
@@ -26,11 +26,11 @@ from glm_jax.sharding.mesh import row_groups, slot_groups
 def weighted_losses(
     config: TrainConfig,
     mesh: Mesh,
-    model: Any,
+    model: Model,
     micro_batch: Batch,
-    scale: jax.Array,
+    scale: Float[Array, "B T"],
     dropout_key: jax.Array | None = None,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[Float[jax.Array, ""], Float[jax.Array, "B T"]]:
     """sum(scale * cross entropy), and the cross entropy at each slot with a scale above 0.
 
     Args:
@@ -49,7 +49,7 @@ def weighted_losses(
     if config.cross_entropy == "gradient_in_forward":
         # After the last attention each slot is computed alone, so targets suffice. Dropout prevents
         # that, since it draws for all slots of a row together.
-        early = dropout_key is None and not uses_scan(model.config)
+        early = dropout_key is None and not uses_scan(model.config.compute)
         if early:
             hidden, logits = unfinished_of(model, micro_batch), model.finisher()
         else:

@@ -10,12 +10,13 @@ A module of your own may add one before training starts:
 """
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Generic, TypeVar
 
 import jax
 from jax.sharding import Mesh
 
+from glm_jax.arrays import Array
 from glm_jax.batch import Batch
 from glm_jax.config.training import TrainConfig
 from glm_jax.errors import UserError, did_you_mean
@@ -23,10 +24,12 @@ from glm_jax.losses import by_objective
 from glm_jax.losses.pretraining import weighted_losses
 
 Sums = dict[str, jax.Array]
+# What `Loss.coefficients` returns: [B, T] float32 for pretraining, any tree of arrays for others.
+C = TypeVar("C")
 
 
 @dataclasses.dataclass(frozen=True)
-class Loss:
+class Loss(Generic[C]):
     """A loss that training can minimise.
 
     Attributes:
@@ -40,9 +43,12 @@ class Loss:
       summarize: (config, added sums) -> metrics, scalars, with `loss` among them.
     """
 
-    coefficients: Callable[[TrainConfig, Batch], Any]
-    sums: Callable[[TrainConfig, Mesh, Any, Batch, Any, jax.Array | None], tuple[jax.Array, Sums]]
-    summarize: Callable[[TrainConfig, dict[str, Any]], dict[str, Any]]
+    coefficients: Callable[[TrainConfig, Batch], C]
+    sums: Callable[
+        [TrainConfig, Mesh, by_objective.Model, Batch, C, jax.Array | None],
+        tuple[jax.Array, Sums],
+    ]
+    summarize: Callable[[TrainConfig, Mapping[str, Array]], Sums]
 
 
 def loss_of(config: TrainConfig) -> Loss:
@@ -66,7 +72,7 @@ def _pretraining_coefficients(config: TrainConfig, batch: Batch) -> jax.Array:
 def _pretraining_sums(
     config: TrainConfig,
     mesh: Mesh,
-    model: Any,
+    model: by_objective.Model,
     micro_batch: Batch,
     coefficients: jax.Array,
     dropout_key: jax.Array | None,
@@ -75,7 +81,7 @@ def _pretraining_sums(
     return loss, by_objective.objective_sums(losses, micro_batch)
 
 
-def _pretraining_summary(config: TrainConfig, sums: dict[str, Any]) -> dict[str, Any]:
+def _pretraining_summary(config: TrainConfig, sums: Mapping[str, Array]) -> Sums:
     return by_objective.summarize(sums, config.loss_reduction)
 
 

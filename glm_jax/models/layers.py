@@ -10,13 +10,20 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Float, Int
 
+from glm_jax.arrays import Array
 from glm_jax.config.model import ResolvedModel
 from glm_jax.models.seeds import fold_name, normal
 from glm_jax.models.weights import look_up_tokens, multiply, scorer
 
 
-def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> jax.Array:
+def layer_norm(
+    x: Float[jax.Array, "*shape D"],
+    scale: Float[jax.Array, " D"],
+    bias: Float[jax.Array, " D"],
+    epsilon: float,
+) -> Float[jax.Array, "*shape D"]:
     """Layer normalisation over the last axis in float32; the result has the dtype of x."""
     x32 = x.astype(jnp.float32)
     centred = x32 - jnp.mean(x32, axis=-1, keepdims=True)
@@ -25,7 +32,9 @@ def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) 
     return (y * scale.astype(jnp.float32) + bias.astype(jnp.float32)).astype(x.dtype)
 
 
-def rms_norm(x: jax.Array, scale: jax.Array, epsilon: float) -> jax.Array:
+def rms_norm(
+    x: Float[jax.Array, "*shape D"], scale: Float[jax.Array, " D"], epsilon: float
+) -> Float[jax.Array, "*shape D"]:
     """RMS normalisation over the last axis in float32; the result has the dtype of x."""
     x32 = x.astype(jnp.float32)
     y = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + epsilon)
@@ -46,7 +55,7 @@ class LayerNorm(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(config.embed_dim, dtype))
         self.epsilon = config.norm_epsilon
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[jax.Array, "*shape D"]) -> Float[jax.Array, "*shape D"]:
         return layer_norm(x, self.scale[...], self.bias[...], self.epsilon)
 
 
@@ -57,7 +66,7 @@ class RmsNorm(nnx.Module):
         self.scale = nnx.Param(jnp.ones(config.embed_dim, jnp.dtype(config.param_dtype)))
         self.epsilon = config.norm_epsilon
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[jax.Array, "*shape D"]) -> Float[jax.Array, "*shape D"]:
         return rms_norm(x, self.scale[...], self.epsilon)
 
 
@@ -109,7 +118,7 @@ class Embedding(nnx.Module):
         self.table = nnx.Param(normal(key, shape, config.initializer_range, config.param_dtype))
         self.compute_dtype = config.compute.dtype
 
-    def __call__(self, tokens: jax.Array) -> jax.Array:
+    def __call__(self, tokens: Int[Array, "B T"]) -> Float[jax.Array, "B T D"]:
         """[B, T] ids -> [B, T, D], sharded as `look_up` says."""
         return look_up_tokens(self.table.get_value(), tokens, self.compute_dtype)
 
@@ -124,7 +133,7 @@ class GeluMlp(nnx.Module):
     def __init__(self, config: ResolvedModel, *, key: jax.Array):
         self.up, self.down = _up(config, key, "up"), _down(config, key)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[jax.Array, "*shape D"]) -> Float[jax.Array, "*shape D"]:
         return self.down(jax.nn.gelu(self.up(x), approximate=True))
 
 
@@ -135,7 +144,7 @@ class SwigluMlp(nnx.Module):
         self.gate, self.up = _up(config, key, "gate"), _up(config, key, "up")
         self.down = _down(config, key)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[jax.Array, "*shape D"]) -> Float[jax.Array, "*shape D"]:
         return self.down(jax.nn.silu(self.gate(x)) * self.up(x))
 
 

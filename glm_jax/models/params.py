@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 
 from glm_jax.config.model import ResolvedModel
 from glm_jax.models.choices import uses_scan
@@ -41,7 +41,9 @@ def create_params(config: ResolvedModel, mesh: Mesh, seed: int) -> Params:
     return jax.jit(functools.partial(_draw, config), out_shardings=shardings)(key_of(seed))
 
 
-def abstract_params(config: ResolvedModel, mesh: Mesh, weights: str = "plain") -> Params:
+def abstract_params(
+    config: ResolvedModel, mesh: Mesh | AbstractMesh, weights: str = "plain"
+) -> Params:
     """Like `create_params`, with a `jax.ShapeDtypeStruct` that has a sharding for each array.
 
     Args:

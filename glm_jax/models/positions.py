@@ -12,13 +12,14 @@ ChatGLM2 and later have positions alone, and rotate queries and keys by them (ar
 
 import dataclasses
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jaxtyping import Float, Int
 
+from glm_jax.arrays import Array
 from glm_jax.attention.tpu.tile_order import from_tiles, in_tiles, is_held_in_tiles
 from glm_jax.batch import Batch
 from glm_jax.config.model import ModelConfig, ResolvedModel
@@ -40,8 +41,8 @@ class Rotation:
       sin: [B, T, 1, H] float32, factor of the features with the two of each pair exchanged.
     """
 
-    cos: jax.Array
-    sin: jax.Array
+    cos: Float[jax.Array, "B T 1 H"]
+    sin: Float[jax.Array, "B T 1 H"]
 
 
 def joined(first: Rotation, second: Rotation) -> Rotation:
@@ -49,7 +50,9 @@ def joined(first: Rotation, second: Rotation) -> Rotation:
     return jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=-1), first, second)
 
 
-def make_rotation(angles: jax.Array, magnitude: float, head_dim: int) -> Rotation:
+def make_rotation(
+    angles: Float[jax.Array, "B T pairs"], magnitude: float, head_dim: int
+) -> Rotation:
     """The `Rotation` by angles [B, T, R / 2]; the features of a head from R on are not rotated.
 
     `magnitude` is a factor on cos and sin; see `rotary_frequencies`.
@@ -61,7 +64,9 @@ def make_rotation(angles: jax.Array, magnitude: float, head_dim: int) -> Rotatio
     return Rotation(cos[..., None, :], sin[..., None, :])
 
 
-def rotate(x: jax.Array, rotation: Rotation | None) -> jax.Array:
+def rotate(
+    x: Float[jax.Array, "B T N H"], rotation: Rotation | None
+) -> Float[jax.Array, "B T N H"]:
     """Rotates pairs of features (2j, 2j + 1) among the first R of each head; the rest pass through.
 
         head  a b c d e f g h,  R = 4      pairs (a b) (c d), then e f g h as they are
@@ -87,7 +92,7 @@ def _turn(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
     return (x.astype(jnp.float32) * cos + exchanged * sin).astype(x.dtype)
 
 
-def exchange_neighbours(x: jax.Array) -> jax.Array:
+def exchange_neighbours(x: Float[jax.Array, "*shape H"]) -> Float[jax.Array, "*shape H"]:
     """[a b c d] -> [b a d c] along the last axis, of even size.
 
     In 16 bits this is a product with a permutation matrix, exact since each sum has one term: on a
@@ -105,11 +110,18 @@ def exchange_neighbours(x: jax.Array) -> jax.Array:
 class Positions(nnx.Module):
     """Interface of a position encoding; this base class adds nothing and rotates nothing."""
 
-    def add(self, x: jax.Array, positions: jax.Array, block_positions: jax.Array) -> jax.Array:
+    def add(
+        self,
+        x: Float[jax.Array, "B T D"],
+        positions: Int[Array, "B T"],
+        block_positions: Int[Array, "B T"],
+    ) -> Float[jax.Array, "B T D"]:
         """x [B, T, D] plus the embeddings of the positions [B, T]."""
         return x
 
-    def rotation(self, positions: jax.Array, block_positions: jax.Array) -> Rotation | None:
+    def rotation(
+        self, positions: Int[Array, "B T"], block_positions: Int[Array, "B T"]
+    ) -> Rotation | None:
         """The rotation of queries and keys at the positions [B, T]; None: they are not rotated."""
         return None
 
@@ -120,7 +132,12 @@ class LearnedPositions(Positions):
     def __init__(self, config: ResolvedModel, *, key: jax.Array):
         self.table = _table(config, fold_name(key, "table"))
 
-    def add(self, x: jax.Array, positions: jax.Array, block_positions: jax.Array) -> jax.Array:
+    def add(
+        self,
+        x: Float[jax.Array, "B T D"],
+        positions: Int[Array, "B T"],
+        block_positions: Int[Array, "B T"],
+    ) -> Float[jax.Array, "B T D"]:
         return x + look_up(self.table.get_value(), positions, x.dtype)
 
 
@@ -131,7 +148,12 @@ class LearnedBlockPositions(Positions):
         self.table = _table(config, fold_name(key, "table"))
         self.block_table = _table(config, fold_name(key, "block_table"))
 
-    def add(self, x: jax.Array, positions: jax.Array, block_positions: jax.Array) -> jax.Array:
+    def add(
+        self,
+        x: Float[jax.Array, "B T D"],
+        positions: Int[Array, "B T"],
+        block_positions: Int[Array, "B T"],
+    ) -> Float[jax.Array, "B T D"]:
         rows = look_up(self.table.get_value(), positions, x.dtype)
         return x + (rows + look_up(self.block_table.get_value(), block_positions, x.dtype))
 
@@ -142,7 +164,9 @@ class RotaryPositions(Positions):
     def __init__(self, config: ResolvedModel, *, key: jax.Array):
         self.config = config
 
-    def rotation(self, positions: jax.Array, block_positions: jax.Array) -> Rotation:
+    def rotation(
+        self, positions: Int[Array, "B T"], block_positions: Int[Array, "B T"]
+    ) -> Rotation:
         return _rotation_by(positions, self.config, self.config.head_dim)
 
 
@@ -155,7 +179,9 @@ class RotaryBlockPositions(Positions):
     def __init__(self, config: ResolvedModel, *, key: jax.Array):
         self.config = config
 
-    def rotation(self, positions: jax.Array, block_positions: jax.Array) -> Rotation:
+    def rotation(
+        self, positions: Int[Array, "B T"], block_positions: Int[Array, "B T"]
+    ) -> Rotation:
         half = self.config.head_dim // 2
         return joined(
             _rotation_by(positions, self.config, half),
@@ -163,9 +189,9 @@ class RotaryBlockPositions(Positions):
         )
 
 
-def _rotation_by(positions: jax.Array, config: ModelConfig, num_features: int) -> Rotation:
+def _rotation_by(positions: Int[Array, "B T"], config: ModelConfig, num_features: int) -> Rotation:
     frequencies, magnitude = rotary_frequencies(config, num_features)
-    angles = positions.astype(jnp.float32)[..., None] * frequencies
+    angles = jnp.asarray(positions, jnp.float32)[..., None] * frequencies
     return make_rotation(angles, magnitude, num_features)
 
 
@@ -214,7 +240,7 @@ def _yarn_share(size: int, base: float, original_positions: float) -> np.ndarray
     return np.clip((np.arange(size // 2) - low) / width, 0.0, 1.0)
 
 
-POSITION_ENCODINGS: dict[str, Any] = {
+POSITION_ENCODINGS = {
     "learned": LearnedPositions,
     "learned_block": LearnedBlockPositions,
     "rotary": RotaryPositions,

@@ -8,13 +8,17 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int
 
 from glm_jax.sharding.mesh import slots_are_split
 
 
 def linear(
-    x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None, num_inputs: int = 1
-) -> jax.Array:
+    x: Float[jax.Array, "..."],
+    kernel: Float[jax.Array, "..."],
+    bias: Float[jax.Array, "..."] | None = None,
+    num_inputs: int = 1,
+) -> Float[jax.Array, "..."]:
     """Contracts the last `num_inputs` axes of x with the first of the kernel, in the dtype of x.
 
     Axes are merged into a product of two matrices, since contractions over several axes are slower
@@ -32,7 +36,9 @@ def linear(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def rows_of(table: jax.Array, ids: jax.Array, partial: bool = False) -> jax.Array:
+def rows_of(
+    table: Float[jax.Array, "R D"], ids: Int[jax.Array, "*rows"], partial: bool = False
+) -> Float[jax.Array, "*rows D"]:
     """Rows of a table, [R, D] by ids [..] -> [.., D]. The gradient is summed in float32.
 
         ids 2 0 2, gradients a b c      row 2 of the table gets a + c, row 0 gets b, the others 0
@@ -68,7 +74,9 @@ rows_of.defvjp(_rows_forward, _rows_backward)
 
 
 @jax.custom_vjp
-def scores(hidden: jax.Array, matrix: jax.Array) -> jax.Array:
+def scores(
+    hidden: Float[jax.Array, "*shape D"], matrix: Float[jax.Array, "D V"]
+) -> Float[jax.Array, "*shape V"]:
     """hidden [..., D] times a matrix [D, V]: float32 logits [..., V].
 
     Backward, the gradient of the logits is rounded to the dtype of `hidden` before it is

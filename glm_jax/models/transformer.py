@@ -14,13 +14,15 @@ dimension, F feed-forward width, V vocabulary, L layers.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, Self, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Float, Int
 
+from glm_jax.arrays import Array
 from glm_jax.attention.dispatch import attention
 from glm_jax.attention.dropout import dropout
 from glm_jax.attention.tpu.tile_order import from_tiles, in_tiles, is_held_in_tiles
@@ -40,15 +42,15 @@ from glm_jax.models.seeds import fold_name
 from glm_jax.models.weights import as_used
 from glm_jax.sharding.mesh import constrain_rows
 
+Cache = TypeVar("Cache", bound="LayerCache")
 
+
+@runtime_checkable
 class LayerCache(Protocol):
     """The keys and values of one layer from earlier calls."""
 
-    def append(self, k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array, Self]:
+    def append(self: Cache, k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array, Cache]:
         """Adds keys and values [B, T, K, H]; returns all, [B, S, K, H], and the new cache."""
-
-
-Cache = TypeVar("Cache", bound=LayerCache)
 
 
 class SelfAttention(nnx.Module):
@@ -58,8 +60,15 @@ class SelfAttention(nnx.Module):
         width, head_dim = (config.embed_dim,), config.head_dim
         heads, kv_heads = (config.num_heads, head_dim), (config.num_kv_heads, head_dim)
 
-        def linear(name: str, inputs: tuple, outputs: tuple, **options: Any) -> Linear:
-            return Linear(inputs, outputs, config, key=fold_name(key, name), **options)
+        def linear(
+            name: str,
+            inputs: tuple[int, ...],
+            outputs: tuple[int, ...],
+            use_bias: bool,
+            stddev: float | None = None,
+        ) -> Linear:
+            named = fold_name(key, name)
+            return Linear(inputs, outputs, config, key=named, use_bias=use_bias, stddev=stddev)
 
         inner, outer = config.biases in ("all", "qkv"), config.biases == "all"
         self.query = linear("query", width, heads, use_bias=inner)
@@ -68,14 +77,32 @@ class SelfAttention(nnx.Module):
         self.out = linear("out", heads, width, use_bias=outer, stddev=residual_stddev(config))
         self.config = config
 
-    def __call__(self, x, attend_start, attend_end, rotation, *, dropout_key=None, cache=None):
+    def __call__(
+        self,
+        x: Float[jax.Array, "B T D"],
+        attend_start: Int[Array, "B T"],
+        attend_end: Int[Array, "B T"],
+        rotation: Rotation | None,
+        *,
+        dropout_key: jax.Array | None = None,
+        cache: Cache | None = None,
+    ) -> tuple[Float[jax.Array, "B T D"], Cache | None]:
         """[B, T, D] -> ([B, T, D], cache)."""
         y, cache = self.attend(
             x, attend_start, attend_end, rotation, dropout_key=dropout_key, cache=cache
         )
         return self.out(y), cache
 
-    def attend(self, x, attend_start, attend_end, rotation, *, dropout_key=None, cache=None):
+    def attend(
+        self,
+        x: Float[jax.Array, "B T D"],
+        attend_start: Int[Array, "B T"],
+        attend_end: Int[Array, "B T"],
+        rotation: Rotation | None,
+        *,
+        dropout_key: jax.Array | None = None,
+        cache: Cache | None = None,
+    ) -> tuple[Float[jax.Array, "B T N H"], Cache | None]:
         """[B, T, D] -> (output per head [B, T, N, H], cache)."""
         q, k, v = self.query(x), self.key(x), self.value(x)
         # The cache holds rotated keys: each key is rotated once, by its own position.
@@ -120,7 +147,16 @@ class Layer(nnx.Module):
         self.mlp_out_norm = make_norm(config) if sandwich else Identity()
         self.dropout_rate = config.dropout_rate
 
-    def __call__(self, x, attend_start, attend_end, rotation, *, dropout_key=None, cache=None):
+    def __call__(
+        self,
+        x: Float[jax.Array, "B T D"],
+        attend_start: Int[Array, "B T"],
+        attend_end: Int[Array, "B T"],
+        rotation: Rotation | None,
+        *,
+        dropout_key: jax.Array | None = None,
+        cache: Cache | None = None,
+    ) -> tuple[Float[jax.Array, "B T D"], Cache | None]:
         """[B, T, D] -> ([B, T, D], cache); the key is split among the three uses of dropout."""
         keys = [None] * 3 if dropout_key is None else jax.random.split(dropout_key, 3)
         y, cache = self.attention(
@@ -133,11 +169,19 @@ class Layer(nnx.Module):
         )
         return constrain_rows(self._finish(x, y, keys[1], keys[2])), cache
 
-    def attend(self, x, attend_start, attend_end, rotation):
+    def attend(
+        self,
+        x: Float[jax.Array, "B T D"],
+        attend_start: Int[Array, "B T"],
+        attend_end: Int[Array, "B T"],
+        rotation: Rotation | None,
+    ) -> Float[jax.Array, "B T N H"]:
         """The computation across slots: [B, T, D] -> attention output per head [B, T, N, H]."""
         return self.attention.attend(self.attention_norm(x), attend_start, attend_end, rotation)[0]
 
-    def finish(self, x, y):
+    def finish(
+        self, x: Float[jax.Array, "*slots D"], y: Float[jax.Array, "*slots N H"]
+    ) -> Float[jax.Array, "*slots D"]:
         """The rest, slot by slot: x [.., D] and y [.., N, H] from `attend` -> [.., D]."""
         return self._finish(x, self.attention.out(y))
 
@@ -167,14 +211,14 @@ class Transformer(nnx.Module):
 
     def __call__(
         self,
-        tokens: jax.Array,
-        positions: jax.Array,
-        block_positions: jax.Array,
-        attend_start: jax.Array,
-        attend_end: jax.Array,
+        tokens: Int[Array, "B T"],
+        positions: Int[Array, "B T"],
+        block_positions: Int[Array, "B T"],
+        attend_start: Int[Array, "B T"],
+        attend_end: Int[Array, "B T"],
         *,
         dropout_key: jax.Array | None = None,
-    ) -> jax.Array:
+    ) -> Float[jax.Array, "B T D"]:
         """Runs whole rows.
 
         Args:
@@ -193,13 +237,13 @@ class Transformer(nnx.Module):
 
     def extend(
         self,
-        tokens: jax.Array,
-        positions: jax.Array,
-        block_positions: jax.Array,
-        attend_start: jax.Array,
-        attend_end: jax.Array,
+        tokens: Int[Array, "B T"],
+        positions: Int[Array, "B T"],
+        block_positions: Int[Array, "B T"],
+        attend_start: Int[Array, "B T"],
+        attend_end: Int[Array, "B T"],
         caches: Sequence[Cache],
-    ) -> tuple[jax.Array, list[Cache]]:
+    ) -> tuple[Float[jax.Array, "B T D"], list[Cache]]:
         """Runs T more slots of rows whose earlier keys and values are in `caches`.
 
         Args:
@@ -227,12 +271,12 @@ class Transformer(nnx.Module):
 
     def unfinished(
         self,
-        tokens: jax.Array,
-        positions: jax.Array,
-        block_positions: jax.Array,
-        attend_start: jax.Array,
-        attend_end: jax.Array,
-    ) -> jax.Array:
+        tokens: Int[Array, "B T"],
+        positions: Int[Array, "B T"],
+        block_positions: Int[Array, "B T"],
+        attend_start: Int[Array, "B T"],
+        attend_end: Int[Array, "B T"],
+    ) -> Float[jax.Array, "B T D_NH"]:
         """Runs whole rows up to the attention of the last layer, without dropout.
 
         The rest of the last layer computes each slot alone. `finisher()` does it, for any choice of
@@ -272,13 +316,16 @@ class Transformer(nnx.Module):
         return nnx.merge(graph, as_used(state, self.config.compute.dtype))
 
     def embed(
-        self, tokens: jax.Array, positions: jax.Array, block_positions: jax.Array
-    ) -> jax.Array:
+        self,
+        tokens: Int[Array, "B T"],
+        positions: Int[Array, "B T"],
+        block_positions: Int[Array, "B T"],
+    ) -> Float[jax.Array, "B T D"]:
         """[B, T] ids -> [B, T, D] token embeddings, plus position embeddings if there are any."""
         x = self.positions.add(self.embedding(tokens), positions, block_positions)
         return constrain_rows(x)
 
-    def logits(self, hidden: jax.Array) -> jax.Array:
+    def logits(self, hidden: Float[jax.Array, "*slots D"]) -> Float[jax.Array, "*slots V"]:
         """The LM head: [..., D] -> float32 logits [..., V] of the next token."""
         return self.scorer()(hidden)
 
@@ -290,8 +337,8 @@ class Transformer(nnx.Module):
     def _run_layers(
         self,
         x: jax.Array,
-        attend_start: jax.Array,
-        attend_end: jax.Array,
+        attend_start: Array,
+        attend_end: Array,
         rotation: Rotation | None,
         dropout_key: jax.Array | None,
         first: int | None = None,

@@ -18,12 +18,15 @@ would, made of other arrays. A new kind of weight is a subclass of `Weight` and 
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Self, TypeGuard
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
+from jax.typing import DTypeLike
+from jaxtyping import Float, Int, PyTree
 
+from glm_jax.arrays import Array
 from glm_jax.errors import UserError, did_you_mean
 from glm_jax.models.products import linear, rows_of, scores
 from glm_jax.sharding.mesh import auto_axes, axis_size, constrain, dividing
@@ -44,7 +47,7 @@ class Weight:
         """The shape of the plain matrix."""
         raise NotImplementedError
 
-    def used(self, dtype: Any) -> jax.Array:
+    def used(self, dtype: DTypeLike) -> jax.Array:
         """The plain matrix in a dtype; gradients flow through it."""
         raise NotImplementedError
 
@@ -52,7 +55,7 @@ class Weight:
         """Contracts the last `num_inputs` axes of x with the first of the matrix, in x's dtype."""
         return linear(x, self.used(x.dtype), num_inputs=num_inputs)
 
-    def rows(self, ids: jax.Array, dtype: Any) -> jax.Array:
+    def rows(self, ids: jax.Array, dtype: DTypeLike) -> jax.Array:
         """Of a table [R, D]: its rows by ids [..] -> [.., D]."""
         return rows_of(self.used(dtype), ids)
 
@@ -76,7 +79,7 @@ class Weight:
 
         return jax.tree.map(of, self)
 
-    def gathered(self, dtype: Any, spec: PartitionSpec) -> "Matrix":
+    def gathered(self, dtype: DTypeLike, spec: PartitionSpec) -> "Matrix":
         """What a layer computes with, whole over "fsdp"; spec is the matrix's."""
         del dtype
         return jax.tree.map(lambda leaf, one: whole_over("fsdp", leaf, one), self, self.specs(spec))
@@ -102,11 +105,11 @@ class Master(Weight):
     def shape(self) -> tuple[int, ...]:
         return self.value.shape
 
-    def used(self, dtype: Any) -> jax.Array:
+    def used(self, dtype: DTypeLike) -> jax.Array:
         """The value cast to the dtype of `site`; its gradient arrives at `site`."""
         return _cast(self.value, self.site).astype(dtype)
 
-    def gathered(self, dtype: Any, spec: PartitionSpec) -> jax.Array:
+    def gathered(self, dtype: DTypeLike, spec: PartitionSpec) -> jax.Array:
         """Cast before it is gathered."""
         return whole_over("fsdp", self.used(dtype), spec)
 
@@ -123,7 +126,7 @@ def _cast_backward(value: jax.Array, gradient: jax.Array) -> tuple[jax.Array, ja
 _cast.defvjp(lambda value, site: (value.astype(site.dtype), value), _cast_backward)
 
 
-def is_weight(node: Any) -> bool:
+def is_weight(node: object) -> TypeGuard[Weight]:
     """Whether a node is a `Weight`; for `is_leaf` of jax.tree."""
     return isinstance(node, Weight)
 
@@ -133,26 +136,26 @@ def is_matrix(name: str) -> bool:
     return name.rsplit("/", 1)[-1] in ("kernel", "table", "block_table")
 
 
-def decay_mask(params: Any) -> Any:
+def decay_mask(params: PyTree) -> PyTree[bool]:
     """True where weight decay applies: everything but biases and the scales of norms.
 
     Token and position embeddings do decay, as in the published code, and all arrays of a `Weight`.
     """
 
-    def mask(path: tuple, leaf: Any) -> Any:
+    def mask(path: tuple, leaf: Matrix) -> PyTree[bool]:
         return jax.tree.map(lambda _: is_matrix(path_name(path)), leaf)
 
     return jax.tree.map_with_path(mask, params, is_leaf=is_weight)
 
 
-def plain(params: Any, dtype: Any) -> Any:
+def plain(params: PyTree, dtype: DTypeLike) -> PyTree:
     """Replaces every `Weight` of a tree by the plain matrix in a dtype; arrays stay as they are."""
     return jax.tree.map(
         lambda leaf: leaf.used(dtype) if is_weight(leaf) else leaf, params, is_leaf=is_weight
     )
 
 
-def with_kind(params: Any, kind: str) -> Any:
+def with_kind(params: PyTree, kind: str) -> PyTree:
     """Replaces every matrix by the weight that KINDS[kind] makes of it; usable inside jit.
 
     Raises:
@@ -165,7 +168,7 @@ def with_kind(params: Any, kind: str) -> Any:
     if kind == "plain":
         return params
 
-    def of(path: tuple, leaf: Any) -> Any:
+    def of(path: tuple, leaf: jax.Array) -> Matrix:
         name = path_name(path)
         if not is_matrix(name):
             return leaf
@@ -177,7 +180,7 @@ def with_kind(params: Any, kind: str) -> Any:
     return jax.tree.map_with_path(of, params)
 
 
-def settle(params: Any) -> Any:
+def settle(params: PyTree) -> PyTree:
     """Replaces every `Master` of a tree by the value it is used as."""
     return jax.tree.map(
         lambda leaf: leaf.used(leaf.site.dtype) if isinstance(leaf, Master) else leaf,
@@ -186,7 +189,7 @@ def settle(params: Any) -> Any:
     )
 
 
-def as_used(state: Any, dtype: str) -> Any:
+def as_used(state: PyTree, dtype: str) -> PyTree:
     """The parameters of one layer, with its matrices cast and gathered.
 
     Args:
@@ -194,12 +197,12 @@ def as_used(state: Any, dtype: str) -> Any:
       dtype: that the layer computes in.
     """
 
-    def prepare(path: tuple, leaf: Any) -> Any:
+    def prepare(path: tuple, leaf: Matrix) -> Matrix:
         name = path_name(tuple(key for key in path if isinstance(key, jax.tree_util.DictKey)))
         if not is_matrix(name):
             return leaf
         spec = param_spec(f"layers/0/{name}", leaf.shape)
-        if is_weight(leaf):
+        if isinstance(leaf, Weight):
             return leaf.gathered(dtype, spec)
         return whole_over("fsdp", leaf.astype(dtype), spec)
 
@@ -207,8 +210,11 @@ def as_used(state: Any, dtype: str) -> Any:
 
 
 def multiply(
-    x: jax.Array, kernel: Matrix, bias: jax.Array | None = None, num_inputs: int = 1
-) -> jax.Array:
+    x: Float[jax.Array, "..."],
+    kernel: Matrix,
+    bias: Float[jax.Array, "..."] | None = None,
+    num_inputs: int = 1,
+) -> Float[jax.Array, "..."]:
     """`glm_jax.models.products.linear` by a matrix of any kind."""
     if not isinstance(kernel, Weight):
         return linear(x, kernel, bias, num_inputs)
@@ -216,19 +222,21 @@ def multiply(
     return y if bias is None else y + bias.astype(x.dtype)
 
 
-def look_up(table: Matrix, ids: jax.Array, dtype: jnp.dtype | str) -> jax.Array:
+def look_up(table: Matrix, ids: Int[Array, "B T"], dtype: DTypeLike) -> Float[jax.Array, "B T D"]:
     """Looks up rows of a table [R, D] by ids [B, T] -> [B, T, D], with D sharded over "fsdp".
 
     The table stays sharded: every device looks up its slice of D for the ids of all devices. The
     slices are then exchanged (`glm_jax.sharding.mesh.constrain_rows`), once for the sum of all
     tables. Gathering the table instead would move R x D values for B x T rows.
     """
-    ids = constrain(ids, "data", "sequence")
+    ids = constrain(jnp.asarray(ids), "data", "sequence")
     rows = table.rows(ids, dtype) if isinstance(table, Weight) else rows_of(table, ids)
     return constrain(rows.astype(dtype), "data", "sequence", "fsdp")
 
 
-def look_up_tokens(table: Matrix, ids: jax.Array, dtype: jnp.dtype | str) -> jax.Array:
+def look_up_tokens(
+    table: Matrix, ids: Int[Array, "B T"], dtype: DTypeLike
+) -> Float[jax.Array, "B T D"]:
     """`look_up` in a table [V, D] whose V may be sharded over "tensor".
 
     If both V and D are sharded, each device looks up the rows that it holds, and an all-reduce adds
@@ -247,8 +255,8 @@ def look_up_tokens(table: Matrix, ids: jax.Array, dtype: jnp.dtype | str) -> jax
         dividing(axis, n, mesh) for axis, n in zip(("data", "sequence"), ids.shape, strict=True)
     ]
 
-    def of_shard(table: jax.Array, ids: jax.Array) -> jax.Array:
-        local = ids - jax.lax.axis_index("tensor") * len(table)
+    def of_shard(table: jax.Array, ids: Array) -> jax.Array:
+        local = jnp.asarray(ids) - jax.lax.axis_index("tensor") * len(table)
         return jax.lax.psum(rows_of(table, local, True).astype(dtype), "tensor")
 
     return jax.shard_map(
@@ -259,7 +267,7 @@ def look_up_tokens(table: Matrix, ids: jax.Array, dtype: jnp.dtype | str) -> jax
     )(table, ids)
 
 
-def scorer(table: Matrix, dtype: jnp.dtype | str) -> Callable[[jax.Array], jax.Array]:
+def scorer(table: Matrix, dtype: DTypeLike) -> Callable[[jax.Array], jax.Array]:
     """A table [V, D] as the LM head, [..., D] -> float32 logits [..., V]; cast and gathered once.
 
     It is gathered as [D, V]: there the slices of D are concatenated. In [V, D] they would have to

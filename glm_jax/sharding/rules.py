@@ -58,7 +58,7 @@ class Divisible(Protocol):
         """Itself with a `PartitionSpec` for each array, where that array would be split by spec."""
 
 
-def param_shardings(params: Any, mesh: Mesh) -> Any:
+def param_shardings(params: Any, mesh: Mesh | AbstractMesh) -> Any:
     """The sharding of every parameter, by its path.
 
     Args:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from glm_jax.attention.call import Call, make_call
 from glm_jax.attention.intervals import HIDDEN
 from glm_jax.batch import prefix_bounds
 
@@ -35,6 +36,13 @@ def any_intervals(length, size):
     start[:, ::3], end[:, ::3] = 0, size
     end[:, 1::5] = start[:, 1::5]
     return start, end
+
+
+def traced_call(arguments, **options) -> Call:
+    """The `Call` of shapes, as a program that is traced makes it."""
+    calls = []
+    jax.eval_shape(lambda *arrays: calls.append(make_call(*arrays, **options)), *arguments)
+    return calls[0]
 
 
 def results(run: Callable, q, k, v, start, end):
@@ -69,7 +77,8 @@ def check_rounded(ours, expected):
 
 def check_blocks_unseen(run: Callable, q, k, v, d_out):
     """No query sees the keys from 128 on, which are NaN: a product with them would show."""
-    start, end = np.zeros((1, q.shape[1]), np.int32), np.full((1, q.shape[1]), 128, np.int32)
+    start = jnp.zeros((1, q.shape[1]), jnp.int32)
+    end = start + 128
     k, v = (x.at[:, 128:].set(jnp.nan) for x in (k, v))
 
     @jax.jit
@@ -93,7 +102,7 @@ def check_empty_intervals(run: Callable, q, k, v):
 
     def large(q, k, v):
         # Scores so large that exp overflows unless the largest one is subtracted.
-        return run(q * 1e4, k, v, start, end)
+        return run(q * 1e4, k, v, *map(jnp.asarray, (start, end)))
 
     out, lse = map(np.asarray, jax.jit(large)(q, k, v))
     assert (out[:, empty] == 0).all()
@@ -109,7 +118,8 @@ def check_empty_intervals(run: Callable, q, k, v):
 
 def kernels_of_a_layer(run: Callable, x, saved) -> collections.Counter:
     """Calls of each kernel in the gradient of a layer, with the residuals named in `saved` kept."""
-    start, end = np.zeros(x.shape[:2], np.int32), np.full(x.shape[:2], x.shape[1], np.int32)
+    start = jnp.zeros(x.shape[:2], jnp.int32)
+    end = start + x.shape[1]
 
     def layer(x):
         return run(jnp.sin(x), jnp.cos(x), x, start, end)[0]

@@ -137,7 +137,7 @@ def test_dropout_is_decided_by_its_key_and_keeps_the_mean():
 
 def test_an_unknown_backend_is_told_what_there_is(monkeypatch):
     q, k, v = draw((1, 6, 2, 4), (1, 8, 2, 4), (1, 8, 2, 4))
-    refusing = Backend(run=None, refuses=lambda call: "needs a TPU")
+    refusing = Backend(run=dense, refuses=lambda call: "needs a TPU")
     monkeypatch.setitem(BACKENDS, "pallas", refusing)
     with pytest.raises(ValueError, match=r"'flash'.*xla: works here; pallas: needs a TPU"):
         attention(q, k, v, START, END, backend="flash")
@@ -149,7 +149,7 @@ def test_auto_takes_the_first_that_does_not_refuse(monkeypatch):
     q, k, v = draw((1, 6, 2, 4), (1, 8, 2, 4), (1, 8, 2, 4))
     xla = BACKENDS["xla"]
     monkeypatch.delitem(BACKENDS, "xla")
-    monkeypatch.setitem(BACKENDS, "pallas", Backend(run=None, refuses=lambda call: "no"))
+    monkeypatch.setitem(BACKENDS, "pallas", Backend(run=dense, refuses=lambda call: "no"))
     with pytest.raises(ValueError, match="pallas: no"):
         attention(q, k, v, START, END)
     monkeypatch.setitem(BACKENDS, "xla", xla)

@@ -42,7 +42,7 @@ def test_rows_differ_in_stride_too(monkeypatch):
     """Else one row could be another one moved along."""
     start_and_stride = jnp.array([[7, 7], [1, 12]], jnp.uint32).reshape(2, 2, 1, 1)
     monkeypatch.setattr(jax.random, "bits", lambda *arguments: start_and_stride)
-    one, two = np.asarray(keep_mask(None, 0.5, (2, 16, 16)))
+    one, two = np.asarray(keep_mask(jax.random.key(0), 0.5, (2, 16, 16)))
     assert (one != two).any()
 
 

@@ -22,7 +22,7 @@ def packed_segments(lengths, prefixes, total):
         first, last = prefix_bounds(prefix, length)
         start[at : at + length], end[at : at + length] = first + at, last + at
         at += length
-    return start[None], end[None]
+    return jnp.asarray(start[None]), jnp.asarray(end[None])
 
 
 def steps_of(kinds):
@@ -64,7 +64,7 @@ def random_bounds(seed, rows=3, queries=24, keys=30):
 @pytest.mark.parametrize("seed", range(8))
 def test_kinds_are_those_of_the_mask(seed):
     start, end = random_bounds(seed)
-    kinds = np.asarray(block_kinds(start, end, 4, 6, 5))
+    kinds = np.asarray(block_kinds(jnp.asarray(start), jnp.asarray(end), 4, 6, 5))
     keys = np.arange(30)
     mask = (start[..., None] <= keys) & (keys < end[..., None])
     blocks = mask.reshape(3, 6, 4, 5, 6)
@@ -85,7 +85,7 @@ def test_kinds_are_those_of_the_mask(seed):
 def test_steps_visit_what_is_needed_once_and_write_every_block(seed, by_key):
     start, end = random_bounds(seed)
     end[0], end[1, 8:20] = 0, 0
-    kinds = np.asarray(block_kinds(start, end, 4, 6, 5))
+    kinds = np.asarray(block_kinds(jnp.asarray(start), jnp.asarray(end), 4, 6, 5))
     kinds = np.swapaxes(kinds, 1, 2) if by_key else kinds
     rows, count = steps_of(kinds)
     lengths = []

@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -61,7 +62,7 @@ def inputs(params, tokens, block_position):
     x = params["embedding"]["table"][tokens] + tables["table"][: len(tokens)]
     x = x + tables["block_table"][block_position]
     width = x.shape[-1]
-    return layer_norm(x, np.ones(width), np.zeros(width), 1e-5)
+    return layer_norm(x, jnp.ones(width), jnp.zeros(width), 1e-5)
 
 
 def by_offset(scores, offset):

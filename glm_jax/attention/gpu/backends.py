@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from glm_jax.attention.call import Call
+from glm_jax.attention.call import Attended, Call
 from glm_jax.attention.intervals import HIDDEN
 from glm_jax.attention.platform import refuses_many_devices, target_platform
 from glm_jax.attention.sharded import over_mesh
@@ -59,7 +59,7 @@ def refuses_gpu(call: Call) -> str | None:
     return refusal(call.q, call.k, call.dropout_rate)
 
 
-def run_gpu(call: Call, *, interpret: bool = False) -> tuple[jax.Array, jax.Array]:
+def run_gpu(call: Call, *, interpret: bool = False) -> Attended:
     """Our own kernel on each device of the current mesh; returns what `dense` does."""
     return over_mesh(functools.partial(_run, interpret=interpret), call)
 
@@ -117,7 +117,7 @@ def _import_tokamax() -> tuple[Any, Any]:
     return Mask, PallasMosaicGpuFlashAttention
 
 
-def run_tokamax(call: Call) -> tuple[jax.Array, jax.Array]:
+def run_tokamax(call: Call) -> Attended:
     """tokamax's kernel on each device of the current mesh; returns what `dense` does.
 
     The log-sum-exp is not differentiable, so a prefix cannot be merged in (`Backend.merges`). Under

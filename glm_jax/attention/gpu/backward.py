@@ -17,23 +17,24 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
+from jaxtyping import Float, Int
 
 from glm_jax.attention.gpu.tiles import LOG2E, Plan, Tiling, block_of, hide, loop, matmul
 from glm_jax.attention.intervals import FLOOR
 
 
 def query_gradient(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    start: jax.Array,
-    end: jax.Array,
-    lse: jax.Array,
-    d_out: jax.Array,
-    delta: jax.Array,
-    ranges: jax.Array,
+    q: Float[jax.Array, "B T N H"],
+    k: Float[jax.Array, "B S K H"],
+    v: Float[jax.Array, "B S K H"],
+    start: Int[jax.Array, "B T"],
+    end: Int[jax.Array, "B T"],
+    lse: Float[jax.Array, "B N T"],
+    d_out: Float[jax.Array, "B T N H"],
+    delta: Float[jax.Array, "B N T"],
+    ranges: Int[jax.Array, "B blocks 4"],
     plan: Plan,
-) -> jax.Array:
+) -> Float[jax.Array, "B T N H"]:
     """dq [B, T, N, H]; `lse` and `delta` are [B, N, T], the rest as in `forward`."""
     batch, length, heads, head_dim = q.shape
     size, group = k.shape[1], heads // k.shape[2]
@@ -79,17 +80,17 @@ def _query_kernel(*refs, tiling: Tiling):
 
 
 def key_gradient(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    start: jax.Array,
-    end: jax.Array,
-    lse: jax.Array,
-    d_out: jax.Array,
-    delta: jax.Array,
-    ranges: jax.Array,
+    q: Float[jax.Array, "B T N H"],
+    k: Float[jax.Array, "B S K H"],
+    v: Float[jax.Array, "B S K H"],
+    start: Int[jax.Array, "B T"],
+    end: Int[jax.Array, "B T"],
+    lse: Float[jax.Array, "B N T"],
+    d_out: Float[jax.Array, "B T N H"],
+    delta: Float[jax.Array, "B N T"],
+    ranges: Int[jax.Array, "B blocks 4"],
     plan: Plan,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[Float[jax.Array, "B S K H"], Float[jax.Array, "B S K H"]]:
     """dk and dv [B, S, K, H]; `ranges` [B, S / block_k, 4] by key, the rest as for dq."""
     batch, length, heads, head_dim = q.shape
     size, kv_heads = k.shape[1:3]

@@ -11,20 +11,21 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
+from jaxtyping import Float, Int
 
 from glm_jax.attention.gpu.tiles import LOG2E, Plan, Tiling, block_of, hide, loop, matmul
 from glm_jax.attention.intervals import FLOOR, HIDDEN
 
 
 def forward(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    start: jax.Array,
-    end: jax.Array,
-    ranges: jax.Array,
+    q: Float[jax.Array, "B T N H"],
+    k: Float[jax.Array, "B S K H"],
+    v: Float[jax.Array, "B S K H"],
+    start: Int[jax.Array, "B T"],
+    end: Int[jax.Array, "B T"],
+    ranges: Int[jax.Array, "B blocks 4"],
     plan: Plan,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[Float[jax.Array, "B T N H"], Float[jax.Array, "B N T"]]:
     """Runs the kernel.
 
     Args:

@@ -16,7 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Float, Int
 
+from glm_jax.arrays import AbstractArray
+from glm_jax.attention.call import Attended
 from glm_jax.attention.gpu.backward import key_gradient, query_gradient
 from glm_jax.attention.gpu.forward import forward
 from glm_jax.attention.gpu.ranges import block_ranges
@@ -26,10 +29,8 @@ from glm_jax.attention.intervals import block_kinds
 HEAD_DIMS = (32, 64, 128)
 DTYPES = (jnp.bfloat16, jnp.float32)
 
-Shaped = jax.Array | jax.ShapeDtypeStruct
 
-
-def refusal(q: Shaped, k: Shaped, dropout_rate: float = 0.0) -> str | None:
+def refusal(q: AbstractArray, k: AbstractArray, dropout_rate: float = 0.0) -> str | None:
     """Why the kernels cannot compute this call (shapes as in `interval_attention`), or None."""
     head_dim, dtypes = q.shape[-1], {np.dtype(x.dtype) for x in (q, k)}
     if head_dim not in HEAD_DIMS:
@@ -56,15 +57,15 @@ def tilings(head_dim: int, dtype: jax.typing.DTypeLike) -> tuple[Tiling, Tiling,
 
 
 def interval_attention(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    attend_start: jax.Array,
-    attend_end: jax.Array,
+    q: Float[jax.Array, "B T N H"],
+    k: Float[jax.Array, "B S K H"],
+    v: Float[jax.Array, "B S K H"],
+    attend_start: Int[jax.Array, "B T"],
+    attend_end: Int[jax.Array, "B T"],
     *,
     scale: float | None = None,
     interpret: bool = False,
-) -> tuple[jax.Array, jax.Array]:
+) -> Attended:
     """Softmax attention of each query over the keys [attend_start, attend_end).
 
     T and S are padded to whole blocks, with queries that see no key and keys that no query sees. A

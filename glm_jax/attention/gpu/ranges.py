@@ -14,11 +14,12 @@ with a prefix length of 2, the second causal (`glm_jax.attention.intervals` has 
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Int
 
 from glm_jax.attention.intervals import EMPTY, WHOLE
 
 
-def block_ranges(kinds: jax.Array) -> jax.Array:
+def block_ranges(kinds: Int[jax.Array, "B outer inner"]) -> Int[jax.Array, "B outer 4"]:
     """first, whole_from, whole_to and last, for every outer block.
 
     If WHOLE blocks are not contiguous, those after the first run are masked too, with the same

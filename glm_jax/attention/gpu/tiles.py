@@ -12,7 +12,7 @@ the whole row of keys and values of that head, of which it loads one block after
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,16 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 
 from glm_jax.attention.intervals import HIDDEN
+
+C = TypeVar("C")
+
+
+@runtime_checkable
+class Row(Protocol):
+    """A row of `block_ranges`: an array or, in a kernel, a reference to one."""
+
+    def __getitem__(self, index: int, /) -> jax.Array: ...
+
 
 # The hardware has exp2; this factor is part of the multiplication that is there anyway.
 LOG2E = 1.4426950408889634
@@ -67,7 +77,9 @@ def matmul(a: jax.Array, b: jax.Array, axis_b: int) -> jax.Array:
     return lax.dot_general(a, b, dimensions, preferred_element_type=jnp.float32)
 
 
-def hide(s: jax.Array, start: jax.Array, end: jax.Array, first_key: Any, key_axis: int):
+def hide(
+    s: jax.Array, start: jax.Array, end: jax.Array, first_key: int | jax.Array, key_axis: int
+) -> jax.Array:
     """Scores with HIDDEN for the keys outside [start, end), [bq] each.
 
     key_axis 1: s is [bq, bk]; 0: it is transposed, [bk, bq].
@@ -77,7 +89,7 @@ def hide(s: jax.Array, start: jax.Array, end: jax.Array, first_key: Any, key_axi
     return jnp.where((start <= key) & (key < end), s, HIDDEN)
 
 
-def loop(ranges: Any, step: Callable[[Any, Any, bool], Any], carry: Any) -> Any:
+def loop(ranges: Row, step: Callable[[jax.Array, C, bool], C], carry: C) -> C:
     """Calls carry = step(block, carry, masked) for the blocks of a row of `block_ranges`."""
     bounds = [ranges[i] for i in range(4)]
     for low, high, masked in zip(bounds, bounds[1:], (True, False, True), strict=False):
@@ -85,6 +97,6 @@ def loop(ranges: Any, step: Callable[[Any, Any, bool], Any], carry: Any) -> Any:
     return carry
 
 
-def block_of(size: int, index: Any) -> Any:
+def block_of(size: int, index: jax.Array) -> slice | pl.Slice:
     """The slice of a block's slots."""
     return pl.ds(index * size, size)

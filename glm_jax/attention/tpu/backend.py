@@ -7,7 +7,7 @@ import functools
 
 import jax
 
-from glm_jax.attention.call import Call
+from glm_jax.attention.call import Attended, Call
 from glm_jax.attention.platform import refuses_many_devices, target_platform
 from glm_jax.attention.sharded import over_mesh, split_for
 
@@ -36,7 +36,7 @@ def declines_few(call: Call) -> str | None:
     return None
 
 
-def run_tpu(call: Call, *, interpret: bool = False) -> tuple[jax.Array, jax.Array]:
+def run_tpu(call: Call, *, interpret: bool = False) -> Attended:
     """The kernel on each device of the current mesh; returns what `dense` does."""
     return over_mesh(functools.partial(_run, interpret=interpret), call)
 

@@ -16,10 +16,12 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
+from jaxtyping import Float, Int
 
 from glm_jax.attention.intervals import FLOOR, Steps
 from glm_jax.attention.tpu.tiles import (
     Plan,
+    QueryRows,
     by_key,
     by_query,
     compiler_params,
@@ -34,7 +36,12 @@ from glm_jax.attention.tpu.tiles import (
 )
 
 
-def score_shift(out: jax.Array, d_out: jax.Array, d_lse: jax.Array, num_heads: int) -> jax.Array:
+def score_shift(
+    out: Float[jax.Array, "B T NH"],
+    d_out: Float[jax.Array, "B T NH"],
+    d_lse: Float[jax.Array, "B N 1 T"],
+    num_heads: int,
+) -> Float[jax.Array, "B N 1 T"]:
     """delta, float32 [B, N, 1, T], of out and d_out [B, T, N H] and d_lse [B, N, 1, T].
 
     The columns of a head are summed by a matrix product with ones. For a reduction over
@@ -49,17 +56,17 @@ def score_shift(out: jax.Array, d_out: jax.Array, d_lse: jax.Array, num_heads: i
 
 
 def query_gradient(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    lse: jax.Array,
-    d_out: jax.Array,
-    delta: jax.Array,
-    rows: tuple[jax.Array, jax.Array, jax.Array],
-    seeds: jax.Array,
+    q: Float[jax.Array, "B T NH"],
+    k: Float[jax.Array, "B S KH"],
+    v: Float[jax.Array, "B S KH"],
+    lse: Float[jax.Array, "B N 1 T"],
+    d_out: Float[jax.Array, "B T NH"],
+    delta: Float[jax.Array, "B N 1 T"],
+    rows: QueryRows,
+    seeds: Int[jax.Array, " two_B_N"],
     steps: Steps,
     plan: Plan,
-) -> jax.Array:
+) -> Float[jax.Array, "B T NH"]:
     """dq [B, T, N H]; `delta` is that of `score_shift`, the rest as in `forward`."""
     locate = by_query(plan, steps.size)
     blocks = specs(plan, locate, keys_outer=False)
@@ -125,17 +132,17 @@ def _query_kernel(packed, seeds, *refs, locate, plan: Plan):
 
 
 def key_gradient(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    lse: jax.Array,
-    d_out: jax.Array,
-    delta: jax.Array,
-    rows: tuple[jax.Array, jax.Array, jax.Array],
-    seeds: jax.Array,
+    q: Float[jax.Array, "B T NH"],
+    k: Float[jax.Array, "B S KH"],
+    v: Float[jax.Array, "B S KH"],
+    lse: Float[jax.Array, "B N 1 T"],
+    d_out: Float[jax.Array, "B T NH"],
+    delta: Float[jax.Array, "B N 1 T"],
+    rows: QueryRows,
+    seeds: Int[jax.Array, " two_B_N"],
     steps: Steps,
     plan: Plan,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[Float[jax.Array, "B S KH"], Float[jax.Array, "B S KH"]]:
     """dk and dv [B, S, K H]; `steps` by key, `delta` that of `score_shift`."""
     locate = by_key(plan, steps.size)
     blocks = specs(plan, locate, keys_outer=True)

@@ -11,10 +11,12 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
+from jaxtyping import Float, Int
 
 from glm_jax.attention.intervals import FLOOR, HIDDEN, Steps
 from glm_jax.attention.tpu.tiles import (
     Plan,
+    QueryRows,
     by_query,
     compiler_params,
     cost,
@@ -29,14 +31,14 @@ from glm_jax.attention.tpu.tiles import (
 
 
 def forward(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    rows: tuple[jax.Array, jax.Array, jax.Array],
-    seeds: jax.Array,
+    q: Float[jax.Array, "B T NH"],
+    k: Float[jax.Array, "B S KH"],
+    v: Float[jax.Array, "B S KH"],
+    rows: QueryRows,
+    seeds: Int[jax.Array, " two_B_N"],
     steps: Steps,
     plan: Plan,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[Float[jax.Array, "B T NH"], Float[jax.Array, "B N 1 T"]]:
     """Runs the kernel.
 
     Args:

@@ -12,7 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Float, Int
 
+from glm_jax.arrays import AbstractArray
+from glm_jax.attention.call import Attended
 from glm_jax.attention.dropout import MaskRows
 from glm_jax.attention.intervals import LANES, MAX_BLOCKS, block_kinds, block_size, list_steps
 from glm_jax.attention.tpu.backward import key_gradient, query_gradient, score_shift
@@ -34,10 +37,8 @@ MAX_HEAD_DIM = 256
 MAX_STEP_BYTES = 512 * 1024
 DTYPES = (jnp.bfloat16, jnp.float32)
 
-Shaped = jax.Array | jax.ShapeDtypeStruct
 
-
-def refusal(q: Shaped, k: Shaped, dropout_rate: float = 0.0) -> str | None:
+def refusal(q: AbstractArray, k: AbstractArray, dropout_rate: float = 0.0) -> str | None:
     """Why the kernel cannot compute this call (shapes as in `interval_attention`), or None."""
     head_dim, dtypes = q.shape[-1], {np.dtype(x.dtype) for x in (q, k)}
     if head_dim > MAX_HEAD_DIM:
@@ -54,7 +55,7 @@ def refusal(q: Shaped, k: Shaped, dropout_rate: float = 0.0) -> str | None:
     return None
 
 
-def block_sizes(q: Shaped, k: Shaped) -> tuple[int, int]:
+def block_sizes(q: AbstractArray, k: AbstractArray) -> tuple[int, int]:
     """(block_q, block_k) if the caller does not choose."""
     row_bytes = -(-k.shape[-1] // LANES) * LANES * np.dtype(k.dtype).itemsize
     wide = k.shape[1] >= LONG and row_bytes <= LONG_ROW_BYTES
@@ -63,18 +64,18 @@ def block_sizes(q: Shaped, k: Shaped) -> tuple[int, int]:
 
 
 def interval_attention(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    attend_start: jax.Array,
-    attend_end: jax.Array,
+    q: Float[jax.Array, "B T N H"],
+    k: Float[jax.Array, "B S K H"],
+    v: Float[jax.Array, "B S K H"],
+    attend_start: Int[jax.Array, "B T"],
+    attend_end: Int[jax.Array, "B T"],
     *,
     scale: float | None = None,
     dropout_rate: float = 0.0,
     mask_rows: MaskRows | None = None,
     blocks: tuple[int, int] | None = None,
     interpret: bool = False,
-) -> tuple[jax.Array, jax.Array]:
+) -> Attended:
     """Softmax attention of each query over the keys [attend_start, attend_end).
 
     T, S, and a head dimension whose heads do not fill 128 lanes side by side (64 does if N = K),

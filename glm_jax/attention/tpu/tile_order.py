@@ -13,6 +13,7 @@ last two axes of an array in tiles of 8 x 128 values, here 8 slots of one head. 
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Shaped
 
 from glm_jax.attention.platform import target_platform
 from glm_jax.errors import say_once
@@ -21,7 +22,7 @@ from glm_jax.errors import say_once
 SUBLANES = 8
 
 
-def is_held_in_tiles(x: jax.Array) -> bool:
+def is_held_in_tiles(x: Shaped[jax.Array, "B T N H"]) -> bool:
     """Whether to compute with x [B, T, N, H] in tile order: 16 bits per value, and 8 divides T.
 
     If 8 does not divide T, a TPU copies queries and keys, which is logged once there.
@@ -38,13 +39,13 @@ def is_held_in_tiles(x: jax.Array) -> bool:
     return length % SUBLANES == 0
 
 
-def in_tiles(x: jax.Array) -> jax.Array:
+def in_tiles(x: Shaped[jax.Array, "B T N H"]) -> Shaped[jax.Array, "B tiles N 8 H"]:
     """[B, T, N, H] -> [B, T / 8, N, 8, H]."""
     batch, length, heads, size = x.shape
     return jnp.swapaxes(x.reshape(batch, length // SUBLANES, SUBLANES, heads, size), 2, 3)
 
 
-def from_tiles(x: jax.Array) -> jax.Array:
+def from_tiles(x: Shaped[jax.Array, "B tiles N 8 H"]) -> Shaped[jax.Array, "B T N H"]:
     """The inverse of `in_tiles`."""
     batch, tiles, heads, rows, size = x.shape
     return jnp.swapaxes(x, 2, 3).reshape(batch, tiles * rows, heads, size)

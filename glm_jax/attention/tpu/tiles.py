@@ -36,9 +36,13 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
+from jaxtyping import Int
 
 from glm_jax.attention.dropout import keeps
 from glm_jax.attention.intervals import HIDDEN, PARTIAL, WHOLE, Step, unpack
+
+# Start and end of each query's interval, and the offsets of its dropout mask.
+QueryRows = tuple[Int[jax.Array, "B 1 T"], Int[jax.Array, "B 1 T"], Int[jax.Array, "1 1 T"]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,7 +177,9 @@ def scaled(q: jax.Array, scale: float) -> jax.Array:
     return (q.astype(jnp.float32) * scale).astype(q.dtype)
 
 
-def scores(k: jax.Array, q: jax.Array, bounds: tuple | None, first_key: jax.Array) -> jax.Array:
+def scores(
+    k: jax.Array, q: jax.Array, bounds: tuple | None, first_key: int | jax.Array
+) -> jax.Array:
     """[bk, bq] float32; outside `bounds`, start and end [1, bq], HIDDEN. None: no mask."""
     s = matmul(k, q, 1, 1)
     if bounds is None:
@@ -184,7 +190,12 @@ def scores(k: jax.Array, q: jax.Array, bounds: tuple | None, first_key: jax.Arra
 
 
 def tile_mask(
-    seeds, at: Location, packed_head: int, offsets: jax.Array, first_key: jax.Array, plan: Plan
+    seeds,
+    at: Location,
+    packed_head: int,
+    offsets: jax.Array,
+    first_key: int | jax.Array,
+    plan: Plan,
 ) -> jax.Array:
     """The tile of `dropout.keep_mask`, bool [bk, bq]: which probabilities dropout keeps.
 

@@ -20,6 +20,7 @@ from glm_jax.attention.gpu.backends import (
 from glm_jax.attention.intervals import HIDDEN
 from glm_jax.attention.tpu.backend import declines_few
 from glm_jax.attention.xla import dense
+from tests.attention.against_dense import traced_call
 from tests.meshes import GPU, abstract_mesh
 
 DROPPING = {"dropout_rate": 0.1, "dropout_key": jax.random.key(0)}
@@ -37,7 +38,7 @@ def shapes(length=512, head_dim=128, dtype=jnp.bfloat16):
 
 def call(*shape, dropout_rate=0.0, dropout_key=None, **kind):
     dropout = {"dropout_rate": dropout_rate, "dropout_key": dropout_key}
-    return make_call(*shapes(*shape, **kind), **dropout)
+    return traced_call(shapes(*shape, **kind), **dropout)
 
 
 def draw(length=150, head_dim=32):

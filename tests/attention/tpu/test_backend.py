@@ -13,6 +13,7 @@ from glm_jax.attention.call import make_call
 from glm_jax.attention.dispatch import attention
 from glm_jax.attention.tpu.backend import declines_few, refuses_tpu, run_tpu
 from glm_jax.attention.xla import dense
+from tests.attention.against_dense import traced_call
 from tests.meshes import TPU, abstract_mesh
 
 
@@ -24,7 +25,7 @@ def shapes(length=512, head_dim=128, dtype=jnp.bfloat16, batch=2):
 
 def call(*shape, dropout_rate=0.0, dropout_key=None, **kind):
     dropout = {"dropout_rate": dropout_rate, "dropout_key": dropout_key}
-    return make_call(*shapes(*shape, **kind), **dropout)
+    return traced_call(shapes(*shape, **kind), **dropout)
 
 
 @pytest.mark.skipif(jax.default_backend() == "tpu", reason="says what it says elsewhere")

@@ -104,7 +104,7 @@ def test_scaled_queries_keep_their_dtype():
 
 
 def steps(swapped):
-    bounds = [np.stack([x, x]) for x in prefix_bounds(0, 512)]
+    bounds = [jnp.stack([x, x]) for x in prefix_bounds(0, 512)]
     kinds = block_kinds(*bounds, 128, 128, 4)
     return list_steps(jnp.swapaxes(kinds, 1, 2) if swapped else kinds)
 
