@@ -5,7 +5,7 @@ costs nothing.
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from glm_jax.platforms import stay_off_absent_tpus
 
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 stay_off_absent_tpus()
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name in _HOMES:
         value = getattr(importlib.import_module(_HOMES[name]), name)
     elif name in _MODULES:

@@ -7,6 +7,7 @@ finite_number("top_p", 0.9, above=0, most=1) -> 0.9
 finite_number("top_p", nan, above=0) -> UserError: top_p must be a finite number; got nan
 """
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -15,7 +16,7 @@ import os
 import struct
 import typing
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import ClassVar, Protocol, SupportsFloat, SupportsIndex
 
 from glm_jax.errors import UserError, did_you_mean
 
@@ -26,12 +27,18 @@ LARGEST_SEED = 2**64 - 1
 _SHOWN = 160  # characters of a value that an error repeats
 
 
-def check(condition: bool, name: str, value: Any, allowed: str) -> None:
+class Section(Protocol):
+    """A dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field]]
+
+
+def check(condition: bool, name: str, value: object, allowed: str) -> None:
     if not condition:
         raise UserError(f"{name} must be {allowed}; got {short(value)}")
 
 
-def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
+def check_choice(name: str, value: object, choices: Iterable[object]) -> None:
     choices = list(choices)
     if value not in choices:
         hint = did_you_mean(str(value), map(str, choices))
@@ -42,16 +49,18 @@ def check_rate(name: str, value: float) -> None:
     check(0.0 <= value <= 1.0, name, value, "between 0 and 1")
 
 
-def whole_number(name: str, value: Any, least: int = -LARGEST_INT, most: int = LARGEST_INT) -> int:
+def whole_number(
+    name: str, value: object, least: int = -LARGEST_INT, most: int = LARGEST_INT
+) -> int:
     """The value as an int, from an int of Python, numpy or jax.
 
     Raises:
       UserError: anything else (a boolean and 2.0 too), or outside of least..most; names it.
     """
-    try:
-        number = None if _is_flag(value) else operator.index(value)
-    except TypeError:
-        number = None
+    number = None
+    if isinstance(value, SupportsIndex) and not _is_flag(value):
+        with contextlib.suppress(TypeError):
+            number = operator.index(value)
     if number is None:
         raise UserError(f"{name} must be a whole number; got {short(value)}")
     check(number >= least, name, number, f"at least {least}")
@@ -59,7 +68,7 @@ def whole_number(name: str, value: Any, least: int = -LARGEST_INT, most: int = L
     return number
 
 
-def whole_numbers(name: str, values: Iterable[Any]) -> list[int]:
+def whole_numbers(name: str, values: Iterable[SupportsIndex]) -> list[int]:
     """The values as ints, as by `whole_number`, except that booleans pass as 0 and 1.
 
     Raises:
@@ -74,7 +83,7 @@ def whole_numbers(name: str, values: Iterable[Any]) -> list[int]:
 
 def finite_number(
     name: str,
-    value: Any,
+    value: object,
     *,
     least: float | None = None,
     above: float | None = None,
@@ -92,7 +101,7 @@ def finite_number(
     number = _float(value)
     if number is None or not math.isfinite(rounded := _float32(number)):
         raise UserError(f"{name} must be a finite number; got {short(value)}")
-    wanted: list[tuple[str, float | None, Callable[[Any, Any], bool]]] = [
+    wanted: list[tuple[str, float | None, Callable[[float, float], bool]]] = [
         ("at least", least, operator.ge),
         ("above", above, operator.gt),
         ("at most", most, operator.le),
@@ -106,7 +115,7 @@ def finite_number(
     return number
 
 
-def check_types(config: Any, section: str, seeds: Iterable[str] = ()) -> None:
+def check_types(config: Section, section: str, seeds: Iterable[str] = ()) -> None:
     """Converts the fields of a frozen dataclass to their annotated types, or refuses them.
 
     A float field takes an int, an int field a numpy int, a str field a path. Otherwise a value must
@@ -138,17 +147,17 @@ def check_types(config: Any, section: str, seeds: Iterable[str] = ()) -> None:
 
 
 @functools.cache
-def _annotations(section: type) -> dict[str, Any]:
+def _annotations(section: type) -> dict[str, type]:
     hints = typing.get_type_hints(section)
     return {field.name: hints[field.name] for field in dataclasses.fields(section)}
 
 
-def _flag(name: str, value: Any) -> bool:
+def _flag(name: str, value: object) -> bool:
     check(_is_flag(value), name, value, "True or False")
     return bool(value)
 
 
-def _text(name: str, value: Any) -> str:
+def _text(name: str, value: object) -> str:
     if isinstance(value, os.PathLike):
         return str(os.fspath(value))
     check(isinstance(value, str), name, value, "a string")
@@ -156,7 +165,7 @@ def _text(name: str, value: Any) -> str:
 
 
 # Float before int: a field that takes either takes both.
-_READERS: dict[type, Callable[[str, Any], Any]] = {
+_READERS: dict[type, Callable[[str, object], object]] = {
     bool: _flag,
     float: finite_number,
     int: whole_number,
@@ -164,8 +173,8 @@ _READERS: dict[type, Callable[[str, Any], Any]] = {
 }
 
 
-def _float(value: Any) -> float | None:
-    if _is_flag(value) or isinstance(value, str | bytes):
+def _float(value: object) -> float | None:
+    if _is_flag(value) or not isinstance(value, SupportsFloat | SupportsIndex):
         return None
     try:
         return float(value)
@@ -181,12 +190,12 @@ def _float32(number: float) -> float:
         return math.copysign(math.inf, number)
 
 
-def _is_flag(value: Any) -> bool:
+def _is_flag(value: object) -> bool:
     """Whether it is a boolean, also numpy's, which is not imported: a config needs no packages."""
     return isinstance(value, bool) or type(value).__name__ in ("bool", "bool_")
 
 
-def short(value: Any) -> str:
+def short(value: object) -> str:
     """The value as an error shows it; an int of thousands of digits has no repr."""
     if isinstance(value, int) and value.bit_length() > 3 * _SHOWN:
         return f"a number of {value.bit_length()} bits"

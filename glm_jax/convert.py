@@ -9,10 +9,15 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 from glm_jax import cli
 from glm_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from glm_jax.interop.huggingface import Progress
+
+T = TypeVar("T")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,11 +85,11 @@ def _ask(destination: Path) -> None:
         raise UserError(f"{name} stays as it is; nothing written")
 
 
-def _bar(verb: str) -> Any:
+def _bar(verb: str) -> "Progress":
     """A progress bar over tensors, on standard error."""
     from tqdm import tqdm
 
-    def progress(items: Iterable[Any], total: int) -> Iterable[Any]:
+    def progress(items: Iterable[T], total: int) -> Iterable[T]:
         return tqdm(items, verb, total, unit="tensor", file=sys.stderr)
 
     return progress

@@ -58,7 +58,7 @@ def parse_object(text: str, name: str) -> dict[str, Any]:
     return values
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """A value from a file, as it stands in a message: of one line, cut where it is long."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
@@ -84,7 +84,7 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def _is_deeper(values: Any, levels: int) -> bool:
+def _is_deeper(values: object, levels: int) -> bool:
     """Whether lists and objects lie in one another beyond so many levels."""
     level = [values]
     for _ in range(levels):

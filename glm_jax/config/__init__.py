@@ -9,8 +9,8 @@ import dataclasses
 import json
 import typing
 from collections.abc import Mapping
-from typing import Any
 
+from glm_jax.checks import Section
 from glm_jax.config.compute import ComputeConfig
 from glm_jax.config.data import DataConfig
 from glm_jax.config.model import ModelConfig, ResolvedModel
@@ -96,18 +96,18 @@ class Config:
 RECORDED = frozenset({"row_format"})
 
 
-def field_types(section: Any) -> dict[str, Any]:
+def field_types(section: Section) -> dict[str, object]:
     """The annotated type of each field of a section, by name."""
     hints = typing.get_type_hints(type(section))
     return {field.name: hints[field.name] for field in dataclasses.fields(section)}
 
 
-def to_dict(config: Config) -> dict[str, dict[str, Any]]:
+def to_dict(config: Config) -> dict[str, dict[str, object]]:
     """The config as nested plain values, as `run.json` holds it."""
     return dataclasses.asdict(config)
 
 
-def from_dict(values: Mapping[str, Mapping[str, Any]]) -> Config:
+def from_dict(values: Mapping[str, Mapping[str, object]]) -> Config:
     """The inverse of `to_dict`; the other keys of a `run.json` (`RECORDED`) are ignored.
 
     Options may have the names of earlier versions (`glm_jax.config.moved`).
@@ -137,7 +137,7 @@ def to_json(config: Config) -> str:
     return json.dumps(to_dict(config), indent=2) + "\n"
 
 
-def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
+def differences(old: Config, new: Config) -> dict[str, tuple[object, object]]:
     """The dotted names whose values differ: `{"model.num_layers": (2, 4)}`."""
     before, after = to_dict(old), to_dict(new)
     return {

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from glm_jax.checks import check, check_types, whole_number
 from glm_jax.config.mixture import Component, read_mixture
@@ -43,7 +42,7 @@ class DataConfig:
     """
 
     source: str = "bundled"
-    mixture: str | Mapping[str, Any] | Sequence[Any] | None = None
+    mixture: str | Mapping[str, object] | Sequence[object] | None = None
     text_field: str = "text"
     tokenizer: str = "bundled"
     sequence_length: int = 512

@@ -3,7 +3,6 @@
 import dataclasses
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from glm_jax.checks import finite_number, short
 from glm_jax.errors import UserError
@@ -30,7 +29,7 @@ class Component:
     rate: float
 
 
-def read_mixture(value: Any) -> list[Component]:
+def read_mixture(value: object) -> list[Component]:
     """Reads a mixture.
 
         {"wiki": ("wiki/*.txt", 0.7)}, "wiki=wiki/*.txt@0.7" and [["wiki", "wiki/*.txt", 0.7]]
@@ -73,13 +72,13 @@ def _read_part(text: str) -> Component:
     return _component((name.strip(), source.strip(), rate.strip()))
 
 
-def _pair(name: Any, pair: Any) -> Any:
+def _pair(name: object, pair: object) -> list[object] | tuple[object, ...]:
     if not isinstance(pair, list | tuple) or len(pair) != 2:
         raise _wrong({name: pair})
     return pair
 
 
-def _component(part: Any) -> Component:
+def _component(part: object) -> Component:
     if not isinstance(part, list | tuple) or len(part) != 3:
         raise _wrong(part)
     name, source, rate = part
@@ -100,5 +99,5 @@ def _component(part: Any) -> Component:
     return Component(name, source, number)
 
 
-def _wrong(value: Any) -> UserError:
+def _wrong(value: object) -> UserError:
     return UserError(f"data.mixture is written {_FORM}; got {value!r}")

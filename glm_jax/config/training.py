@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-from typing import Any
 
 from glm_jax.checks import check, check_choice, check_rate, check_types, finite_number
 from glm_jax.errors import UserError
@@ -70,7 +69,7 @@ class OptimizerConfig:
             finite_number("optimizer.clip_norm", self.clip_norm, above=0)
 
 
-def _pairs(name: str, value: Any) -> tuple[tuple[int, int], ...]:
+def _pairs(name: str, value: object) -> tuple[tuple[int, int], ...]:
     """Pairs of whole numbers from 1, as tuples; JSON has lists."""
     given = [] if value is None else value if isinstance(value, list | tuple) else [value]
     good = all(
@@ -80,7 +79,7 @@ def _pairs(name: str, value: Any) -> tuple[tuple[int, int], ...]:
         for pair in given
     )
     check(good, name, value, "pairs of a step and a number of steps, such as ((440, 440),)")
-    return tuple((pair[0], pair[1]) for pair in given)
+    return tuple((pair[0], pair[1]) for pair in given if isinstance(pair, list | tuple))
 
 
 CROSS_ENTROPIES = (None, "plain", "chunked", "gradient_in_forward")

@@ -75,7 +75,7 @@ def _fields(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def file_differences(
-    before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]
+    before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, object]]
 ) -> list[str]:
     """Describes the files that have changed, the first three; compared by content, then by name."""
     old, new = ({one.get("sha256"): str(one.get("name")) for one in part} for part in (before, now))

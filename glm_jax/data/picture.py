@@ -14,10 +14,10 @@ import dataclasses
 import itertools
 import unicodedata
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
+from glm_jax.arrays import Array
 from glm_jax.batch import OBJECTIVES, Batch
 
 _TOKEN = 10  # columns of a token in the table
@@ -223,7 +223,7 @@ def spell(row: Batch, decode: Callable[[list[int]], str]) -> str:
     return "\n".join(lines)
 
 
-def _ids(values: Any, start: int, end: int) -> list[int]:
+def _ids(values: Array, start: int, end: int) -> list[int]:
     return [int(value) for value in values[start:end]]
 
 

@@ -21,6 +21,7 @@ import shutil
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import IO, Any
 
 import numpy as np
@@ -77,7 +78,7 @@ class StoreWriter:
         vocab_size: int,
         special: SpecialTokens,
         sentence_ends: np.ndarray,
-        description: dict[str, Any],
+        description: dict[str, object],
     ):
         """Opens a temporary directory beside `directory`.
 
@@ -107,7 +108,7 @@ class StoreWriter:
         self._forbidden[[id_ for id_ in dataclasses.astuple(special) if id_ is not None]] = True
         self._files: dict[str, IO[bytes]] = {}
         self._lengths: dict[str, array[int]] = {}
-        self._checksums: dict[str, Any] = {}
+        self._checksums: dict[str, hashlib._Hash] = {}
         # A hash of each document, to find repeated ones.
         self._hashes: dict[str, array[int]] = {}
         self._whole = new_directory(self._directory, lambda path: (path / INDEX).is_file())
@@ -230,7 +231,12 @@ class StoreWriter:
     def __enter__(self) -> "StoreWriter":
         return self
 
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if kind is None:
             self.close()
         else:

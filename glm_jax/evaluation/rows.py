@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -68,7 +68,7 @@ def total_sums(lm: "LanguageModel", batches: Iterable[Batch]) -> dict[str, np.nd
 @functools.partial(jax.jit, static_argnames="config")
 def _row_sums(params: Params, batch: Batch, *, config: ResolvedModel) -> jax.Array:
     """[B, 5 sums, 5 objectives] float32."""
-    model: Any = bind(config, params)
+    model = bind(config, params)
     logits = model.logits(hidden_of(model, batch))
     present = batch.loss_weights > 0
     losses = jnp.where(present, cross_entropy(logits, batch.targets), 0.0)

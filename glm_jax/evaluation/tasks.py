@@ -6,7 +6,7 @@ TASKS["cloze"](lm, lm.tokenizer, 100)    ->    {"accuracy": 0.31, "chance": 0.25
 import functools
 import itertools
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
@@ -203,5 +203,10 @@ def _checked(examples: int) -> int:
     return examples
 
 
-def _special(tokenizer: Tokenizer) -> dict[str, Any]:
+class _Special(TypedDict):
+    mask_ids: tuple[int, int, int]
+    start_id: int
+
+
+def _special(tokenizer: Tokenizer) -> _Special:
     return {"mask_ids": tokenizer.special.masks, "start_id": tokenizer.special.start}

@@ -36,9 +36,9 @@ class Origin:
 
     architecture: Architecture | None = None
     prefix: str = ""
-    values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    values: Mapping[str, object] = dataclasses.field(default_factory=dict)
     directory: Path | None = None
-    generation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    generation: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
     @property
     def eos_ids(self) -> list[int] | None:
@@ -105,7 +105,7 @@ def open_directory(path: Path) -> Checkpoint:
     return Checkpoint(architecture, config, origin, rows, tensors)
 
 
-def read_generation(path: Path) -> dict[str, Any]:
+def read_generation(path: Path) -> dict[str, object]:
     """The content of generation_config.json; empty if there is none.
 
     Raises:
@@ -155,7 +155,7 @@ def _read_config(path: Path) -> Mapping[str, Any]:
 
 
 def _check_names(
-    path: Path, tensors: Mapping[str, Any], rows: list[Row], architecture: Architecture
+    path: Path, tensors: Mapping[str, object], rows: list[Row], architecture: Architecture
 ) -> str:
     """Returns the prefix of the names.
 

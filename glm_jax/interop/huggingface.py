@@ -9,13 +9,14 @@ import functools
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, Sharding
 
+from glm_jax.arrays import Array
 from glm_jax.config.compute import ComputeConfig
 from glm_jax.config.model import ModelConfig
 from glm_jax.files import replaced_directory
@@ -29,10 +30,16 @@ from glm_jax.models.trees import Params, from_paths, is_stacked, to_paths, unsta
 from glm_jax.models.weights import plain
 from glm_jax.tokenizers.tokenizer import Tokenizer
 
-Progress = Callable[[Iterable[Any], int], Iterable[Any]]
+T = TypeVar("T")
 
 
-def silent(items: Iterable[Any], total: int) -> Iterable[Any]:
+class Progress(Protocol):
+    """Passes items on, of which there are `total`, and shows how far it is."""
+
+    def __call__(self, items: Iterable[T], total: int, /) -> Iterable[T]: ...
+
+
+def silent(items: Iterable[T], total: int) -> Iterable[T]:
     """A `progress` that shows nothing: returns the items, of which there are `total`."""
     return items
 
@@ -81,7 +88,7 @@ def _to_devices(
 ) -> jax.Array:
     """Copies a view of a mapped file to devices; a sharded array is read shard by shard."""
 
-    def owned(index: Any) -> np.ndarray:
+    def owned(index: tuple[slice, ...] | None) -> np.ndarray:
         # On CPU, jax adopts memory that is aligned to 64 bytes instead of copying it again.
         view = part[index]
         buffer = np.empty(view.size * dtype.itemsize + 64, np.uint8)
@@ -195,7 +202,7 @@ def write_directory(
     unusable.warn(str(path))
 
 
-def _to_host(leaf: Any) -> np.ndarray:
+def _to_host(leaf: Array) -> np.ndarray:
     """The array's own memory on CPU, else a host copy that jax does not keep as well."""
     devices = leaf.devices() if isinstance(leaf, jax.Array) else set()
     if devices and (len(devices) > 1 or next(iter(devices)).platform != "cpu"):
@@ -203,5 +210,5 @@ def _to_host(leaf: Any) -> np.ndarray:
     return np.asarray(leaf)
 
 
-def _write_json(path: Path, value: Any) -> None:
+def _write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -6,7 +6,6 @@ architecture has one table of names, which serves for reading and writing.
 """
 
 from collections.abc import Collection, Mapping
-from typing import Any
 
 from glm_jax.config.model import ModelConfig
 from glm_jax.errors import UserError
@@ -20,7 +19,7 @@ ARCHITECTURES = (GLM, GLM4_0414, GLM4, CHATGLM)
 NAMES = ("as_loaded", "original", "native")
 
 
-def candidates(values: Mapping[str, Any], source: str) -> list[Architecture]:
+def candidates(values: Mapping[str, object], source: str) -> list[Architecture]:
     """The architectures whose keys a config.json has.
 
     Args:
@@ -39,19 +38,19 @@ def candidates(values: Mapping[str, Any], source: str) -> list[Architecture]:
     raise UserError(f"{source}{called} is of no known architecture: {known}")
 
 
-def _wants(architecture: Architecture, values: Mapping[str, Any]) -> str:
+def _wants(architecture: Architecture, values: Mapping[str, object]) -> str:
     keys = ", ".join(sorted(architecture.config_keys))
     missing = ", ".join(sorted(architecture.config_keys - values.keys()))
     return f"{keys} (missing: {missing})" if missing else f"model_type {_model_type(architecture)}"
 
 
-def _model_type(architecture: Architecture) -> str | None:
+def _model_type(architecture: Architecture) -> object:
     return architecture.identity.get("model_type")
 
 
 def choose(
     found: list[Architecture],
-    values: Mapping[str, Any],
+    values: Mapping[str, object],
     tensor_names: Collection[str],
     source: str,
 ) -> Architecture:

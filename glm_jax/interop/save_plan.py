@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from glm_jax.arrays import AbstractArray
 from glm_jax.config.model import ModelConfig
 from glm_jax.interop.architectures.architecture import Architecture
 from glm_jax.interop.architectures.rows import Row
@@ -34,7 +35,7 @@ class SavePlan:
     """
 
     architecture: Architecture
-    values: dict[str, Any]
+    values: dict[str, object]
     prefix: str
     shards: dict[str, list[Row]]
     dtypes: dict[str, np.dtype]
@@ -50,7 +51,7 @@ class SavePlan:
 
 def plan_save(
     config: ModelConfig,
-    leaves: Mapping[str, Any],
+    leaves: Mapping[str, AbstractArray],
     origin: Origin,
     names: str = "as_loaded",
     max_shard_bytes: int = MAX_SHARD_BYTES,
@@ -90,7 +91,7 @@ def is_model(path: Path) -> bool:
     return CONFIG in names and not names - ours - {CONFIG, WEIGHTS, INDEX, *COMPANIONS}
 
 
-def _num_bytes(leaf: Any) -> int:
+def _num_bytes(leaf: AbstractArray) -> int:
     return int(np.prod(leaf.shape)) * np.dtype(leaf.dtype).itemsize
 
 

@@ -149,7 +149,7 @@ def copy_out(view: np.ndarray, out: np.ndarray) -> None:
       view: of an array from `StoredTensor.read`, with at least one axis.
       out: array of the same shape and any dtype.
     """
-    owner: Any = view
+    owner: object = view
     while isinstance(owner, np.ndarray):
         owner = owner.base
     # The slowest axis in the file's layout.
@@ -173,7 +173,7 @@ def write_safetensors(path: Path, tensors: Iterable[TensorToWrite]) -> Iterator[
     """
     # Widest dtype first, as in the safetensors package: so every tensor is aligned.
     ordered = sorted(tensors, key=lambda tensor: -tensor.dtype.itemsize)
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0
     for tensor in ordered:
         begin, end = end, end + tensor.num_bytes

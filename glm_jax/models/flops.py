@@ -13,7 +13,6 @@ does not count either, so that utilisations can be compared.
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 from glm_jax.config import Config
 from glm_jax.config.model import ResolvedModel
@@ -126,7 +125,7 @@ def flops_per_token(config: Config, params: Params) -> float:
     return 6 * matrix_parameters(params) + attention
 
 
-def describe_groups(groups: Mapping[str, Any]) -> str:
+def describe_groups(groups: Mapping[str, int]) -> str:
     """`6,243,584,000 parameters: embedding 266,338,304, ..`; empty groups are left out."""
     listed = ", ".join(f"{name} {size:,}" for name, size in groups.items() if size)
     return f"{sum(groups.values()):,} parameters: {listed}"

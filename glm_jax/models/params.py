@@ -12,7 +12,6 @@ says is never lost.
 
 import functools
 import math
-from typing import Any
 
 import jax
 from flax import nnx
@@ -99,7 +98,7 @@ def _abstract(config: ResolvedModel) -> Params:
 
 
 @functools.cache
-def _skeleton(config: ResolvedModel) -> tuple[nnx.GraphDef, Any, list[str]]:
+def _skeleton(config: ResolvedModel) -> tuple[nnx.GraphDef, jax.tree_util.PyTreeDef, list[str]]:
     """The module's structure, and the paths of its parameters in the order of its leaves."""
     module = nnx.eval_shape(lambda: Transformer(config, rngs=nnx.Rngs(params=0)))
     graph, state = nnx.split(module)

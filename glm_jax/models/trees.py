@@ -9,16 +9,18 @@ A dict is what jit, grad, optax and orbax take without knowing flax.
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
 from glm_jax.errors import UserError, did_you_mean
 from glm_jax.models.weights import is_weight
 from glm_jax.sharding.rules import path_name, without_layer
 
-Params = dict[str, Any]
+# Nested dicts; a leaf is an array, a `Master`, a shape or a sharding.
+Params = dict[str, PyTree]
+Leaves = dict[str, PyTree]
 
 
 def is_stacked(params: Params) -> bool:
@@ -73,10 +75,10 @@ def split_params(params: Params, chosen: str | None) -> tuple[Params, Params]:
     if chosen is None:
         return params, {}
     names: set[str] = set()
-    sides: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+    sides: tuple[Leaves, Leaves] = ({}, {})
     for path, leaf in to_paths(params).items():
 
-        def is_chosen(inner: tuple, _: Any, name: str = without_layer(path)) -> bool:
+        def is_chosen(inner: tuple, _: object, name: str = without_layer(path)) -> bool:
             name = "/".join([name, *([path_name(inner)] if inner else [])])
             names.add(name)
             return re.fullmatch(chosen, name) is not None
@@ -114,14 +116,14 @@ def join_params(first: Params, second: Params) -> Params:
     return from_paths(joined)
 
 
-def to_paths(params: Params) -> dict[str, Any]:
+def to_paths(params: Params) -> Leaves:
     """Nested dict -> `{"layers/3/mlp/up/kernel": array}`; a `Weight` is one leaf."""
     return {
         path_name(path): leaf for path, leaf in jax.tree.leaves_with_path(params, is_leaf=is_weight)
     }
 
 
-def from_paths(leaves: Mapping[str, Any]) -> Params:
+def from_paths(leaves: Mapping[str, PyTree]) -> Params:
     """The inverse of `to_paths`."""
     params: Params = {}
     for path, leaf in leaves.items():

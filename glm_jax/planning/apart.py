@@ -29,15 +29,19 @@ from typing import Any
 
 from glm_jax.errors import UserError
 
+# `Any`: numbers, texts, lists and dicts of them by name, as `plan --json` prints them; callers
+# calculate with the numbers of some names.
 Report = dict[str, Any]
 Known = dict[str, Report]
+# The kind of a message of the child ("say", "begin", "end", "reports", ..) and its content.
+Message = tuple[str, object]
 Say = Callable[[str], None]
 
 
 class Attempts:
     """The reports of programs compiled so far, and the channel to the parent for new ones."""
 
-    def __init__(self, known: Known, tell: Callable[[tuple[str, Any]], None]):
+    def __init__(self, known: Known, tell: Callable[[Message], None]):
         self._known, self._tell = known, tell
 
     def say(self, text: str) -> None:
@@ -140,7 +144,7 @@ def _work(
     # An abort writes dozens of lines, of which the parent shows one. Core files are not wanted.
     os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT, 0o600), 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    message: tuple[str, Any]
+    message: Message
     try:
         message = "reports", plan(Attempts(known, parent.send))
     except UserError as error:

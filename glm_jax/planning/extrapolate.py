@@ -7,7 +7,6 @@ Memory is extrapolated likewise: state, saved inputs and gradients grow linearly
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from jax.sharding import Mesh
 
@@ -42,7 +41,7 @@ def extrapolated(
     less, more = reports
     steps = (config.model.num_layers - depths[1]) / (depths[1] - depths[0])
 
-    def along(first: Any, second: Any) -> Any:
+    def along(first: float | None, second: float | None) -> float | None:
         return None if first is None or second is None else second + steps * (second - first)
 
     values = {name: along(less[name], more[name]) for name in _LINEAR}

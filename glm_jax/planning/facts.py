@@ -1,18 +1,16 @@
 """What is known of a step without compiling it: sizes, FLOPs, memory, and rates from a time."""
 
 import os
-from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
 from glm_jax.config import Config
 from glm_jax.models.flops import attention_density, flops_per_token, parameter_groups
+from glm_jax.planning.apart import Report
 from glm_jax.planning.chips import Gpu, chip_of
 from glm_jax.training.memory import GIB, held_bytes
 from glm_jax.training.state import TrainState
-
-Report = dict[str, Any]
 
 
 def run_facts(config: Config, mesh: Mesh, state: TrainState) -> Report:

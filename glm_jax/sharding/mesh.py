@@ -8,12 +8,16 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import jax
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
 
 from glm_jax.errors import UserError, say_once
+
+if TYPE_CHECKING:
+    from glm_jax.batch import Batch
 
 if TYPE_CHECKING:
     from glm_jax.config.training import MeshConfig
@@ -67,7 +71,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES, "sequence"))
 
 
-def placed(batch: Any, mesh: Mesh) -> Any:
+def placed(batch: "Batch", mesh: Mesh) -> "Batch":
     """Puts a Batch on the mesh like `batch_sharding`, but only over the axes that divide it."""
     rows, length = batch.shape
     split = dividing(BATCH_AXES, rows, mesh, "rows"), dividing("sequence", length, mesh, "slots")
@@ -93,7 +97,7 @@ def with_mesh_of_params(run: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
-def mesh_of(params: Any) -> Mesh | None:
+def mesh_of(params: PyTree[jax.Array]) -> Mesh | None:
     """The mesh that parameters are on; None if they are on a single device without a mesh."""
     sharding = jax.tree.leaves(params)[0].sharding
     mesh = sharding.mesh if isinstance(sharding, NamedSharding) else None

@@ -7,10 +7,11 @@ most one mesh axis (`MESH_AXES`):
 """
 
 import re
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import jax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
 
 from glm_jax.errors import UserError
 from glm_jax.sharding.mesh import AXES, constrain
@@ -54,11 +55,11 @@ class Divisible(Protocol):
     def shape(self) -> tuple[int, ...]:
         """Of the array that it stands for."""
 
-    def specs(self, spec: PartitionSpec) -> Any:
+    def specs(self, spec: PartitionSpec) -> PyTree[PartitionSpec]:
         """Itself with a `PartitionSpec` for each array, where that array would be split by spec."""
 
 
-def param_shardings(params: Any, mesh: Mesh | AbstractMesh) -> Any:
+def param_shardings(params: PyTree, mesh: Mesh | AbstractMesh) -> PyTree[NamedSharding]:
     """The sharding of every parameter, by its path.
 
     Args:
@@ -72,7 +73,7 @@ def param_shardings(params: Any, mesh: Mesh | AbstractMesh) -> Any:
       UserError: a path without a rule, or a dimension that its mesh axis does not divide.
     """
 
-    def sharding(path: tuple, leaf: Any) -> Any:
+    def sharding(path: tuple, leaf: PyTree) -> PyTree[NamedSharding]:
         spec = param_spec(path_name(path), leaf.shape, mesh)
         if not isinstance(leaf, Divisible):
             return NamedSharding(mesh, spec)

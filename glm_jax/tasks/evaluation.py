@@ -2,7 +2,6 @@
 
 import importlib
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 import seqio
@@ -69,7 +68,9 @@ def evaluate_task(
         num_examples=num_examples,
     )
 
-    def score(dataset: tf.data.Dataset) -> tuple[list[tuple[int, float]], dict[str, Any]]:
+    def score(
+        dataset: tf.data.Dataset,
+    ) -> tuple[list[tuple[int, float]], dict[str, list[np.ndarray]]]:
         rows: list[tuple[int, float]] = []
         sums: dict[str, list[np.ndarray]] = {key: [] for key in SUMS}
         for indices, fields in dataset.batch(batch_size).as_numpy_iterator():

@@ -1,7 +1,6 @@
 """A SeqIO metric: losses by objective of rows that a model has scored."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -9,7 +8,8 @@ from glm_jax.losses.scores import SUMS, mean_metrics
 
 
 def objective_metrics(
-    targets: Sequence[Any], scores: tuple[Sequence[float], Mapping[str, Any]]
+    targets: Sequence[object],
+    scores: tuple[Sequence[float], Mapping[str, Sequence[np.ndarray]]],
 ) -> dict[str, float]:
     """The metrics of a pre-training task, called by `seqio.Evaluator`.
 

@@ -13,7 +13,6 @@ import importlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import seqio
@@ -125,7 +124,7 @@ class NamedSource(seqio.DataSource):
             return split
         return next((name for name in _EVAL_NAMES if name in self.origin.splits), "train")
 
-    def _key(self, spec: Mapping[str, Any]) -> str:
+    def _key(self, spec: Mapping[str, tf.TensorSpec]) -> str:
         """The key of the text, or else of the ids."""
         field = self._data.text_field
         text = spec.get(field)

@@ -1,9 +1,10 @@
 """Checks of the ids and texts that callers give: each is refused where the other is meant."""
 
+import contextlib
 import numbers
 import operator
 from collections.abc import Iterable
-from typing import Any
+from typing import SupportsIndex
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from glm_jax.errors import UserError
 _SHOWN = 30  # characters of a value that an error repeats
 
 
-def id_row(name: str, value: Any, instead: str) -> list[int]:
+def id_row(name: str, value: object, instead: str) -> list[int]:
     """The ids of one text, from a list, a tuple or an array [n] of whole numbers.
 
         id_row("perplexity", "The dog.", "encode(text)")
@@ -29,7 +30,7 @@ def id_row(name: str, value: Any, instead: str) -> list[int]:
     return [_id(name, one, instead) for one in _items(name, value, instead)]
 
 
-def id_rows(name: str, value: Any, instead: str) -> list[list[int]]:
+def id_rows(name: str, value: object, instead: str) -> list[list[int]]:
     """The ids of several texts; arguments and errors as of `id_row`."""
     rows = _items(name, value, instead)
     if rows and _is_number(rows[0]):
@@ -40,7 +41,7 @@ def id_rows(name: str, value: Any, instead: str) -> list[list[int]]:
     return [id_row(name, row, instead) for row in rows]
 
 
-def one_or_more(name: str, value: Any, instead: str) -> tuple[list[list[int]], bool]:
+def one_or_more(name: str, value: object, instead: str) -> tuple[list[list[int]], bool]:
     """The ids of one text or of several, and whether there are several; see `id_row`."""
     items = _items(name, value, instead)
     several = bool(items) and not _is_number(items[0])
@@ -48,7 +49,7 @@ def one_or_more(name: str, value: Any, instead: str) -> tuple[list[list[int]], b
             [id_row(name, items, instead)]), several  # fmt: skip
 
 
-def check_text(name: str, value: Any, instead: str) -> str:
+def check_text(name: str, value: object, instead: str) -> str:
     """The text given, checked.
 
     Args: as of `id_row`; `instead` is what to write instead of ids.
@@ -73,7 +74,7 @@ def check_text(name: str, value: Any, instead: str) -> str:
     raise UserError(f"{name} takes text and got {_short(value)}; {instead}")
 
 
-def _items(name: str, value: Any, instead: str) -> list[Any]:
+def _items(name: str, value: object, instead: str) -> list[object]:
     if isinstance(value, str | bytes):
         raise _text_for_ids(name, value, instead)
     if _is_number(value):
@@ -85,18 +86,17 @@ def _items(name: str, value: Any, instead: str) -> list[Any]:
     return list(value)
 
 
-def _id(name: str, value: Any, instead: str) -> int:
-    try:
-        return operator.index(value)
-    except TypeError:
-        pass
+def _id(name: str, value: object, instead: str) -> int:
+    if isinstance(value, SupportsIndex):
+        with contextlib.suppress(TypeError):
+            return operator.index(value)
     if isinstance(value, str | bytes):
         raise _text_for_ids(name, value, instead)
     what = "a list of lists" if isinstance(value, Iterable) else f"{value!r}"
     raise UserError(f"{name} takes the ids of one text, whole numbers in a list; got {what}")
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, numbers.Number) or getattr(value, "ndim", None) == 0
 
 
@@ -104,6 +104,6 @@ def _text_for_ids(name: str, value: str | bytes, instead: str) -> UserError:
     return UserError(f"{name} takes ids and got text, {_short(value)}; write {instead}")
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     shown = repr(value)
     return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]} ..."

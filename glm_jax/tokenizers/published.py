@@ -18,7 +18,6 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import sentencepiece
@@ -237,7 +236,8 @@ def _read(files: Mapping[str, bytes], colliding: bool) -> _Vocabulary:
         return _word_pieces(_lines(files["vocab.txt"]))
     if "vocab.json" in files:
         lines = _lines(files["merges.txt"])
-        merges = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
+        words = [line.split() for line in lines if not line.startswith("#version")]
+        merges = [(first, " ".join(rest)) for first, *rest in filter(None, words)]
         return _byte_pairs(_ids(files["vocab.json"].decode()), merges)
     return _chinese(files[CHINESE_MODEL], colliding)
 
@@ -283,7 +283,7 @@ def _word_pieces(pieces: list[str]) -> _Vocabulary:
     )
 
 
-def _byte_pairs(ids: dict[str, int], merges: list[Any]) -> _Vocabulary:
+def _byte_pairs(ids: dict[str, int], merges: list[tuple[str, str]]) -> _Vocabulary:
     size = max(ids.values()) + 1
     if "<mask>" in ids:
         eos = ids["</s>"]

@@ -110,7 +110,7 @@ def _import_trouble() -> str | None:
     return None
 
 
-def _import_tokamax() -> tuple[Any, Any]:
+def _import_tokamax() -> tuple[Any, Any]:  # `Any`: the package is not installed here
     from tokamax._src.ops.attention.base import Mask
     from tokamax._src.ops.attention.pallas_mosaic_gpu import PallasMosaicGpuFlashAttention
 

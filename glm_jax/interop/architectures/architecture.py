@@ -4,14 +4,13 @@ import dataclasses
 import math
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from glm_jax.config.model import ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.interop.architectures.rows import Row
 from glm_jax.json_files import shown
 
-Values = Mapping[str, Any]
+Values = Mapping[str, object]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Architecture:
     marker: str
     ignored: str
     read_config: Callable[[Values], ModelConfig]
-    write_config: Callable[[ModelConfig], dict[str, Any]]
+    write_config: Callable[[ModelConfig], dict[str, object]]
     rows: Callable[[ModelConfig], list[Row]]
     writes_repeats: bool = False
     requires: Callable[[Values], bool] = lambda values: True
@@ -101,7 +100,7 @@ def flag(values: Values, key: str, default: bool) -> bool:
     return value
 
 
-def check_fixed(values: Values, supported: Mapping[str, tuple[Any, ...]]) -> None:
+def check_fixed(values: Values, supported: Mapping[str, tuple[object, ...]]) -> None:
     """Refuses values of config.json that are not supported.
 
     Args:
@@ -119,7 +118,9 @@ def check_fixed(values: Values, supported: Mapping[str, tuple[Any, ...]]) -> Non
             )
 
 
-def check_sayable(name: str, config: ModelConfig, allowed: Mapping[str, tuple[Any, ...]]) -> None:
+def check_sayable(
+    name: str, config: ModelConfig, allowed: Mapping[str, tuple[object, ...]]
+) -> None:
     """Refuses a config that a format cannot express.
 
     Args:

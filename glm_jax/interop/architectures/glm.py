@@ -1,7 +1,5 @@
 """GLM (2021), arXiv:2103.10360: the names and config keys of THUDM/GLM (4f61ed7)."""
 
-from typing import Any
-
 from glm_jax.config.model import ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.interop.architectures.architecture import (
@@ -43,7 +41,7 @@ def _read(values: Values) -> ModelConfig:
     )
 
 
-def _write(config: ModelConfig) -> dict[str, Any]:
+def _write(config: ModelConfig) -> dict[str, object]:
     allowed = {
         "position_encoding": ("learned_block", "learned"),
         "residual": ("pre_norm",),

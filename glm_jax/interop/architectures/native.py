@@ -75,7 +75,7 @@ def _read(residual: str, values: Values) -> ModelConfig:
     )
 
 
-def _rope_parameters(values: Values) -> dict[str, Any]:
+def _rope_parameters(values: Values) -> dict[str, object]:
     """The rotary settings in one dict, in the order of precedence that transformers has."""
     rope = values.get("rope_scaling") or values.get("rope_parameters") or {}
     if not isinstance(rope, dict) or any(isinstance(value, dict) for value in rope.values()):
@@ -165,7 +165,7 @@ def _write_rotary(config: ModelConfig) -> dict[str, Any]:
         "rope_theta": config.rotary_base * scale,
         "partial_rotary_factor": config.rotary_fraction,
     }
-    scaling: dict[str, Any] = {"rope_type": kind}
+    scaling: dict[str, object] = {"rope_type": kind}
     if kind != "default":
         scaling["factor"] = config.rotary_factor
     if kind == "yarn":
