@@ -6,6 +6,7 @@ the empty interval gives exactly 0 and passes no gradient.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
@@ -91,32 +92,16 @@ def attention(
         raise ValueError(
             f"query heads must be a multiple of key heads; got {num_heads} and {num_kv_heads}"
         )
-    call = make_call(
-        q,
-        k,
-        v,
-        attend_start,
-        attend_end,
-        scale=scale,
-        dropout_rate=dropout_rate,
-        dropout_key=dropout_key,
-    )
+    make = functools.partial(make_call, scale=scale, dropout_rate=dropout_rate)
+    call = make(q, k, v, attend_start, attend_end, dropout_key=dropout_key)
     run = _choose(backend, call, merging=prefix is not None).run
     first = run(call)
     if prefix is None:
         return first[0]
     k, v = (jnp.broadcast_to(x, (q.shape[0], *x.shape[-3:])).astype(q.dtype) for x in prefix)
     start = jnp.zeros(q.shape[:2], jnp.int32)
-    seen_by_all = make_call(
-        q,
-        k,
-        v,
-        start,
-        start + k.shape[1],
-        scale=scale,
-        dropout_rate=dropout_rate,
-        dropout_key=None if dropout_key is None else jax.random.fold_in(dropout_key, 1),
-    )
+    key = None if dropout_key is None else jax.random.fold_in(dropout_key, 1)
+    seen_by_all = make(q, k, v, start, start + k.shape[1], dropout_key=key)
     return _merge(first, run(seen_by_all))
 
 
