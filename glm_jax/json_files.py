@@ -17,6 +17,8 @@ MAX_BYTES = 100 * 2**20
 MAX_DEPTH = 100
 
 
+# `Any`: a reader takes the values that it knows by key and checks those (`glm_jax.checks`); of a
+# recursive union each use would have to be narrowed at every level first.
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file.
 
