@@ -16,9 +16,10 @@ from glm_jax.config.files import read_run
 from glm_jax.config.model import ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.files import check_replaceable
-from glm_jax.interop.checkpoint import Checkpoint, Origin, check_repeated, open_directory
+from glm_jax.interop.checkpoint import Checkpoint, check_repeated, open_directory
 from glm_jax.interop.companions import Companions
 from glm_jax.interop.huggingface import Progress, silent, write_directory
+from glm_jax.interop.origin import Origin
 from glm_jax.interop.save_plan import is_model, plan_save
 from glm_jax.models.params import abstract_params
 from glm_jax.models.trees import to_paths

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from glm_jax.errors import UserError
-from glm_jax.interop.checkpoint import CONFIG
+from glm_jax.interop.origin import CONFIG
 
 RUN = "run.json"
 

@@ -12,10 +12,10 @@ from glm_jax.config.model import ResolvedModel
 from glm_jax.config.training import MeshConfig
 from glm_jax.data.record import check_kept
 from glm_jax.errors import UserError
-from glm_jax.interop.checkpoint import Origin, read_generation
 from glm_jax.interop.companions import TOKENIZER_FILES, lies_inside
 from glm_jax.interop.finite import Unusable
 from glm_jax.interop.huggingface import Progress, load_directory, silent
+from glm_jax.interop.origin import Origin, read_generation
 from glm_jax.models.trees import Params, cast
 from glm_jax.paths import checkpoint
 from glm_jax.sharding.mesh import make_mesh

@@ -16,8 +16,8 @@ from glm_jax.config.model import ModelConfig
 from glm_jax.config.training import MeshConfig
 from glm_jax.errors import UserError
 from glm_jax.files import replaced_directory
-from glm_jax.interop.checkpoint import Origin
 from glm_jax.interop.companions import COMPANIONS, keep_companions
+from glm_jax.interop.origin import Origin
 from glm_jax.models.choices import uses_scan
 from glm_jax.models.params import abstract_params
 from glm_jax.models.trees import Params, is_stacked

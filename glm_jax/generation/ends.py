@@ -1,6 +1,6 @@
 """Ids that end a text of a model, by the files it came with."""
 
-from glm_jax.interop.checkpoint import Origin
+from glm_jax.interop.origin import Origin
 from glm_jax.special_tokens import SpecialTokens
 
 

@@ -36,8 +36,8 @@ from glm_jax.generation.options import (
 )
 from glm_jax.generation.sampling import Sampling
 from glm_jax.generation.writing import Writing
-from glm_jax.interop.checkpoint import Origin
 from glm_jax.interop.huggingface import Progress, save_directory, silent
+from glm_jax.interop.origin import Origin
 from glm_jax.losses.by_objective import hidden_of, objective_sums, summarize, token_losses
 from glm_jax.models.params import bind
 from glm_jax.models.positions import check_positions

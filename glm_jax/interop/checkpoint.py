@@ -15,42 +15,11 @@ from glm_jax.errors import UserError
 from glm_jax.interop.architectures.architecture import Architecture
 from glm_jax.interop.architectures.rows import Row
 from glm_jax.interop.key_tables import candidates, choose
+from glm_jax.interop.origin import CONFIG, Origin, eos_in, read_generation
 from glm_jax.interop.weights import StoredTensor, open_weights
-from glm_jax.json_files import read_object, shown, some
+from glm_jax.json_files import read_object, some
 
 _LOG = logging.getLogger(__name__)
-CONFIG, GENERATION = "config.json", "generation_config.json"
-
-
-@dataclasses.dataclass(frozen=True)
-class Origin:
-    """The checkpoint that a model was loaded from, needed to save it under the same names.
-
-    Attributes:
-      architecture: of the checkpoint; None for a model that was trained here.
-      prefix: in front of every tensor's name.
-      values: the content of config.json.
-      directory: of the checkpoint; `COMPANIONS` are copied from it.
-      generation: the content of generation_config.json; empty if there is none.
-    """
-
-    architecture: Architecture | None = None
-    prefix: str = ""
-    values: Mapping[str, object] = dataclasses.field(default_factory=dict)
-    directory: Path | None = None
-    generation: Mapping[str, object] = dataclasses.field(default_factory=dict)
-
-    @property
-    def eos_ids(self) -> list[int] | None:
-        """The ids that end a text, from generation_config.json or else config.json; None: neither.
-
-        transformers writes both and reads the first.
-
-        Raises:
-          UserError: one of the files gives neither an id nor a list of ids.
-        """
-        found = [_eos_in(GENERATION, self.generation), _eos_in(CONFIG, self.values)]
-        return next((ids for ids in found if ids is not None), None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,33 +70,8 @@ def open_directory(path: Path) -> Checkpoint:
     dtype = str(tensors[prefix + rows[0].key].dtype)
     config = dataclasses.replace(config, param_dtype=dtype)
     origin = Origin(architecture, prefix, values, path, read_generation(path))
-    _eos_in(str(path / CONFIG), values)
+    eos_in(str(path / CONFIG), values)
     return Checkpoint(architecture, config, origin, rows, tensors)
-
-
-def read_generation(path: Path) -> dict[str, object]:
-    """The content of generation_config.json; empty if there is none.
-
-    Raises:
-      UserError: it is damaged, or its eos_token_id is neither an id nor a list of ids.
-    """
-    if not (path / GENERATION).is_file():
-        return {}
-    values = read_object(path / GENERATION)
-    _eos_in(str(path / GENERATION), values)
-    return values
-
-
-def _eos_in(file: str, values: Mapping[str, Any]) -> list[int] | None:
-    given = values.get("eos_token_id")
-    if given is None:
-        return None
-    ids = given if isinstance(given, list) else [given]
-    if not all(type(id_) is int and id_ >= 0 for id_ in ids):
-        raise UserError(
-            f"eos_token_id in {file} must be an id or a list of ids; got {shown(given)}"
-        )
-    return ids
 
 
 def check_repeated(checkpoint: Checkpoint, row: Row) -> None:

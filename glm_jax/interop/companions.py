@@ -14,7 +14,7 @@ import logging
 import shutil
 from pathlib import Path
 
-from glm_jax.interop.checkpoint import GENERATION, Origin
+from glm_jax.interop.origin import GENERATION, Origin
 
 _LOG = logging.getLogger(__name__)
 

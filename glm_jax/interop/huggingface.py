@@ -21,8 +21,9 @@ from glm_jax.config.compute import ComputeConfig
 from glm_jax.config.model import ModelConfig
 from glm_jax.files import replaced_directory
 from glm_jax.interop.architectures.rows import Row
-from glm_jax.interop.checkpoint import CONFIG, Origin, check_repeated, open_directory
+from glm_jax.interop.checkpoint import check_repeated, open_directory
 from glm_jax.interop.finite import Unusable
+from glm_jax.interop.origin import CONFIG, Origin
 from glm_jax.interop.save_plan import MAX_SHARD_BYTES, SavePlan, is_model, plan_save
 from glm_jax.interop.weights import INDEX, TensorToWrite, copy_out, write_safetensors
 from glm_jax.models.params import abstract_params

@@ -12,9 +12,9 @@ from glm_jax.arrays import AbstractArray
 from glm_jax.config.model import ModelConfig
 from glm_jax.interop.architectures.architecture import Architecture
 from glm_jax.interop.architectures.rows import Row
-from glm_jax.interop.checkpoint import CONFIG, Origin
 from glm_jax.interop.companions import COMPANIONS, Companions
 from glm_jax.interop.key_tables import for_saving
+from glm_jax.interop.origin import CONFIG, Origin
 from glm_jax.interop.weights import INDEX, WEIGHTS
 
 MAX_SHARD_BYTES = 4 * 2**30

@@ -10,7 +10,7 @@ from glm_jax.models.flops import attention_density, flops_per_token, parameter_g
 from glm_jax.planning.apart import Report
 from glm_jax.planning.chips import Gpu, chip_of
 from glm_jax.training.memory import GIB, held_bytes
-from glm_jax.training.state import TrainState
+from glm_jax.training.train_state import TrainState
 
 
 def run_facts(config: Config, mesh: Mesh, state: TrainState) -> Report:

@@ -16,8 +16,9 @@ from glm_jax.planning.chips import chip_of
 from glm_jax.sharding.mesh import make_mesh
 from glm_jax.training.defaults import for_devices
 from glm_jax.training.run.workdir import check_config
-from glm_jax.training.state import TrainState, abstract_state
+from glm_jax.training.state import abstract_state
 from glm_jax.training.step import Options, compile_train_step, compiler_options
+from glm_jax.training.train_state import TrainState
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 # libtpu has two messages, for early and late in a compilation. Both count all memory: the

@@ -41,11 +41,11 @@ from glm_jax.models.choices import uses_scan
 from glm_jax.models.trees import split_params
 from glm_jax.training.distributed import any_of, from_first, is_first
 from glm_jax.training.state import (
-    TrainState,
     abstract_state,
     opt_state_from_dict,
     opt_state_to_dict,
 )
+from glm_jax.training.train_state import TrainState
 
 _LOG = logging.getLogger(__name__)
 # Bytes from which on checking takes seconds, and a line announces it.

@@ -19,7 +19,7 @@ from glm_jax.models.trees import Params
 from glm_jax.models.weights import is_matrix
 from glm_jax.sharding.mesh import batch_sharding
 from glm_jax.sharding.rules import path_name
-from glm_jax.training.state import TrainState
+from glm_jax.training.train_state import TrainState
 
 GIB = 1 << 30
 

@@ -1,6 +1,5 @@
-"""The training state: all that changes from step to step, as one plain tree of arrays."""
+"""Makes a training state, as arrays or as their shapes; its optimizer state as plain dicts."""
 
-import dataclasses
 import functools
 
 import jax
@@ -12,33 +11,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from glm_jax.config import Config
 from glm_jax.models.local_attention import with_local_attention
 from glm_jax.models.params import abstract_params, create_params
-from glm_jax.models.trees import Params, join_params, split_params
+from glm_jax.models.trees import Params, split_params
 from glm_jax.models.weights import with_kind
 from glm_jax.sharding.mesh import replicated
 from glm_jax.training.optimizer.optimizers import learning_rate_schedule, make_optimizer
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class TrainState:
-    """The state that `train_step` takes and returns; `jax.ShapeDtypeStruct`s in an abstract one.
-
-    Attributes:
-      step: int32 scalar, number of steps done.
-      trainable: nested dict of the parameters that are trained.
-      frozen: nested dict of the other parameters; {} if all are trained (`train.trainable`).
-      opt_state: optax state: the moments of each trained parameter, and counters.
-    """
-
-    step: jax.Array
-    trainable: Params
-    frozen: Params
-    opt_state: optax.OptState
-
-    @property
-    def params(self) -> Params:
-        """All of the model's parameters."""
-        return join_params(self.trainable, self.frozen)
+from glm_jax.training.train_state import TrainState
 
 
 def optimizer_of(config: Config) -> optax.GradientTransformation:

@@ -26,7 +26,8 @@ from glm_jax.training.accumulation import (
 )
 from glm_jax.training.defaults import for_devices
 from glm_jax.training.optimizer.optimizers import clip, global_norm, learning_rate_schedule
-from glm_jax.training.state import TrainState, abstract_state, optimizer_of
+from glm_jax.training.state import abstract_state, optimizer_of
+from glm_jax.training.train_state import TrainState
 
 Metrics = dict[str, jax.Array]
 

@@ -17,7 +17,7 @@ from glm_jax.generation.engine import Engine, prefill
 from glm_jax.generation.language_model import LanguageModel
 from glm_jax.generation.options import Limits
 from glm_jax.generation.sampling import Sampling
-from glm_jax.interop.checkpoint import Origin
+from glm_jax.interop.origin import Origin
 from glm_jax.models.params import bind, create_params
 from glm_jax.sharding.mesh import make_mesh
 

@@ -4,7 +4,7 @@ import pytest
 
 from glm_jax.errors import UserError
 from glm_jax.generation.ends import eos_ids_of
-from glm_jax.interop.checkpoint import Origin
+from glm_jax.interop.origin import Origin
 from glm_jax.special_tokens import SpecialTokens
 
 SPECIAL = SpecialTokens(mask=1, gmask=2, smask=3, start=4, end=5, cls=6, eos=9, pad=9)

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from glm_jax.interop.checkpoint import Origin
 from glm_jax.interop.companions import COMPANIONS, Companions, keep_companions, lies_inside
+from glm_jax.interop.origin import Origin
 
 
 def names(files):

@@ -9,7 +9,8 @@ import pytest
 from glm_jax.checkpoints.conversion import check_target
 from glm_jax.config import ComputeConfig, MeshConfig, ModelConfig
 from glm_jax.errors import UserError
-from glm_jax.interop.checkpoint import Origin, open_directory
+from glm_jax.interop.checkpoint import open_directory
+from glm_jax.interop.origin import Origin
 from glm_jax.interop.save_plan import is_model, plan_save
 from glm_jax.models.params import abstract_params
 from glm_jax.models.trees import to_paths

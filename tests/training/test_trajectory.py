@@ -15,8 +15,9 @@ from glm_jax.config import Config, DataConfig, MeshConfig, OptimizerConfig, Trai
 from glm_jax.interop.huggingface import load_directory
 from glm_jax.models.weights import decay_mask
 from glm_jax.sharding.mesh import make_mesh
-from glm_jax.training.state import TrainState, optimizer_of
+from glm_jax.training.state import optimizer_of
 from glm_jax.training.step import make_train_step
+from glm_jax.training.train_state import TrainState
 
 MODELS = sorted((Path(__file__).parent.parent / "golden" / "glm" / "model").iterdir())
 
