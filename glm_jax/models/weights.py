@@ -18,7 +18,7 @@ would, made of other arrays. A new kind of weight is a subclass of `Weight` and 
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Self, TypeGuard
+from typing import TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Float, Int, PyTree
 
-from glm_jax.arrays import Array
+from glm_jax.arrays import AbstractArray, Array
 from glm_jax.errors import UserError, did_you_mean
 from glm_jax.models.products import linear, rows_of, scores
 from glm_jax.sharding.mesh import auto_axes, axis_size, constrain, dividing
@@ -63,7 +63,7 @@ class Weight:
         """Of a table [V, D]: float32 logits, [.., D] -> [.., V]."""
         return scores(hidden, self.used(hidden.dtype).T)
 
-    def specs(self, spec: PartitionSpec) -> Self:
+    def specs(self, spec: PartitionSpec) -> PyTree[PartitionSpec]:
         """How the arrays are split where the matrix would be split as `spec`.
 
         An array of the matrix's rank is split as the matrix in those dimensions whose size is the
@@ -71,7 +71,7 @@ class Weight:
         """
         names = (*spec, *[None] * (len(self.shape) - len(spec)))
 
-        def of(leaf: jax.Array) -> PartitionSpec:
+        def of(leaf: AbstractArray) -> PartitionSpec:
             if len(leaf.shape) != len(names):
                 return PartitionSpec()
             sizes = zip(names, leaf.shape, self.shape, strict=True)
@@ -255,7 +255,11 @@ def look_up_tokens(
         dividing(axis, n, mesh) for axis, n in zip(("data", "sequence"), ids.shape, strict=True)
     ]
 
+    axes = tuple(axis for axes in split if axes for axis in axes)
+
     def of_shard(table: jax.Array, ids: Array) -> jax.Array:
+        # Its gradient is another one on each device of these axes, and is summed over them.
+        table = jax.lax.pcast(table, axes, to="varying")
         local = jnp.asarray(ids) - jax.lax.axis_index("tensor") * len(table)
         return jax.lax.psum(rows_of(table, local, True).astype(dtype), "tensor")
 

@@ -20,6 +20,7 @@ def test_linear_contracts_the_last_axes(num_inputs):
     kernel = draws.normal(size=(*inputs, 6, 7)).astype(np.float32)
     bias = draws.normal(size=(6, 7)).astype(np.float32)
     expected = np.tensordot(x.astype(np.float64), kernel, num_inputs)
+    x, kernel, bias = map(jnp.asarray, (x, kernel, bias))
     close(linear(x, kernel, num_inputs=num_inputs), expected, atol=1e-5)
     close(linear(x, kernel, bias, num_inputs), expected + bias, atol=1e-5)
     y = linear(jnp.asarray(x, jnp.bfloat16), kernel, bias, num_inputs)
