@@ -14,7 +14,7 @@ from glm_jax.cli.streams import prepare_streams
 from glm_jax.errors import UserError, how_to_install
 
 # Modules of the packages that setup.cfg requires; without them nothing runs.
-_REQUIRED = {"flax", "jax", "jaxlib", "matplotlib", "numpy", "optax", "orbax"}
+_REQUIRED = {"flax", "jax", "jaxlib", "jaxtyping", "matplotlib", "numpy", "optax", "orbax"}
 _REQUIRED |= {"safetensors", "sentencepiece", "tqdm"}
 _READER_WENT_AWAY = 141  # `| head`: nobody is left to print an error to
 

@@ -5,19 +5,18 @@
     params["layers"]["mlp"]["up"]["kernel"]            [L, D, F]    stacked layers
 
 jit, grad, optax and orbax take a dict without knowing flax; `bind` turns it into the module that
-computes. The functions here also accept a plain `ModelConfig`, which runs by the defaults of
-`ComputeConfig`. Their types ask for a `ResolvedModel`, so that within the package what `compute`
-says is never lost.
+computes.
 """
 
 import functools
 import math
+from typing import TYPE_CHECKING
 
 import jax
 from flax import nnx
 from jax.sharding import AbstractMesh, Mesh
 
-from glm_jax.config.model import ResolvedModel
+from glm_jax.config.model import ModelConfig, ResolvedModel
 from glm_jax.models.choices import uses_scan
 from glm_jax.models.seeds import key_of
 from glm_jax.models.transformer import Transformer
@@ -25,8 +24,15 @@ from glm_jax.models.trees import Params, from_paths, is_stacked, to_paths, unsta
 from glm_jax.models.weights import settle, with_kind
 from glm_jax.sharding.rules import param_shardings
 
+# A plain `ModelConfig` is accepted, and runs by the defaults of `ComputeConfig`. Type checkers ask
+# for a `ResolvedModel`, so that within the package what `compute` says is never lost.
+if TYPE_CHECKING:
+    Model = ResolvedModel
+else:
+    Model = ModelConfig
 
-def create_params(config: ResolvedModel, mesh: Mesh, seed: int) -> Params:
+
+def create_params(config: Model, mesh: Mesh, seed: int) -> Params:
     """Draws the initial parameters; each device draws only its shards.
 
     The values depend on `seed` and on each parameter's path, neither on the mesh nor on whether
@@ -40,9 +46,7 @@ def create_params(config: ResolvedModel, mesh: Mesh, seed: int) -> Params:
     return jax.jit(functools.partial(_draw, config), out_shardings=shardings)(key_of(seed))
 
 
-def abstract_params(
-    config: ResolvedModel, mesh: Mesh | AbstractMesh, weights: str = "plain"
-) -> Params:
+def abstract_params(config: Model, mesh: Mesh | AbstractMesh, weights: str = "plain") -> Params:
     """Like `create_params`, with a `jax.ShapeDtypeStruct` that has a sharding for each array.
 
     Args:
@@ -59,7 +63,7 @@ def abstract_params(
     )
 
 
-def bind(config: ResolvedModel, params: Params) -> Transformer:
+def bind(config: Model, params: Params) -> Transformer:
     """The module that computes with `params`; cheap, and usable inside jit and grad.
 
     Args:
@@ -80,7 +84,7 @@ def bind(config: ResolvedModel, params: Params) -> Transformer:
     return nnx.merge(graph, jax.tree.unflatten(treedef, [leaves[path] for path in paths]))
 
 
-def count_params(config: ResolvedModel) -> int:
+def count_params(config: Model) -> int:
     """Number of parameters of the model; allocates nothing."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(_abstract(config.resolved())))
 

@@ -110,6 +110,9 @@ def test_parents_are_gone_on_from(lm):
     counts = np.array([2, 1], np.int32)
     after = engine.accept(slots, known, counts, parents=[1, 1])
     assert after.length.tolist() == [4 + 3, 4 + 2]
+    # The last id of an answer that the length cuts off is not fed: start and three more.
+    cut = engine.accept(engine.start(prompts, least=1), known, np.array([4, 4], np.int32))
+    assert cut.length.tolist() == [4 + 4, 4 + 4]
     alone = engine.accept(engine.start(prompts[1:], least=1), known[:1], counts[:1])
     best, expected = engine.search(after, 2, 0.0), engine.search(alone, 2, 0.0)
     np.testing.assert_array_equal(best.ids[0], expected.ids[0])

@@ -85,6 +85,14 @@ def test_a_row_goes_on_to_its_next_blank_at_once():
     assert chosen(run(short)[0]) == [[3, 6, 4]]
 
 
+def test_bans_know_the_present_answer_only():
+    """Twice a blank at 3, two ids at most: 3 6 both times, though no id may come twice in one."""
+    both = slots_of(
+        [0], [5], [2], [[7]], fills=True, blanks=[[3, 3]], no_repeat_ngram=1, min_new_tokens=1
+    )
+    assert chosen(run(both)[0]) == [[3, 6, 3, 6]]
+
+
 def test_positions_of_a_blank_and_of_a_text():
     blanks = slots_of([0, 0], [5, 5], [2, 2], [[6], [6]], fills=True, blanks=[[3, 4], [2]])
     assert [part.tolist() for part in blanks.positions()] == [[3, 2], [1, 1]]
