@@ -17,6 +17,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
 import jax.numpy as jnp
+from glm_jax.training.compiling import compiler_options
 
 from glm_jax.batch import Batch
 from glm_jax.config import MeshConfig, TrainConfig
@@ -24,7 +25,6 @@ from glm_jax.losses.pretraining import weighted_losses
 from glm_jax.models.layers import scores
 from glm_jax.planning.topologies import topology_devices
 from glm_jax.sharding.mesh import make_mesh, replicated
-from glm_jax.training.compiling import compiler_options
 
 METHODS = ("plain", "chunked", "gradient_in_forward")
 

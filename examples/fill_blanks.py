@@ -36,16 +36,17 @@ def main() -> list[Candidate]:
     for one in [*candidates, *pairs]:
         print(f"{one.probability:.4f}  {one.text}")
 
-    # The same on ids. A text stands between [CLS] and <|endoftext|>, as in training. Special tokens
-    # in a text are letters unless allow_special says that they are meant.
-    encode, decode = lm.tokenizer.encode, lm.tokenizer.decode
-    ids = encode(f"[CLS]{text}<|endoftext|>", allow_special=True)
+    # The same on ids. A text stands between [CLS] and <|endoftext|>, as in training. "[MASK]" is
+    # encoded as plain characters unless allow_special=True.
+    tokenizer = lm.tokenizer
+    assert tokenizer is not None  # it comes with the model
+    ids = tokenizer.encode(f"[CLS]{text}<|endoftext|>", allow_special=True)
     print(ids)
     answers = lm.fill_blanks(ids)  # one list of ids per blank
-    print(answers, [decode(answer) for answer in answers])
+    print(answers, [tokenizer.decode(answer) for answer in answers])
 
-    # A candidate's probability is that of its ids and of the end of the blank behind them.
-    (score,) = lm.score(ids, [[*candidates[0].ids[0], lm.special.end]])
+    # A candidate's probability is that of its ids and the end id behind them.
+    (score,) = lm.score(ids, [[*candidates[0].ids[0], tokenizer.special.end]])
     print(f"exp({score:.4f}) = {math.exp(score):.4f}")
     return candidates
 

@@ -20,6 +20,7 @@ from pathlib import Path
 import jax
 
 import glm_jax
+from glm_jax.generation.options import Options
 from glm_jax.sharding.mesh import batch_sharding, make_mesh
 from glm_jax.training.state import create_state
 from glm_jax.training.step import make_train_step
@@ -54,20 +55,27 @@ def train(num_steps: int) -> glm_jax.LanguageModel:
 def continue_texts(lm: glm_jax.LanguageModel) -> tuple[list[str], list[list[int]]]:
     """Returns what followed the text: as text, in four ways, and as ids."""
     text = "And the king said to"
-    # The most probable token each time, which repeats itself; then draws. A seed decides a draw.
-    drawn = {"temperature": 0.8, "top_p": 0.9}
-    ways = [{}, {**drawn, "seed": 0}, {**drawn, "seed": 1}, {**drawn, "seed": 0}]
+    # Greedy decoding, which repeats itself; then sampling. The same seed gives the same text.
+    sampled: Options = {"temperature": 0.8, "top_p": 0.9}
+    ways: list[Options] = [
+        {},
+        {**sampled, "seed": 0},
+        {**sampled, "seed": 1},
+        {**sampled, "seed": 0},
+    ]
     texts = [lm.complete(text, max_new_tokens=16, **options) for options in ways]
     for options, new in zip(ways, texts, strict=True):
         print(f"{options}: {text}{new}")
 
-    # On ids a prompt is taken as it is, so what stood in front of each text in training is put
-    # there. Prompts of different lengths are continued together.
-    start = [lm.special.gmask, lm.special.start]
-    prompts = [[*start, *lm.tokenizer.encode(one)] for one in (text, "In those days")]
+    # Nothing is added to prompts of ids, so they begin with the special tokens that each text began
+    # with in training. Prompts of different lengths are continued in one batch.
+    tokenizer = lm.tokenizer
+    assert tokenizer is not None  # `train` gave it
+    start = [tokenizer.special.gmask, tokenizer.special.start]
+    prompts = [[*start, *tokenizer.encode(one)] for one in (text, "In those days")]
     ids = lm.generate(prompts, max_new_tokens=8)  # new ids only
     for new_ids in ids:
-        print(new_ids, lm.tokenizer.decode(new_ids))
+        print(new_ids, tokenizer.decode(new_ids))
     return texts, ids
 
 

@@ -1,6 +1,7 @@
 """The special tokens of blank infilling: inserted by id, never produced by encoding text."""
 
 import dataclasses
+import typing
 
 # How each special token is spelled in prompts and in decoded text.
 SPELLINGS = {
@@ -19,6 +20,7 @@ SPELLINGS = {
 OPTIONAL = ("block",)
 
 
+@typing.final  # so that `special and special.cls` has the type of an id, or None
 @dataclasses.dataclass(frozen=True)
 class SpecialTokens:
     """The ids of the special tokens.

@@ -1,7 +1,7 @@
 """Small evaluation sets, made from the held-out documents of the bundled corpus.
 
 They are the same on every machine, hold no text that a run on the bundled corpus was trained on,
-and are made in a second. They compare models of this corpus; they are no public benchmark.
+and are made in a second. They compare models trained on this corpus; they are no public benchmark.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from glm_jax.data.documents import scan
 
 _SENTENCE = re.compile(r"[^.?!]+[.?!]+")
 _WORD = re.compile(r"[A-Za-z]{4,}")
-_INNER = re.compile(r"(?<= )[A-Za-z]{4,}")  # a word with a blank in front
+_INNER = re.compile(r"(?<= )[A-Za-z]{4,}")  # a word with a space in front
 _LEAST_CONTEXT = 30  # words in front of a last word
 _CHOICES = 4
 _SEED = 20220322
@@ -29,8 +29,8 @@ class LastWord:
     """A passage without its last word.
 
     Attributes:
-      context: what stands before, without the blank at its end.
-      word: what follows.
+      context: the text before the word, without the space at its end.
+      word: the last word.
     """
 
     context: str
@@ -42,9 +42,9 @@ class Cloze:
     """A sentence with a word cut out.
 
     Attributes:
-      before, after: the sentence around it, without the blanks beside it.
-      choices: the word and others of the same document, in alphabetic order.
-      answer: which of them it is.
+      before, after: the sentence around the word; `before` ends without a space.
+      choices: the word and three others of the same document, in alphabetical order.
+      answer: index of the word in `choices`.
     """
 
     before: str
@@ -55,12 +55,12 @@ class Cloze:
 
 @dataclasses.dataclass(frozen=True)
 class Blank:
-    """A sentence with one or two words cut out, and what its paragraph says before it.
+    """A sentence with one or two words cut out, and the text before it in its paragraph.
 
     Attributes:
-      before: without the blank at its end.
+      before: the text before the words, without the space at its end.
       answer: the words.
-      after: begins with a blank or a sign.
+      after: the rest of the sentence; begins with a space or a punctuation mark.
     """
 
     before: str
@@ -69,20 +69,20 @@ class Blank:
 
 
 def blanks() -> list[Blank]:
-    """The fifty of the package (`tools/choose_blanks.py`), in the order of the corpus."""
+    """The fifty bundled blanks (`tools/choose_blanks.py`), in the order of the corpus."""
     file = importlib.resources.files("glm_jax.bundled") / "blanks.jsonl"
     lines = file.read_text(encoding="utf-8").split("\n")
     return [Blank(**json.loads(line)) for line in lines if line]
 
 
 def training_chapters() -> list[str]:
-    """The English documents that no model of the bundled corpus is tried on."""
+    """The English documents of the training split of the bundled corpus."""
     corpus = scan(DataConfig(source="bundled:en"))
     return [corpus.read(index) for index in corpus.indices("train").tolist()]
 
 
 def held_out(language: str | None = None) -> list[str]:
-    """The held-out documents: "en", "zh", or None for both in turn, as long as both last."""
+    """The held-out documents in "en" or "zh"; None: alternating, until one language has no more."""
     found = _documents()
     if language is not None:
         return found[language]
@@ -100,7 +100,7 @@ def _documents() -> dict[str, list[str]]:
 
 
 def last_words() -> Iterator[LastWord]:
-    """Passages of whole sentences, each of 30 words and more before its last one."""
+    """Passages of whole sentences, each with at least 30 words before its last word."""
     for document in held_out("en"):
         passage = ""
         for sentence in _SENTENCE.findall(document.replace("\n", " ")):
@@ -115,7 +115,7 @@ def last_words() -> Iterator[LastWord]:
 
 
 def clozes() -> Iterator[Cloze]:
-    """One sentence in three of 8 to 30 words, a word of its middle cut out."""
+    """Every third sentence, if it has 8 to 30 words, with one of its inner words cut out."""
     random = np.random.default_rng(_SEED)
     for document in held_out("en"):
         everywhere = sorted({word for word in _WORD.findall(document) if word.islower()})

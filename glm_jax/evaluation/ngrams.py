@@ -1,29 +1,29 @@
-"""What counts of words alone put into a blank: the measure of what a model reads out of context.
+"""Unigram and bigram baselines for filling blanks: a better model has learned from more context.
 
 text      God said let | ____ | be light     counted: said let 3, let there 3, let us 1, there be 9
-unigram   the word that is most frequent, whatever stands beside it
-bigram    P(let there) P(there be) > P(let us) P(us be), so "there"
+unigram   the most frequent word, whatever its neighbours
+bigram    P(there | let) P(be | there) > P(us | let) P(be | us), so "there"
 
-Both are told how many words the blank has, which a model is not.
+Both are given the number of words of the blank; a model is not.
 """
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
-# A sign is a neighbour like any word; only words fill a blank.
+# A word or a punctuation mark. Both are neighbours in a bigram; only words fill a blank.
 _PART = re.compile(r"[A-Za-z]+(?:[’-][A-Za-z]+)*|[^\w\s]")
-_KNOWN = 0.9  # weight of a pair's own share; the rest is the word's share wherever it stands
-_FIRST = 300  # first words of two that are looked at
+_BIGRAM_WEIGHT = 0.9  # interpolation: 0.9 of the bigram's frequency and 0.1 of the unigram's
+_FIRST_WORDS = 300  # candidates for the first of two words
 
 
 class WordCounts:
-    """Counts of words and of pairs of neighbours in texts.
+    """Unigram and bigram counts of the words and punctuation marks in texts.
 
     Args:
-      texts: what is counted; a pair does not reach over the end of one.
+      texts: what is counted; no bigram reaches over the end of a text.
     """
 
     def __init__(self, texts: Iterable[str]):
@@ -37,19 +37,19 @@ class WordCounts:
         pairs: Counter[tuple[int, int]] = Counter()
         for text in ids:
             pairs.update(zip(text[:-1].tolist(), text[1:].tolist(), strict=True))
-        places = np.array(sorted(pairs))
-        self._left, self._right = places[:, 0], places[:, 1]
-        self._pairs = np.array([pairs[pair] for pair in map(tuple, places.tolist())], float)
+        keys = np.array(sorted(pairs))
+        self._left, self._right = keys[:, 0], keys[:, 1]
+        self._pairs = np.array([pairs[pair] for pair in map(tuple, keys.tolist())], float)
 
     def unigram(self, words: int, count: int) -> list[str]:
-        """The `count` most probable runs of so many words, by the words' frequencies alone."""
+        """The `count` most probable sequences of `words` words (1 or 2), by unigrams."""
         return self._best(np.log(self._share), words, count, lambda first: np.log(self._share))
 
     def bigram(self, before: str, after: str, words: int, count: int) -> list[str]:
-        """The `count` most probable runs of so many words between two texts.
+        """The `count` most probable sequences of `words` words (1 or 2) between two texts.
 
-        P(first | last part before) .. P(first part after | last), each 9/10 the share among the
-        pairs and 1/10 that of the part wherever it stands.
+        The probability is P(first word | what stands before it) .. P(what stands after | last
+        word), by bigrams interpolated with unigrams, 0.9 to 0.1.
         """
         left = (_PART.findall(before) or [""])[-1]
         right = (_PART.findall(after) or [""])[0]
@@ -60,35 +60,42 @@ class WordCounts:
         return self._best(front, words, count, lambda first: np.log(self._behind(first)) + back)
 
     def _behind(self, left: int | None) -> np.ndarray:
-        """P(part | the part in front of it), for all parts."""
-        found = (1 - _KNOWN) * self._share
+        """[N], P(n | left) for all words and marks n."""
+        found = (1 - _BIGRAM_WEIGHT) * self._share
         if left is None:
             return self._share
         low, high = np.searchsorted(self._left, [left, left + 1])
-        found[self._right[low:high]] += _KNOWN * self._pairs[low:high] / self._counts[left]
+        found[self._right[low:high]] += _BIGRAM_WEIGHT * self._pairs[low:high] / self._counts[left]
         return found
 
     def _before(self, right: str) -> np.ndarray:
-        """P(a part | the part in front of it), for all parts in front."""
-        place = self._ids.get(right)
-        if place is None:
+        """[N], P(right | n) for all words and marks n; 1 for a `right` that was never counted."""
+        index = self._ids.get(right)
+        if index is None:
             return np.ones(len(self._names))
-        found = np.full(len(self._names), (1 - _KNOWN) * self._share[place])
-        here = self._right == place
+        found = np.full(len(self._names), (1 - _BIGRAM_WEIGHT) * self._share[index])
+        here = self._right == index
         of = self._left[here]
-        found[of] += _KNOWN * self._pairs[here] / self._counts[of]
+        found[of] += _BIGRAM_WEIGHT * self._pairs[here] / self._counts[of]
         return found
 
-    def _best(self, first: np.ndarray, words: int, count: int, then) -> list[str]:
-        """Runs of one or two words by the sum of their scores; `then` scores second words."""
+    def _best(
+        self, first: np.ndarray, words: int, count: int, then: Callable[[int], np.ndarray]
+    ) -> list[str]:
+        """The best sequences of one or two words by the sum of their scores.
+
+        Args:
+          first: [N], scores of the first word.
+          then: the scores [N] of the second word, given the first.
+        """
         first = np.where(self._words, first, -np.inf)
         best = np.argsort(-first, kind="stable")[: np.isfinite(first).sum()].tolist()
         if words == 1:
             return [self._names[index] for index in best[:count]]
         if words != 2:
-            raise ValueError(f"counts of pairs fill blanks of one or two words; got {words}")
+            raise ValueError(f"bigrams fill blanks of one or two words; got {words}")
         scored = []
-        for one in best[:_FIRST]:
+        for one in best[:_FIRST_WORDS]:
             second = np.where(self._words, then(one), -np.inf)
             for two in np.argsort(-second, kind="stable")[:count].tolist():
                 scored.append((-(first[one] + second[two]), one, two))

@@ -1,6 +1,6 @@
-"""What `python -m glm_jax.evaluate` can run: names, and functions from a model to numbers.
+"""The tasks of `python -m glm_jax.evaluate`: functions from a model to metrics, by name.
 
-A module given by --task_module may add its own, beside the SeqIO tasks that it registers:
+A module given by --task_module may add tasks, beside the SeqIO tasks that it registers:
 
     from glm_jax.evaluation.registry import TASKS
 
@@ -20,9 +20,10 @@ from glm_jax.config import Config
 from glm_jax.errors import UserError, did_you_mean, how_to_install
 
 if TYPE_CHECKING:
+    from glm_jax.evaluation.tasks import TaskOnTexts
     from glm_jax.generation.language_model import LanguageModel
 
-# Held-out examples that a task takes where --num_examples does not say.
+# Held-out examples of a task without --num_examples.
 EXAMPLES = 200
 
 
@@ -31,13 +32,15 @@ class Request:
     """What to evaluate on.
 
     Attributes:
-      config: of the run, with the user's changes; its `data` and `objective` count.
-      split: of the corpus, "eval" or "train"; of a SeqIO task, any that it has. None: held-out.
+      config: of the run, with the user's overrides; only `data` and `objective` are used.
+      split: of the corpus, "eval" or "train"; of a SeqIO task, any split that it has. None: the
+        held-out split.
       num_batches: batches of `glm_pretrain`, the same as those of an evaluation in training; None:
         each row of one epoch.
-      num_examples: of tasks that take examples; None: a number of their own.
-      task_module: registers SeqIO tasks when it is imported.
-      workdir: of a run that is evaluated on its own data; where that has changed since, it is said.
+      num_examples: number of examples, for tasks that take examples; None: the task's default.
+      task_module: a module that registers SeqIO tasks when it is imported.
+      workdir: of a run that is evaluated on its own data: a warning is printed if the data has
+        changed since. None: no such check.
     """
 
     config: Config
@@ -54,7 +57,7 @@ Task = Callable[["LanguageModel", Request], dict[str, float]]
 def pretrain(lm: "LanguageModel", request: Request) -> dict[str, float]:
     """Loss, perplexity and accuracy of each objective on rows of the run's corpus.
 
-    Needs no TensorFlow where the corpus is files or its token store is there.
+    Needs no TensorFlow if the corpus is text files, or if its token store exists.
     """
     from glm_jax.data.record import change_since
     from glm_jax.data.stream import RowStream
@@ -83,22 +86,23 @@ def pretrain(lm: "LanguageModel", request: Request) -> dict[str, float]:
 TASKS: dict[str, Task] = {"glm_pretrain": pretrain}
 
 
-# What the numbers of a task are of, and their units.
+# The data and the units of each task's metrics.
 _ABOUT = {
     "blanks": "fifty blanks of one or two words in held-out bundled text, filled freely; shares; "
-    "unigram and bigram are counts of the training chapters, told how many words a blank has",
+    "unigram and bigram are n-gram baselines counted in the training chapters, which are given the "
+    "number of words of each blank",
     "glm_pretrain": "each row of the split {split!r} of {corpus}; losses in nats per target, "
     "perplexity is exp(loss), accuracy the share of targets ranked first",
     "cloze": "which of four words fills a blank in held-out bundled text; accuracy is a share",
     "last_word": "the last word of passages of held-out bundled text; accuracy is a share",
     "perplexity": "held-out bundled documents from left to right; loss in nats per token",
-    "perplexity_bidirectional": "held-out bundled documents, windows seen both ways; loss in nats "
-    "per token",
+    "perplexity_bidirectional": "held-out bundled documents, the context in each window "
+    "bidirectional; loss in nats per token",
 }
 
 
 def about(name: str, request: Request) -> str:
-    """A line that says what the numbers of a task are of; empty for a task of others."""
+    """One line on the data and the units of a task's metrics; empty for a task not of this file."""
     data, some = request.config.data, request.num_batches
     corpus = data.store or (f"the mixture {data.mixture!r}" if data.mixture else data.source)
     line = _ABOUT.get(name, "").format(split=request.split or "eval", corpus=corpus)
@@ -110,29 +114,29 @@ def about(name: str, request: Request) -> str:
 
 
 def find_task(name: str, module: str | None = None) -> Task:
-    """The task of a name: of `TASKS`, of `glm_jax.evaluation.tasks`, or of SeqIO.
+    """Finds a task by its name in `TASKS`, in `glm_jax.evaluation.tasks`, then in SeqIO.
 
     Args:
       name: of a task.
-      module: imported first.
+      module: a module that is imported first, and may register tasks.
 
     Raises:
-      UserError: no such module, or no such task; names those there are.
+      UserError: no such module, or no such task; names the known tasks.
     """
     if module is not None:
         _import(module)
     if name in TASKS:
         return TASKS[name]
-    answers = _tasks_of_answers()
-    if name in answers:
+    on_texts = _tasks_on_texts()
+    if name in on_texts:
 
-        def of_answers(lm: "LanguageModel", request: Request) -> dict[str, float]:
+        def run_on_texts(lm: "LanguageModel", request: Request) -> dict[str, float]:
             if lm.tokenizer is None:
                 raise UserError(f"the task {name!r} needs a tokenizer; the checkpoint holds none")
-            return answers[name](lm, lm.tokenizer, request.num_examples or EXAMPLES)
+            return on_texts[name](lm, lm.tokenizer, request.num_examples or EXAMPLES)
 
-        return of_answers
-    known = sorted({*TASKS, *answers})
+        return run_on_texts
+    known = sorted({*TASKS, *on_texts})
     if importlib.util.find_spec("seqio") is None:
         raise UserError(
             f"unknown task {name!r}{did_you_mean(name, known)}; known: {known}, and the tasks of "
@@ -140,26 +144,26 @@ def find_task(name: str, module: str | None = None) -> Task:
         )
     _check_seqio(name, known, module)
 
-    def of_seqio(lm: "LanguageModel", request: Request) -> dict[str, float]:
+    def run_seqio(lm: "LanguageModel", request: Request) -> dict[str, float]:
         return _evaluate_seqio(name, lm, request)
 
-    return of_seqio
+    return run_seqio
 
 
-def _tasks_of_answers() -> dict[str, Callable]:
-    """Tasks with texts to be answered or judged, (model, tokenizer, examples) -> numbers."""
+def _tasks_on_texts() -> dict[str, "TaskOnTexts"]:
+    """The tasks that compare a model's answers or score texts, by name."""
     from glm_jax.evaluation import tasks as evaluation_tasks
 
     return evaluation_tasks.TASKS
 
 
 def _check_seqio(name: str, known: list[str], module: str | None) -> None:
-    """Raises UserError where SeqIO does not know a task either; takes the seconds of its import."""
+    """Raises UserError if SeqIO has no such task either. Imports SeqIO, which takes seconds."""
     from glm_jax.tasks.evaluation import registered_names
 
     others = [task for task in registered_names() if task not in known]
     if name not in others:
-        more = "" if module else "; --task_module imports the module that registers another"
+        more = "" if module else "; --task_module imports a module that registers more tasks"
         raise UserError(
             f"unknown task {name!r}{did_you_mean(name, [*known, *others])}; known: {known}"
             f"{f', and of SeqIO: {others}' if others else ''}{more}"
@@ -192,4 +196,4 @@ def _import(module: str) -> None:
     except ModuleNotFoundError as error:
         if error.name is None or not module.startswith(error.name):
             raise
-        raise UserError(f"--task_module: no module {module!r} on the path of Python") from error
+        raise UserError(f"--task_module: no module {module!r} on Python's path") from error

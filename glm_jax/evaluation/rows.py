@@ -1,4 +1,4 @@
-"""What a model makes of rows: sums by objective, of each row or of all."""
+"""Losses and hits of a model on rows of a Batch: sums by objective, of each row or of all rows."""
 
 import functools
 from collections.abc import Iterable
@@ -20,14 +20,14 @@ from glm_jax.sharding.mesh import with_mesh_of_params
 if TYPE_CHECKING:
     from glm_jax.generation.language_model import LanguageModel
 
-# Most logits at once, in numbers of four bytes; at least one row is taken.
-_MOST = 1 << 26
+# Most logits that are computed at once (256 MiB in float32), unless one row has more.
+_MOST_LOGITS = 1 << 26
 
 
 def row_sums(lm: "LanguageModel", batch: Batch) -> dict[str, np.ndarray]:
-    """Scores rows; few at a time where the vocabulary is large.
+    """Sums of losses and of hits of each row by objective; few rows at once if V is large.
 
-        targets of objectives [1 1 2] with losses 2, 4, 3, the first one ranked first
+        one row: targets of objectives [1 1 2], losses 2, 4, 3, the first target is the argmax
             -> {"losses": [0 6 3 0 0], "count": [0 2 1 0 0], "correct": [0 1 0 0 0], ..}
 
     Args:
@@ -35,18 +35,18 @@ def row_sums(lm: "LanguageModel", batch: Batch) -> dict[str, np.ndarray]:
       batch: numpy, [B, T].
 
     Returns:
-      `SUMS` by name, float64 [B, 5], by the value of `Batch.objective`.
+      The sums named by `SUMS`, each float64 [B, 5]; the second index is `Batch.objective`.
 
     Raises:
       UserError: positions outside the model's tables.
     """
     check_positions(batch, lm.config)
     rows, length = batch.shape
-    at_once = min(rows, max(1, _MOST // (length * lm.config.vocab_size)))
+    at_once = min(rows, max(1, _MOST_LOGITS // (length * lm.config.vocab_size)))
     fields = batch.to_dict()
     found = []
     for start in range(0, rows, at_once):
-        # The last part takes some rows again, so that only one shape is compiled.
+        # The last part repeats some rows of the one before, so that only one shape is compiled.
         first = min(start, rows - at_once)
         part = Batch(**{name: value[first : first + at_once] for name, value in fields.items()})
         sums = _row_sums(lm.params, part, config=lm.config)

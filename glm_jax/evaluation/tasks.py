@@ -1,4 +1,4 @@
-"""Evaluations without training, by name: each takes a model, its tokenizer, and how many examples.
+"""Evaluations of a model on small sets of held-out text (`glm_jax.evaluation.data`), by name.
 
 TASKS["cloze"](lm, lm.tokenizer, 100)    ->    {"accuracy": 0.31, "chance": 0.25, "examples": 100.0}
 """
@@ -6,7 +6,7 @@ TASKS["cloze"](lm, lm.tokenizer, 100)    ->    {"accuracy": 0.31, "chance": 0.25
 import functools
 import itertools
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,19 +20,22 @@ from glm_jax.evaluation.data import (
     training_chapters,
 )
 from glm_jax.evaluation.ngrams import WordCounts
-from glm_jax.generation.texts import Candidate, blanked_ids, causal_prefix
+from glm_jax.generation.texts import blanked_ids, causal_prefix
 from glm_jax.tokenizers.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from glm_jax.generation.language_model import LanguageModel
 
-_LONGEST_DOCUMENT = 512  # ids of a document whose perplexity is taken
+# Of a model, its tokenizer, and the number of examples.
+TaskOnTexts = Callable[["LanguageModel", Tokenizer, int], dict[str, float]]
+
+_LONGEST_DOCUMENT = 512  # ids of a document whose perplexity is computed; the rest is cut off
 _CANDIDATES = 5
 _LONGEST_ANSWER = 12  # ids; two words take six at most
 
 
 def cloze(lm: "LanguageModel", tokenizer: Tokenizer, examples: int) -> dict[str, float]:
-    """Which of four words fills the blank of a sentence, by the score of the word and its end.
+    """Picks the word that fills a blank out of four, by the score of the word and the end id.
 
     Raises:
       UserError: a causal model.
@@ -43,7 +46,7 @@ def cloze(lm: "LanguageModel", tokenizer: Tokenizer, examples: int) -> dict[str,
     for one in itertools.islice(clozes(), _checked(examples)):
         ids = blanked_ids(tokenizer, f"{one.before} [MASK]{one.after}")
         answers = [[*tokenizer.encode(choice), tokenizer.special.end] for choice in one.choices]
-        scores = lm.score(ids, answers, **_special(tokenizer))
+        scores = lm.score(ids, answers, tokenizer.special.masks, tokenizer.special.start)
         right.append(int(np.argmax(scores)) == one.answer)
     return {"accuracy": float(np.mean(right)), "chance": 0.25, "examples": float(len(right))}
 
@@ -51,14 +54,15 @@ def cloze(lm: "LanguageModel", tokenizer: Tokenizer, examples: int) -> dict[str,
 def blanks_filled(lm: "LanguageModel", tokenizer: Tokenizer, examples: int) -> dict[str, float]:
     """Blanks of one or two words in held-out sentences, filled freely.
 
-    The model finds the words and how many there are. Of what stands before a sentence, it gets as
-    much as its positions have room for. Counts of words and of pairs of words in the training
-    chapters fill the same blanks, and are told how many words each has.
+    The model is not given the number of words. It is given as much of the text before the sentence
+    as its positions have room for. Two n-gram baselines, counted in the training chapters, fill the
+    same blanks; they are given the number of words of each.
 
     Returns:
-      Shares: `exact`, the most probable filling is what stood there; `first_five`, one of five is;
-      `exact_one_word` and `exact_two_words` of the blanks of each kind, NaN if there are none;
-      `unigram`, `unigram_first_five`, `bigram`, `bigram_first_five` of the counts; `examples`.
+      Shares of all blanks: `exact`, the most probable filling is the original text; `first_five`,
+      one of the five most probable is. `exact_one_word` and `exact_two_words`: `exact` over the
+      blanks with so many words, NaN if there are none. `unigram`, `unigram_first_five`, `bigram`,
+      `bigram_first_five`: the same shares for the baselines. `examples`: the number of blanks.
 
     Raises:
       UserError: a causal model.
@@ -86,7 +90,7 @@ def blanks_filled(lm: "LanguageModel", tokenizer: Tokenizer, examples: int) -> d
 
 @functools.lru_cache(maxsize=1)
 def _counted(examples: int) -> tuple[list[list[str]], list[list[str]]]:
-    """What counts of words, and of pairs, put into the first blanks; the same for every model."""
+    """The fillings of the first blanks by unigrams and by bigrams; the same for every model."""
     counts = WordCounts(training_chapters())
     by_words, by_pairs = [], []
     for one in blanks()[:examples]:
@@ -97,34 +101,34 @@ def _counted(examples: int) -> tuple[list[list[str]], list[list[str]]]:
 
 
 def _fillings(lm: "LanguageModel", tokenizer: Tokenizer, blank: Blank) -> list[str]:
-    """What a model would put into a blank, the most probable first."""
+    """A model's five most probable fillings of a blank, the most probable first."""
     text = fitting_prompt(tokenizer, blank, lm.config.max_positions)
     found = lm.fill(text, candidates=_CANDIDATES, max_new_tokens=_LONGEST_ANSWER)
-    return [one.answers[0].strip() for one in found if isinstance(one, Candidate)]
+    return [one.answers[0].strip() for one in found]
 
 
 def _hits(found: list[list[str]], answers: list[str], count: int) -> list[bool]:
-    """Whether each answer is among the first `count` that were found for it."""
+    """Whether each answer is among the first `count` fillings of its blank."""
     return [answer in some[:count] for some, answer in zip(found, answers, strict=True)]
 
 
-def fitting_prompt(tokenizer: Tokenizer, blank: Blank, places: int) -> str:
-    """The text of a blank, with the words in front that fit into so many places.
+def fitting_prompt(tokenizer: Tokenizer, blank: Blank, most_ids: int) -> str:
+    """The text around a blank, shortened to at most `most_ids` ids.
 
-    Words go, not ids, and from the front, so that what is left reads on:
+    Whole words are dropped, from the front, so that the blank keeps the context next to it:
 
-        "of Noah. The waters rose [MASK] the ark.", 12 places -> "waters rose [MASK] the ark."
+        "of Noah. The waters rose [MASK] the ark.", 12 ids -> "waters rose [MASK] the ark."
     """
     words = blank.before.split(" ")
     for first in range(len(words)):
         text = f"{' '.join(words[first:])} [MASK]{blank.after}"
-        if len(blanked_ids(tokenizer, text)) <= places:
+        if len(blanked_ids(tokenizer, text)) <= most_ids:
             break
     return text
 
 
 def last_word(lm: "LanguageModel", tokenizer: Tokenizer, examples: int) -> dict[str, float]:
-    """Whether the last word of a passage is what the model would write (as in LAMBADA)."""
+    """Whether greedy decoding gives the last word of a passage (as in LAMBADA)."""
     prompts, answers = [], []
     for one in itertools.islice(last_words(), _checked(examples)):
         answers.append(tokenizer.encode(one.word))
@@ -132,7 +136,7 @@ def last_word(lm: "LanguageModel", tokenizer: Tokenizer, examples: int) -> dict[
             prompts.append([*causal_prefix(tokenizer), *tokenizer.encode(one.context)])
         else:
             prompts.append(blanked_ids(tokenizer, f"{one.context} [MASK]"))
-    right = lm.predicts(prompts, answers, **_special(tokenizer))
+    right = lm.predicts(prompts, answers, tokenizer.special.masks, tokenizer.special.start)
     return {"accuracy": float(np.mean(right)), "examples": float(len(right))}
 
 
@@ -140,8 +144,8 @@ def perplexity(lm: "LanguageModel", tokenizer: Tokenizer, examples: int) -> dict
     """Perplexity of held-out documents, half of them Chinese, from left to right.
 
     Returns:
-      `loss` in nats a token, `perplexity` its exp, `bits_per_byte` of the text, which models with
-      other tokenizers share, `tokens` judged, `examples`.
+      `loss` in nats per token, `perplexity` = exp(loss), `bits_per_byte` of UTF-8, which compares
+      models with different tokenizers, `tokens`: the number scored, `examples`.
     """
     return _perplexity(lm, tokenizer, examples, bidirectional=False)
 
@@ -149,11 +153,11 @@ def perplexity(lm: "LanguageModel", tokenizer: Tokenizer, examples: int) -> dict
 def perplexity_bidirectional(
     lm: "LanguageModel", tokenizer: Tokenizer, examples: int
 ) -> dict[str, float]:
-    """`perplexity`, what is known of a window seen both ways; for models that fill blanks."""
+    """`perplexity` with a bidirectional context in each window; for models that fill blanks."""
     return _perplexity(lm, tokenizer, examples, bidirectional=True)
 
 
-TASKS: dict[str, Callable[["LanguageModel", Tokenizer, int], dict[str, float]]] = {
+TASKS: dict[str, TaskOnTexts] = {
     "blanks": blanks_filled,
     "cloze": cloze,
     "last_word": last_word,
@@ -181,13 +185,13 @@ def _perplexity(
                 start_id=special.start,
             )
         )
-    judged = np.concatenate(found)
-    loss = -float(judged.mean())
+    log_probabilities = np.concatenate(found)
+    loss = -float(log_probabilities.mean())
     return {
         "loss": loss,
         "perplexity": float(np.exp(loss)),
-        "bits_per_byte": -float(judged.sum()) / np.log(2) / size,
-        "tokens": float(len(judged)),
+        "bits_per_byte": -float(log_probabilities.sum()) / np.log(2) / size,
+        "tokens": float(len(log_probabilities)),
         "examples": float(len(texts)),
     }
 
@@ -201,12 +205,3 @@ def _checked(examples: int) -> int:
     if examples < 1:
         raise UserError(f"the number of examples must be at least 1; got {examples}")
     return examples
-
-
-class _Special(TypedDict):
-    mask_ids: tuple[int, int, int]
-    start_id: int
-
-
-def _special(tokenizer: Tokenizer) -> _Special:
-    return {"mask_ids": tokenizer.special.masks, "start_id": tokenizer.special.start}

@@ -1,7 +1,7 @@
-"""What a user gives: special ids, or those of the checkpoint's tokenizer; limits of answers."""
+"""Checks of special ids and numbers that a user gives, and the tokenizer's ids as defaults."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TypeVar
 
 from glm_jax.checks import finite_number, whole_number
 from glm_jax.config.model import ModelConfig
@@ -12,23 +12,28 @@ from glm_jax.tokenizers.tokenizer import Tokenizer
 ENCODE = "lm.tokenizer.encode(text, allow_special=True), which gives ids"
 
 
-def given(name: str, value: Any, default: Any) -> Any:
-    """The value, or the default where it is None.
+Value = TypeVar("Value")
+
+
+def given(name: str, value: Value | None, default: Value | None) -> Value:
+    """`value`, or `default` if it is None.
 
     Raises:
       UserError: both are None; names the argument.
     """
-    if value is None and default is None:
+    found = default if value is None else value
+    if found is None:
         raise UserError(
-            f"the checkpoint has no tokenizer that would say which ids are special; give {name}="
+            f"the checkpoint has no tokenizer to take the special ids from; give {name}="
         )
-    return default if value is None else value
+    return found
 
 
-def check_read(ids: Sequence[int], mask_ids: Sequence[int], tokenizer: Tokenizer | None) -> None:
-    """Raises UserError where the ids of a text spell a mask letter by letter, and hold none.
+def check_encoded(ids: Sequence[int], mask_ids: Sequence[int], tokenizer: Tokenizer | None) -> None:
+    """Raises UserError if the ids hold no mask id, and decode to a text that spells one.
 
-    So does `tokenizer.encode("the [MASK]")`, for text must not turn into blanks unasked.
+    `tokenizer.encode("the [MASK]")` gives such ids: it makes special tokens only with
+    allow_special=True.
     """
     if tokenizer is None or set(ids) & set(mask_ids):
         return
@@ -38,13 +43,13 @@ def check_read(ids: Sequence[int], mask_ids: Sequence[int], tokenizer: Tokenizer
     spelled = [SPELLINGS[role] for role in ("mask", "gmask", "smask") if SPELLINGS[role] in text]
     if spelled:
         raise UserError(
-            f"no blank to fill: {spelled[0]} stands in the text as letters; did you forget "
+            f"no blank to fill: {spelled[0]} was encoded as plain characters; did you forget "
             "allow_special=True, as in lm.tokenizer.encode(text, allow_special=True)?"
         )
 
 
 def check_special_ids(config: ModelConfig, **ids: int | Iterable[int]) -> None:
-    """Raises UserError where an id, or one of several `.._ids`, is not of the vocabulary; names it.
+    """Raises UserError if an id, or one of the ids in an argument `.._ids`, is outside 0..V - 1.
 
     check_special_ids(config, start_id=4, end_ids=[5, 99])
         -> UserError: end_ids must be at least 0 and at most 49; got 99
@@ -57,9 +62,9 @@ def check_special_ids(config: ModelConfig, **ids: int | Iterable[int]) -> None:
 
 
 def check_length_penalty(value: float) -> float:
-    """The value as a float; lengths to a power beyond these would leave float32.
+    """The value as a float. Beyond -5..5, length^penalty would overflow or underflow float32.
 
     Raises:
-      UserError: no number, or outside of -5..5.
+      UserError: not a number, or outside -5..5.
     """
     return finite_number("length_penalty", value, least=-5, most=5)

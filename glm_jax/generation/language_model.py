@@ -1,19 +1,19 @@
-"""`LanguageModel`: a model with its parameters, to score, fill, continue texts; `load` makes one.
+"""`LanguageModel`: a model with its parameters, which scores, fills and continues texts; `load`.
 
 lm = glm_jax.load("runs/demo")
 lm.fill_blanks(lm.tokenizer.encode("[CLS]the [MASK] is good", allow_special=True))
 """
 
 import functools
-import logging
 import operator
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack, overload
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from numpy.typing import ArrayLike
 
 from glm_jax.batch import Batch
 from glm_jax.checkpoints.loading import load_model
@@ -24,17 +24,17 @@ from glm_jax.generation.blank_filling import fill_rows
 from glm_jax.generation.continuation import generate_rows
 from glm_jax.generation.ends import eos_ids_of
 from glm_jax.generation.engine import Engine
-from glm_jax.generation.given import ENCODE, check_read, check_special_ids, given
-from glm_jax.generation.judging import Judging
+from glm_jax.generation.given import ENCODE, check_encoded, check_special_ids, given
 from glm_jax.generation.options import (
     BeamSearch,
-    FurtherWithToken,
+    GenerateOptions,
     Limits,
     Marks,
     Options,
     decoding,
 )
 from glm_jax.generation.sampling import Sampling
+from glm_jax.generation.scored_texts import Scoring
 from glm_jax.generation.writing import Writing
 from glm_jax.interop.huggingface import Progress, save_directory, silent
 from glm_jax.interop.origin import Origin
@@ -48,16 +48,14 @@ from glm_jax.special_tokens import SpecialTokens
 from glm_jax.tokenizers.ids import id_rows, one_or_more
 from glm_jax.tokenizers.tokenizer import Tokenizer
 
-_LOG = logging.getLogger(__name__)
 
-
-class LanguageModel(Judging, Writing):
-    """A model and its parameters; `Judging` scores texts with it, `Writing` takes and gives text.
+class LanguageModel(Scoring, Writing):
+    """A model and its parameters. Methods that score are in `Scoring`, those of text in `Writing`.
 
     Attributes:
       config: its shape, and how it runs (`config.compute`).
-      params: nested dict of arrays, layers listed (decoding is faster so).
-      tokenizer: of its training, or None.
+      params: nested dict of arrays, layers listed, which makes decoding faster.
+      tokenizer: that of its training, or None.
       special: ids of its special tokens, or None.
     """
 
@@ -68,10 +66,10 @@ class LanguageModel(Judging, Writing):
         tokenizer: Tokenizer | None = None,
         origin: Origin | None = None,
     ):
-        """Takes parameters as they are: stacked or listed, on one device or on a mesh.
+        """Parameters may be stacked or listed, on one device or on a mesh; they are not moved.
 
-        A plain `ModelConfig` runs by the defaults of `ComputeConfig`; `Config.resolved_model` runs
-        as the config of a run says.
+        A plain `ModelConfig` runs with the defaults of `ComputeConfig`; `Config.resolved_model`
+        with the section `compute` of its config.
         """
         self.config = config.resolved().with_compute(scan_layers=False)
         self.params = unstack_layers(params)
@@ -80,8 +78,8 @@ class LanguageModel(Judging, Writing):
         self._origin = origin or Origin()
         self._decoder: Engine | None = None
 
-    def logits(self, batch: Batch | Mapping[str, Any]) -> jax.Array:
-        """Scores of every id at every place.
+    def logits(self, batch: Batch | Mapping[str, ArrayLike]) -> jax.Array:
+        """The logits of the next id at every slot.
 
         Args:
           batch: a `Batch`, or a dict with its field names; [B, T].
@@ -90,13 +88,39 @@ class LanguageModel(Judging, Writing):
           float32 [B, T, V].
 
         Raises:
-          UserError: positions outside the tables, or ids outside the vocabulary.
+          UserError: positions outside the model's position tables, or ids outside the vocabulary.
         """
         return _logits(self.params, self._placed(batch), config=self.config)
 
-    def loss(self, batch: Batch | Mapping[str, Any]) -> jax.Array:
+    def loss(self, batch: Batch | Mapping[str, ArrayLike]) -> jax.Array:
         """sum(loss_weights * cross entropy) / sum(loss_weights) over the whole batch, in nats."""
         return _loss(self.params, self._placed(batch), config=self.config)
+
+    @overload
+    def fill_blanks(
+        self,
+        ids: Sequence[int],
+        mask_ids: Sequence[int] | None = None,
+        start_id: int | None = None,
+        end_ids: Sequence[int] | None = None,
+        max_new_tokens: int = 64,
+        max_total_tokens: int | None = None,
+        how: Sampling | BeamSearch | None = None,
+        **options: Unpack[Options],
+    ) -> list[list[int]]: ...
+
+    @overload
+    def fill_blanks(
+        self,
+        ids: Sequence[Sequence[int]],
+        mask_ids: Sequence[int] | None = None,
+        start_id: int | None = None,
+        end_ids: Sequence[int] | None = None,
+        max_new_tokens: int = 64,
+        max_total_tokens: int | None = None,
+        how: Sampling | BeamSearch | None = None,
+        **options: Unpack[Options],
+    ) -> list[list[list[int]]]: ...
 
     def fill_blanks(
         self,
@@ -108,31 +132,31 @@ class LanguageModel(Judging, Writing):
         max_total_tokens: int | None = None,
         how: Sampling | BeamSearch | None = None,
         **options: Unpack[Options],
-    ) -> list[Any]:
+    ) -> list[list[int]] | list[list[list[int]]]:
         """Fills the blanks of a text from left to right; later ones see the answers before them.
 
             ids        [CLS] the [MASK] is [MASK] eos
             returns    [[light], [very, good]]
 
         Args:
-          ids: the text, holding at least one mask; or a list of texts, which are filled together,
-            each at its own pace.
+          ids: a text with at least one mask; or a list of such texts, each filled by itself, in
+            one batch.
           mask_ids: ids that are blanks; None: the checkpoint's [MASK], [gMASK] and [sMASK].
           start_id: first input of a span; None: the checkpoint's <|startofpiece|>.
           end_ids: ids that end a span; None: the checkpoint's <|endofpiece|> and <|endoftext|>.
-          max_new_tokens: longest answer.
-          max_total_tokens: most ids of all answers of a text together, end ids counted; blanks
-            behind them stay empty. Not with beams.
-          how: a `Sampling`; or a `BeamSearch`, which draws nothing, and gives each blank the best
-            answer of its search. None: as the options say, greedy where they say nothing.
-          **options: fields of the two by name: temperature=0.7, top_k=20, num_beams=4.
+          max_new_tokens: number of ids of the longest answer.
+          max_total_tokens: most ids of all answers of a text together, end ids counted; blanks that
+            are not reached stay empty. Not with beam search.
+          how: a `Sampling`, or a `BeamSearch` of the answer to each blank in turn. None: made of
+            `options`; greedy by default.
+          **options: fields of `Sampling` and `BeamSearch`: temperature=0.7, top_k=20, num_beams=4.
 
         Returns:
-          One list of ids per mask, end id not included; of several texts a list of these.
+          One list of ids per mask, end id not included; for several texts a list of these.
 
         Raises:
-          UserError: no mask in `ids`, an id that is neither given nor known, positions outside the
-            tables, options that exclude each other.
+          UserError: no mask in `ids`, special ids that are neither given nor the tokenizer's,
+            positions outside the model's position tables, options that exclude each other.
         """
         rows, several = one_or_more("fill_blanks", ids, f"lm.fill(text), or {ENCODE}")
         special = self.special
@@ -150,7 +174,7 @@ class LanguageModel(Judging, Writing):
         )
         how = decoding(how, options)
         for row in rows:
-            check_read(row, marks.mask_ids, self.tokenizer)
+            check_encoded(row, marks.mask_ids, self.tokenizer)
         engine = self._engine()
         if isinstance(how, Sampling):
             answers = fill_rows(engine, rows, marks=marks, limits=limits, sampling=how)
@@ -168,29 +192,30 @@ class LanguageModel(Judging, Writing):
         top_p: float = 1.0,
         eos_ids: Sequence[int] | None = None,
         how: Sampling | BeamSearch | None = None,
-        **options: Unpack[FurtherWithToken],
+        **options: Unpack[GenerateOptions],
     ) -> list[list[int]]:
-        """Continues texts with a causal model (ChatGLM2 and later); a row alone or beside others.
+        """Continues texts with a causal model (ChatGLM2 and later), independently of each other.
 
             prompts [[5, 6, 7], [8]], eos_ids [2]    ->    [[9, 4], [3, 3, 1]]    new ids only
 
         Args:
-          prompts: rows of ids of any lengths, nothing put in front of them.
-          max_new_tokens: longest answer.
+          prompts: lists of ids of any lengths; nothing is added to them.
+          max_new_tokens: number of ids of the longest answer.
           temperature, top_k, top_p: see `Sampling`; greedy by default.
           eos_ids: ids that end an answer and are not part of it; None: the `eos_token_id` of the
             checkpoint's generation_config.json, else of its config.json, else its tokenizer's
             <|endoftext|>; []: none.
-          how, **options: as of `fill_blanks`; repetition_penalty too. And on_token: called with the
-            row's index and the new id as soon as it is there, in order; a row that has ended is
-            not called again. Not with beams, which are not sure before.
+          how, **options: as of `fill_blanks`. And on_token: called with the index of a prompt and
+            its new id as soon as the id is chosen, without end ids. Not with beam search, where
+            ids are final only at the end.
 
         Returns:
           The new ids of each prompt, end id not included.
 
         Raises:
-          UserError: a GLM of 2021 (see `fill_blanks`), no prompt or an empty one, a prompt with its
-            answer longer than `config.max_positions`, an id outside the vocabulary, no known eos.
+          UserError: a model that only fills blanks, no prompt, an empty one, a prompt that with its
+            answer is longer than `config.max_positions`, an id outside the vocabulary, no known
+            eos.
         """
         limits = Limits(given("eos_ids", eos_ids, self._eos_ids()), max_new_tokens)
         check_special_ids(self.config, eos_ids=limits.end_ids)
@@ -201,7 +226,7 @@ class LanguageModel(Judging, Writing):
         if isinstance(how, Sampling):
             return generate_rows(engine, rows, limits=limits, sampling=how, on_token=on_token)
         if on_token is not None:
-            raise UserError("on_token is not for num_beams above 1: the answer is not sure before")
+            raise UserError("on_token is not for num_beams above 1: ids are final only at the end")
         found = search_texts(engine, rows, limits=limits, search=how)
         return [answer.ids for answer in found]
 
@@ -215,7 +240,7 @@ class LanguageModel(Judging, Writing):
         """Writes the model as a directory, all of it or nothing; `load` reads it back bit for bit.
 
         Args:
-          path: a directory to be made; one that holds nothing but a model is replaced.
+          path: the directory to write; one that holds nothing but a model is replaced.
           format: "huggingface" (config.json and safetensors in published names) or "orbax".
           names: of the tensors, for "huggingface": "as_loaded", "original" (of the code the model
             was published with) or "native" (of transformers).
@@ -246,22 +271,23 @@ class LanguageModel(Judging, Writing):
         return eos_ids_of(self._origin, self.special)
 
     def _engine(self) -> Engine:
-        """Decodes with the parameters as they are now; kept until other arrays are there."""
+        """The engine of the present parameters; kept until one of their arrays is replaced."""
         leaves = jax.tree.leaves(self.params)
         if self._decoder is not None:
             known = jax.tree.leaves(self._decoder.params)
             if len(leaves) != len(known) or not all(map(operator.is_, leaves, known)):
-                self._decoder = None  # gives the old one's copies back before new ones are made
+                self._decoder = None  # frees the old one's copies before new ones are made
         self._decoder = self._decoder or Engine(self.config, self.params)
         return self._decoder
 
-    def _placed(self, batch: Batch | Mapping[str, Any]) -> Batch:
-        """The batch, checked, spread over the mesh of the parameters as far as it can be."""
+    def _placed(self, batch: Batch | Mapping[str, ArrayLike]) -> Batch:
+        """The batch, checked, and sharded over the mesh of the parameters where sizes allow it."""
         if not isinstance(batch, Batch):
             if not isinstance(batch, Mapping):
                 raise UserError(
-                    f"a Batch is wanted, or a dict with its field names; got {type(batch).__name__}"
-                    " (glm_jax.batches makes them from text; lm.score and lm.perplexity take ids)"
+                    "a Batch is needed, or a dict with its field names; got "
+                    f"{type(batch).__name__} (glm_jax.batches makes Batches from text; lm.score "
+                    "and lm.perplexity take ids)"
                 )
             batch = Batch.from_dict(batch)
         check_positions(batch, self.config)
@@ -304,13 +330,14 @@ def load(
         one step in its `checkpoints`; "bundled": the small model of the package
         (`glm_jax/bundled/model/README.md`).
       dtype: of the parameters, "float32", "bfloat16" or "float16"; None keeps the checkpoint's.
-      compute_dtype: of activations, "float32" or "bfloat16"; None: float32 on CPU, elsewhere
-        bfloat16 where the parameters have 16 bits, else the checkpoint's.
-      mesh: devices to spread over (`glm_jax.sharding.make_mesh`); None: the first device.
-      progress: wraps the tensors of a Hugging Face directory as they are read.
+      compute_dtype: of activations, "float32" or "bfloat16"; None: float32 on CPU; elsewhere
+        bfloat16 if the parameters have 16 bits, else the checkpoint's.
+      mesh: devices to shard over (`glm_jax.sharding.make_mesh`); None: the first device.
+      progress: wraps the iterator over the tensors of a Hugging Face directory.
 
     Raises:
-      UserError: nothing there, or what is there cannot be used; names it.
+      UserError: no checkpoint at `path`, or one that cannot be used; names what is missing or
+        wrong.
     """
     found = load_model(path, dtype, mesh, progress)
     compute_dtype = compute_dtype or _compute_dtype(found.config)

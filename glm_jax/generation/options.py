@@ -1,10 +1,10 @@
-"""What a caller may ask of decoding, as objects that travel whole.
+"""Options of decoding.
 
     Marks(mask_ids, start_id)             which ids are blanks, and what begins a span
     Limits(end_ids, max_new_tokens)       when an answer ends
     Sampling(..) or BeamSearch(..)        how ids are chosen
 
-`decoding` makes the last of the short forms: temperature=0.7, num_beams=4.
+`decoding` makes a Sampling or a BeamSearch of keyword arguments: temperature=0.7, num_beams=4.
 """
 
 import dataclasses
@@ -38,9 +38,9 @@ class Limits:
 
     Attributes:
       end_ids: ids that end it, and are not part of it.
-      max_new_tokens: its longest length.
-      max_total_tokens: most ids of all answers of a row together, end ids counted; what is left
-        after them stays empty. None: no such limit.
+      max_new_tokens: number of ids of the longest answer.
+      max_total_tokens: most ids of all answers of a row together, end ids counted; blanks that are
+        not reached stay empty. None: no such limit.
     """
 
     end_ids: Sequence[int]
@@ -50,12 +50,12 @@ class Limits:
 
 @dataclasses.dataclass(frozen=True)
 class BeamSearch:
-    """How to search.
+    """How beam search chooses ids.
 
     Attributes:
-      num_beams: K, answers that are followed at once.
-      length_penalty: an answer of n ids is worth its log-probability / n^length_penalty; 0: the
-        plain sum, which likes short ones; 1: the mean of its ids; -5 to 5.
+      num_beams: K, the number of beams.
+      length_penalty: an answer of n ids has the score log-probability / n^length_penalty. 0: the
+        sum over its ids, which favours short answers; 1: the mean over its ids. -5 to 5.
       min_new_tokens, no_repeat_ngram: as of `Sampling`.
     """
 
@@ -74,8 +74,8 @@ class BeamSearch:
             object.__setattr__(self, name, value)
 
 
-class Further(TypedDict, total=False):
-    """Fields of `Sampling` and `BeamSearch` by name, less those of `Options`."""
+class _Common(TypedDict, total=False):
+    """The fields of `Sampling` and `BeamSearch`, without those that `Options` adds."""
 
     seed: int
     repetition_penalty: float
@@ -85,46 +85,95 @@ class Further(TypedDict, total=False):
     length_penalty: float
 
 
-class Options(Further, total=False):
-    """The fields of `Sampling` and `BeamSearch` by name."""
+class Options(_Common, total=False):
+    """The fields of `Sampling` and `BeamSearch` as keyword arguments."""
 
     temperature: float
     top_k: int
     top_p: float
 
 
-class FurtherWithToken(Further, total=False):
-    """What `LanguageModel.generate` takes beside its own parameters."""
+class GenerateOptions(_Common, total=False):
+    """The keyword arguments of `LanguageModel.generate` that are not in its signature."""
 
     on_token: Callable[[int, int], None] | None
 
 
+class TextOptions(Options, total=False):
+    """The keyword arguments that `fill_blanks` and `generate` of `LanguageModel` share."""
+
+    max_new_tokens: int
+    how: Sampling | BeamSearch | None
+
+
+class FillOptions(TextOptions, total=False):
+    """The keyword arguments of `LanguageModel.fill_blanks`."""
+
+    mask_ids: Sequence[int] | None
+    start_id: int | None
+    end_ids: Sequence[int] | None
+    max_total_tokens: int | None
+
+
+class CompleteOptions(TextOptions, total=False):
+    """The keyword arguments of `LanguageModel.generate`, without on_token."""
+
+    eos_ids: Sequence[int] | None
+
+
+class FillingOptions(TypedDict, total=False):
+    """The keyword arguments of `LanguageModel.search_fillings`."""
+
+    max_new_tokens: int
+    min_new_tokens: int
+    no_repeat_ngram: int
+
+
+class SearchOptions(FillingOptions, total=False):
+    """The keyword arguments of `LanguageModel.fill` with candidates."""
+
+    num_beams: int | None
+
+
+class CandidateOptions(FillingOptions, total=False):
+    """The keyword arguments of `fill_candidates`; those of sampling it refuses or ignores."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    seed: int
+
+
 def decoding(
     how: Sampling | BeamSearch | None,
+    # The values are a user's: `Sampling` and `BeamSearch` check their types.
     options: Mapping[str, Any],
-    short: Mapping[str, Any] | None = None,
+    parameters: Mapping[str, Any] | None = None,
 ) -> Sampling | BeamSearch:
-    """How to choose ids: the object that was given, or that of the short forms.
+    """How to choose ids: `how` itself, or an object made of keyword arguments.
 
     Args:
-      how: None where options say it.
-      options: of `Options`, those that were given by name.
-      short: those that the caller has a parameter for, with their values.
+      how: None if keyword arguments are given instead.
+      options: keyword arguments out of `Options`.
+      parameters: values of those options that are parameters of the caller, with its defaults.
 
     Returns:
-      A search where num_beams is above 1; otherwise a `Sampling`, greedy by default.
+      A `BeamSearch` if num_beams is above 1; otherwise a `Sampling`, greedy by default.
 
     Raises:
-      UserError: both, several beams and draws or a repetition penalty, or a value out of range.
+      UserError: `how` together with options, several beams together with sampling or a repetition
+        penalty, or a value out of range.
       TypeError: an option that does not exist.
     """
-    short, plain = short or {}, Sampling()
+    parameters, plain = parameters or {}, Sampling()
     if how is not None:
-        said = {*options, *(name for name in short if short[name] != getattr(plain, name))}
-        if said:
-            raise UserError(f"how={how!r} says it all; leave out {', '.join(sorted(said))}")
+        changed = {name for name in parameters if parameters[name] != getattr(plain, name)}
+        if both := {*options, *changed}:
+            raise UserError(
+                f"how={how!r} excludes options by name; leave out {', '.join(sorted(both))}"
+            )
         return how
-    given = {**options, **short}
+    given = {**options, **parameters}
     beams = {name: given.pop(name) for name in ("num_beams", "length_penalty") if name in given}
     sampling = Sampling(**given)
     search = BeamSearch(
@@ -136,7 +185,7 @@ def decoding(
         return sampling
     if not sampling.greedy:
         raise UserError(
-            f"num_beams={search.num_beams} draws nothing: temperature must be 0; "
+            f"num_beams={search.num_beams} searches and does not sample: temperature must be 0; "
             f"got {sampling.temperature}"
         )
     if sampling.repetition_penalty != 1.0:
@@ -148,7 +197,7 @@ def decoding(
 
 
 def check_beams(search: BeamSearch, config: ModelConfig, end_ids: Sequence[int]) -> None:
-    """Raises UserError where the vocabulary is too small for so many beams."""
+    """Raises UserError if the vocabulary is too small for so many beams."""
     most = config.vocab_size // (1 + max(1, len(end_ids)))
     if search.num_beams > most:
         raise UserError(

@@ -1,10 +1,11 @@
-"""Texts that are given, and how likely they are: rows whose last places are judged.
+"""Log-probabilities of given answers: each row ends in the inputs that predict one answer.
 
-    a blank     part A  C x [M] y E | S  a  b        judged: a b END        (cloze)
-    from left   part A  C [M]       | S  x  y  a     judged: a b            (choices, perplexity)
-    causal              x  y  a                      judged: a b            (ChatGLM2 and later)
+    a blank           part A  C x [M] y E | S  a  b       scored: a b END     (cloze)
+    left to right     part A  C [M]       | S  x  y  a    scored: a b         (choices, perplexity)
+    causal                    x  y  a                     scored: a b         (ChatGLM2 and later)
 
-The inputs of part B are one step behind what is judged, as in training.
+C is [CLS], E <|endoftext|>, S <|startofpiece|>. As in training, each input predicts the next id, so
+the last id of an answer is no input.
 """
 
 import dataclasses
@@ -23,18 +24,18 @@ from glm_jax.models.params import bind
 from glm_jax.models.trees import Params
 from glm_jax.sharding.mesh import with_mesh_of_params
 
-# Rows that run at once; their scores are computed one row at a time.
+# Rows that run at once; their logits are computed one row at a time.
 ROWS = 8
 
 
 @dataclasses.dataclass(frozen=True)
-class JudgedRow:
-    """A row and what is judged in it; T places.
+class ScoredRow:
+    """A row of T slots, and the answer in it that is scored.
 
     Attributes:
-      tokens, positions, block_positions: T ids each.
-      prefix: places of part A.
-      answer: the ids that the last len(answer) places should predict.
+      tokens, positions, block_positions: T numbers each.
+      prefix: length of part A in slots; 0 for a causal model.
+      answer: the targets of the last len(answer) slots.
     """
 
     tokens: list[int]
@@ -45,12 +46,12 @@ class JudgedRow:
 
 
 @dataclasses.dataclass(frozen=True)
-class Judgement:
-    """What a model says of an answer of n ids.
+class TokenScores:
+    """The scores of the n ids of an answer.
 
     Attributes:
-      log_probabilities: [n] float32, of each id behind those before it.
-      best: [n] bool, whether the id is the most likely one there.
+      log_probabilities: [n] float32, of each id given all ids before it, in nats.
+      best: [n] bool, whether the id is the most probable one there.
     """
 
     log_probabilities: np.ndarray
@@ -59,23 +60,23 @@ class Judgement:
 
 def blank_row(
     part_a: Sequence[int], blank: int, start_id: int, given: Sequence[int], answer: Sequence[int]
-) -> JudgedRow:
+) -> ScoredRow:
     """A row of a model that fills blanks.
 
         blank_row([C, x, M, E], 2, S, [], [a, b, END])
         tokens           C x M E | S a b
         positions        0 1 2 3 | 2 2 2
-        block_positions  0 0 0 0 | 1 2 3         judged at the last three: a b END
+        block_positions  0 0 0 0 | 1 2 3         targets of the last three slots: a b END
 
     Args:
-      part_a: its ids, mask included.
-      blank: the place of the mask.
+      part_a: the ids of part A, mask included.
+      blank: index of the mask in part A.
       start_id: first input of part B.
-      given: ids of part B before the answer, not judged.
+      given: ids of part B before the answer; not scored.
       answer: one id at least.
     """
     span = [start_id, *given, *answer[:-1]]
-    return JudgedRow(
+    return ScoredRow(
         [*part_a, *span],
         [*range(len(part_a)), *[blank] * len(span)],
         [*[0] * len(part_a), *range(1, len(span) + 1)],
@@ -84,14 +85,16 @@ def blank_row(
     )
 
 
-def causal_row(text: Sequence[int], answer: Sequence[int]) -> JudgedRow:
-    """A row of a causal model: `answer` behind `text`, one id of each at least."""
+def causal_row(text: Sequence[int], answer: Sequence[int]) -> ScoredRow:
+    """A row of a causal model: `answer` follows `text`, one id of each at least."""
     tokens = [*text, *answer[:-1]]
-    return JudgedRow(tokens, list(range(len(tokens))), [0] * len(tokens), 0, list(answer))
+    return ScoredRow(tokens, list(range(len(tokens))), [0] * len(tokens), 0, list(answer))
 
 
-def judge(config: ResolvedModel, params: Params, rows: Sequence[JudgedRow]) -> list[Judgement]:
-    """Runs rows, `ROWS` at a time.
+def score_rows(
+    config: ResolvedModel, params: Params, rows: Sequence[ScoredRow]
+) -> list[TokenScores]:
+    """Scores the answer of each row; runs `ROWS` rows at a time.
 
     Raises:
       UserError: an empty answer, an id outside the vocabulary, or a row that does not fit the
@@ -99,17 +102,17 @@ def judge(config: ResolvedModel, params: Params, rows: Sequence[JudgedRow]) -> l
     """
     for row in rows:
         _check(row, config)
-    judgements = []
+    found: list[TokenScores] = []
     for start in range(0, len(rows), ROWS):
-        judgements += _judge_some(config, params, rows[start : start + ROWS])
-    return judgements
+        found += _score_some(config, params, rows[start : start + ROWS])
+    return found
 
 
-def _check(row: JudgedRow, config: ResolvedModel) -> None:
+def _check(row: ScoredRow, config: ResolvedModel) -> None:
     if not row.answer:
         raise UserError("an answer is empty; it must hold one id at least")
     check_row([*row.tokens, *row.answer], config)
-    # Of the places in part B, only the block positions grow.
+    # In part B positions stay the same, and block positions grow.
     most = max(*row.positions, *row.block_positions) + 1
     if most > config.table_rows:
         raise UserError(
@@ -118,24 +121,24 @@ def _check(row: JudgedRow, config: ResolvedModel) -> None:
         )
 
 
-def _judge_some(
-    config: ResolvedModel, params: Params, rows: Sequence[JudgedRow]
-) -> list[Judgement]:
+def _score_some(
+    config: ResolvedModel, params: Params, rows: Sequence[ScoredRow]
+) -> list[TokenScores]:
     batch_size = power_of_two(len(rows))
     length = bucket(max(len(row.tokens) for row in rows))
-    # Never below 8: a few more scores cost less than another program for every length.
-    judged = max(8, power_of_two(max(len(row.answer) for row in rows)))
-    places = np.zeros((3, batch_size, length), np.int32)
-    answers = np.zeros((batch_size, judged), np.int32)
+    # At least 8: a few logits too many cost less than compiling for each length of answer.
+    longest = max(8, power_of_two(max(len(row.answer) for row in rows)))
+    inputs = np.zeros((3, batch_size, length), np.int32)
+    answers = np.zeros((batch_size, longest), np.int32)
     sizes = np.zeros((3, batch_size), np.int32)
     for i, row in enumerate(rows):
-        places[:, i, : len(row.tokens)] = row.tokens, row.positions, row.block_positions
+        inputs[:, i, : len(row.tokens)] = row.tokens, row.positions, row.block_positions
         answers[i, : len(row.answer)] = row.answer
         sizes[:, i] = len(row.tokens), row.prefix, len(row.answer)
-    found = _run(params, *places, *sizes, answers, config=config)
-    scores, best = map(np.asarray, found)
+    found = _run(params, *inputs, *sizes, answers, config=config)
+    log_probabilities, best = map(np.asarray, found)
     counts = [len(row.answer) for row in rows]
-    return [Judgement(scores[i, :n], best[i, :n]) for i, n in enumerate(counts)]
+    return [TokenScores(log_probabilities[i, :n], best[i, :n]) for i, n in enumerate(counts)]
 
 
 @with_mesh_of_params
@@ -147,27 +150,40 @@ def _run(
     block_positions: jax.Array,
     length: jax.Array,
     prefix: jax.Array,
-    judged: jax.Array,
+    counts: jax.Array,
     answers: jax.Array,
     *,
     config: ResolvedModel,
 ) -> tuple[jax.Array, jax.Array]:
-    """tokens.. [B, T], length, prefix, judged [B], answers [B, A] -> [B, A] float32 and bool."""
+    """Log-probabilities of the answers' ids, and whether each id is the most probable one.
+
+    Args:
+      tokens, positions, block_positions: [B, T] int32.
+      length, prefix, counts: [B] int32, slots of a row, of part A, and ids of the answer.
+      answers: [B, A] int32.
+
+    Returns:
+      [B, A] float32 and [B, A] bool; what lies behind `counts` has no meaning.
+    """
     model = bind(config, params)
-    place = jnp.arange(tokens.shape[1], dtype=jnp.int32)
-    seen = jnp.where(place < length[:, None], jnp.maximum(prefix[:, None], place + 1), 0).astype(
-        jnp.int32
+    slot = jnp.arange(tokens.shape[1], dtype=jnp.int32)
+    attend_end = jnp.where(slot < length[:, None], jnp.maximum(prefix[:, None], slot + 1), 0)
+    hidden = model(
+        tokens,
+        positions,
+        block_positions,
+        jnp.zeros_like(tokens),
+        attend_end.astype(jnp.int32),
     )
-    hidden = model(tokens, positions, block_positions, jnp.zeros_like(tokens), seen)
-    first = jnp.maximum(length - judged, 0)
+    first = jnp.maximum(length - counts, 0)
     index = jnp.minimum(first[:, None] + jnp.arange(answers.shape[1]), tokens.shape[1] - 1)
     hidden = jnp.take_along_axis(hidden, index[..., None], axis=1)
 
     def row(inputs: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         hidden, ids = inputs
-        scores = model.logits(hidden)
-        wanted = jnp.take_along_axis(scores, ids[:, None], axis=-1)[:, 0]
-        return wanted - jax.nn.logsumexp(scores, axis=-1), jnp.argmax(scores, axis=-1) == ids
+        logits = model.logits(hidden)
+        wanted = jnp.take_along_axis(logits, ids[:, None], axis=-1)[:, 0]
+        return wanted - jax.nn.logsumexp(logits, axis=-1), jnp.argmax(logits, axis=-1) == ids
 
-    # One row after another: the scores of all at once would be the largest array of all.
+    # One row after another: the logits of all rows would be the largest array of the program.
     return jax.lax.map(row, (hidden, answers))

@@ -1,16 +1,23 @@
-"""Text in, text out: what a person types, framed as the model saw texts in training.
+"""Text in, text out: prompts are encoded as texts are in training, and answers are decoded.
 
-The command `generate` and the methods of `LanguageModel` are both this.
+The command `generate` and the methods of `LanguageModel` that take text call these functions.
 """
 
 import dataclasses
 import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict, Unpack, cast
 
 import numpy as np
 
 from glm_jax.errors import UserError
+from glm_jax.generation.options import (
+    CandidateOptions,
+    CompleteOptions,
+    FillingOptions,
+    FillOptions,
+    TextOptions,
+)
 from glm_jax.special_tokens import SPELLINGS
 from glm_jax.tokenizers.ids import check_text
 from glm_jax.tokenizers.tokenizer import Tokenizer
@@ -19,10 +26,12 @@ if TYPE_CHECKING:
     from glm_jax.generation.language_model import LanguageModel
 
 MASKS = [SPELLINGS[role] for role in ("mask", "gmask", "smask")]
-_AT_MASKS = re.compile("|".join(map(re.escape, MASKS)))
+_MASK = re.compile("|".join(map(re.escape, MASKS)))
 _BOLD, _PLAIN = "\033[1m", "\033[0m"
-# Options that make draws, with what they are where nothing is drawn.
-_NO_DRAWS = {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "seed": 0}
+# Options of sampling, with the values at which nothing is sampled.
+_NO_SAMPLING = {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "seed": 0}
+
+Write = Callable[[str], object]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +40,9 @@ class Candidate:
 
     Attributes:
       text: the whole text, filled.
-      answers: what stands in each blank.
-      probability: that the model, given the text, writes these ids and ends each answer there; of
-        an answer that max_new_tokens cut off, that it begins so.
+      answers: the filling of each blank.
+      probability: of the ids of all answers and the end id behind each. An answer that
+        max_new_tokens cuts off has no end id.
       ids: of each answer, without the end id.
     """
 
@@ -43,24 +52,43 @@ class Candidate:
     ids: tuple[tuple[int, ...], ...]
 
 
+class CandidateRecord(TypedDict):
+    """A `Candidate` in an `AnswerRecord`."""
+
+    text: str
+    answers: list[str]
+    probability: float
+
+
+class AnswerRecord(TypedDict, total=False):
+    """The answer to a prompt as JSON; see `answer_record`."""
+
+    prompt: str
+    text: str
+    answers: list[str]
+    candidates: list[CandidateRecord]
+    continuation: str
+
+
 def complete_text(
     model: "LanguageModel",
     prompt: str,
-    write: Callable[[str], Any],
+    write: Write,
     bold: bool = False,
-    **options: Any,
+    **options: Unpack[TextOptions],
 ) -> None:
-    """Writes the prompt with its blanks filled in or, of a causal model, with what follows it.
+    """Writes the prompt with its blanks filled or, for a causal model, with its continuation.
 
     Args:
       model: with a tokenizer.
       prompt: any text; for a model that fills blanks, with at least one of `MASKS`.
-      write: takes pieces of text, those of a continuation as they come.
-      bold: mark what is new by bold type instead of brackets.
-      **options: of `LanguageModel.fill_blanks`, which are options of `generate` too.
+      write: called with parts of the text; with those of a continuation as they are generated.
+      bold: print new text in bold type; False: answers in brackets, a continuation unmarked.
+      **options: of `LanguageModel.fill_blanks` and `generate`.
 
     Raises:
-      UserError: no blank in the prompt, a model without a tokenizer, or a text too long for it.
+      UserError: no blank in the prompt, a model without a tokenizer, or a text that is too long for
+        the model.
     """
     if model.config.continues_texts:
         continue_text(model, prompt, write, bold, **options)
@@ -69,8 +97,10 @@ def complete_text(
     write("\n")
 
 
-def fill_text(model: "LanguageModel", prompt: str, bold: bool = False, **options: Any) -> str:
-    """Returns the prompt with its blanks filled in, and marked.
+def fill_text(
+    model: "LanguageModel", prompt: str, bold: bool = False, **options: Unpack[TextOptions]
+) -> str:
+    """Returns the prompt with its blanks filled, each answer marked.
 
         the [MASK] is good -> the [light] is good
 
@@ -81,19 +111,15 @@ def fill_text(model: "LanguageModel", prompt: str, bold: bool = False, **options
     return with_answers(_tokenizer(model), prompt, answers, marks)
 
 
-def fill(
-    model: "LanguageModel", text: str, candidates: int = 1, **options: Any
-) -> str | list[Candidate]:
-    """`LanguageModel.fill`, which says what it takes and gives."""
-    if isinstance(candidates, bool) or not isinstance(candidates, int) or candidates < 1:
-        raise UserError(f"candidates must be a whole number, at least 1; got {candidates!r}")
-    if candidates == 1:
-        answers = fill_answers(model, text, **options)
-        return with_answers(_tokenizer(model), text, answers)
-    return fill_candidates(model, text, candidates, **options)
+def fill(model: "LanguageModel", text: str, **options: Unpack[FillOptions]) -> str:
+    """`LanguageModel.fill` without candidates; arguments and errors as there."""
+    answers = fill_answers(model, text, **options)
+    return with_answers(_tokenizer(model), text, answers)
 
 
-def fill_answers(model: "LanguageModel", prompt: str, **options: Any) -> list[list[int]]:
+def fill_answers(
+    model: "LanguageModel", prompt: str, **options: Unpack[FillOptions]
+) -> list[list[int]]:
     """The ids of the answer to each blank of a text; args and errors as of `complete_text`."""
     _, ids = _blanked(model, prompt)
     return model.fill_blanks(ids, **options)
@@ -105,36 +131,41 @@ def fill_candidates(
     count: int,
     num_beams: int | None = None,
     length_penalty: float | None = None,
-    **options: Any,
+    **options: Unpack[CandidateOptions],
 ) -> list[Candidate]:
     """Several ways to fill the blanks of a text, the most probable first.
 
     Args:
       model, prompt: see `complete_text`.
-      count: the most that are returned; texts that read alike come once.
-      num_beams: how many are followed; None: twice `count`, for the best end may come late.
-      length_penalty: refused; probability alone decides.
-      **options: max_new_tokens, min_new_tokens and no_repeat_ngram, of
-        `LanguageModel.fill_blanks`; others are refused where they ask for something.
+      count: most candidates that are returned; of equal texts only the most probable one is.
+      num_beams: number of beams; None: twice `count`, since an answer that ends late is overtaken
+        by shorter ones before.
+      length_penalty: refused: candidates are ordered by probability.
+      **options: max_new_tokens, min_new_tokens and no_repeat_ngram of `LanguageModel.fill_blanks`;
+        options of sampling are refused unless they have their default value.
 
     Raises:
-      UserError: see `complete_text`; options of drawing.
+      UserError: see `complete_text`; length_penalty, or options of sampling.
     """
-    for name, nothing in _NO_DRAWS.items():
-        value = options.pop(name, nothing)
-        if value != nothing:
+    for name, default in _NO_SAMPLING.items():
+        if (value := options.get(name, default)) != default:
             raise UserError(
-                f"candidates are searched for and not drawn: {name} must be {nothing}; got {value}"
+                f"candidates are found by beam search, not sampled: {name} must be {default}; "
+                f"got {value}"
             )
     if length_penalty is not None:
         raise UserError(
-            "candidates are in the order of their probability; length_penalty is not for them"
+            "candidates are ordered by their probability; length_penalty is not for them"
         )
     if num_beams is not None and num_beams < count:
         raise UserError(f"{count} candidates need num_beams={count} at least; got {num_beams}")
     tokenizer, ids = _blanked(model, prompt)
     found: dict[tuple[str, ...], Candidate] = {}
-    for filling in model.search_fillings(ids, num_beams or 2 * count, **options):
+    # A cast: mypy does not see that options of sampling are left out. Others are not checked here.
+    others = cast(
+        FillingOptions, {n: value for n, value in options.items() if n not in _NO_SAMPLING}
+    )
+    for filling in model.search_fillings(ids, num_beams or 2 * count, **others):
         answers = tuple(_plain(tokenizer, answer) for answer in filling.answers)
         if answers not in found and len(found) < count:
             found[answers] = Candidate(
@@ -147,21 +178,25 @@ def fill_candidates(
 
 
 def answer_record(
-    model: "LanguageModel", prompt: str, candidates: int | None = None, **options: Any
-) -> dict[str, Any]:
-    """What became of a prompt, for programs.
+    model: "LanguageModel",
+    prompt: str,
+    candidates: int | None = None,
+    **options: Unpack[TextOptions],
+) -> AnswerRecord:
+    """The answer to a prompt as an object for JSON.
 
         {"prompt": "the [MASK] is", "text": "the light is", "answers": ["light"]}
         {"prompt": "the light", "text": "the light was", "continuation": " was"}
 
     Args:
       model, prompt, options: see `complete_text`.
-      candidates: so many in a list "candidates", each with text, answers and probability, the best
-        of which is the record's own text; None: no such list.
+      candidates: the number of candidates in a list "candidates", each with text, answers and
+        probability; "text" and "answers" of the record are those of the best one. None: no list.
     """
     if candidates is not None:
-        found = fill_candidates(model, prompt, candidates, **options)
-        shown = [
+        # A cast: what is not for candidates, `fill_candidates` refuses.
+        found = fill_candidates(model, prompt, candidates, **cast(CandidateOptions, options))
+        shown: list[CandidateRecord] = [
             {"text": one.text, "answers": [*one.answers], "probability": one.probability}
             for one in found
         ]
@@ -173,8 +208,9 @@ def answer_record(
             "candidates": shown,
         }
     if model.config.continues_texts:
-        new = complete(model, prompt, **options)
-        return {"prompt": prompt, "text": prompt.rstrip() + new, "continuation": new}
+        continuation = complete(model, prompt, **options)
+        text = prompt.rstrip() + continuation
+        return {"prompt": prompt, "text": text, "continuation": continuation}
     answers = fill_answers(model, prompt, **options)
     tokenizer = _tokenizer(model)
     return {
@@ -190,10 +226,11 @@ def with_answers(
     answers: Sequence[Sequence[int]],
     marks: tuple[str, str] = ("", ""),
 ) -> str:
-    """The prompt, as it was typed, with answers in the place of its blanks.
+    """The prompt, as it was typed, with its blanks replaced by answers.
 
-    A mask has swallowed the space on its left (`Tokenizer.encode`), so whether one stands there is
-    for the answer to say, where its tokens carry spaces:
+    A mask token includes the space on its left (`Tokenizer.encode`). If the vocabulary has tokens
+    with spaces (`Tokenizer.carries_spaces`), the answer therefore decides whether a space precedes
+    it:
 
         The [MASK] dog.       ▁quick      The quick dog.
         The dog[MASK] ran.    ▁often      The dog often ran.
@@ -202,49 +239,49 @@ def with_answers(
     Args:
       tokenizer: of the answers.
       prompt: see `complete_text`.
-      answers: ids, one answer a blank.
-      marks: put around each answer.
+      answers: ids, one answer per blank.
+      marks: put before and behind each answer.
     """
     text, rest = "", 0
-    for match, ids in zip(_AT_MASKS.finditer(prompt), answers, strict=True):
+    for match, ids in zip(_MASK.finditer(prompt), answers, strict=True):
         before = text + prompt[rest : match.start()]
         text = before.rstrip(" ")
-        # Behind a special token a tokenizer keeps the space in front of a word.
+        # Decoding drops a space at the start of a text, but not one behind a special token.
         answer = tokenizer.decode([tokenizer.special.mask, *ids], skip_special=True)
         if not answer.strip() or not tokenizer.carries_spaces:
-            gap = before[len(text) :]
+            space = before[len(text) :]
         else:
-            gap = " " if answer[0].isspace() and text and not text[-1].isspace() else ""
-        text += f"{gap}{marks[0]}{answer.strip()}{marks[1]}"
+            space = " " if answer[0].isspace() and text and not text[-1].isspace() else ""
+        text += f"{space}{marks[0]}{answer.strip()}{marks[1]}"
         rest = match.end()
     return text + prompt[rest:].rstrip()
 
 
-def complete(model: "LanguageModel", text: str, **options: Any) -> str:
-    """`LanguageModel.complete`, which says what it takes and gives."""
+def complete(model: "LanguageModel", text: str, **options: Unpack[CompleteOptions]) -> str:
+    """`LanguageModel.complete`; arguments and errors as there."""
     check_text("complete", text, "ids are what lm.generate takes")
     if not model.config.continues_texts:
         raise UserError(
             "this model fills blanks and does not continue texts: write a blank where text is "
             "wanted, lm.fill(text + ' [gMASK]')"
         )
-    pieces: list[str] = []
-    continue_text(model, text, pieces.append, **options)
-    return "".join(pieces[1:])
+    parts: list[str] = []
+    continue_text(model, text, parts.append, **options)
+    return "".join(parts[1:])
 
 
 def continue_text(
     model: "LanguageModel",
     prompt: str,
-    write: Callable[[str], Any],
+    write: Write,
     bold: bool = False,
-    **options: Any,
+    **options: Unpack[CompleteOptions],
 ) -> None:
-    """Writes the prompt and, as it comes, what the model says follows it.
+    """Writes the prompt, then its continuation while it is generated.
 
         the light -> the light was good
 
-    The first piece is the prompt. Args and errors: see `complete_text`.
+    The first call of `write` gets the prompt. Args and errors: see `complete_text`.
     """
     prompt = check_text("prompt", prompt, "ids are what lm.generate takes").rstrip()
     tokenizer = _tokenizer(model)
@@ -256,12 +293,12 @@ def continue_text(
         nonlocal shown
         new.append(id_)
         text = tokenizer.decode([*text_ids, *new], skip_special=True)
-        # The bytes of a character may come one by one; half of one is not shown.
+        # A token may be one byte of a character; an incomplete character is not written yet.
         if not text.endswith("\N{REPLACEMENT CHARACTER}"):
             write(text[shown:])
             shown = len(text)
 
-    # A search knows its answer at the end only.
+    # A beam search has its answer only at the end.
     streams = options.get("num_beams", 1) == 1
     write(prompt + (_BOLD if bold else ""))
     try:
@@ -274,27 +311,28 @@ def continue_text(
 
 
 def blanked_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
-    """The ids of a text with blanks as training has them: [CLS], the text, eos.
+    """The ids of a text with blanks, as in training: [CLS], the text, eos.
 
-    There is no eos where the text goes on: after a [gMASK] at its end (the published rule).
+    There is no eos behind a [gMASK] that ends the text, since the text goes on (the published
+    rule).
     """
     ids = [tokenizer.special.cls, *tokenizer.encode(prompt, allow_special=True)]
     return ids if ids[-1] == tokenizer.special.gmask else [*ids, tokenizer.special.eos]
 
 
 def causal_prefix(tokenizer: Tokenizer) -> list[int]:
-    """What stands in front of every text of a causal model: [gMASK] and the start token."""
+    """The ids before every text of a causal model: [gMASK] and the start token."""
     return [tokenizer.special.gmask, tokenizer.special.start]
 
 
 def check_blanks(prompt: str) -> None:
-    """Raises UserError where there is nothing to fill."""
-    if not _AT_MASKS.search(prompt):
+    """Raises UserError if a prompt has no blank."""
+    if not _MASK.search(prompt):
         raise UserError(f"no blank in the prompt; write {', '.join(MASKS[:-1])} or {MASKS[-1]}")
 
 
 def _blanked(model: "LanguageModel", prompt: str) -> tuple[Tokenizer, list[int]]:
-    """The tokenizer, and the ids of a prompt that is good for a model that fills blanks."""
+    """The tokenizer, and the ids of a prompt, both checked, for a model that fills blanks."""
     check_text("fill", prompt, "ids are what lm.fill_blanks takes")
     if model.config.continues_texts:
         raise UserError(
@@ -312,5 +350,5 @@ def _plain(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
 
 def _tokenizer(model: "LanguageModel") -> Tokenizer:
     if model.tokenizer is None:
-        raise UserError("the checkpoint holds no tokenizer.model, which text needs")
+        raise UserError("the checkpoint holds no tokenizer.model; text needs a tokenizer")
     return model.tokenizer

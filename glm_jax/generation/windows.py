@@ -1,13 +1,14 @@
-"""A text longer than the model, judged in windows that overlap: every id but the first, once.
+"""Overlapping windows that score a long text: every id but the first is scored exactly once.
 
     ids 0 1 2 3 4 5 6 7 8 9, window 6, stride 2
 
-    0 | 1 2 3 4 5             the first window judges all behind its first id
-        2 3 4 5 | 6 7         the others what is new in them, seeing the rest
+    0 | 1 2 3 4 5             the first window scores all ids but its first
+        2 3 4 5 | 6 7         each later window scores its new ids, given its other ids
             4 5 6 7 | 8 9
 
-Bidirectional models have what stands left of the bar in part A; unidirectional ones its first id
-only, and the rest in part B (the published evaluation of language models).
+With a bidirectional context, the ids left of the bar are part A. Otherwise part A holds the first
+id of the window, and the other ids left of the bar begin part B (the published evaluation of
+language models).
 """
 
 import dataclasses
@@ -15,12 +16,12 @@ from collections.abc import Sequence
 
 from glm_jax.checks import whole_number
 from glm_jax.errors import UserError
-from glm_jax.generation.scoring import JudgedRow, blank_row, causal_row
+from glm_jax.generation.scoring import ScoredRow, blank_row, causal_row
 
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """A stretch [start, end) of a text, of which [new, end) is judged."""
+    """The ids [start, end) of a text, of which [new, end) are scored."""
 
     start: int
     new: int
@@ -33,15 +34,15 @@ def windows(length: int, window: int, stride: int) -> list[Window]:
         windows(10, 6, 2) -> (0, 1, 6), (2, 6, 8), (4, 8, 10)
 
     Args:
-      length: ids of the text, 2 at least.
-      window: most ids of a window.
-      stride: new ids of every window but the first.
+      length: number of ids of the text, 2 at least.
+      window: number of ids of the longest window.
+      stride: number of new ids of every window but the first.
 
     Raises:
-      UserError: numbers that make no windows.
+      UserError: a text of fewer than 2 ids, a window below 2, or a stride outside 1..window - 1.
     """
     if length < 2:
-        raise UserError(f"a text must hold 2 ids at least, to judge the second; got {length}")
+        raise UserError(f"a text must hold 2 ids at least, to score the second; got {length}")
     window = whole_number("window", window, least=2)
     stride = whole_number("stride", stride)
     if not 1 <= stride < window:
@@ -61,15 +62,15 @@ def blank_window(
     mask_id: int,
     start_id: int,
     bidirectional: bool,
-) -> JudgedRow:
-    """A window as a row of a model that fills blanks; prefix_ids stand first in part A."""
+) -> ScoredRow:
+    """A window as a row of a model that fills blanks; part A begins with prefix_ids."""
     cut = window.new if bidirectional else window.start + 1
     part_a = [*prefix_ids, *ids[window.start : cut], mask_id]
     given, answer = ids[cut : window.new], ids[window.new : window.end]
     return blank_row(part_a, len(part_a) - 1, start_id, given, answer)
 
 
-def causal_window(ids: Sequence[int], window: Window, prefix_ids: Sequence[int]) -> JudgedRow:
-    """A window as a row of a causal model, behind prefix_ids."""
+def causal_window(ids: Sequence[int], window: Window, prefix_ids: Sequence[int]) -> ScoredRow:
+    """A window as a row of a causal model; the row begins with prefix_ids."""
     text = [*prefix_ids, *ids[window.start : window.new]]
     return causal_row(text, ids[window.new : window.end])

@@ -21,7 +21,7 @@ def test_a_task_of_answers_is_called_with_model_tokenizer_and_number(monkeypatch
         asked.append(arguments)
         return {"accuracy": 0.5}
 
-    monkeypatch.setattr(evaluations, "_tasks_of_answers", lambda: {"cloze": cloze})
+    monkeypatch.setattr(evaluations, "_tasks_on_texts", lambda: {"cloze": cloze})
     lm = Model()
     assert find_task("cloze")(lm, Request(Config(), num_examples=7)) == {"accuracy": 0.5}
     find_task("cloze")(lm, Request(Config()))

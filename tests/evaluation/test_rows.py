@@ -65,7 +65,7 @@ def test_sums_are_those_of_the_logits(lm, batch, monkeypatch):
     assert found["correct"].sum() >= (batch.loss_weights[:, 3] > 0).sum()
 
     # In parts of two rows, the last of which takes one row again.
-    monkeypatch.setattr(row_scores, "_MOST", 2 * 12 * 40)
+    monkeypatch.setattr(row_scores, "_MOST_LOGITS", 2 * 12 * 40)
     for name, values in row_sums(lm, batch).items():
         np.testing.assert_allclose(values, found[name], rtol=1e-6, atol=1e-6)
     total = total_sums(lm, [batch, batch])

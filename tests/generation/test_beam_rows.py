@@ -131,7 +131,10 @@ def test_a_text_is_continued_as_by_the_plain_search(causal_lm):
         ({"num_beams": 0}, "num_beams must be at least 1; got 0"),
         ({"num_beams": 65}, "num_beams=65 is too much for a vocabulary of 128; at most 42"),
         ({"num_beams": 2, "length_penalty": float("nan")}, "length_penalty must be a finite"),
-        ({"num_beams": 2, "temperature": 0.5}, "num_beams=2 draws nothing: .* got 0.5"),
+        (
+            {"num_beams": 2, "temperature": 0.5},
+            "num_beams=2 searches and does not sample: .* got 0.5",
+        ),
         ({"num_beams": 2, "max_total_tokens": 9}, "max_total_tokens is not for num_beams above 1"),
         ({"min_new_tokens": -1}, "min_new_tokens must be at least 0; got -1"),
         ({"no_repeat_ngram": -2}, "no_repeat_ngram must be at least 0"),

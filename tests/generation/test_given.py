@@ -53,11 +53,11 @@ def calls():
     def score(**options):
         return causal.score([5, 6], [[7, 8]], **options)
 
-    def judge(**options):
+    def token_log_probabilities(**options):
         return causal.token_log_probabilities([5, 6, 7], prefix_ids=[1], **options)
 
     return {"fill_blanks": fill, "generate": generate, "score": score,
-            "token_log_probabilities": judge}  # fmt: skip
+            "token_log_probabilities": token_log_probabilities}  # fmt: skip
 
 
 def options():

@@ -19,14 +19,20 @@ def test_fields_by_name_make_the_object():
 def test_an_object_is_taken_as_it_is_and_excludes_the_names():
     how = Sampling(0.7, seed=2)
     assert decoding(how, {}, {"temperature": 0.0, "top_k": 0, "top_p": 1.0}) is how
-    with pytest.raises(UserError, match="says it all; leave out num_beams, temperature"):
+    with pytest.raises(
+        UserError, match="excludes options by name; leave out num_beams, temperature"
+    ):
         decoding(how, {"num_beams": 2}, {"temperature": 0.1})
 
 
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"num_beams": 2, "temperature": 0.5}, UserError, "num_beams=2 draws nothing"),
+        (
+            {"num_beams": 2, "temperature": 0.5},
+            UserError,
+            "num_beams=2 searches and does not sample",
+        ),
         ({"num_beams": 2, "repetition_penalty": 1.5}, UserError, "use no_repeat_ngram"),
         ({"num_beams": 0}, UserError, "num_beams must be at least 1"),
         ({"length_penalty": 9}, UserError, "length_penalty"),

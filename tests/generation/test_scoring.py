@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from glm_jax.errors import UserError
-from glm_jax.generation.scoring import JudgedRow, blank_row, causal_row, judge
+from glm_jax.generation.scoring import ScoredRow, blank_row, causal_row, score_rows
 
 CASES = Path(__file__).parents[1] / "golden" / "glm" / "data" / "task_inputs.json"
 
@@ -16,7 +16,7 @@ def cases(*kinds):
 
 
 def check(row, output, size=24):
-    """A row against the published one: padded on the right, judged where loss_mask is 1."""
+    """A row against the published one: padded on the right, scored where loss_mask is 1."""
     length = len(row.tokens)
 
     def padded(values):
@@ -38,7 +38,7 @@ def test_rows_of_a_blank_are_the_published_ones(case):
         ids.append(0)
     blanks = [i for i, id_ in enumerate(ids) if id_ == given["mask_id"]]
     limit, output = given["max_seq_length"], case["output"]
-    if given["answer"] is None:  # one id is looked at, whichever it is: nothing is judged
+    if given["answer"] is None:  # one id is looked at, whichever it is: nothing is scored
         output = {**output, "targets": [0] * limit, "loss_mask": [0] * limit}
         output["loss_mask"][len(ids)] = 1
     check(blank_row(ids, blanks[-1], 5, [], given["answer"] or [0]), output, limit)
@@ -53,17 +53,17 @@ def test_rows_from_left_to_right_are_the_published_ones(case):
 
 def test_a_causal_row_is_one_step_behind():
     row = causal_row([4, 5], [6, 7, 8])
-    assert row == JudgedRow([4, 5, 6, 7], [0, 1, 2, 3], [0] * 4, 0, [6, 7, 8])
+    assert row == ScoredRow([4, 5, 6, 7], [0, 1, 2, 3], [0] * 4, 0, [6, 7, 8])
 
 
-def test_judgements_are_those_of_the_whole_scores(lm):
+def test_scores_are_those_of_the_whole_logits(lm):
     """Nine rows of different lengths, in two calls, against `logits` of each alone."""
     rng = np.random.default_rng(0)
     rows = []
     for number in range(9):
         part_a = [1, *rng.integers(20, 128, 3 + number), 2, 0]
         rows.append(blank_row(part_a, len(part_a) - 2, 5, [], rng.integers(20, 128, 3).tolist()))
-    for row, found in zip(rows, judge(lm.config, lm.params, rows), strict=True):
+    for row, found in zip(rows, score_rows(lm.config, lm.params, rows), strict=True):
         size = 64
         places, length = np.arange(size), len(row.tokens)
         pad = [0] * (size - length)
@@ -93,6 +93,6 @@ def test_judgements_are_those_of_the_whole_scores(lm):
         (blank_row([1, 2], 1, 5, [9] * 60, [9] * 5), "66 positions does not fit"),
     ],
 )
-def test_what_cannot_be_judged_is_named(lm, row, message):
+def test_what_cannot_be_scored_is_named(lm, row, message):
     with pytest.raises(UserError, match=message):
-        judge(lm.config, lm.params, [row])
+        score_rows(lm.config, lm.params, [row])

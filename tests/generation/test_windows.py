@@ -14,13 +14,13 @@ def cases():
     return [case for case in found if case["kind"] == "lm_eval_window"]
 
 
-def test_every_id_but_the_first_is_judged_once():
+def test_every_id_but_the_first_is_scored_once():
     assert windows(10, 6, 2) == [Window(0, 1, 6), Window(2, 6, 8), Window(4, 8, 10)]
     assert windows(6, 6, 5) == [Window(0, 1, 6)]
     assert windows(2, 100, 50) == [Window(0, 1, 2)]
     for length in range(2, 40):
-        judged = [i for w in windows(length, 7, 3) for i in range(w.new, w.end)]
-        assert judged == list(range(1, length))
+        scored = [i for w in windows(length, 7, 3) for i in range(w.new, w.end)]
+        assert scored == list(range(1, length))
         assert all(w.end - w.start <= 7 for w in windows(length, 7, 3))
 
 
@@ -47,8 +47,8 @@ def test_windows_are_the_published_ones(case):
     assert [*row.tokens, *pad] == output["text"]
     assert [[*row.positions, *pad], [*row.block_positions, *pad]] == output["position_id"]
     assert row.prefix == output["attention_mask"]
-    judged = [0] * (length - len(row.answer)) + [1] * len(row.answer)
-    assert [*judged, *pad] == output["loss_mask"]
+    scored = [0] * (length - len(row.answer)) + [1] * len(row.answer)
+    assert [*scored, *pad] == output["loss_mask"]
     targets = [t for t, m in zip(output["target"], output["loss_mask"], strict=True) if m]
     assert row.answer == targets
 
@@ -62,7 +62,7 @@ def test_a_causal_window():
 @pytest.mark.parametrize(
     ("numbers", "message"),
     [
-        ((1, 6, 2), "2 ids at least, to judge the second; got 1"),
+        ((1, 6, 2), "2 ids at least, to score the second; got 1"),
         ((9, 1, 1), "window must be at least 2; got 1"),
         ((9, 6, 6), r"stride must lie in 1..5, below window; got 6"),
         ((9, 6, 0), "got 0"),

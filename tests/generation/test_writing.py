@@ -134,10 +134,10 @@ BAD = [
     (lambda lm: lm.predicts(["a"], [[5]]), "score takes ids and got text"),
     (lambda lm: lm.perplexity("the light"), "perplexity takes ids and got text, 'the light'"),
     (lambda lm: lm.token_log_probabilities("the light"), "takes ids and got text"),
-    (lambda lm: lm.logits("the light"), "a Batch is wanted, or a dict .* got str"),
-    (lambda lm: lm.logits([1, 2]), "a Batch is wanted, or a dict .* got list"),
-    (lambda lm: lm.logits(np.array([[1, 2, 3]])), "a Batch is wanted, or a dict .* got ndarray"),
-    (lambda lm: lm.loss([[1, 2]]), "a Batch is wanted"),
+    (lambda lm: lm.logits("the light"), "a Batch is needed, or a dict .* got str"),
+    (lambda lm: lm.logits([1, 2]), "a Batch is needed, or a dict .* got list"),
+    (lambda lm: lm.logits(np.array([[1, 2, 3]])), "a Batch is needed, or a dict .* got ndarray"),
+    (lambda lm: lm.loss([[1, 2]]), "a Batch is needed"),
     (lambda lm: lm.tokenizer.decode(3), r"decode takes a list of ids and got one id: write \[3\]"),
     (lambda lm: lm.tokenizer.decode("the"), "decode takes ids and got text, 'the'"),
     (lambda lm: lm.tokenizer.decode([[1, 2]]), "got a list of lists"),
@@ -163,11 +163,11 @@ def test_a_causal_model_says_what_it_does(causal):
 
 
 @pytest.mark.parametrize("ask", ["fill_blanks", "score"])
-def test_a_mask_in_letters_is_noticed(lm, ask):
+def test_a_mask_in_plain_characters_is_noticed(lm, ask):
     ids = TOKENIZER.encode("the [sMASK] is good")
     arguments = ([[5]],) if ask == "score" else ()
     with pytest.raises(
-        UserError, match=r"\[sMASK\] stands in the text as letters; did you forget "
+        UserError, match=r"\[sMASK\] was encoded as plain characters; did you forget "
     ):
         getattr(lm, ask)(ids, *arguments)
     with pytest.raises(UserError, match="none of the mask ids"):
@@ -184,5 +184,5 @@ def test_arrays_are_ids_too(lm):
 def test_without_a_tokenizer(lm):
     bare = LanguageModel(dataclasses.replace(lm.config), lm.params)
     for ask in (lambda: bare.fill("a [MASK]"), lambda: bare.fill("a [MASK]", 3)):
-        with pytest.raises(UserError, match=r"no tokenizer.model, which text needs"):
+        with pytest.raises(UserError, match=r"no tokenizer.model; text needs a tokenizer"):
             ask()

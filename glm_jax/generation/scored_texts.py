@@ -1,14 +1,15 @@
-"""What a `LanguageModel` says of texts that are given: scores of answers, perplexity."""
+"""Scores of given texts: `LanguageModel.score`, `.predicts`, `.perplexity`, .."""
 
 from collections.abc import Sequence
+from typing import TypedDict, Unpack
 
 import numpy as np
 
 from glm_jax.checks import whole_number
 from glm_jax.config.model import ResolvedModel
 from glm_jax.errors import UserError
-from glm_jax.generation.given import ENCODE, check_length_penalty, check_read, given
-from glm_jax.generation.scoring import JudgedRow, blank_row, causal_row, judge
+from glm_jax.generation.given import ENCODE, check_encoded, check_length_penalty, given
+from glm_jax.generation.scoring import ScoredRow, blank_row, causal_row, score_rows
 from glm_jax.generation.windows import blank_window, causal_window, windows
 from glm_jax.models.trees import Params
 from glm_jax.special_tokens import SpecialTokens
@@ -16,12 +17,22 @@ from glm_jax.tokenizers.ids import id_row, id_rows
 from glm_jax.tokenizers.tokenizer import Tokenizer
 
 Ids = Sequence[int]
-# Without a window given, texts are cut so that a row stays below this.
+# Slots of the longest row where no window is given.
 _LONGEST_ROW = 1024
 
 
-class Judging:
-    """Methods of `LanguageModel`."""
+class WindowOptions(TypedDict, total=False):
+    """What `token_log_probabilities` takes by name, beside `bidirectional`."""
+
+    window: int | None
+    stride: int | None
+    prefix_ids: Ids | None
+    mask_id: int | None
+    start_id: int | None
+
+
+class Scoring:
+    """The methods of `LanguageModel` that score texts."""
 
     config: ResolvedModel
     params: Params
@@ -37,19 +48,19 @@ class Judging:
         unidirectional: bool = False,
         length_penalty: float = 0.0,
     ) -> list[float]:
-        """How likely each of some answers is to fill a blank, or to follow a text.
+        """Log-likelihood of each answer as the filling of a blank, or as what follows a text.
 
             ids      [CLS] the light [MASK] good eos
             answers  [[was, END], [were, END]]          ->    [-2.1, -4.7]
 
         Args:
-          ids: the prompt, framed as for `fill_blanks`; of several masks the last one is filled. Of
-            a causal model: the text, no mask.
-          answers: one id each at least. They are taken as they are: an answer that should end where
-            its last word does ends with the end id.
+          ids: the prompt, with the special tokens of `fill_blanks`; the last of several masks is
+            filled. For a causal model: the text before the answers, without a mask.
+          answers: one id each at least. Nothing is added to them: an answer that is to end with its
+            last word must hold the end id.
           mask_ids, start_id: as of `fill_blanks`.
-          unidirectional: what stands behind the mask comes in front of the answer in part B, and is
-            seen from left to right: `[CLS] [gMASK] text`.
+          unidirectional: the ids behind the mask come before the answer in part B, where attention
+            is causal: `[CLS] [gMASK] text`.
           length_penalty: the sum is divided by (ids of the answer) to this power, -5 to 5; 1: the
             mean.
 
@@ -57,14 +68,14 @@ class Judging:
           The sum of the log-probabilities of each answer's ids, in nats.
 
         Raises:
-          UserError: no mask, no answer or an empty one, what does not fit the model.
+          UserError: no mask, no answer, an empty answer, or a row that does not fit the model.
         """
         answers = id_rows("score's answers", answers, "lm.tokenizer.encode('word') for each")
         if not answers:
             raise UserError("no answers to score; give one at least")
         length_penalty = check_length_penalty(length_penalty)
         rows = [self._row(ids, answer, mask_ids, start_id, unidirectional) for answer in answers]
-        found = judge(self.config, self.params, rows)
+        found = score_rows(self.config, self.params, rows)
         return [
             float(one.log_probabilities.sum() / len(one.best) ** length_penalty) for one in found
         ]
@@ -77,23 +88,31 @@ class Judging:
         start_id: int | None = None,
         unidirectional: bool = False,
     ) -> list[bool]:
-        """Whether every id of an answer is the most likely one behind the ids before it (LAMBADA).
+        """Whether every id of an answer is the most probable one given the ids before it (LAMBADA).
 
         Args:
-          prompts, answers: one answer for each prompt; the rest as of `score`.
+          prompts, answers: one answer per prompt.
+          mask_ids, start_id, unidirectional: as of `score`.
+
+        Raises:
+          UserError: as of `score`; another number of answers than of prompts.
         """
         if len(prompts) != len(answers):
-            raise UserError(f"one answer a prompt; got {len(answers)} for {len(prompts)}")
+            raise UserError(
+                f"predicts takes one answer per prompt; got {len(answers)} for {len(prompts)}"
+            )
         rows = [
             self._row(ids, answer, mask_ids, start_id, unidirectional)
             for ids, answer in zip(prompts, answers, strict=True)
         ]
-        return [bool(one.best.all()) for one in judge(self.config, self.params, rows)]
+        return [bool(one.best.all()) for one in score_rows(self.config, self.params, rows)]
 
-    def perplexity(self, ids: Ids, bidirectional: bool = False, **options) -> float:
-        """exp of the mean loss of a text's ids, each behind those before it; the first is given.
+    def perplexity(
+        self, ids: Ids, bidirectional: bool = False, **options: Unpack[WindowOptions]
+    ) -> float:
+        """exp of the mean loss per id of a text; the first id has no loss.
 
-        Args: see `token_log_probabilities`.
+        Args and errors: as of `token_log_probabilities`.
         """
         return float(np.exp(-self.token_log_probabilities(ids, bidirectional, **options).mean()))
 
@@ -107,25 +126,27 @@ class Judging:
         mask_id: int | None = None,
         start_id: int | None = None,
     ) -> np.ndarray:
-        """The log-probability of every id of a text but the first, in windows that overlap.
+        """The log-probability of every id of a text but the first, by overlapping windows.
 
         Args:
-          ids: n ids of text, without special ones around it.
-          bidirectional: let part A hold all that is known of a window; False: its first id, and
-            the rest is seen from left to right. Causal models know the latter only.
-          window: most ids of a window; None: what the model's positions take, 1023 at most.
+          ids: the n ids of a text, without special tokens around it.
+          bidirectional: part A holds all ids of a window that are not scored, so that they see each
+            other. False: it holds the first id, and attention to the others is causal. Must be
+            False for a causal model.
+          window: ids of the longest window; None: as many as the model has positions for, 1023 at
+            most.
           stride: new ids of each window but the first; None: half a window.
-          prefix_ids: in front of every window; None: [CLS] or, of a causal model, [gMASK] and the
-            start token, where the tokenizer is known.
+          prefix_ids: begin every window; None: [CLS]; for a causal model [gMASK] and the start
+            token if the model has a tokenizer, nothing otherwise.
           mask_id: the blank at the end of part A; None: the checkpoint's [gMASK].
           start_id: as of `fill_blanks`.
 
         Returns:
-          float32 [n - 1].
+          float32 [n - 1], in nats.
 
         Raises:
-          UserError: fewer than 2 ids, a window that does not fit, a causal model asked to look
-            both ways.
+          UserError: fewer than 2 ids, a window that does not fit the model, bidirectional with a
+            causal model.
         """
         ids = id_row("perplexity", ids, "lm.tokenizer.encode(text), which gives ids")
         window = min(self.config.max_positions, _LONGEST_ROW) - 1 if window is None else window
@@ -153,8 +174,8 @@ class Judging:
                 )
                 for one in found
             ]
-        judged = judge(self.config, self.params, rows)
-        return np.concatenate([one.log_probabilities for one in judged])
+        scores = score_rows(self.config, self.params, rows)
+        return np.concatenate([one.log_probabilities for one in scores])
 
     def _row(
         self,
@@ -163,7 +184,8 @@ class Judging:
         mask_ids: Ids | None,
         start_id: int | None,
         unidirectional: bool,
-    ) -> JudgedRow:
+    ) -> ScoredRow:
+        """The row that scores one answer; arguments and errors as of `score`."""
         ids, answer = id_row("score", ids, ENCODE), id_row("score", answer, ENCODE)
         if self.config.continues_texts:
             if not ids:
@@ -172,7 +194,7 @@ class Judging:
         special = self.special
         masks = given("mask_ids", mask_ids, special and special.masks)
         start = given("start_id", start_id, special and special.start)
-        check_read(ids, masks, self.tokenizer)
+        check_encoded(ids, masks, self.tokenizer)
         blanks = [i for i, id_ in enumerate(ids) if id_ in set(masks)]
         if not blanks:
             raise UserError(f"no blank to score: none of the mask ids {list(masks)} is in the text")
