@@ -237,7 +237,7 @@ BAD = [
     (("generate", ["--checkpoint", "hf_cut", "a"]), "hf_cut"),
     (("generate", ["--checkpoint", "old"]), "give one of: a prompt"),
     (sampled("--temperature", "nan"), "temperature must be a finite number; got nan"),
-    (sampled("--temperature", "1e-46"), "temperature must be 0 (no draws) or at least 1e-06; got"),
+    (sampled("--temperature", "1e-46"), "temperature must be 0 (greedy) or at least 1e-06; got"),
     (sampled("--top_p", "nan"), "top_p must be a finite number; got nan"),
     (sampled("--top_k", str(2**31)), "top_k must be at most 2147483647; got 2147483648"),
     (sampled("--seed", "-1"), "seed must be at least 0; got -1"),

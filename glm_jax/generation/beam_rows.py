@@ -1,7 +1,7 @@
-"""Blanks filled, and texts continued, by beam search: what `beam` does on the device, from lists.
+"""Beam search for the blanks of texts, and for continuations: lists of ids in and out.
 
-part A [M] .. [M] once  ->  K copies search for the first answer  ->  the best one is fed
-behind part A  ->  K copies search for the second answer, and see the first  ->  ..
+prefill part A  ->  K beams search for the first answer  ->  the best answer is fed behind part A
+->  K beams, which attend to it, search for the second answer  ->  ..
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ class Answer:
 
     Attributes:
       ids: without the end id.
-      score: what it is worth (`BeamSearch.length_penalty`).
+      score: its score by `BeamSearch.length_penalty`.
     """
 
     ids: list[int]
@@ -39,13 +39,13 @@ def search_blanks(
     """Fills every blank of every row from left to right; arguments and errors of `fill_rows`.
 
     Raises:
-      UserError: `limits.max_total_tokens` too, which beams do not keep.
+      UserError: also if `limits.max_total_tokens` is given, which beam search does not support.
     """
     if limits.max_total_tokens is not None:
         raise UserError("max_total_tokens is not for num_beams above 1")
     check_blanks(rows, engine.config, marks, limits, search)
     prompts = blank_prompts(rows, marks, limits, search)
-    # There are num_beams slots for each row: no need to fill up the batch.
+    # Each row has num_beams slots, so the batch is large enough without padding rows.
     slots = engine.start(prompts, least=1)
     found = []
     for _ in range(max(len(prompt.blanks) for prompt in prompts)):
@@ -73,5 +73,5 @@ def _fetched(found: Found) -> tuple[np.ndarray, ...]:
 
 
 def _best(found: tuple[np.ndarray, ...], row: int) -> Answer:
-    ids, counts, worth = found
-    return Answer(ids[row, 0, : counts[row, 0]].tolist(), float(worth[row, 0]))
+    ids, counts, scores = found
+    return Answer(ids[row, 0, : counts[row, 0]].tolist(), float(scores[row, 0]))

@@ -1,13 +1,15 @@
-"""Filling the blanks of texts, left to right, with a cache of keys and values (GLM, section 2.1).
+"""Filling the blanks of texts, left to right, with a KV cache (GLM, section 2.1).
 
-Part A, blanks and all, runs once. Then each blank in turn grows a span behind it, as in training:
+Part A, with its masks, runs once. Then the spans are generated in the order of their blanks, each
+from the start token (sop) on, as in training:
 
     part A   x0 [M] x2 [M] x4 | sop  a   b  | sop  c           fill [M] at 1 with a b, at 3 with c
     positions        0 1 2 3 4 |  1   1   1  |  3   3
     block positions  0 0 0 0 0 |  1   2   3  |  1   2
 
-A span ends with an end id, which is not fed; later blanks see the answers before them. When the
-length cuts a span off, its last id is returned but was never fed (as in the published code).
+A span ends with an end id, which is not fed. Later spans attend to the spans before them. If
+max_new_tokens cuts a span off, its last id is returned but was never fed (as in the published
+code).
 """
 
 from collections.abc import Sequence
@@ -30,8 +32,9 @@ def fill_rows(
 
     Args:
       engine: of a model that fills blanks.
-      rows: B texts of ids with at least one mask each.
-      marks, limits: which ids are blanks, begin a span and end it; how long answers are.
+      rows: texts of ids with at least one mask each.
+      marks: which ids are blanks, and which id begins a span.
+      limits: which ids end a span, and the longest lengths.
       sampling: how ids are chosen.
 
     Returns:
@@ -39,7 +42,7 @@ def fill_rows(
 
     Raises:
       UserError: a row without a mask, an id outside the vocabulary, or positions outside the
-        tables.
+        model's position tables.
     """
     check_blanks(rows, engine.config, marks, limits, sampling)
     prompts = blank_prompts(rows, marks, limits, sampling)

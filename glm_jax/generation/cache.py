@@ -1,14 +1,13 @@
-"""Keys and values of the places a row has run through, kept for the places to come.
+"""The KV cache: keys and values of the slots that a row has computed, for the slots to come.
 
-Every row is filled from place 0 and written at its own length, so rows of different lengths share
+Every row is filled from slot 0 and written at its own length, so rows of different lengths share
 one array and nothing is padded on the left:
 
-    length [3, 1], two more places each      row 0  k k k N N . . .
+    length [3, 1], two more slots each       row 0  k k k N N . . .
                                              row 1  k N N . . . . .
 
-What lies behind a row's length is never inside an interval, so it needs no clearing. The places of
-a head lie side by side: attention multiplies with the cache as it is, nothing is transposed in a
-step.
+Slots from a row's length on are in no query's interval, so they are never cleared. The slots of a
+head are contiguous in memory: a step multiplies with the cache without transposing it.
 """
 
 import dataclasses
@@ -16,6 +15,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from glm_jax.config.model import ResolvedModel
 
@@ -26,20 +26,22 @@ class LayerCache:
     """The keys and values of one layer.
 
     Attributes:
-      keys, values: [B, K, S, H], S the places there are.
-      length: [B] int32, places filled; the next call writes behind them.
+      keys, values: [B, K, S, H], S slots.
+      length: [B] int32, slots filled; the next call writes from there on.
     """
 
     keys: jax.Array
     values: jax.Array
     length: jax.Array
 
-    def append(self, k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array, "LayerCache"]:
-        """Writes [B, T, K, H] behind each row's length.
+    def append(
+        self, k: Float[Array, "B T K H"], v: Float[Array, "B T K H"]
+    ) -> tuple[Float[Array, "B S K H"], Float[Array, "B S K H"], "LayerCache"]:
+        """Writes T slots from each row's length on.
 
         Returns:
-          All keys and all values, [B, S, K, H], and the cache with `length` unchanged: how many of
-          the T places count is the caller's to say (`with_length`).
+          All keys, all values, and the cache with `length` unchanged: the caller knows how many of
+          the T slots count (`with_length`).
         """
         keys, values = _write(self.keys, k, self.length), _write(self.values, v, self.length)
         cache = LayerCache(keys, values, self.length)
@@ -48,7 +50,7 @@ class LayerCache:
 
 
 def empty_cache(config: ResolvedModel, batch_size: int, size: int) -> list[LayerCache]:
-    """One empty cache of `size` places a layer, in `compute.dtype`."""
+    """An empty cache of `size` slots per layer, in `compute.dtype`."""
     shape = (batch_size, config.num_kv_heads, size, config.head_dim)
     return [
         LayerCache(
@@ -60,13 +62,13 @@ def empty_cache(config: ResolvedModel, batch_size: int, size: int) -> list[Layer
     ]
 
 
-def with_length(caches: Sequence[LayerCache], length: jax.Array) -> list[LayerCache]:
-    """The same caches with `length` [B] places of each row counted as filled."""
+def with_length(caches: Sequence[LayerCache], length: Int[Array, " B"]) -> list[LayerCache]:
+    """The same caches with `length` slots of each row counted as filled."""
     return [dataclasses.replace(cache, length=length) for cache in caches]
 
 
 def bucket(length: int) -> int:
-    """The next of 64, 128, 256, 512, 1024, 1536, ..: compiled shapes stay few.
+    """The next of 64, 128, 256, 512, 1024, 1536, .., so that few shapes are compiled.
 
     >>> [bucket(n) for n in (1, 64, 65, 512, 513, 1025)]
     [64, 64, 128, 512, 1024, 1536]
@@ -78,7 +80,7 @@ def bucket(length: int) -> int:
 
 
 def power_of_two(number: int) -> int:
-    """The next power of two, for batches: compiled shapes stay few.
+    """The next power of two, for batch sizes, so that few shapes are compiled.
 
     >>> [power_of_two(n) for n in (1, 3, 8, 9)]
     [1, 4, 8, 16]
@@ -87,7 +89,7 @@ def power_of_two(number: int) -> int:
 
 
 def _write(whole: jax.Array, new: jax.Array, at: jax.Array) -> jax.Array:
-    """Writes new [B, T, K, H] into whole [B, K, S, H], each row from its own place on."""
+    """Writes new [B, T, K, H] into whole [B, K, S, H], each row from its own slot `at` on."""
 
     def row(whole: jax.Array, new: jax.Array, at: jax.Array) -> jax.Array:
         return jax.lax.dynamic_update_slice(whole, new, (0, at, 0))

@@ -1,6 +1,6 @@
 """The most probable ways to fill all blanks of a text together, by beam search over the blanks.
 
-part A  the [M] is [M]       blank 1: light -0.4, day -1.9    (K = 2 ways are kept)
+part A  the [M] is [M]       blank 1: light -0.4, day -1.9    (K = 2 fillings are kept)
   light:  blank 2            good -0.3, dark -1.2     together  light good -0.7   kept
   day:    blank 2            good -0.5, over -0.6               light dark -1.6   kept
                                                                 day good   -2.4
@@ -24,8 +24,8 @@ class Filling:
 
     Attributes:
       answers: the ids of each blank, without the end id.
-      log_probability: of these ids and the ends behind them, in nats; of an answer that the length
-        cut off, without an end.
+      log_probability: of these ids and the end id behind each answer, in nats. An answer that
+        max_new_tokens cuts off has no end id.
     """
 
     answers: list[list[int]]
@@ -35,15 +35,16 @@ class Filling:
 def search_fillings(
     engine: Engine, ids: Sequence[int], *, marks: Marks, limits: Limits, search: BeamSearch
 ) -> list[Filling]:
-    """Looks for `search.num_beams` ways to fill a text, the most probable first.
+    """Searches for the `search.num_beams` most probable ways to fill a text.
 
     Args:
-      ids: one text with a mask at least.
-      search: its length_penalty is not looked at: the sum of log-probabilities decides.
-      others and errors: of `blank_filling.fill_rows`.
+      ids: one text with at least one mask.
+      search: its length_penalty is ignored; sums of log-probabilities are compared.
+      engine, marks, limits: as of `blank_filling.fill_rows`; errors too.
 
     Returns:
-      As many as were found; ids that end in two ways count by the better one.
+      The fillings found, the most probable first. Equal ids with different end ids are one filling,
+      with the higher probability.
     """
     check_blanks([ids], engine.config, marks, limits, search)
     prompts = blank_prompts([ids], marks, limits, search)
@@ -65,11 +66,13 @@ def search_fillings(
 def _best(
     before: list[Filling], answers: np.ndarray, counts: np.ndarray, scores: np.ndarray, count: int
 ) -> tuple[list[int], list[Filling]]:
-    """The best fillings after one more blank, and which of those before each goes on from.
+    """The best fillings after one more blank, and the index in `before` that each extends.
 
     Args:
-      before: B of them.
-      answers, counts, scores: [B', K, A], [B', K] and [B', K] of each one's own search, B' >= B.
+      before: B fillings of the blanks so far.
+      answers, counts, scores: [B', K, A] ids, [B', K] lengths and [B', K] log-probabilities of the
+        K answers that the search from each filling has found; B' >= B.
+      count: most fillings to keep.
     """
     known = np.array([filling.log_probability for filling in before])
     totals = known[:, None] + scores[: len(before)].astype(np.float64)

@@ -1,9 +1,9 @@
-"""Continuing texts with a causal model, with a cache of keys and values.
+"""Continuing texts with a causal model, with a KV cache.
 
-All of a prompt but its last token is read at once; then the last token is fed like every token
-after it, each choosing the next:
+The prefill takes all of a prompt but its last token. Then the last token and every new token are
+fed one by one, each giving the next:
 
-    prompt  x0 x1 x2 x3        read x0 x1 x2, feed x3 -> a, feed a -> b, ..
+    prompt  x0 x1 x2 x3        prefill x0 x1 x2, feed x3 -> a, feed a -> b, ..
 """
 
 from collections.abc import Callable, Sequence
@@ -31,18 +31,18 @@ def generate_rows(
 
     Args:
       engine: of a causal model.
-      rows: B prompts of ids, one id at least.
+      rows: prompts of at least one id each.
       limits: which ids end an answer, and its longest length.
       sampling: how ids are chosen.
-      on_token: called with the row and the id as soon as an id is there, step by step, the rows of
-        a step in their order.
+      on_token: called after each step for each new id that is not an end id, with the index of its
+        row and the id; within a step in the order of the rows.
 
     Returns:
       The new ids of each row.
 
     Raises:
-      UserError: a model that is not causal, no prompt, an empty one, one with an id outside the
-        vocabulary, or one that is too long together with its answer.
+      UserError: a model that is not causal, no prompt, an empty prompt, an id outside the
+        vocabulary, or a prompt that is too long together with its answer.
     """
     check_prompts(rows, engine.config, limits, sampling)
     prompts = [Prompt(row, limits, sampling) for row in rows]
@@ -50,11 +50,12 @@ def generate_rows(
     if on_token is None:
         slots = engine.run(slots)
     else:
-        slots = _run_aloud(engine, slots, set(limits.end_ids), on_token)
+        slots = _run_by_steps(engine, slots, set(limits.end_ids), on_token)
     return [answer for (answer,) in engine.answers(slots, prompts)]
 
 
-def _run_aloud(engine: Engine, slots: Slots, end_ids: set[int], on_token: OnToken) -> Slots:
+def _run_by_steps(engine: Engine, slots: Slots, end_ids: set[int], on_token: OnToken) -> Slots:
+    """As `Engine.run`, one step at a time, reporting each new id."""
     before = np.zeros(len(slots.count), np.int32)
     while on_host(slots.running).any():
         slots = engine.run(slots, 1)

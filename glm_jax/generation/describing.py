@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def describe(model: "LanguageModel") -> str:
     """`LanguageModel(chatglm3-6b: 6,243,584,000 parameters, bfloat16, 1 x gpu, no tokenizer)`.
 
-    A shape that was not published is named by its layers: `4 layers x 256, fills blanks`.
+    A shape that no published model has is described: `4 layers x 256, fills blanks`.
     """
     config, leaves = model.config, jax.tree.leaves(model.params)
     name = variant_name(config)

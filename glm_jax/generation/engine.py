@@ -1,13 +1,13 @@
-"""The decoding engine: one prefill, one loop, one place where the mesh is set. Everything that
-decodes is a caller: blanks, texts, beams, candidates, the samples of a training.
+"""The decoding engine: one prefill, one loop, one place where the mesh is set. All decoding calls
+it: blanks, continuations, beams, candidates, the samples that training prints.
 
-    slots = engine.start(prompts, ..)            reads prompts into new slots
-    slots = engine.run(slots)                    until all have ended, or so many steps
+    slots = engine.start(prompts, ..)            prefills prompts into new slots
+    slots = engine.run(slots)                    until all rows have ended, or for some steps
     slots = engine.insert(slots, [2], others)    a row joins, between any two steps
     slots = engine.release(slots, [0])           a row leaves
     answers = engine.answers(slots, prompts)     what each row has so far
 
-What a row gets does not depend on the rows beside it.
+The answers of a row do not depend on the other rows of its batch.
 """
 
 import dataclasses
@@ -19,18 +19,14 @@ from typing import NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Int
 
 from glm_jax.config.model import ModelConfig, ResolvedModel
-from glm_jax.generation.bans import host_array
+from glm_jax.generation.bans import AnyArray, host_array
 from glm_jax.generation.beam import Beams
-from glm_jax.generation.cache import (
-    LayerCache,
-    bucket,
-    empty_cache,
-    power_of_two,
-    with_length,
-)
+from glm_jax.generation.cache import bucket, power_of_two
 from glm_jax.generation.options import BeamSearch
+from glm_jax.generation.prefill import prefill
 from glm_jax.generation.prompts import Prompt
 from glm_jax.generation.sampling import Chooser, Sampling, row_keys
 from glm_jax.generation.slots import (
@@ -47,20 +43,20 @@ from glm_jax.models.params import bind
 from glm_jax.models.trees import Params, unstack_layers
 from glm_jax.sharding.mesh import with_mesh_of_params
 
-# Slots of a text that are read at once: memory stays bounded and compiled shapes few.
+# Tokens of a text in one call of a prefill: this bounds memory and the number of compiled shapes.
 CHUNK = 512
 
 State = TypeVar("State", Slots, Beams)
 
 
 class Room(NamedTuple):
-    """Sizes of slots; rows can share slots where these are equal.
+    """Sizes of the arrays of `Slots`; rows of equal sizes can join one batch.
 
     Attributes:
       size: slots of a row in the caches.
-      answers: ids of all answers of a row.
-      blanks: answers of a row.
-      ends: end ids of a row.
+      answers: most ids of all answers of a row.
+      blanks: most answers of a row.
+      ends: most end ids of a row.
     """
 
     size: int
@@ -70,17 +66,17 @@ class Room(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a search found for the present answer of each of S slots, K beams, best first.
+    """The K best answers that a search found for the present blank of each of S slots, best first.
 
     Attributes:
       ids: [S, K, A] int32.
-      counts: [S, K] int32, how many of them count.
-      worth: [S, K] float32, see `BeamSearch.length_penalty`; -inf: nothing.
+      counts: [S, K] int32, number of ids of each answer.
+      scores: [S, K] float32, see `BeamSearch.length_penalty`; -inf: no answer.
     """
 
     ids: jax.Array
     counts: jax.Array
-    worth: jax.Array
+    scores: jax.Array
 
 
 class Engine:
@@ -92,13 +88,13 @@ class Engine:
     """
 
     def __init__(self, config: ModelConfig, params: Params, tiles: bool = True):
-        """Takes a model, and allocates nothing.
+        """Allocates nothing.
 
         Args:
           config: of the model.
           params: stacked or listed.
-          tiles: on a CPU, make a copy of the matrices that few rows are decoded faster with, when
-            it is first needed (`glm_jax.generation.tiles`).
+          tiles: on a CPU, make a tiled copy of the matrices when it is first needed; with it a few
+            rows are decoded faster (`glm_jax.generation.tiles`).
         """
         self.config = config.resolved().with_compute(scan_layers=False)
         # A dict of its own: the caller may change the one given.
@@ -109,14 +105,14 @@ class Engine:
     def start(
         self, prompts: Sequence[Prompt], room: Room | None = None, least: int | None = None
     ) -> Slots:
-        """Reads prompts into slots of their own, in their order.
+        """Prefills prompts into new slots, in their order.
 
-        A text is read up to its last token, which is fed first. Of a text with blanks all tokens
-        see each other.
+        A causal model prefills all but the last token of a text, which `run` feeds first. In a text
+        with blanks all tokens attend to each other.
 
         Args:
           prompts: one at least; already checked (`glm_jax.generation.prompts`).
-          room: None: what these prompts need.
+          room: sizes of the slots; None: what these prompts need.
           least: as of `glm_jax.generation.slots.stack`; there may be more slots than prompts.
         """
         fills, rows = self.config.fills_blanks, [prompt.ids for prompt in prompts]
@@ -134,7 +130,7 @@ class Engine:
         )
 
     def _room(self, prompts: Sequence[Prompt]) -> Room:
-        """What prompts need. Searches feed the best answer in one piece, behind which is room."""
+        """The sizes that prompts need. `accept` writes a whole padded answer, so it needs more."""
         searches = any(isinstance(prompt.how, BeamSearch) for prompt in prompts)
         longest = bucket(max(prompt.limits.max_new_tokens for prompt in prompts))
         ends = max(len(prompt.limits.end_ids) for prompt in prompts)
@@ -149,8 +145,8 @@ class Engine:
 
     def _answers(
         self, prompts: Sequence[Prompt], room: Room, batch_size: int
-    ) -> tuple[jax.Array, jax.Array, jax.Array | None, Rules]:
-        """Blanks, how many answers, ids seen and rules of prompts; others of the batch are free."""
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, Rules]:
+        """Blanks, numbers of answers, ids seen and rules of prompts; other slots are free."""
         rows = [prompt.ids for prompt in prompts]
         blanks = np.zeros((batch_size, room.blanks), np.int32)
         ends = np.full((batch_size, room.ends), -1, np.int32)
@@ -167,11 +163,11 @@ class Engine:
             for how in (prompt.how for prompt in prompts)
         ]
         others = batch_size - len(prompts)
-        # A ban of ends costs a search nothing, and one program serves both.
+        # For a search, code for a shortest length costs nothing, and one program serves all.
         chooser = Chooser.create(
             [*hows, *[Sampling()] * others],
             row_keys([how.seed for how in hows], rows, batch_size),
-            holds=any(searches),
+            bans_ends=any(searches),
         )
         limits = [prompt.limits for prompt in prompts]
         rules = Rules(
@@ -193,17 +189,17 @@ class Engine:
         return host_array(blanks), fill_up(numbers, batch_size), seen, rules
 
     def run(self, slots: Slots, steps: int | None = None) -> Slots:
-        """Decodes on the device until no row runs, or for so many steps. `slots` is donated."""
+        """Decodes on the device until no row runs, or for `steps` steps. `slots` is donated."""
         config, params = self._for_rows(len(slots.length))
         most = np.int32(np.iinfo(np.int32).max if steps is None else steps)
         return _run(params, slots, most, config=config)
 
     def search(self, slots: Slots, beams: int, length_penalty: float) -> Found:
-        """Looks for the best answers to the present blank of each row; the slots stay as they are.
+        """Searches for the best answers to the present blank of each row; the slots stay unchanged.
 
         Args:
           slots: of prompts whose `how` is a `BeamSearch`.
-          beams: K, that are followed at once.
+          beams: K, the number of beams.
           length_penalty: see `BeamSearch`.
         """
         config, params = self._for_rows(len(slots.length) * beams)
@@ -212,18 +208,19 @@ class Engine:
     def accept(
         self,
         slots: Slots,
-        ids: jax.Array,
-        counts: jax.Array,
+        ids: Int[AnyArray, "S A"],
+        counts: Int[AnyArray, " S"],
         parents: Sequence[int] | None = None,
     ) -> Slots:
-        """Takes an answer to the present blank of each running row, and goes to the next one.
+        """Feeds an answer to the present blank of each running row, and goes on to the next blank.
 
-        What the length cuts off is not fed: as without a search, the last id of such an answer.
+        The last id of an answer of the longest length is not fed, as in `run`.
 
         Args:
           slots: donated unless there are parents.
-          ids, counts: [S, A] and [S], without an end id.
-          parents: for each new slot that from which it goes on; None: each from itself.
+          ids: the answers, without end ids.
+          counts: number of ids of each answer.
+          parents: for each new slot, the slot whose row it continues; None: its own.
         """
         if parents is not None:
             slots = _take(slots, np.array(parents, np.int32))
@@ -233,24 +230,25 @@ class Engine:
         """Puts the first rows of other slots into some of these; `slots` is donated.
 
         Args:
-          at: indices of slots, which were free or are given up.
+          slots: the batch that the rows join.
+          at: indices of slots; rows in them are given up.
           rows: from `start`, with the same `Room`.
 
         Raises:
-          ValueError: rows were asked for what the program of these slots has left out (draws,
-            bans, a penalty), or have another `Room`.
+          ValueError: the compiled program of `slots` has no code for an option of `rows` (sampling,
+            bans, a penalty) or has code for more, or `rows` have another `Room`.
         """
         if operator.ne(jax.tree.structure(slots), jax.tree.structure(rows)):
-            raise ValueError("rows that join slots must be chosen by the same program")
+            raise ValueError("rows that join slots must be decoded by the same compiled program")
         return _insert(slots, np.array(at, np.int32), rows)
 
     def release(self, slots: Slots, at: Sequence[int]) -> Slots:
-        """Frees some slots; the rows in them are given up."""
+        """Frees the slots `at`; the rows in them are given up."""
         number = jnp.asarray(slots.num_answers).at[np.array(at, np.int32)].set(0)
         return dataclasses.replace(slots, num_answers=number)
 
     def free(self, like: Slots, number: int) -> Slots:
-        """So many free slots, of the `Room` and the program of others."""
+        """`number` free slots with the `Room` and the compiled program of `like`."""
         whole = jax.tree.map(lambda leaf: jnp.repeat(leaf[:1], number, axis=0), like)
         return self.release(whole, range(number))
 
@@ -260,9 +258,9 @@ class Engine:
         return [row[:n].tolist() for row, n in zip(ids, counts, strict=True)]
 
     def answers(self, slots: Slots, prompts: Sequence[Prompt]) -> list[list[list[int]]]:
-        """The answers of the first rows, one per blank, or the one of a text; without end ids.
+        """The answers of the rows of `prompts`: one per blank, or one continuation; no end ids.
 
-        What was not reached is empty.
+        A blank that was not reached has an empty answer.
         """
         return [
             split_answers(
@@ -275,7 +273,7 @@ class Engine:
         ]
 
     def _for_rows(self, number: int) -> tuple[ResolvedModel, Params]:
-        """Config and parameters for steps of so many rows."""
+        """Config and parameters for steps of `number` rows: tiled if few."""
         if number <= MOST_ROWS and self._tiles:
             self._tiled, self._tiles = tiled(self.config, self.params), False
         if number <= MOST_ROWS and self._tiled is not None:
@@ -284,57 +282,12 @@ class Engine:
 
 
 def on_host(array: jax.Array) -> np.ndarray:
-    """An array's values; those that lie on devices of several processes, all must ask for."""
+    """An array's values; if they are spread over processes, all processes must call this."""
     if array.is_fully_addressable or array.is_fully_replicated:
         return np.asarray(array)
     from jax.experimental import multihost_utils
 
     return np.asarray(multihost_utils.process_allgather(array, tiled=True))
-
-
-def prefill(
-    params: Params,
-    tokens: jax.Array,
-    length: jax.Array,
-    *,
-    config: ResolvedModel,
-    size: int,
-    width: int,
-) -> list[LayerCache]:
-    """Reads the beginnings of rows into caches; tokens that do not count are read and not seen.
-
-    For use inside jit, with the mesh of the parameters set.
-
-    Args:
-      tokens: [B, T]; T is a multiple of `width`.
-      length: [B] int32, how many tokens count. If the model fills blanks, all see each other; else
-        each sees those before it.
-      size: slots of the caches.
-      width: tokens that are read at once; all of them if they see each other.
-    """
-    model = bind(config, params)
-    nothing = jnp.zeros((len(tokens), width), jnp.int32)
-
-    def read(index: jax.Array | int, caches: list[LayerCache]) -> list[LayerCache]:
-        start = index * width
-        slot = start + jnp.broadcast_to(jnp.arange(width, dtype=jnp.int32), nothing.shape)
-        inside = slot < length[:, None]
-        end = length[:, None] if config.fills_blanks else slot + 1
-        _, caches = model.extend(
-            jax.lax.dynamic_slice_in_dim(tokens, start, width, axis=1),
-            jnp.where(inside, slot, 0),
-            nothing,
-            nothing,
-            jnp.where(inside, end, 0),
-            with_length(caches, jnp.full_like(length, start)),
-        )
-        return caches
-
-    caches = empty_cache(config, len(tokens), size)
-    if tokens.shape[1] == width:
-        return with_length(read(0, caches), length)
-    pieces = (jnp.max(length) + width - 1) // width
-    return with_length(jax.lax.fori_loop(0, pieces, read, caches), length)
 
 
 @with_mesh_of_params
@@ -352,9 +305,9 @@ def _start(
     room: Room,
     width: int,
 ) -> Slots:
-    """Everything comes back on the devices of the parameters, which all that follows is for."""
+    """Prefills rows. All arrays of the result are on the devices of the parameters."""
     if config.fills_blanks:
-        read, token = length, rules.start_id
+        read, token = length, jnp.asarray(rules.start_id)
     else:
         read = jnp.maximum(length - 1, 0)
         token = jnp.take_along_axis(tokens, read[:, None], axis=1)[:, 0]
@@ -392,7 +345,7 @@ def _search(
 
 
 def _loop(params: Params, state: State, most: jax.Array, config: ResolvedModel) -> State:
-    """Steps until no row runs, or so many times; for use inside jit."""
+    """Steps until no row runs, or `most` times; for use inside jit."""
     model = bind(config, params)
 
     def step(carry: tuple[jax.Array, State]) -> tuple[jax.Array, State]:

@@ -1,4 +1,4 @@
-"""Prompts as the engine reads them; what is wrong with one is said before anything is computed."""
+"""Prompts of the decoding engine, and checks of them that run before anything is computed."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -15,14 +15,15 @@ from glm_jax.generation.sampling import Sampling
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
-    """A row to be read, and what is asked for it.
+    """A row to decode from.
 
     Attributes:
       ids: one at least.
       limits: when its answers end.
-      how: how ids are chosen; of a `BeamSearch` its bans are read here, the rest by `search`.
-      blanks: positions of its blanks; of a text not looked at.
-      start_id: first input of a span; of a text not looked at.
+      how: how ids are chosen. Of a `BeamSearch`, `Engine.start` uses the bans alone, and
+        `Engine.search` is given the rest.
+      blanks: positions of its blanks; unused by a causal model.
+      start_id: first input of a span; unused by a causal model.
     """
 
     ids: Sequence[int]
@@ -35,7 +36,7 @@ class Prompt:
 def blank_prompts(
     rows: Sequence[Sequence[int]], marks: Marks, limits: Limits, how: Sampling | BeamSearch
 ) -> list[Prompt]:
-    """Rows with their blanks, as the engine reads them."""
+    """Prompts with the positions of their blanks."""
     return [
         Prompt(
             row,
@@ -55,7 +56,7 @@ def check_blanks(
     limits: Limits,
     how: Sampling | BeamSearch,
 ) -> None:
-    """Raises UserError where `fill_rows` or a search of blanks could not be done, and says why."""
+    """Raises UserError if `fill_rows` or a beam search cannot fill these rows; says why."""
     if not len(rows):
         raise UserError("no texts to fill; give one at least")
     for row in rows:
@@ -81,8 +82,8 @@ def _check(
             f"(model.max_positions={config.max_positions})"
         )
     check_new_tokens(max_new_tokens)
-    # The ids fed have block positions 1 (start id) to max_new_tokens. A model without them has seen
-    # no longer answer either, and memory for the longest is taken at once.
+    # The ids fed have block positions 1 (start id) to max_new_tokens. A model without block
+    # positions was trained on no longer spans either, and its cache is allocated for the longest.
     if max_new_tokens >= rows:
         kind = "block positions" if config.uses_block_positions else "positions"
         raise UserError(
@@ -94,11 +95,11 @@ def _check(
 def check_prompts(
     rows: Sequence[Sequence[int]], config: ModelConfig, limits: Limits, how: Sampling | BeamSearch
 ) -> None:
-    """Raises UserError where `generate_rows` or a search could not be done, and says why."""
+    """Raises UserError if `generate_rows` or a beam search cannot continue these rows; says why."""
     if not config.continues_texts:
         raise UserError(
             "this model fills blanks and does not continue texts (it has block positions, as GLM); "
-            "put a mask where text is wanted and use fill_blanks"
+            "put a mask where text is to be filled in, and use fill_blanks"
         )
     _check_answers(config, limits, how)
     check_special_ids(config, eos_ids=limits.end_ids)
@@ -122,14 +123,14 @@ def _check_answers(config: ModelConfig, limits: Limits, how: Sampling | BeamSear
 
 
 def check_row(row: Sequence[int], config: ModelConfig) -> None:
-    """Raises UserError where an id is outside the vocabulary."""
+    """Raises UserError if an id is outside the vocabulary."""
     if min(row) < 0 or max(row) >= config.vocab_size:
         odd = min(row) if min(row) < 0 else max(row)
         raise UserError(f"id {odd} is outside the vocabulary of {config.vocab_size}")
 
 
 def check_new_tokens(max_new_tokens: int, min_new_tokens: int = 0) -> None:
-    """Raises UserError where there is nothing to generate, or an answer cannot be long enough."""
+    """Raises UserError if max_new_tokens is below 1 or below min_new_tokens."""
     whole_number("max_new_tokens", max_new_tokens, least=1)
     if min_new_tokens > max_new_tokens:
         raise UserError(

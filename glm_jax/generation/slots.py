@@ -1,8 +1,8 @@
-"""What the decoding engine steps: slots, in each of which a row grows token by token.
+"""The state of decoding: slots of a batch, in each of which a row is decoded token by token.
 
-A step feeds each row its next token, writes keys and values behind what the row has, and chooses
-the token after it from the scores. An answer ends with an end id, which is not fed. A row with
-several blanks goes on to its next one at once; each row goes its own way:
+A step feeds each row its next token, appends the keys and values to the row's cache, and chooses
+the token after it from the logits. An answer ends with an end id, which is not fed. A row with
+several blanks then goes on to its next blank, independently of the other rows:
 
     step              0     1     2     3     4
     slot 0, fed       sop   a     b     sop   c              two blanks
@@ -11,25 +11,27 @@ several blanks goes on to its next one at once; each row goes its own way:
             chosen    d     e     END                        chosen  d e END
     slot 2            free
 
-Where a token stands follows from what the model does: a token of a blank has the position of its
-mask and counts in its block position, a token of a text stands behind the one before it.
+Positions follow from the kind of model: in a blank, all tokens have the position of the mask, and
+block positions count from 1; in a continuation, positions count on.
 """
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Int
 
-from glm_jax.generation.bans import host_array
+from glm_jax.generation.bans import AnyArray, host_array
 from glm_jax.generation.cache import LayerCache, power_of_two, with_length
 from glm_jax.generation.sampling import Chooser
 
 
+@runtime_checkable
 class Decodable(Protocol):
-    """What a step needs of a model; `glm_jax.models.transformer.Transformer` says it in full."""
+    """The methods of `glm_jax.models.transformer.Transformer` that a step calls."""
 
     def extend(
         self,
@@ -40,7 +42,7 @@ class Decodable(Protocol):
         attend_end: jax.Array,
         caches: Sequence[LayerCache],
     ) -> tuple[jax.Array, list[LayerCache]]:
-        """Runs more tokens [S, T] of rows: hidden states [S, T, D], and the new caches."""
+        """Runs T more tokens [S, T] of each row: hidden states [S, T, D], and the new caches."""
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """[.., D] -> float32 [.., V]."""
@@ -49,20 +51,20 @@ class Decodable(Protocol):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Rules:
-    """What each of S rows was asked for.
+    """The options of each of S rows.
 
     Attributes:
-      start_id: [S] int32, fed first in each answer; of a text not looked at.
+      start_id: [S] int32, fed first in each answer; unused by a causal model.
       end_ids: [S, E] int32, ids that end an answer; -1: none.
-      max_new_tokens: [S] int32, longest answer.
+      max_new_tokens: [S] int32, ids of the longest answer.
       max_total_tokens: [S] int32, most ids of all answers together, end ids counted.
       chooser: how ids are chosen.
     """
 
-    start_id: jax.Array
-    end_ids: jax.Array
-    max_new_tokens: jax.Array
-    max_total_tokens: jax.Array
+    start_id: AnyArray
+    end_ids: AnyArray
+    max_new_tokens: AnyArray
+    max_total_tokens: AnyArray
     chooser: Chooser
 
 
@@ -73,18 +75,19 @@ class Slots:
 
     Attributes:
       caches: one per layer.
-      length: [S] int32, slots of each row in the caches.
-      token: [S] int32, the next to be fed.
-      blanks: [S, M] int32, positions of the blanks of a row, in their order; of a text not looked
-        at.
-      num_answers: [S] int32, how many answers a row is to have: its blanks, 1 for a text; 0: free.
-      index: [S] int32, how many answers have ended.
-      inside: [S] int32, ids chosen for the present answer.
+      length: [S] int32, filled slots of each row in the caches.
+      token: [S] int32, the token to feed next.
+      blanks: [S, M] int32, positions of the blanks of a row, in their order; unused by a causal
+        model.
+      num_answers: [S] int32, the number of a row's blanks; 1 for a causal model; 0: a free slot.
+      index: [S] int32, number of answers that have ended.
+      inside: [S] int32, number of ids chosen for the present answer.
       chosen: [S, A] int32, ids chosen for all answers, end ids included.
-      count: [S] int32, how many of them count.
-      seen: [S, V] bool, ids that were there before; None where nothing asks.
-      rules: of each row.
-      fills: whether rows fill blanks (static).
+      count: [S] int32, number of ids in `chosen`.
+      seen: [S, V] bool, ids that the prompt or the answers hold; None if no row has a repetition
+        penalty.
+      rules: options of each row.
+      fills: whether the model fills blanks (static).
     """
 
     caches: list[LayerCache]
@@ -102,25 +105,25 @@ class Slots:
 
     @property
     def running(self) -> jax.Array:
-        """[S] bool, rows that have an answer to go on with."""
+        """[S] bool, rows that have answers left to decode."""
         return (self.index < self.num_answers) & (self.count < self.rules.max_total_tokens)
 
-    def positions(self) -> tuple[jax.Array, jax.Array]:
-        """Positions and block positions [S] of the tokens to be fed."""
+    def positions(self) -> tuple[Int[Array, " S"], Int[Array, " S"]]:
+        """Positions and block positions of the tokens to feed next."""
         if not self.fills:
             return self.length, jnp.zeros_like(self.length)
         latest = jnp.minimum(self.index, self.blanks.shape[1] - 1)
         blank = jnp.take_along_axis(self.blanks, latest[:, None], axis=1)[:, 0]
         return jnp.where(self.running, blank, 0), self.inside + 1
 
-    def feed(self, model: Decodable) -> tuple[jax.Array, list[LayerCache]]:
-        """The scores of each row's next id, float32 [S, V], and the caches with the token fed."""
+    def feed(self, model: Decodable) -> tuple[Float[Array, "S V"], list[LayerCache]]:
+        """The logits of each row's next id, and the caches with the token fed."""
         return feed(model, self.caches, self.length, self.token, *self.positions())
 
-    def advance(self, scores: jax.Array, caches: list[LayerCache]) -> "Slots":
-        """The slots after a step, from what `feed` gave."""
+    def advance(self, logits: Float[Array, "S V"], caches: list[LayerCache]) -> "Slots":
+        """The slots after a step, from what `feed` returned."""
         rules, runs = self.rules, self.running
-        token = self._choose(scores)
+        token = self._choose(logits)
         seen = self.seen
         if seen is not None:
             seen = seen.at[jnp.arange(len(token)), token].set(True)
@@ -129,7 +132,7 @@ class Slots:
         return dataclasses.replace(
             self,
             caches=caches,
-            # A row that does not run writes its garbage behind its length, where nothing sees it.
+            # A row that does not run writes behind its length, where no query attends.
             length=self.length + runs,
             token=jnp.where(ended, rules.start_id, token),
             index=self.index + (runs & ended),
@@ -139,36 +142,37 @@ class Slots:
             seen=seen,
         )
 
-    def _choose(self, scores: jax.Array) -> jax.Array:
-        """The next id of each row, [S] int32; bans know the present answer only."""
+    def _choose(self, logits: jax.Array) -> jax.Array:
+        """The next id of each row, [S] int32; bans apply within the present answer."""
         chooser, answers = self.rules.chooser, self.chosen
         if chooser.bans.most_ngram:
             begin = self.count - self.inside
             answers = jax.vmap(lambda ids, begin: jnp.roll(ids, -begin))(answers, begin)
-        scores = chooser.bans.apply(scores, answers, self.inside, self.rules.end_ids)
+        logits = chooser.bans.apply(logits, answers, self.inside, self.rules.end_ids)
         if chooser.draws and self.fills:
             keys = jax.vmap(jax.random.fold_in)(chooser.keys, self.index)
             chooser = dataclasses.replace(chooser, keys=keys)
-        return chooser.choose(scores, self.inside, self.seen)
+        return chooser.choose(logits, self.inside, self.seen)
 
 
 def feed(
     model: Decodable,
     caches: list[LayerCache],
-    length: jax.Array,
-    tokens: jax.Array,
-    positions: jax.Array,
-    block_positions: jax.Array,
-) -> tuple[jax.Array, list[LayerCache]]:
-    """Feeds each row one token, which sees all that lies in the row's cache and itself.
+    length: Int[Array, " S"],
+    tokens: Int[Array, " S"],
+    positions: Int[Array, " S"],
+    block_positions: Int[Array, " S"],
+) -> tuple[Float[Array, "S V"], list[LayerCache]]:
+    """Feeds each row one token, which attends to the row's cache and to itself.
 
     Args:
-      caches: one per layer; written behind `length`, which is not moved on.
-      length: [S] int32, slots of each row that count.
-      tokens, positions, block_positions: [S] int32.
+      model: computes the logits.
+      caches: one per layer; the slot at `length` is written, and `length` stays as it is.
+      length: filled slots of each row.
+      tokens, positions, block_positions: of the tokens to feed.
 
     Returns:
-      (scores of the next id, float32 [S, V]; the caches).
+      The logits of the next ids in float32, and the caches.
     """
     hidden, caches = model.extend(
         tokens[:, None],
@@ -182,16 +186,18 @@ def feed(
 
 
 def feed_span(
-    model: Decodable, slots: Slots, ids: jax.Array, counts: jax.Array
-) -> tuple[list[LayerCache], jax.Array]:
-    """Feeds each row the beginning of a known answer to its present blank, all at once.
+    model: Decodable, slots: Slots, ids: Int[Array, "S A"], counts: Int[Array, " S"]
+) -> tuple[list[LayerCache], Int[Array, " S"]]:
+    """Feeds each row the first ids of a known answer to its present blank, in one call.
 
     Args:
-      ids: [S, A] int32, the start id and what follows it.
-      counts: [S] int32, how many of them are fed; 0: none.
+      model: computes keys and values.
+      slots: the rows.
+      ids: the start id and the answer.
+      counts: number of ids to feed to each row; 0: none.
 
     Returns:
-      The caches, and [S] how many of their slots count.
+      The caches, and the number of their filled slots in each row.
     """
     step = jnp.broadcast_to(jnp.arange(ids.shape[1], dtype=jnp.int32), ids.shape)
     inside = step < counts[:, None]
@@ -209,21 +215,21 @@ def feed_span(
 
 def stack(
     rows: Sequence[Sequence[int]], size: int, least: int | None = None
-) -> tuple[jax.Array, jax.Array]:
-    """Rows of different lengths as one array, filled up with 0, and their lengths.
+) -> tuple[Int[np.ndarray, "B {size}"], Int[np.ndarray, " B"]]:
+    """Rows of different lengths as one array, padded with 0, and their lengths.
 
         [[1, 2, 3], [4]]    ->  1 2 3 0 ..   3
                                 4 0 0 0 ..   1
 
     Args:
-      rows: B of them.
+      rows: lists of ids.
       size: of the array's second dimension.
-      least: rows at least; None: 2 on CPU and 8 elsewhere.
+      least: smallest B; None: 2 on CPU and 8 elsewhere.
 
     Returns:
-      [B', size] and [B'] int32. B' is the next power of two, at least `least`: shapes stay few, and
-      a matrix times one vector is slower than times some (on CPU by half; on a TPU v5e by the
-      compiler's estimate 46 ms per step of 6B parameters against 26 for eight rows).
+      int32. B is the next power of two of the number of rows, at least `least`: so few shapes are
+      compiled. A step of one row is slower than a step of several: on CPU by half; on a TPU v5e,
+      by the compiler's estimate, 46 ms with 6B parameters against 26 ms for eight rows.
     """
     if least is None:
         least = 2 if jax.default_backend() == "cpu" else 8
@@ -237,12 +243,14 @@ def stack(
 def split_answers(
     ids: Sequence[int], number: int, end_ids: Sequence[int], max_new_tokens: int
 ) -> list[list[int]]:
-    """Cuts what a row has chosen, end ids and all, into the answers of its blanks.
+    """Splits the ids that a row has chosen, end ids included, into the answers of its blanks.
 
         a b END c d e, at most 3 each    ->    [a b] [c d e]
 
     Args:
-      number: of blanks; those without an answer get an empty one.
+      ids: of all answers.
+      number: of blanks; a blank that was not reached has an empty answer.
+      end_ids, max_new_tokens: what ends an answer.
     """
     answers: list[list[int]] = [[]]
     for id_ in ids:
@@ -255,13 +263,15 @@ def split_answers(
     return (answers + [[]] * number)[:number]
 
 
-def fill_up(values: Sequence[int], batch_size: int) -> jax.Array:
-    """int32 [batch_size], 0 behind the values."""
+def fill_up(values: Sequence[int], batch_size: int) -> Int[np.ndarray, " {batch_size}"]:
+    """The values, padded with 0; int32."""
     return host_array([*values, *[0] * (batch_size - len(values))])
 
 
-def ids_seen(rows: Sequence[Sequence[int]], batch_size: int, vocab_size: int) -> jax.Array:
-    """[batch_size, vocab_size] bool, true for the ids of each row."""
+def ids_seen(
+    rows: Sequence[Sequence[int]], batch_size: int, vocab_size: int
+) -> Bool[np.ndarray, "{batch_size} {vocab_size}"]:
+    """True for the ids of each row."""
     seen = np.zeros((batch_size, vocab_size), np.bool_)
     for index, row in enumerate(rows):
         seen[index, list(row)] = True

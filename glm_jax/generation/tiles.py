@@ -1,9 +1,9 @@
-"""Matrices laid out for steps of few rows on CPU.
+"""Matrices laid out in tiles, for steps of few rows on CPU.
 
-With few rows, a step takes as long as its matrices take to come from memory. XLA's CPU kernels take
-some columns at a time; of a matrix [D, F] that is some numbers, a jump, some numbers, ..., which
-memory serves at a third of its speed. In tiles, what a kernel takes lies in one piece; and tiles in
-groups are products of their own, which XLA runs on all cores at once:
+With few rows, a step is bound by reading its matrices from memory. XLA's CPU kernels take some
+columns of a matrix [D, F] at a time. In memory these are short runs of numbers far apart, which are
+read at a third of the bandwidth. In tiles, the columns that a kernel takes are contiguous. Groups
+of tiles are separate products, which XLA runs on all cores at once:
 
     matrix [D, F]    a a b b c c d d       groups of tiles [n, D, 2]    a a   b b      c c   d d
                      a a b b c c d d       (2 columns instead of 16)    a a   b b      c c   d d
@@ -16,10 +16,11 @@ import dataclasses
 import functools
 import math
 import os
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+from jax.typing import DTypeLike
 
 from glm_jax.config.model import ResolvedModel
 from glm_jax.models.trees import Params
@@ -27,7 +28,7 @@ from glm_jax.models.weights import Weight, is_matrix, is_weight
 from glm_jax.sharding.rules import path_name
 
 WIDTH = 16
-# XLA's executor keeps up to 8 operations that are ready on one thread and shares out what is more.
+# XLA's executor runs up to 8 ready operations on one thread, and distributes only those beyond.
 MOST_GROUPS = 16
 # With more rows a step is bound by arithmetic, and the plain matrices are as fast.
 MOST_ROWS = 32
@@ -41,7 +42,7 @@ class Tiled(Weight):
     Attributes:
       groups: [n, D, WIDTH] each, D the product of the input axes.
       num_inputs: axes of the matrix that are contracted.
-      whole: shape of the matrix.
+      whole: shape of the plain matrix.
     """
 
     groups: tuple[jax.Array, ...]
@@ -52,7 +53,7 @@ class Tiled(Weight):
     def shape(self) -> tuple[int, ...]:
         return self.whole
 
-    def used(self, dtype: Any) -> jax.Array:
+    def used(self, dtype: DTypeLike) -> jax.Array:
         matrix = jnp.moveaxis(jnp.concatenate(self.groups), 0, 1)
         outputs = math.prod(self.whole[self.num_inputs :])
         return matrix.reshape(len(matrix), -1)[:, :outputs].reshape(self.whole).astype(dtype)
@@ -88,14 +89,14 @@ class TiledHead(Weight):
     def shape(self) -> tuple[int, ...]:
         return self.transpose.shape[::-1]
 
-    def used(self, dtype: Any) -> jax.Array:
+    def used(self, dtype: DTypeLike) -> jax.Array:
         return self.transpose.used(dtype).T
 
     def score(self, hidden: jax.Array) -> jax.Array:
         y = self.transpose._product(hidden.reshape(-1, hidden.shape[-1]))
         return y.reshape(*hidden.shape[:-1], self.shape[0])
 
-    def gathered(self, dtype: Any, spec: Any) -> "TiledHead":
+    def gathered(self, dtype: DTypeLike, spec: PartitionSpec) -> "TiledHead":
         """Itself: tiles are for one device."""
         return self
 
@@ -103,14 +104,14 @@ class TiledHead(Weight):
 def tiled(config: ResolvedModel, params: Params) -> tuple[ResolvedModel, Params] | None:
     """The same model with a copy of every matrix in tiles of compute.dtype, to decode few rows.
 
-    A tied LM head becomes a matrix of its own, for the token embedding is looked up in rows.
+    A tied LM head gets its own matrix, since looking up token embeddings needs whole rows.
 
     Args:
       config, params: the model, its layers listed.
 
     Returns:
-      None where tiles do not pay or the copy has no room: not on one CPU device, with weights of
-      another kind, or with less than twice its size of memory free.
+      None if tiles would not help or the copy does not fit: the model is not on one CPU device, has
+      weights of another kind, or less memory is free than twice the size of the copy.
     """
     leaves = jax.tree.leaves(params)
     devices = {device for leaf in leaves for device in leaf.devices()}
@@ -120,7 +121,7 @@ def tiled(config: ResolvedModel, params: Params) -> tuple[ResolvedModel, Params]
     if any(map(is_weight, jax.tree.leaves(params, is_leaf=is_weight))):
         return None
 
-    def of(path: tuple, leaf: jax.Array) -> Any:
+    def of(path: tuple, leaf: jax.Array) -> jax.Array | Tiled:
         name = path_name(path)
         if not is_matrix(name):
             return leaf
@@ -135,7 +136,7 @@ def tiled(config: ResolvedModel, params: Params) -> tuple[ResolvedModel, Params]
 
 @functools.partial(jax.jit, static_argnames=("num_inputs", "dtype"))
 def tile(matrix: jax.Array, num_inputs: int, dtype: str) -> Tiled:
-    """Lays a matrix [*inputs, *outputs] out in tiles, the last one filled up with 0."""
+    """Lays a matrix [*inputs, *outputs] out in tiles; the last tile is padded with 0."""
     flat = matrix.reshape(math.prod(matrix.shape[:num_inputs]), -1).astype(dtype)
     flat = jnp.pad(flat, ((0, 0), (0, -flat.shape[1] % WIDTH)))
     tiles = jnp.moveaxis(flat.reshape(len(flat), -1, WIDTH), 1, 0)

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from glm_jax.config import ComputeConfig, MeshConfig, ModelConfig
-from glm_jax.generation.engine import prefill
+from glm_jax.generation.prefill import prefill
 from glm_jax.models.params import abstract_params
 from glm_jax.planning.topologies import topology_devices
 from glm_jax.sharding.mesh import make_mesh, with_mesh_of_params

@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -61,8 +62,8 @@ def test_bans_know_how_far_each_row_is():
         Bans.create([4, 0], [0, 1]), SCORES, answers, np.array([3, 2]), ends
     )
     assert banned(scores) == [[7], [4, 5]]
-    nothing = Bans.create([0, 0], [0, 0])
-    assert nothing.apply(SCORES, answers, np.array([3, 3]), ends) is SCORES
+    nothing, logits = Bans.create([0, 0], [0, 0]), jnp.asarray(SCORES)
+    assert nothing.apply(logits, jnp.asarray(answers), jnp.array([3, 3]), ends) is logits
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def rows_at_c(limits, has, **bans):
     many = host_array([1000] * size)
     rules = Rules(zero, host_array([[END]] * size), host_array(limits), many, chooser)
     ids, token = jnp.zeros((size, max(limits)), jnp.int32), jnp.full(size, C, jnp.int32)
-    number = host_array(has).astype(np.int32)
+    number = jnp.array(has, jnp.int32)
     caches = [LayerCache(nothing, nothing, zero)]
     blanks = jnp.zeros((size, 1), jnp.int32)
     return Slots(caches, zero, token, blanks, number, zero, zero, ids, zero, None, rules, False)

@@ -76,7 +76,7 @@ def test_a_row_that_leaves_early_changes_nothing_for_the_others(served):
 def test_rows_of_another_program_or_room_do_not_join(served):
     engine, prompts, _ = served
     slots = engine.start(prompts, ROOM)
-    with pytest.raises(ValueError, match="must be chosen by the same program"):
+    with pytest.raises(ValueError, match="must be decoded by the same compiled program"):
         engine.insert(slots, [0], engine.start(prompts[:1], ROOM))
 
 
@@ -116,4 +116,4 @@ def test_parents_are_gone_on_from(lm):
     alone = engine.accept(engine.start(prompts[1:], least=1), known[:1], counts[:1])
     best, expected = engine.search(after, 2, 0.0), engine.search(alone, 2, 0.0)
     np.testing.assert_array_equal(best.ids[0], expected.ids[0])
-    np.testing.assert_allclose(best.worth[0], expected.worth[0], rtol=1e-5)
+    np.testing.assert_allclose(best.scores[0], expected.scores[0], rtol=1e-5)

@@ -82,7 +82,7 @@ def test_what_is_no_number_is_named(calls, method, option):
     [
         (
             {"temperature": 1e-46},
-            r"temperature must be 0 \(no draws\) or at least 1e-06; got 1e-46",
+            r"temperature must be 0 \(greedy\) or at least 1e-06; got 1e-46",
         ),
         ({"temperature": -1.0}, r"temperature must be at least 0; got -1\.0"),
         ({"top_p": 0.0}, r"top_p must be above 0 and at most 1; got 0\.0"),

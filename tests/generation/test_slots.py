@@ -34,10 +34,10 @@ def slots_of(token, length, limits, end_ids, fills=False, blanks=None, total=100
     )
     number = [len(row) for row in blanks] if fills else [limit > 0 for limit in limits]
     widest = max(map(len, blanks)) if fills else 1
-    places = [[*row, *[0] * (widest - len(row))] for row in blanks or [[]] * size]
-    seen = ids_seen([[one] for one in token], size, 8) if chooser.penalises else None
+    positions = [[*row, *[0] * (widest - len(row))] for row in blanks or [[]] * size]
+    seen = jnp.array(ids_seen([[one] for one in token], size, 8)) if chooser.penalises else None
     return Slots(
-        *[[], host_array(length), host_array(token), host_array(places), host_array(number)],
+        *[[], *(jnp.array(values, jnp.int32) for values in (length, token, positions, number))],
         *[zero, zero, jnp.zeros((size, 12), jnp.int32), zero, seen, rules, fills],
     )
 
