@@ -1,7 +1,6 @@
 """Evaluates a checkpoint: `python -m glm_jax.evaluate --checkpoint DIR --task glm_pretrain`.
 
-`glm_jax.evaluation.registry` has the tasks by name; any other name is looked up in SeqIO's
-registry.
+Tasks are found by name in `glm_jax.evaluation.registry`, then in SeqIO's registry.
 """
 
 import argparse
@@ -10,8 +9,8 @@ import sys
 from collections.abc import Sequence
 
 from glm_jax import cli
-from glm_jax.config import Config, from_dict
-from glm_jax.config.files import apply_overrides, load_config
+from glm_jax.config import Config
+from glm_jax.config.files import apply_overrides, load_config, read_run
 from glm_jax.errors import UserError
 from glm_jax.evaluation.registry import Request, about, find_task
 from glm_jax.files import write_whole
@@ -56,17 +55,15 @@ def _config(args: argparse.Namespace) -> Config:
     from glm_jax.checkpoints.finding import RUN, find_workdir
 
     workdir = find_workdir(args.checkpoint)
-    given = ("model.", "compute.")
-    of_model = [override for override in args.overrides if override.strip().startswith(given)]
-    if of_model:
+    fixed = ("model.", "compute.")
+    refused = [override for override in args.overrides if override.strip().startswith(fixed)]
+    if refused:
         raise UserError(
-            f"--set {of_model[0]}: the model of --checkpoint cannot be changed, nor how it runs"
+            f"--set {refused[0]}: the model of --checkpoint cannot be changed, nor how it runs"
         )
     if args.config is not None:
         return load_config(args.config, args.overrides)
-    config = Config()
-    if workdir is not None:
-        config = from_dict(json.loads((workdir / RUN).read_text(encoding="utf-8")))
+    config = Config() if workdir is None else read_run(workdir / RUN)[0]
     return apply_overrides(config, args.overrides)
 
 

@@ -30,8 +30,8 @@ _OPTIONS = (
     "min_new_tokens",
     "no_repeat_ngram",
 )
-# Defaults without --candidates; with it, the candidate search has its own.
-_UNLESS_SEARCHED = {"num_beams": 1, "length_penalty": 1.0}
+# Defaults without --candidates; the search for candidates has its own.
+_WITHOUT_CANDIDATES = {"num_beams": 1, "length_penalty": 1.0}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,15 +53,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _answer(model: "LanguageModel", args: argparse.Namespace, prompt: str) -> None:
-    """Prints the answer to one prompt in the form that the options ask for."""
+    """Prints the answer to one prompt: as text, as candidates or as JSON."""
     from glm_jax.generation.texts import answer_record, complete_text, fill_candidates
 
     options = {name: getattr(args, name) for name in _OPTIONS}
     if args.candidates is not None:
-        # The search has defaults of its own for options that were not given.
+        # Options that were not given are left to `fill_candidates`.
         options = {name: value for name, value in options.items() if value is not None}
     else:
-        options |= {n: value for n, value in _UNLESS_SEARCHED.items() if options[n] is None}
+        options |= {n: value for n, value in _WITHOUT_CANDIDATES.items() if options[n] is None}
     if args.json:
         record = answer_record(model, prompt, args.candidates, **options)
         print(json.dumps(record, ensure_ascii=False), flush=True)
@@ -106,6 +106,24 @@ def _parser() -> argparse.ArgumentParser:
         "(default: bundled, the small model of the package: English and Chinese of old books)",
     )
     parser.add_argument("--interactive", action="store_true", help="one prompt per line from stdin")
+    _add_decoding_arguments(parser)
+    parser.add_argument(
+        "--candidates",
+        type=int,
+        metavar="N",
+        help="print the N most probable ways to fill the text, each after its probability",
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print one JSON object per prompt: prompt, text, and answers (with --candidates, "
+        "candidates too, each with text, answers and probability) or continuation",
+    )
+    return parser
+
+
+def _add_decoding_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments named in `_OPTIONS`."""
     parser.add_argument(
         "--max_new_tokens",
         type=int,
@@ -154,19 +172,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="no sequence of N tokens occurs twice in an answer; 0, the default: no such limit",
     )
-    parser.add_argument(
-        "--candidates",
-        type=int,
-        metavar="N",
-        help="print the N most probable ways to fill the text, each after its probability",
-    )
-    parser.add_argument(
-        "--json",
-        action="store_true",
-        help="print one JSON object per prompt: prompt, text, and answers (with --candidates, "
-        "candidates too, each with text, answers and probability) or continuation",
-    )
-    return parser
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import pytest
 
 from glm_jax import evaluate
 from glm_jax.config import Config, DataConfig, MeshConfig, ModelConfig, ObjectiveConfig, to_json
+from glm_jax.config.files import read_run
 from glm_jax.data.documents import SPLITS
 from glm_jax.data.store import StoreWriter
 from glm_jax.errors import UserError
@@ -60,7 +61,7 @@ def loaded(monkeypatch, lm):
 
 
 def config_of(workdir):
-    return evaluate.from_dict(json.loads((workdir / "run.json").read_text()))
+    return read_run(workdir / "run.json")[0]
 
 
 def test_the_corpus_of_the_run(workdir, lm, tmp_path, capsys):
@@ -125,6 +126,12 @@ def test_the_config_can_be_changed(workdir, capsys):
     lines = dict(line.split() for line in capsys.readouterr().out.splitlines())
     assert "loss/document" in lines
     assert "loss/span" not in lines
+
+
+def test_a_damaged_record_of_the_run_is_named(tmp_path):
+    (tmp_path / "run.json").write_text('{"model": ')
+    with pytest.raises(UserError, match=r"run\.json is not the record of a run"):
+        evaluate.main(["--checkpoint", str(tmp_path)])
 
 
 def test_what_the_numbers_are_of(workdir):

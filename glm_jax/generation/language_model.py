@@ -155,8 +155,8 @@ class LanguageModel(Scoring, Writing):
           One list of ids per mask, end id not included; for several texts a list of these.
 
         Raises:
-          UserError: no mask in `ids`, special ids that are neither given nor the tokenizer's,
-            positions outside the model's position tables, options that exclude each other.
+          UserError: no mask in `ids`, special ids that are neither given nor the tokenizer's, too
+            long a text, options that exclude each other.
         """
         rows, several = one_or_more("fill_blanks", ids, f"lm.fill(text), or {ENCODE}")
         special = self.special
@@ -172,10 +172,9 @@ class LanguageModel(Scoring, Writing):
         check_special_ids(
             self.config, mask_ids=marks.mask_ids, start_id=marks.start_id, end_ids=limits.end_ids
         )
-        how = decoding(how, options)
+        how, engine = decoding(how, options), self._engine()
         for row in rows:
             check_encoded(row, marks.mask_ids, self.tokenizer)
-        engine = self._engine()
         if isinstance(how, Sampling):
             answers = fill_rows(engine, rows, marks=marks, limits=limits, sampling=how)
         else:

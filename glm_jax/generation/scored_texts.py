@@ -150,7 +150,6 @@ class Scoring:
         """
         ids = id_row("perplexity", ids, "lm.tokenizer.encode(text), which gives ids")
         window = min(self.config.max_positions, _LONGEST_ROW) - 1 if window is None else window
-        ids = [int(id_) for id_ in ids]
         window = whole_number("window", window)
         stride = max(1, window // 2) if stride is None else stride
         special = self.special
