@@ -161,7 +161,8 @@ def fill_candidates(
         raise UserError(f"{count} candidates need num_beams={count} at least; got {num_beams}")
     tokenizer, ids = _blanked(model, prompt)
     found: dict[tuple[str, ...], Candidate] = {}
-    # A cast: mypy does not see that options of sampling are left out. Others are not checked here.
+    # A cast: mypy does not see that options of sampling are left out. `search_fillings` raises
+    # TypeError for unknown ones.
     others = cast(
         FillingOptions, {n: value for n, value in options.items() if n not in _NO_SAMPLING}
     )

@@ -5,6 +5,7 @@ from itertools import chain
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -112,7 +113,7 @@ def test_logits_through_the_cache_are_the_golden_ones(lm, cases):
                 one * (step + 1),
                 one * 0,
                 one * (length + 1),
-                with_length(caches, np.array([length], np.int32)),
+                with_length(caches, jnp.array([length], jnp.int32)),
             )
             length += 1
             logits = np.asarray(model.logits(hidden))[0, 0]

@@ -80,7 +80,7 @@ def cached_logits(lm, ids, num_prompt):
     feed = jax.jit(model.extend)
     for at in range(num_prompt - 1, len(ids)):
         place, nothing = np.full((1, 1), at, np.int32), np.zeros((1, 1), np.int32)
-        caches = with_length(caches, place[0])
+        caches = with_length(caches, jnp.asarray(place[0]))
         hidden, caches = feed(tokens[:, at : at + 1], place, nothing, nothing, place + 1, caches)
         scores.append(np.asarray(model.logits(hidden))[0, 0])
     return np.stack(scores)
