@@ -6,6 +6,7 @@ import dataclasses
 from glm_jax import cli
 from glm_jax.errors import UserError
 from glm_jax.paths import cache_directory
+from glm_jax.training.joining import joined
 from glm_jax.training.run.freed_memory import keep_freed_memory
 from glm_jax.training.run.interrupts import ending_at_once
 
@@ -18,6 +19,10 @@ _STATUS = """exit status:
        signal ends the process at once
 
 The same command resumes a stopped or killed run, with the same result as without the stop.
+
+On several hosts start the same command on each. TPU slices, SLURM, Open MPI and Kubernetes are
+detected; elsewhere give --coordinator HOST:PORT, --num_processes N and --process_id I, or the
+variables COORDINATOR, NUM_PROCESSES and PROCESS_ID. All processes write to one workdir.
 
 To train a run longer, raise train.num_steps. If learning rates do not depend on it
 (optimizer.schedule=constant, or optimizer.decay_steps set), a run of N steps that is resumed to M
@@ -41,6 +46,8 @@ def _main() -> int:
         settings = dataclasses.replace(config.train, accept_data_change=True)
         config = dataclasses.replace(config, train=settings)
 
+    # Before jax touches a device. Threads of the network allocate little, and nothing large.
+    joined(args, config)
     keep_memory(config.train.keep_freed_memory)
 
     import jax
@@ -81,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     cli.add_config_arguments(parser)
+    cli.add_process_arguments(parser)
     parser.add_argument(
         "--workdir",
         required=True,
@@ -122,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def keep_memory(asked: bool | None) -> None:
-    """Applies `train.keep_freed_memory`; to be called before jax is imported.
+    """Applies `train.keep_freed_memory`; to be called before jax touches a device.
 
     Args:
       asked: value of the option; None: keep memory if jax computes on CPU.

@@ -78,6 +78,30 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     add_set_argument(parser)
 
 
+def add_process_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what starts a run on several hosts that no cluster manager knows."""
+    group = parser.add_argument_group("several processes")
+    group.add_argument(
+        "--coordinator",
+        metavar="HOST:PORT",
+        help="where process 0 listens; all others must reach it there",
+    )
+    group.add_argument("--num_processes", type=int, metavar="N", help="of the whole run")
+    group.add_argument(
+        "--process_id",
+        type=int,
+        metavar="I",
+        help="of this process, from 0 on; 0 writes",
+    )
+    group.add_argument(
+        "--join_timeout",
+        type=float,
+        default=1800.0,
+        metavar="SECONDS",
+        help="that the last process may take to come; 1800 by default",
+    )
+
+
 def add_set_argument(parser: argparse.ArgumentParser) -> None:
     """Adds `--set NAME=VALUE ..`, which may be repeated."""
     parser.add_argument(
