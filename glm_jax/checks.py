@@ -24,6 +24,8 @@ from glm_jax.errors import UserError, did_you_mean
 LARGEST_INT = 2**31 - 1
 # Seeds have two words of 32 bits; see `glm_jax.models.seeds`.
 LARGEST_SEED = 2**64 - 1
+# Tables of this many entries are made, and lists of this many rows.
+LARGEST_TABLE = 2**16
 _SHOWN = 160  # characters of a value that an error repeats
 
 

@@ -128,7 +128,7 @@ def describe(objective: str, row: "Batch", tokenizer: "Tokenizer", places: int) 
 def _decoder(tokenizer: "Tokenizer") -> Callable[[Sequence[int]], str]:
     """A function that spells ids, with the space before a word.
 
-    Ids beyond the vocabulary (`objective.block_mask_id`) are spelt as numbers, <7168>.
+    Ids beyond the vocabulary (`objective.published.block_mask_id`) are spelt as numbers, <7168>.
     """
     special = tokenizer.special
     mask = tokenizer.decode([special.mask])

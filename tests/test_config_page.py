@@ -2,11 +2,12 @@
 
 import dataclasses
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
 
-from glm_jax.config import Config
+from glm_jax.config import Config, PublishedOptions, to_json
 
 ROOT = Path(__file__).parents[1]
 
@@ -26,12 +27,16 @@ def test_the_page_is_up_to_date(tool):
 
 def test_every_option_stands_there_with_its_default_and_a_sentence(tool):
     page = tool.page()
-    for section in dataclasses.fields(Config):
-        for field in dataclasses.fields(getattr(Config(), section.name)):
-            head = page.index(f"**`{section.name}.{field.name}`**")
+    default = json.loads(to_json(Config()))
+    assert default["objective"].pop("published") == dataclasses.asdict(PublishedOptions())
+    default["objective.published"] = dataclasses.asdict(PublishedOptions())
+    for section, options in default.items():
+        assert page.count(f"# {section}: ") == 1
+        for name, value in options.items():
+            head = page.index(f"**`{section}.{name}`**")
             line, sentence = page[head:].split("\n")[:2]
-            assert f"= `{field.default!r}`".replace("'", '"') in line
-            assert len(sentence.strip()) > 1, field.name
+            assert f"= `{value!r}`".replace("'", '"') in line
+            assert len(sentence.strip()) > 1, name
 
 
 def test_docstrings_are_read(tool):

@@ -98,13 +98,13 @@ def test_numbers_that_make_no_sense(run, flag, value):
 
 
 def test_hidden_tokens_are_shown_by_their_number(run):
-    ids = ["objective.block_mask_id=7168", "model.vocab_size=7296"]
-    out = run(*(part for x in (*ids, "objective.block_mask_rate=1") for part in ("--set", x)))
+    options = [f"objective.published.block_mask_{x}" for x in ("id=7168", "rate=1")]
+    out = run(*(part for x in (*options, "model.vocab_size=7296") for part in ("--set", x)))
     assert "<7168>" in out
 
 
 def test_published_rows(run):
-    options = ["objective.published=true", "objective.published_length=40"]
+    options = ["objective.published.loader=true", "objective.published.row_length=40"]
     out = run(*(part for option in options for part in ("--set", option)))
     assert {line.split()[1] for line in out.split("\n") if line.startswith("==")} == {
         "span:",

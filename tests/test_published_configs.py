@@ -69,17 +69,17 @@ def test_settings_of_the_published_script(name):
     tables = vocab_size * width + 2 * (positions + 1) * width
     assert parameters == tables + layers * (12 * width**2 + 13 * width) + 2 * width
 
-    assert config.data.sequence_length == objective.published_length == length
-    assert objective.task_masks == task_masks
+    assert config.data.sequence_length == objective.published.row_length == length
+    assert objective.published.task_masks == task_masks
     # The original draws single spans first, and the rest among what they leave.
     bert, sentence, gpt, single, short = rates
     expected = [single + (1 - single) * bert, (1 - single) * sentence, (1 - single) * gpt]
     found = [objective.span_rate, objective.sentence_rate, objective.document_rate]
     assert found == pytest.approx(expected)
     assert objective.span_rate * objective.single_span_rate == pytest.approx(single, abs=1e-5)
-    assert objective.short_sequence_rate == short
-    assert (objective.document_min_ratio, objective.block_mask_rate) == (least, block)
-    assert objective.published_rows == rows
+    assert objective.published.short_sequence_rate == short
+    assert (objective.document_min_ratio, objective.published.block_mask_rate) == (least, block)
+    assert objective.published.micro_batch_rows == rows
 
     assert adam == (
         optimizer.peak_learning_rate,
@@ -97,9 +97,9 @@ def test_settings_of_the_published_script(name):
 def test_recipes_can_run_with_both_kinds_of_rows(name):
     file = FOLDER / f"{name}.py"
     assert f"--config configs/published/{name}.py" in file.read_text()
-    length = {512: 664, 1024: 1330}[load_config(file).objective.published_length]
+    length = {512: 664, 1024: 1330}[load_config(file).objective.published.row_length]
     assert f"data.sequence_length={length}`" in file.read_text()
-    published = ["objective.published=true", f"data.sequence_length={length}"]
+    published = ["objective.published.loader=true", f"data.sequence_length={length}"]
     for overrides in ([], published):
         config = load_config(file, overrides)
         check_config(config, make_mesh(config.mesh, jax.devices()[:1]), vocab_size=30_000)

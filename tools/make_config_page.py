@@ -39,16 +39,21 @@ def page() -> str:
     return "\n".join(parts)
 
 
-def _section(name: str, section: Any) -> str:
+def _section(name: str, section: Any, head: str = "##") -> str:
+    """A section, and behind its options the parts that it has, with heads one level deeper."""
     summary, notes = split_docstring(type(section).__doc__ or "")
-    lines = [f"## {name}: {type(section).__name__}", "", textwrap.fill(_plain(summary), _WIDTH), ""]
+    title = f"{head} {name}: {type(section).__name__}"
+    lines, parts = [title, "", textwrap.fill(_plain(summary), _WIDTH), ""], []
     for field in dataclasses.fields(section):
+        if dataclasses.is_dataclass(field.default):
+            parts.append(_section(f"{name}.{field.name}", field.default, head + "#"))
+            continue
         default = repr(field.default).replace("'", '"')
         lines += [
             f"- **`{name}.{field.name}`** `{_type(field)}` = `{default}`  ",
             textwrap.indent(textwrap.fill(_plain(notes[field.name]), _WIDTH - 2), "  "),
         ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(["\n".join(lines) + "\n", *parts])
 
 
 def split_docstring(docstring: str) -> tuple[str, dict[str, str]]:

@@ -10,7 +10,7 @@ costs. How many GPUs is not said; the batch of 1024 rows is a choice of ours.
 
 Rows are those of this project, 512 places, filled. The published ones, of up to 512 tokens and
 two places more for each span, with the quirks of their loader (see `glm_jax.data.published`), come
-with `--set objective.published=true --set data.sequence_length=664`.
+with `--set objective.published.loader=true --set data.sequence_length=664`.
 """
 
 from glm_jax.config import (
@@ -19,6 +19,7 @@ from glm_jax.config import (
     DataConfig,
     ObjectiveConfig,
     OptimizerConfig,
+    PublishedOptions,
     TrainConfig,
 )
 from glm_jax.models.variants import GLM_10B
@@ -34,11 +35,13 @@ def get_config() -> Config:
             sentence_rate=0.3,
             document_rate=0.2,
             document_min_ratio=0.25,
-            short_sequence_rate=0.02,
-            block_mask_rate=0.1,
-            block_mask_id=50265,
-            published_length=512,
-            published_rows=21,
+            published=PublishedOptions(
+                row_length=512,
+                micro_batch_rows=21,
+                short_sequence_rate=0.02,
+                block_mask_rate=0.1,
+                block_mask_id=50265,
+            ),
         ),
         optimizer=OptimizerConfig(
             peak_learning_rate=1e-4,

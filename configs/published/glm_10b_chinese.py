@@ -9,7 +9,7 @@ id, by accident; here every special token has its own.
 
 Rows are those of this project, 512 places, filled. The published ones, of up to 512 tokens and
 two places more for each span, with the quirks of their loader (see `glm_jax.data.published`), come
-with `--set objective.published=true --set data.sequence_length=664`.
+with `--set objective.published.loader=true --set data.sequence_length=664`.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from glm_jax.config.files import load_config
 from glm_jax.models.variants import GLM_10B_CHINESE
 
 CHANGES = [
-    "objective.block_mask_id=50010",
+    "objective.published.block_mask_id=50010",
     "optimizer.warmup_steps=4_800",
     "optimizer.decay_steps=120_000",
     "train.num_steps=150_000",

@@ -11,7 +11,7 @@ here it stays at its floor.
 
 Rows are those of this project, 1024 places, filled. The published ones, of up to 1024 tokens and
 two places more for each span, with the quirks of their loader (see `glm_jax.data.published`), come
-with `--set objective.published=true --set data.sequence_length=1330`.
+with `--set objective.published.loader=true --set data.sequence_length=1330`.
 """
 
 from pathlib import Path
@@ -21,9 +21,9 @@ from glm_jax.config.files import load_config
 
 CHANGES = [
     "data.sequence_length=1024",
-    "objective.short_sequence_rate=0.5",
-    "objective.published_length=1024",
-    "objective.published_rows=8",
+    "objective.published.short_sequence_rate=0.5",
+    "objective.published.row_length=1024",
+    "objective.published.micro_batch_rows=8",
     "objective.span_rate=0.43",
     "objective.sentence_rate=0.285",
     "objective.document_rate=0.285",

@@ -9,7 +9,7 @@ The scripts say 16 rows a GPU and not how many GPUs; the batch of 1024 rows is a
 
 Rows are those of this project, 512 places, filled. The published ones, of up to 512 tokens and
 two places more for each span, with the quirks of their loader (see `glm_jax.data.published`), come
-with `--set objective.published=true --set data.sequence_length=664`.
+with `--set objective.published.loader=true --set data.sequence_length=664`.
 """
 
 from glm_jax.config import (
@@ -18,6 +18,7 @@ from glm_jax.config import (
     DataConfig,
     ObjectiveConfig,
     OptimizerConfig,
+    PublishedOptions,
     TrainConfig,
 )
 from glm_jax.models.variants import GLM_BASE
@@ -28,7 +29,9 @@ def get_config() -> Config:
         model=GLM_BASE,
         compute=ComputeConfig(dtype="bfloat16", remat="full"),
         data=DataConfig(source="text/*.jsonl", sequence_length=512, batch_size=1024),
-        objective=ObjectiveConfig(task_masks=False, published_length=512, published_rows=16),
+        objective=ObjectiveConfig(
+            published=PublishedOptions(row_length=512, micro_batch_rows=16, task_masks=False)
+        ),
         optimizer=OptimizerConfig(
             peak_learning_rate=4e-4,
             schedule="cosine",

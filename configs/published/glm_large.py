@@ -8,7 +8,7 @@ tokenizer as there. `configs/glm_large_v5e.py` is this on 16 chips of v5e, with 
 
 Rows are those of this project, 512 places, filled. The published ones, of up to 512 tokens and
 two places more for each span, with the quirks of their loader (see `glm_jax.data.published`), come
-with `--set objective.published=true --set data.sequence_length=664`.
+with `--set objective.published.loader=true --set data.sequence_length=664`.
 """
 
 import dataclasses

@@ -8,7 +8,7 @@ sentencepiece model (50,048 rows of the word table), 32 rows a GPU.
 
 Rows are those of this project, 512 places, filled. The published ones, of up to 512 tokens and
 two places more for each span, with the quirks of their loader (see `glm_jax.data.published`), come
-with `--set objective.published=true --set data.sequence_length=664`.
+with `--set objective.published.loader=true --set data.sequence_length=664`.
 """
 
 import dataclasses
@@ -22,8 +22,8 @@ CHANGES = [
     "objective.span_rate=0.4",
     "objective.sentence_rate=0.3",
     "objective.document_rate=0.3",
-    "objective.block_mask_id=50010",
-    "objective.published_rows=32",
+    "objective.published.block_mask_id=50010",
+    "objective.published.micro_batch_rows=32",
     "optimizer.peak_learning_rate=4e-4",
     "optimizer.warmup_steps=8_000",
     "optimizer.decay_steps=200_000",

@@ -8,7 +8,7 @@ OpenWebText with RoBERTa's vocabulary (50,304 rows of the word table), 16 rows a
 
 Rows are those of this project, 512 places, filled. The published ones, of up to 512 tokens and
 two places more for each span, with the quirks of their loader (see `glm_jax.data.published`), come
-with `--set objective.published=true --set data.sequence_length=664`.
+with `--set objective.published.loader=true --set data.sequence_length=664`.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from glm_jax.config.files import load_config
 from glm_jax.models.variants import GLM_ROBERTA_LARGE
 
 CHANGES = [
-    "objective.task_masks=true",
+    "objective.published.task_masks=true",
     "optimizer.schedule=linear",
     "optimizer.warmup_steps=30_000",
     "optimizer.decay_steps=500_000",

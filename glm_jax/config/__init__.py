@@ -1,14 +1,16 @@
 """The config of a run: frozen dataclasses that check their own values.
 
 Each section's docstring says what its fields mean (`config/model.py`, `config/compute.py`,
-`config/data.py`, `config/objective.py`, `config/training.py`); `config/files.py` reads files and
-overrides. What a model is (`model`) stands apart from how it runs (`compute`).
+`config/data.py`, `config/objective.py`, `config/published.py`, `config/training.py`);
+`config/files.py` reads files and overrides. What a model is (`model`) stands apart from how it runs
+(`compute`).
 """
 
 import dataclasses
 import json
 import typing
 from collections.abc import Mapping
+from typing import TypeVar
 
 from glm_jax.checks import Section
 from glm_jax.config.compute import ComputeConfig
@@ -16,6 +18,7 @@ from glm_jax.config.data import DataConfig
 from glm_jax.config.model import ModelConfig, ResolvedModel
 from glm_jax.config.moved import moved_of, record_renamed, with_moved
 from glm_jax.config.objective import ObjectiveConfig
+from glm_jax.config.published import PublishedOptions
 from glm_jax.config.training import CROSS_ENTROPIES, MeshConfig, OptimizerConfig, TrainConfig
 from glm_jax.errors import UserError
 from glm_jax.json_files import shown
@@ -29,6 +32,7 @@ __all__ = [
     "ModelConfig",
     "ObjectiveConfig",
     "OptimizerConfig",
+    "PublishedOptions",
     "ResolvedModel",
     "TrainConfig",
     "differences",
@@ -65,7 +69,7 @@ class Config:
                 "data.batch_size must be a multiple of train.accumulation_steps; got "
                 f"{self.data.batch_size} and {self.train.accumulation_steps}"
             )
-        self.objective.check_lengths(self.data.sequence_length, self.model.vocab_size)
+        self.objective.published.check_lengths(self.data.sequence_length, self.model.vocab_size)
         if self.train.local_start:
             self._check_local_start()
 
@@ -92,14 +96,23 @@ class Config:
             )
 
 
+S = TypeVar("S", bound=Section)
+
 # Keys of `run.json` that are not sections of the config.
 RECORDED = frozenset({"row_format"})
 
 
 def field_types(section: Section) -> dict[str, object]:
-    """The annotated type of each field of a section, by name."""
+    """The annotated type of each option of a section, by name; "published.loader" in a part."""
     hints = typing.get_type_hints(type(section))
-    return {field.name: hints[field.name] for field in dataclasses.fields(section)}
+    found: dict[str, object] = {}
+    for field in dataclasses.fields(section):
+        if dataclasses.is_dataclass(hints[field.name]):
+            part = field_types(getattr(section, field.name))
+            found |= {f"{field.name}.{key}": annotation for key, annotation in part.items()}
+        else:
+            found[field.name] = hints[field.name]
+    return found
 
 
 def to_dict(config: Config) -> dict[str, dict[str, object]]:
@@ -118,14 +131,7 @@ def from_dict(values: Mapping[str, Mapping[str, object]]) -> Config:
     default, sections = Config(), {}
     values = record_renamed(values)
     for name in [field.name for field in dataclasses.fields(default)]:
-        section = getattr(default, name)
-        given = values.get(name, {})
-        if not isinstance(given, Mapping):
-            raise UserError(f"{name} must be an object; got {shown(given)}")
-        unknown = sorted(set(given) - set(field_types(section)))
-        if unknown:
-            raise UserError(f"unknown config names {[f'{name}.{key}' for key in unknown]}")
-        sections[name] = type(section)(**given)
+        sections[name] = _section(name, getattr(default, name), values.get(name, {}))
     unknown = sorted(set(values) - set(sections) - RECORDED)
     if unknown:
         raise UserError(f"unknown config sections {unknown}; known: {sorted(sections)}")
@@ -139,10 +145,32 @@ def to_json(config: Config) -> str:
 
 def differences(old: Config, new: Config) -> dict[str, tuple[object, object]]:
     """The dotted names whose values differ: `{"model.num_layers": (2, 4)}`."""
-    before, after = to_dict(old), to_dict(new)
-    return {
-        f"{section}.{key}": (before[section][key], after[section][key])
-        for section in before
-        for key in before[section]
-        if before[section][key] != after[section][key]
+    before, after = _by_name(old), _by_name(new)
+    return {name: (before[name], after[name]) for name in before if before[name] != after[name]}
+
+
+def _section(name: str, default: S, given: object) -> S:
+    """A section or a part of one, of the type of `default`, from plain values."""
+    if not isinstance(given, Mapping):
+        raise UserError(f"{name} must be an object; got {shown(given)}")
+    unknown = sorted(set(given) - {field.name for field in dataclasses.fields(default)})
+    if unknown:
+        raise UserError(f"unknown config names {[f'{name}.{key}' for key in unknown]}")
+    parts = {
+        key: _section(f"{name}.{key}", getattr(default, key), value)
+        for key, value in given.items()
+        if dataclasses.is_dataclass(getattr(default, key))
     }
+    return type(default)(**{**given, **parts})
+
+
+def _by_name(config: Section) -> dict[str, object]:
+    """All options by dotted name, from sections and their parts."""
+    found: dict[str, object] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            found |= {f"{field.name}.{key}": inner for key, inner in _by_name(value).items()}
+        else:
+            found[field.name] = value
+    return found

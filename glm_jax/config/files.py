@@ -98,10 +98,21 @@ def apply_overrides(config: Config, overrides: Iterable[str]) -> Config:
             raise UserError(f"unknown config name {name!r}{hint}")
         changes.setdefault(section, {})[key] = _parse(name, text, types_by_key[key])
     replaced = {
-        section: dataclasses.replace(getattr(config, section), **values)
+        section: _with_values(getattr(config, section), values)
         for section, values in changes.items()
     }
     return dataclasses.replace(config, **replaced)
+
+
+def _with_values(section: Any, values: dict[str, Any]) -> Any:
+    """A section with options replaced, {"span_rate": 1.0, "published.loader": True}."""
+    own = {name: value for name, value in values.items() if "." not in name}
+    inner: dict[str, dict[str, Any]] = {}
+    for name in values.keys() - own.keys():
+        part, _, key = name.partition(".")
+        inner.setdefault(part, {})[key] = values[name]
+    parts = {part: _with_values(getattr(section, part), given) for part, given in inner.items()}
+    return dataclasses.replace(section, **own, **parts)
 
 
 def _parse(name: str, text: str, annotation: Any) -> Any:

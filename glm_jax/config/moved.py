@@ -1,8 +1,9 @@
 """Options that moved to another section, and how their old names are still accepted.
 
---set model.remat=full          compute.remat=full, and the sentence "model.remat is now .."
-ModelConfig(remat="full")       the same; `Config` moves the value to `compute`
-run.json of an older version    the same, without the sentence: a record is not written by hand
+--set model.remat=full           compute.remat=full, and the sentence "model.remat is now .."
+ModelConfig(remat="full")        the same; `Config` moves the value to `compute`
+ObjectiveConfig(masked_lm=True)  objective.published.masked_lm=True, and such a sentence
+run.json of an older version     the same, without the sentence: a record is not written by hand
 """
 
 import dataclasses
@@ -20,7 +21,23 @@ FROM_MODEL = {
     "remat": "remat",
     "attention_backend": "attention_backend",
 }
-_MOVED = {f"model.{old}": f"compute.{new}" for old, new in FROM_MODEL.items()}
+# Field of `PublishedOptions` by the name that it had in `ObjectiveConfig`.
+FROM_OBJECTIVE = {
+    "published": "loader",
+    "published_length": "row_length",
+    "published_rows": "micro_batch_rows",
+    "short_sequence_rate": "short_sequence_rate",
+    "block_mask_rate": "block_mask_rate",
+    "context_mask_ratio": "context_mask_ratio",
+    "block_mask_id": "block_mask_id",
+    "random_position": "random_position",
+    "sentinel_id": "sentinel_id",
+    "task_masks": "task_masks",
+    "masked_lm": "masked_lm",
+}
+_MOVED = {f"model.{old}": f"compute.{new}" for old, new in FROM_MODEL.items()} | {
+    f"objective.{old}": f"objective.published.{new}" for old, new in FROM_OBJECTIVE.items()
+}
 
 Section = TypeVar("Section", bound=type)
 Compute = TypeVar("Compute", bound=Any)
@@ -39,6 +56,34 @@ def accepts_old_names(section: Section) -> Section:
                 _say(f"model.{name}")
                 moved[FROM_MODEL[name]] = options.pop(name)
             options["moved"] = moved
+        made(self, *args, **options)
+
+    section.__init__ = __init__  # type: ignore[misc]
+    return section
+
+
+def published_in_its_own_part(section: Section) -> Section:
+    """Class decorator: options of `FROM_OBJECTIVE` go into `published`, which may be a dict too."""
+    made, default = section.__init__, section.published  # type: ignore[misc,attr-defined]
+    fields = {field.name for field in dataclasses.fields(section)}
+
+    @functools.wraps(made)
+    def __init__(self: Any, *args: Any, **options: Any) -> None:
+        published = options.get("published", default)
+        if isinstance(published, Mapping):
+            options["published"] = published = type(default)(**published)
+        is_part = isinstance(published, type(default))
+        if not is_part and fields <= options.keys():  # `dataclasses.replace` gives all fields
+            raise UserError(
+                f"objective.published must keep its options; got {short(published)}; write "
+                "dataclasses.replace(objective.published, loader=..)"
+            )
+        old = [n for n in options if n in FROM_OBJECTIVE and not (is_part and n == "published")]
+        for name in old:
+            _say(f"objective.{name}")
+        if old:
+            moved = {FROM_OBJECTIVE[name]: options.pop(name) for name in old}
+            options["published"] = dataclasses.replace(published if is_part else default, **moved)
         made(self, *args, **options)
 
     section.__init__ = __init__  # type: ignore[misc]
@@ -93,13 +138,29 @@ def record_renamed(sections: Mapping[str, Any]) -> dict[str, Any]:
 
     An option that a record has by both names stays, and is refused as an unknown one.
     """
+    sections = dict(sections)
     model, compute = sections.get("model"), sections.get("compute", {})
-    if not isinstance(model, Mapping) or not isinstance(compute, Mapping):
-        return dict(sections)
-    old = [name for name in FROM_MODEL if name in model and FROM_MODEL[name] not in compute]
-    kept = {name: value for name, value in model.items() if name not in old}
-    moved = {FROM_MODEL[name]: model[name] for name in old}
-    return {**sections, "model": kept, "compute": {**compute, **moved}}
+    if isinstance(model, Mapping) and isinstance(compute, Mapping):
+        sections["model"], sections["compute"] = _taken_out(model, compute, FROM_MODEL)
+    objective = sections.get("objective")
+    if isinstance(objective, Mapping):
+        published = objective.get("published", {})
+        if isinstance(published, Mapping):
+            objective = {name: value for name, value in objective.items() if name != "published"}
+        else:
+            published = {}
+        rest, published = _taken_out(objective, published, FROM_OBJECTIVE)
+        sections["objective"] = {**rest, "published": published}
+    return sections
+
+
+def _taken_out(
+    old: Mapping[str, Any], new: Mapping[str, Any], names: Mapping[str, str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """`old` without the options in `names`, and `new` with them; what `new` has stays in `old`."""
+    moved = [name for name in names if name in old and names[name] not in new]
+    rest = {name: value for name, value in old.items() if name not in moved}
+    return rest, {**new, **{names[name]: old[name] for name in moved}}
 
 
 def _say(old: str) -> None:

@@ -71,7 +71,7 @@ def suggestion(name: str, names: Collection[str]) -> str:
     key = name.rpartition(".")[2].strip().lower().replace("-", "_")
     by_key: dict[str, str] = {}
     for known in names:
-        by_key.setdefault(known.partition(".")[2], known)
+        by_key.setdefault(known.rpartition(".")[2], known)
     meant = by_key.get(key) or _MEANT.get(key)
     if meant is None:
         in_section = did_you_mean(name, names)

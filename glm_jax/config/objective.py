@@ -3,19 +3,21 @@
 import dataclasses
 
 from glm_jax.checks import (
+    LARGEST_TABLE,
     check,
     check_rate,
     check_types,
     finite_number,
     whole_number,
 )
+from glm_jax.config.moved import published_in_its_own_part
+from glm_jax.config.published import PublishedOptions
 from glm_jax.errors import UserError
 
-# Tables of this many entries are made, and lists of this many rows.
-_LARGEST = 2**16
 _RATES = ("span_rate", "sentence_rate", "document_rate", "causal_rate")
 
 
+@published_in_its_own_part
 @dataclasses.dataclass(frozen=True)
 class ObjectiveConfig:
     """What is cut out of a text (GLM, arXiv:2103.10360, section 2.1) and its weight in the loss.
@@ -40,27 +42,8 @@ class ObjectiveConfig:
         an end token; in the others it lies anywhere.
       span_weight, sentence_weight, document_weight, causal_weight: the loss weight of a predicted
         token.
-      short_sequence_rate: share of rows whose segments are cut into short ones of at most q tokens,
-        each with its own [CLS] and spans; q is drawn per row, from 32 to T - 2.
-      block_mask_rate: fraction of the tokens of part B that are replaced by [dBLOCK] as inputs, in
-        span rows; they stay targets.
-      context_mask_ratio: fraction of a segment's tokens that are replaced by [dBLOCK] in part A, in
-        span rows; they are drawn from the tokens within three slots of a mask.
-      block_mask_id: the id of [dBLOCK]; None: the vocabulary's own. An unused id below
-        model.vocab_size will do, as in the published models.
-      random_position: the first positions of a segment are shifted by a random offset, such that
-        those of part A stay below T.
-      sentinel_id: the second and later spans of part B get masks and start tokens of their own, the
-        ids sentinel_id, sentinel_id + 1, sentinel_id + 2, ... in pairs, and the first position in
-        part B is T. None: one mask and one start token for all spans.
-      task_masks: sentences have [sMASK] and stretches [gMASK]; False: all have [MASK], as in the
-        published base and large models.
-      masked_lm: in span rows each token of a span becomes a [MASK] and is predicted at its own
-        slot, with bidirectional attention; there is no part B.
-      published: rows by the rules and draws of the published loader, quirks included, instead of
-        the full rows made here; see `glm_jax.data.published`.
-      published_length: most tokens of such a row before corruption, which adds two per span.
-      published_rows: rows that share one objective (a micro-batch of a published script).
+      published: what only the published recipes use, `objective.published.NAME`; see
+        `glm_jax.config.published.PublishedOptions`.
     """
 
     span_rate: float = 1.0
@@ -80,28 +63,11 @@ class ObjectiveConfig:
     sentence_weight: float = 1.0
     document_weight: float = 1.0
     causal_weight: float = 1.0
-    short_sequence_rate: float = 0.0
-    block_mask_rate: float = 0.0
-    context_mask_ratio: float = 0.0
-    block_mask_id: int | None = None
-    random_position: bool = False
-    sentinel_id: int | None = None
-    task_masks: bool = True
-    masked_lm: bool = False
-    published: bool = False
-    published_length: int = 512
-    published_rows: int = 16
+    published: PublishedOptions = PublishedOptions()
 
     def __post_init__(self):
         check_types(self, "objective")
-        for name in (
-            *_RATES,
-            "single_span_rate",
-            "document_prefix_rate",
-            "short_sequence_rate",
-            "block_mask_rate",
-            "context_mask_ratio",
-        ):
+        for name in (*_RATES, "single_span_rate", "document_prefix_rate"):
             check_rate(f"objective.{name}", getattr(self, name))
         total = sum(getattr(self, name) for name in _RATES)
         if abs(total - 1.0) > 1e-6:
@@ -116,71 +82,12 @@ class ObjectiveConfig:
                 f"0 < min <= max <= 1; got {low} and {high}"
             )
         finite_number("objective.mean_span_length", self.mean_span_length, above=0)
-        for name in ("max_span_length", "published_length", "published_rows"):
-            whole_number(f"objective.{name}", getattr(self, name), 1, _LARGEST)
+        whole_number("objective.max_span_length", self.max_span_length, 1, LARGEST_TABLE)
         for name in ("span_weight", "sentence_weight", "document_weight", "causal_weight"):
             check(getattr(self, name) >= 0, f"objective.{name}", getattr(self, name), "at least 0")
         weights = [name.replace("_rate", "_weight") for name in _RATES if getattr(self, name) > 0]
         if not any(getattr(self, name) > 0 for name in weights):
             raise UserError(f"objective.{', objective.'.join(weights)} must not all be 0")
-        for name in ("block_mask_id", "sentinel_id"):
-            value = getattr(self, name)
-            check(value is None or value >= 0, f"objective.{name}", value, "an id or None")
-        self._check_together()
-
-    def _check_together(self) -> None:
-        """Refuses options that exclude each other."""
-        if self.published:
-            for name in ("causal_rate", "context_mask_ratio"):
-                value = getattr(self, name)
-                check(value == 0, f"objective.{name}", value, "0 with objective.published")
-            length = self.published_length
-            check(length >= 35, "objective.published_length", length, "at least 35")
-        if self.masked_lm:
-            for name in ("block_mask_rate", "context_mask_ratio"):
-                value = getattr(self, name)
-                check(value == 0, f"objective.{name}", value, "0 with objective.masked_lm")
-            check(
-                self.sentinel_id is None,
-                "objective.sentinel_id",
-                self.sentinel_id,
-                "None with objective.masked_lm",
-            )
-
-    def positions_needed(self, sequence_length: int) -> int:
-        """The number of first positions that rows of `sequence_length` slots need in a model."""
-        longest = self.published_length if self.published else sequence_length
-        # With sentinels, part B has the position after the last one of a row.
-        return longest + (self.sentinel_id is not None)
-
-    def check_lengths(self, sequence_length: int, vocab_size: int) -> None:
-        """Checks the options against the length of a row and the vocabulary.
-
-        Args:
-          sequence_length: T, `data.sequence_length`.
-          vocab_size: V, `model.vocab_size`.
-
-        Raises:
-          UserError: ids beyond the vocabulary, or published rows longer than T.
-        """
-        block = self.block_mask_id
-        check(
-            block is None or block < vocab_size,
-            "objective.block_mask_id",
-            block,
-            f"below model.vocab_size={vocab_size}",
-        )
-        # A span takes at least three slots of a row: mask, start token, token.
-        last = (self.sentinel_id or 0) + 2 * (sequence_length // 3)
-        if self.sentinel_id is not None and last >= vocab_size:
-            raise UserError(
-                f"objective.sentinel_id={self.sentinel_id} needs ids up to {last} for rows of "
-                f"{sequence_length} slots; model.vocab_size is {vocab_size}"
-            )
-        if self.published and sequence_length < self.published_length + 2:
-            raise UserError(
-                f"objective.published_length={self.published_length} needs a data.sequence_length "
-                f"of {self.published_length + 2} at least (two more for each span; "
-                f"{self.published_length + 2 * int(0.15 * self.published_length)} hold all rows); "
-                f"got {sequence_length}"
-            )
+        causal = self.causal_rate
+        allowed = "0 with objective.published.loader"
+        check(causal == 0 or not self.published.loader, "objective.causal_rate", causal, allowed)

@@ -84,8 +84,8 @@ class Corruptor:
         """
         draws = Draws(self._seed, np.asarray(epochs, np.int64), np.asarray(rows, np.int64))
         kinds = self.kinds(draws)
-        if self._config.short_sequence_rate:
-            segments = cut_short(segments, draws, self._length, self._config.short_sequence_rate)
+        if rate := self._config.published.short_sequence_rate:
+            segments = cut_short(segments, draws, self._length, rate)
         fields: dict[str, np.ndarray] = {}
         statistics = dict.fromkeys(self.statistics_names, 0)
         for kind in np.unique(kinds):
@@ -124,7 +124,7 @@ class Corruptor:
             return write_causal(segments, stored, self._length, self._special, self._config)
         plan = self.plan(kind, segments, draws, stored)
         rows = len(segments.counts)
-        masked = self._config.masked_lm and kind in (SPAN, _SINGLE)
+        masked = self._config.published.masked_lm and kind in (SPAN, _SINGLE)
         write = write_masked if masked else write_rows
         written = write(plan, stored, rows, self._length, self._special, self._config)
         self._vary(written, draws)
@@ -132,13 +132,13 @@ class Corruptor:
 
     def _vary(self, fields: dict[str, np.ndarray], draws: Draws) -> None:
         """Applies the options that change rows already written."""
-        config = self._config
-        if config.block_mask_rate:
-            hide_inputs(fields, draws, config.block_mask_rate, self._block_id)
-        if config.context_mask_ratio:
-            ratio, sentinel = config.context_mask_ratio, config.sentinel_id
+        options = self._config.published
+        if options.block_mask_rate:
+            hide_inputs(fields, draws, options.block_mask_rate, self._block_id)
+        if options.context_mask_ratio:
+            ratio, sentinel = options.context_mask_ratio, options.sentinel_id
             hide_context(fields, draws, ratio, self._block_id, self._special, sentinel)
-        if config.random_position:
+        if options.random_position:
             shift_positions(fields, draws)
 
     def plan(self, kind: int, segments: Segments, draws: Draws, stored: np.ndarray) -> Plan:

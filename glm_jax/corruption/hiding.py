@@ -21,7 +21,7 @@ def block_id(config: ObjectiveConfig, special: SpecialTokens, vocab_size: int) -
     """The id of [dBLOCK]; -1 where nothing is hidden.
 
     Args:
-      config: may give the id (`block_mask_id`).
+      config: may give the id (`published.block_mask_id`).
       special: may have the id (`block`).
       vocab_size: of the tokenizer; text has no ids from there on.
 
@@ -29,22 +29,23 @@ def block_id(config: ObjectiveConfig, special: SpecialTokens, vocab_size: int) -
       UserError: tokens are to be hidden and neither config nor vocabulary has an id for that, or
         an id given by the config is one that text has.
     """
+    options = config.published
     for name in ("block_mask_id", "sentinel_id"):
-        given = getattr(config, name)
+        given = getattr(options, name)
         if given is not None and given < vocab_size and given != special.block:
             raise UserError(
-                f"objective.{name} must be an id that text does not have, {vocab_size} (the "
-                f"tokenizer's size) or more; got {given}"
+                f"objective.published.{name} must be an id that text does not have, {vocab_size} "
+                f"(the tokenizer's size) or more; got {given}"
             )
-    name = "block_mask_rate" if config.block_mask_rate else "context_mask_ratio"
-    if not getattr(config, name):
+    name = "block_mask_rate" if options.block_mask_rate else "context_mask_ratio"
+    if not getattr(options, name):
         return -1
-    id_ = special.block if config.block_mask_id is None else config.block_mask_id
+    id_ = special.block if options.block_mask_id is None else options.block_mask_id
     if id_ is None:
         raise UserError(
-            f"objective.{name}={getattr(config, name)} needs the control symbol [dBLOCK], which "
-            "the vocabulary lacks; give objective.block_mask_id a spare id below model.vocab_size, "
-            "or set the rate to 0"
+            f"objective.published.{name}={getattr(options, name)} needs the control symbol "
+            "[dBLOCK], which the vocabulary lacks; give objective.published.block_mask_id a spare "
+            "id below model.vocab_size, or set the rate to 0"
         )
     return id_
 

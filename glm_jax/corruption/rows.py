@@ -103,8 +103,8 @@ def write_rows(
         flat["tokens"] = _tokens(plan, layout, stored, special, config, slots)
         flat["targets"] = flat["tokens"].copy()
         _write_part_b(flat, plan, layout, stored, special, config, in_row)
-        if config.sentinel_id is not None:
-            _write_sentinels(flat, plan, layout, config.sentinel_id, length)
+        if (sentinel := config.published.sentinel_id) is not None:
+            _write_sentinels(flat, plan, layout, sentinel, length)
         padding = np.repeat(np.arange(num_rows) * length + layout.used, length - layout.used)
         padding += within_groups(length - layout.used)
     else:
@@ -162,7 +162,7 @@ def _tokens(
     # An index outside `stored` belongs to [CLS], eos or padding, written below or by the caller.
     tokens = np.take(stored, index, mode="clip").astype(np.int32)
 
-    masks = np.array(special.masks_by_objective(config.task_masks), np.int32)
+    masks = np.array(special.masks_by_objective(config.published.task_masks), np.int32)
     tokens[layout.first] = special.cls
     tokens[(layout.first + layout.part_a - 1)[plan.eos]] = special.eos
     # Written after eos: in the prefix form the mask is the last token of part A.

@@ -185,7 +185,7 @@ def plan_spans(
     size = np.minimum(segments.size, length)
     candidates = SpanCandidates.draw(segments, size, draws, lengths, config, single)
     number = candidates.number(size)
-    per_span = 0 if config.masked_lm else 2
+    per_span = 0 if config.published.masked_lm else 2
     filled = fit(segments, 1 + size + segments.ends + per_span * number, length)
     cut_size, cut_number = candidates.largest(size, filled.room, per_span)
     size = np.where(filled.cut, cut_size, size)

@@ -21,7 +21,8 @@ def example_row(config: Config, tokenizer: Tokenizer) -> Batch:
     """`TEXT`, corrupted by the first objective with a rate above 0.
 
     Args:
-      config: of the run; `objective.published` is ignored, since its rows are drawn in other ways.
+      config: of the run; `objective.published.loader` is ignored, since its rows are drawn in
+        other ways.
       tokenizer: of the run.
 
     Returns:
@@ -29,9 +30,10 @@ def example_row(config: Config, tokenizer: Tokenizer) -> Batch:
     """
     rates = {name: getattr(config.objective, f"{name}_rate") for name in OBJECTIVES}
     wanted = next(name for name, rate in rates.items() if rate > 0)
-    objective = dataclasses.replace(
-        config.objective, published=False, short_sequence_rate=0.0, random_position=False
+    plain = dataclasses.replace(
+        config.objective.published, loader=False, short_sequence_rate=0.0, random_position=False
     )
+    objective = dataclasses.replace(config.objective, published=plain)
     # Leaves room for [CLS], eos, and two slots for each of a few spans.
     ids = np.array(tokenizer.encode(TEXT)[: _LENGTH - 12], np.int64)
     corruptor = Corruptor(

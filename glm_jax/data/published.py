@@ -1,9 +1,9 @@
-"""Rows of a token store by the published rules (`objective.published`), quirks included.
+"""Rows of a token store by the published rules, quirks included (`objective.published.loader`).
 
 Row i of the published data set holds documents drawn with replacement, by a generator seeded with
-i. Rows m * M .. m * M + M - 1 form micro-batch m (M = `objective.published_rows`). They share an
-objective and the length of the stretch, drawn by a generator seeded with m. So a row is a pure
-function of its number on any number of hosts, and its draws are those of the original.
+i. Rows m * M .. m * M + M - 1 form micro-batch m (M = `objective.published.micro_batch_rows`). They
+share an objective and the length of the stretch, drawn by a generator seeded with m. So a row is a
+pure function of its number on any number of hosts, and its draws are those of the original.
 
 Differences from the original:
 
@@ -68,7 +68,7 @@ class PublishedRowBuilder:
             SENTENCE: objective.sentence_weight,
             DOCUMENT: objective.document_weight,
         }
-        self.num_rows = math.ceil(documents.num_tokens / objective.published_length)
+        self.num_rows = math.ceil(documents.num_tokens / objective.published.row_length)
 
     def build(self, epochs: np.ndarray, rows: np.ndarray) -> tuple[Batch, dict[str, int]]:
         """Builds rows; arguments and result as `RowBuilder.build`."""
@@ -78,7 +78,7 @@ class PublishedRowBuilder:
         fields = empty_fields(shape, pad)
         counted = dict.fromkeys((*Corruptor.statistics_names, "rows_dropped", "rows_cut"), 0)
         counted["rows"] = len(rows)
-        per_batch = self._rules.config.published_rows
+        per_batch = self._rules.config.published.micro_batch_rows
         micro_batch, index = np.divmod(numbers, per_batch)
         for number in np.unique(micro_batch[rows < self.num_rows]).tolist():
             made = self._micro_batch(number)
@@ -93,17 +93,17 @@ class PublishedRowBuilder:
         return Batch(**fields), counted
 
     def _micro_batch(self, number: int) -> MicroBatch:
-        config, special = self._rules.config, self._rules.special
+        options, special = self._rules.config.published, self._rules.special
         texts = [
             text_row(
-                number * config.published_rows + i,
+                number * options.micro_batch_rows + i,
                 self._documents.tokens,
                 self._offsets,
                 special=special,
                 sentence_ends=self._rules.sentence_ends,
-                length=config.published_length,
+                length=options.row_length,
             )
-            for i in range(config.published_rows)
+            for i in range(options.micro_batch_rows)
         ]
         hide = random.Random(f"{self.seed}/{number}")
         return build_micro_batch(texts, self._rules, random.Random(number), hide)

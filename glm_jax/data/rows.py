@@ -66,12 +66,13 @@ class RowBuilder:
         """Lays out the windows of an epoch.
 
         Raises:
-          ValueError: the split is empty, or `objective.published` asks for rows of another kind.
+          ValueError: the split is empty, or `objective.published.loader` asks for rows of another
+            kind.
         """
-        if objective.published:
+        if objective.published.loader:
             raise UserError(
-                "objective.published must be False here; its rows come from a token store, as "
-                "glm_jax.train reads it, and by glm_jax.batches"
+                "objective.published.loader must be False here; its rows come from a token store, "
+                "as glm_jax.train reads it, and by glm_jax.batches"
             )
         check_split(documents)
         self.store, self.seed = store, seed
@@ -168,8 +169,8 @@ def _slots(size: np.ndarray, objective: ObjectiveConfig, length: int) -> np.ndar
         objective.document_rate == 1.0 or objective.span_rate * objective.single_span_rate == 1.0
     )
     spans_per_token = 0.0 if only_one else objective.mask_ratio / lengths.mean
-    per_span = 0 if objective.masked_lm and objective.span_rate == 1.0 else 2
+    per_span = 0 if objective.published.masked_lm and objective.span_rate == 1.0 else 2
     slots = size + 2 + per_span * np.maximum(1.0, spans_per_token * size)
-    if objective.short_sequence_rate:
-        slots += (1 + per_span) * expected_parts(length, objective.short_sequence_rate) * size
+    if rate := objective.published.short_sequence_rate:
+        slots += (1 + per_span) * expected_parts(length, rate) * size
     return (slots * _UNIT).astype(np.int64)

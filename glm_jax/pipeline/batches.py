@@ -20,7 +20,7 @@ def source(config: Config, split: str = "train") -> Source:
     if split not in SPLITS:
         raise UserError(f"split must be one of {list(SPLITS)}; got {split!r}")
     stores, seed = Corpus(config).stores(), config.train.seed
-    kind = PublishedRowBuilder if config.objective.published else RowBuilder
+    kind = PublishedRowBuilder if config.objective.published.loader else RowBuilder
 
     def builder_of(store: TokenStore, seed: int) -> Builder:
         return kind(store.splits[split], store, config.data, config.objective, seed)
@@ -38,7 +38,8 @@ def batches(
     Args:
       config: `data`, `objective` and `train.seed` determine every row.
       split: "train" (each epoch has its own order and corruption) or "eval" (rows in ascending
-        order, the same each time). With `objective.published`, "train" is in ascending order too.
+        order, the same each time). With `objective.published.loader`, "train" is in ascending
+        order too.
       shard_index, num_shards: index of this host and number of hosts; each host gets
         batch_size / num_shards rows.
 
@@ -54,5 +55,5 @@ def batches(
         config.data.batch_size,
         shard_index=shard_index,
         num_shards=num_shards,
-        shuffle=split == "train" and not config.objective.published,
+        shuffle=split == "train" and not config.objective.published.loader,
     )

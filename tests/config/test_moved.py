@@ -6,9 +6,17 @@ import json
 import pytest
 
 from glm_jax import errors
-from glm_jax.config import ComputeConfig, Config, ModelConfig, from_dict, to_dict
+from glm_jax.config import (
+    ComputeConfig,
+    Config,
+    ModelConfig,
+    ObjectiveConfig,
+    PublishedOptions,
+    from_dict,
+    to_dict,
+)
 from glm_jax.config.files import apply_overrides, load_config
-from glm_jax.config.moved import FROM_MODEL
+from glm_jax.config.moved import FROM_MODEL, FROM_OBJECTIVE
 from glm_jax.errors import UserError
 
 OLD = {
@@ -117,3 +125,88 @@ def test_a_resolved_model_takes_and_gives_old_names():
         _ = changed.depth
     with pytest.raises(AttributeError, match="remat"):
         _ = ModelConfig().remat  # it does not know how it runs
+
+
+OLD_OBJECTIVE = {
+    "published": True,
+    "published_length": 300,
+    "published_rows": 5,
+    "short_sequence_rate": 0.5,
+    "block_mask_rate": 0.2,
+    "context_mask_ratio": 0.0,
+    "block_mask_id": 77,
+    "random_position": True,
+    "sentinel_id": 90,
+    "task_masks": False,
+    "masked_lm": False,
+}
+PUBLISHED = PublishedOptions(
+    loader=True,
+    row_length=300,
+    micro_batch_rows=5,
+    short_sequence_rate=0.5,
+    block_mask_rate=0.2,
+    block_mask_id=77,
+    random_position=True,
+    sentinel_id=90,
+    task_masks=False,
+)
+
+
+def test_options_of_the_published_recipes_may_have_their_old_names(caplog):
+    now = {field.name for field in dataclasses.fields(PublishedOptions)}
+    assert set(FROM_OBJECTIVE.values()) == now
+    assert ObjectiveConfig(**OLD_OBJECTIVE) == ObjectiveConfig(published=PUBLISHED)
+    assert caplog.messages == [
+        f"objective.{old} is now objective.published.{new}; a later version will refuse the old "
+        "name"
+        for old, new in FROM_OBJECTIVE.items()
+    ]
+    changed = dataclasses.replace(ObjectiveConfig(published=PUBLISHED), task_masks=True)
+    assert changed.published == dataclasses.replace(PUBLISHED, task_masks=True)
+    assert ObjectiveConfig(published=dataclasses.asdict(PUBLISHED)).published == PUBLISHED
+    assert len(caplog.messages) == 11
+
+
+def test_a_flag_does_not_take_the_place_of_the_published_options():
+    with pytest.raises(UserError, match=r"objective\.published must keep its options; got False"):
+        dataclasses.replace(ObjectiveConfig(published=PUBLISHED), published=False)
+    with pytest.raises(
+        UserError, match=r"objective\.published\.loader must be True or False; got 3"
+    ):
+        ObjectiveConfig(published=3)
+
+
+def test_overrides_of_published_options(caplog):
+    new = apply_overrides(
+        Config(), ["objective.published.task_masks=false", "objective.mask_ratio=0.2"]
+    )
+    expected = ObjectiveConfig(mask_ratio=0.2, published=PublishedOptions(task_masks=False))
+    assert new.objective == expected
+    assert caplog.messages == []
+    old = apply_overrides(new, ["objective.published=true", "objective.published_length=62"])
+    assert old.objective.published == PublishedOptions(loader=True, row_length=62, task_masks=False)
+    said = r"objective\.published is now objective\.published\.loader, and both are given"
+    with pytest.raises(UserError, match=said):
+        apply_overrides(Config(), ["objective.published=true", "objective.published.loader=false"])
+    said = r"unknown config name 'objective\.published\.loade' \(did you mean 'objective\.publish"
+    with pytest.raises(UserError, match=said):
+        apply_overrides(Config(), ["objective.published.loade=true"])
+
+
+def test_records_with_old_published_options_are_read_silently(caplog):
+    config = Config(
+        objective=ObjectiveConfig(mask_ratio=0.2, published=PUBLISHED),
+    )
+    record = json.loads(json.dumps(to_dict(config)))
+    assert from_dict(record) == config
+    del record["objective"]["published"]
+    record["objective"] |= OLD_OBJECTIVE
+    assert from_dict(record) == config
+    record["objective"]["published"] = False
+    assert from_dict(record).objective.published == dataclasses.replace(PUBLISHED, loader=False)
+    assert caplog.messages == []
+    with pytest.raises(UserError, match=r"unknown config names \['objective\.masked_lm'\]"):
+        from_dict({"objective": {"masked_lm": True, "published": {"masked_lm": False}}})
+    with pytest.raises(UserError, match=r"unknown config names \['objective\.published\.rows'\]"):
+        from_dict({"objective": {"published": {"rows": 3}}})

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from glm_jax.batch import CAUSAL, DOCUMENT, SENTENCE, SPAN
-from glm_jax.config import ObjectiveConfig
+from glm_jax.config import ObjectiveConfig, PublishedOptions
 from glm_jax.corruption.corruptor import Corruptor
 from glm_jax.corruption.plan import Segments
 from glm_jax.draws import Draws
@@ -78,7 +78,7 @@ def test_what_the_rates_leave_goes_to_the_last_in_use(rates, kind):
     "options",
     [
         {},
-        {"masked_lm": True},
+        {"published": PublishedOptions(masked_lm=True)},
         {"span_rate": 0.0, "document_rate": 1.0},
         {"span_rate": 0.0, "causal_rate": 1.0},
     ],
@@ -99,7 +99,7 @@ def test_what_is_counted_is_what_rows_hold(options):
 def test_laws_that_published_rows_have_too():
     """Length of spans, order in part B, hidden inputs: texts of 512 tokens, one per row."""
     rows, size = 3000, 510
-    config = ObjectiveConfig(block_mask_rate=0.1, block_mask_id=100)
+    config = ObjectiveConfig(published=PublishedOptions(block_mask_rate=0.1, block_mask_id=100))
     ends = np.ones(rows, bool)
     segments = Segments(np.ones(rows, np.int64), np.zeros(rows, np.int64), size * ends, ends, ends)
     corruptor = Corruptor(config, SPECIAL, np.zeros(100, bool), 640, 0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from glm_jax.batch import SENTENCE, SPAN
-from glm_jax.config import ObjectiveConfig
+from glm_jax.config import ObjectiveConfig, PublishedOptions
 from glm_jax.corruption import assemble
 from glm_jax.corruption.hiding import block_id, hide_context, hide_inputs
 from glm_jax.draws import Draws
@@ -93,15 +93,21 @@ def test_context_does_not_reach_into_the_next_text():
 
 
 def test_the_id_of_dblock():
-    off, on = ObjectiveConfig(), ObjectiveConfig(block_mask_rate=0.1)
     own = dataclasses.replace(SPECIAL, block=10)
-    assert block_id(off, own, 50) == -1
-    assert block_id(on, own, 50) == 10
-    assert block_id(dataclasses.replace(on, block_mask_id=10), own, 50) == 10
-    assert block_id(dataclasses.replace(on, block_mask_id=50), own, 50) == 50
-    assert block_id(ObjectiveConfig(context_mask_ratio=0.1, block_mask_id=51), SPECIAL, 50) == 51
-    with pytest.raises(UserError, match=r"objective\.block_mask_rate=0\.1 needs .*dBLOCK.*lacks"):
-        block_id(on, SPECIAL, 50)
+
+    def found(special, **options):
+        config = ObjectiveConfig(published=PublishedOptions(**options))
+        return block_id(config, special, vocab_size=50)
+
+    assert found(own) == -1
+    assert found(own, block_mask_rate=0.1) == 10
+    assert found(own, block_mask_rate=0.1, block_mask_id=10) == 10
+    assert found(own, block_mask_rate=0.1, block_mask_id=50) == 50
+    assert found(SPECIAL, context_mask_ratio=0.1, block_mask_id=51) == 51
+    said = r"objective\.published\.block_mask_rate=0\.1 needs .*dBLOCK.*lacks"
+    with pytest.raises(UserError, match=said):
+        found(SPECIAL, block_mask_rate=0.1)
     for name in ("block_mask_id", "sentinel_id"):
-        with pytest.raises(UserError, match=rf"objective\.{name} must be an id that text does not"):
-            block_id(dataclasses.replace(on, **{name: 49}), own, 50)
+        said = rf"objective\.published\.{name} must be an id that text does not"
+        with pytest.raises(UserError, match=said):
+            found(own, block_mask_rate=0.1, **{name: 49})

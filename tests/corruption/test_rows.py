@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from glm_jax.batch import DOCUMENT, SENTENCE, SPAN, Batch
-from glm_jax.config import ObjectiveConfig
+from glm_jax.config import ObjectiveConfig, PublishedOptions
 from glm_jax.corruption import assemble, assemble_prefix
 from glm_jax.corruption.corruptor import Corruptor
 from glm_jax.corruption.masked import assemble_masked
@@ -23,14 +23,14 @@ CONFIG = ObjectiveConfig(span_weight=0.5, sentence_weight=2.0, document_weight=3
 WEIGHTS = {SPAN: 0.5, SENTENCE: 2.0, DOCUMENT: 3.0}
 MASKS = {SPAN: SPECIAL.mask, SENTENCE: SPECIAL.smask, DOCUMENT: SPECIAL.gmask}
 SINGLE = -1
-EVERY_OPTION = {
-    "short_sequence_rate": 0.5,
-    "block_mask_rate": 0.2,
-    "context_mask_ratio": 0.1,
-    "block_mask_id": 500,
-    "random_position": True,
-    "sentinel_id": 510,
-}
+EVERY_OPTION = PublishedOptions(
+    short_sequence_rate=0.5,
+    block_mask_rate=0.2,
+    context_mask_ratio=0.1,
+    block_mask_id=500,
+    random_position=True,
+    sentinel_id=510,
+)
 
 
 def corpus(rng, mean, size=20_000):
@@ -61,7 +61,7 @@ def random_segments(rng, offsets, rows, length):
 
 def expected_rows(plan, stored, rows, length, config=CONFIG):
     """The rows of a plan, one text after the other, with the functions that are easy to read."""
-    first = starts(plan.num_spans)
+    first, options = starts(plan.num_spans), config.published
     fields = None
     ends = dict.fromkeys(range(rows), 0)
     for p in range(len(plan.row)):
@@ -69,10 +69,10 @@ def expected_rows(plan, stored, rows, length, config=CONFIG):
         text += [SPECIAL.eos] * int(plan.eos[p])
         objective, row = int(plan.objective[p]), int(plan.row[p])
         spans = range(first[p], first[p] + plan.num_spans[p])
-        mask_id = MASKS[objective] if config.task_masks else SPECIAL.mask
+        mask_id = MASKS[objective] if options.task_masks else SPECIAL.mask
         kind = {"mask_id": mask_id, "start_id": SPECIAL.start, "objective": objective}
-        if config.sentinel_id is not None and all(plan.closed[s] for s in spans):
-            pairs = range(config.sentinel_id, config.sentinel_id + 2 * (len(spans) - 1), 2)
+        if options.sentinel_id is not None and all(plan.closed[s] for s in spans):
+            pairs = range(options.sentinel_id, options.sentinel_id + 2 * (len(spans) - 1), 2)
             kind["mask_id"] = [mask_id, *pairs]
             kind["start_id"] = [SPECIAL.start, *(i + 1 for i in pairs)]
             kind["span_position"] = length
@@ -124,9 +124,11 @@ def test_equal_to_one_text_at_a_time(kind, mean, length):
 
 
 @pytest.mark.parametrize("kind", [SPAN, SENTENCE, DOCUMENT])
-@pytest.mark.parametrize("options", [{"task_masks": False}, {"sentinel_id": 500}])
+@pytest.mark.parametrize(
+    "options", [PublishedOptions(task_masks=False), PublishedOptions(sentinel_id=500)]
+)
 def test_masks_and_start_tokens(kind, options):
-    config = dataclasses.replace(CONFIG, document_prefix_rate=0.0, **options)
+    config = dataclasses.replace(CONFIG, document_prefix_rate=0.0, published=options)
     rng = np.random.default_rng(8)
     stored, offsets = corpus(rng, 40)
     segments = random_segments(rng, offsets, rows=40, length=96)
@@ -138,7 +140,7 @@ def test_masks_and_start_tokens(kind, options):
 
 
 def test_masked_lm_equals_one_text_at_a_time():
-    config = ObjectiveConfig(masked_lm=True, span_weight=0.5)
+    config = ObjectiveConfig(span_weight=0.5, published=PublishedOptions(masked_lm=True))
     rng = np.random.default_rng(9)
     stored, offsets = corpus(rng, 40)
     segments = random_segments(rng, offsets, rows=40, length=96)
@@ -227,7 +229,7 @@ def test_only_rows_without_segments():
     [
         CONFIG,
         ObjectiveConfig(span_rate=0.4, sentence_rate=0.3, document_rate=0.3, single_span_rate=0.5),
-        dataclasses.replace(CONFIG, **EVERY_OPTION),
+        dataclasses.replace(CONFIG, published=EVERY_OPTION),
     ],
 )
 def test_rows_do_not_depend_on_the_rows_beside_them(config):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from glm_jax.config import ObjectiveConfig
+from glm_jax.config import ObjectiveConfig, PublishedOptions
 from glm_jax.corruption import place_spans
 from glm_jax.corruption.plan import SHORTEST_BEGINNING, Segments
 from glm_jax.corruption.spans import SpanCandidates, place, plan_spans
@@ -22,6 +22,7 @@ from tests.corruption.measured import (
     masked_slots,
 )
 
+MASKED = PublishedOptions(masked_lm=True)
 LENGTHS = SpanLengths.poisson(3.0, 39)
 
 
@@ -75,7 +76,7 @@ def test_masked_share(size, ratio):
     assert abs(masked.mean() - ratio * size) < 4 * error + (0.15 if ratio * size < 12 else 0)
 
 
-@pytest.mark.parametrize("options", [{}, {"masked_lm": True}, {"mask_ratio": 0.6}])
+@pytest.mark.parametrize("options", [{}, {"published": MASKED}, {"mask_ratio": 0.6}])
 @pytest.mark.parametrize("size", [60, 150, 500])
 def test_first_middle_and_last_span_are_alike(size, options):
     """The length that passes the budget tends to be long; it may not stand last."""
@@ -98,10 +99,10 @@ def test_spans_are_alike_in_texts_that_a_row_cuts_off():
     assert_lengths_alike(made.num_spans[cut], made.length[of_cut])
 
 
-@pytest.mark.parametrize("masked_lm", [False, True])
+@pytest.mark.parametrize("published", [PublishedOptions(), MASKED])
 @pytest.mark.parametrize("size", [60, 150, 500])
-def test_a_text_is_masked_alike_at_its_start_and_its_end(size, masked_lm):
-    made = plan([size] * (1_500_000 // size), masked_lm=masked_lm)
+def test_a_text_is_masked_alike_at_its_start_and_its_end(size, published):
+    made = plan([size] * (1_500_000 // size), published=published)
     masked = masked_slots(made)
     assert_both_ends_alike(masked)
     inner = np.linspace(10, size - 10, 5).astype(int)

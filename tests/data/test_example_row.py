@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from glm_jax.config import Config, ObjectiveConfig
+from glm_jax.config import Config, ObjectiveConfig, PublishedOptions
 from glm_jax.data.example_row import example_row
 from glm_jax.data.picture import objective_of, segments, slots_used
 from glm_jax.tokenizers.tokenizer import load_tokenizer
@@ -19,8 +19,8 @@ TOKENIZER = load_tokenizer("bundled")
         ({"span_rate": 0.0, "sentence_rate": 1.0}, "sentence"),
         ({"span_rate": 0.0, "document_rate": 1.0}, "document"),
         ({"span_rate": 0.0, "causal_rate": 1.0}, "causal"),
-        ({"published": True, "published_length": 64}, "span"),
-        ({"masked_lm": True}, "span"),
+        ({"published": PublishedOptions(loader=True, row_length=64)}, "span"),
+        ({"published": PublishedOptions(masked_lm=True)}, "span"),
     ],
 )
 def test_the_first_objective_of_the_config(rates, expected):

@@ -1,12 +1,13 @@
 """Rows of a store by the published rules: the original's micro-batches in rows of T slots."""
 
+import dataclasses
 import random
 
 import numpy as np
 import pytest
 
 from glm_jax.batch import DOCUMENT, SENTENCE, SPAN
-from glm_jax.config import DataConfig, ObjectiveConfig
+from glm_jax.config import DataConfig, ObjectiveConfig, PublishedOptions
 from glm_jax.corruption.published import build_micro_batch, text_row
 from glm_jax.corruption.published.examples import Rules
 from glm_jax.data.published import PublishedRowBuilder
@@ -19,15 +20,14 @@ from glm_jax.special_tokens import SpecialTokens
 
 SPECIAL = SpecialTokens(mask=3, gmask=4, smask=5, start=6, end=7, cls=8, eos=9, pad=1, block=10)
 V, LENGTH, T = 300, 64, 84  # 64 + 2 * floor(0.15 * 64) and two to spare
-RULES = {
-    "span_rate": 0.4,
-    "sentence_rate": 0.3,
-    "document_rate": 0.3,
-    "published": True,
-    "published_length": LENGTH,
-    "published_rows": 4,
-}
-PARTS = {"document_weight": 0.5, "block_mask_rate": 0.2}
+RULES = ObjectiveConfig(
+    span_rate=0.4,
+    sentence_rate=0.3,
+    document_rate=0.3,
+    document_weight=0.5,
+    published=PublishedOptions(loader=True, row_length=LENGTH, micro_batch_rows=4),
+)
+PARTS = {"block_mask_rate": 0.2}
 
 
 def store_of(mean=90, total=3000):
@@ -42,15 +42,20 @@ def store_of(mean=90, total=3000):
 STORE = store_of()
 
 
-def builder(length=T, store=STORE, seed=3, **options):
-    config = ObjectiveConfig(**(RULES | options))
+def with_options(rules=RULES, **options):
+    """`rules` with other options of the published loader."""
+    return dataclasses.replace(rules, published=dataclasses.replace(rules.published, **options))
+
+
+def builder(length=T, store=STORE, seed=3, rules=RULES, **options):
+    config = with_options(rules, **options)
     data = DataConfig(sequence_length=length)
     return PublishedRowBuilder(store.splits["train"], store, data, config, seed)
 
 
 def examples_of(micro_batch, seed=3, **options):
     """The micro-batch of the original, from the parts that the golden files hold equal to it."""
-    config, documents = ObjectiveConfig(**(RULES | options)), STORE.splits["train"]
+    config, documents = with_options(**options), STORE.splits["train"]
     rules = Rules(config, SPECIAL, SPECIAL.block, STORE.sentence_ends)
     texts = [
         text_row(
@@ -59,7 +64,7 @@ def examples_of(micro_batch, seed=3, **options):
             documents.offsets,
             special=SPECIAL,
             sentence_ends=STORE.sentence_ends,
-            length=config.published_length,
+            length=config.published.row_length,
         )
         for i in range(4)
     ]
@@ -67,14 +72,14 @@ def examples_of(micro_batch, seed=3, **options):
     return build_micro_batch(texts, rules, random.Random(micro_batch), hide)
 
 
-SHORT = {"short_sequence_rate": 0.5, "published_length": 150}
+SHORT = {"short_sequence_rate": 0.5, "row_length": 150}
 
 
 @pytest.mark.parametrize("options", [PARTS, PARTS | SHORT], ids=["whole", "short"])
 def test_rows_are_the_examples_of_their_micro_batches(options):
     made = builder(length=3 * T, **options)
     epoch = made.num_rows
-    assert epoch == -(-STORE.splits["train"].num_tokens // options.get("published_length", LENGTH))
+    assert epoch == -(-STORE.splits["train"].num_tokens // options.get("row_length", LENGTH))
     # Rows of two epochs, so that a micro-batch may reach over the end of one.
     numbers = np.arange(2 * epoch)
     batch, counted = made.build(numbers // epoch, numbers % epoch)
@@ -131,7 +136,8 @@ def test_the_seed_decides_only_what_is_hidden():
 def test_dropped_rows_are_padding():
     """Three short documents a row, and spans that only a long one could hold."""
     store = store_of(mean=6)
-    made = builder(store=store, span_rate=1.0, sentence_rate=0.0, document_rate=0.0, mask_ratio=0.4)
+    rates = {"span_rate": 1.0, "sentence_rate": 0.0, "document_rate": 0.0, "mask_ratio": 0.4}
+    made = builder(store=store, rules=dataclasses.replace(RULES, **rates))
     rows = np.arange(40)
     batch, counted = made.build(0 * rows, rows)
     empty = ~(batch.attend_end > 0).any(axis=1)
@@ -169,7 +175,5 @@ def test_rows_beyond_the_last_are_padding():
 
 
 def test_a_row_builder_does_not_make_published_rows():
-    with pytest.raises(UserError, match=r"objective\.published must be False here"):
-        RowBuilder(
-            STORE.splits["train"], STORE, DataConfig(), ObjectiveConfig(published=True), seed=0
-        )
+    with pytest.raises(UserError, match=r"objective\.published\.loader must be False here"):
+        RowBuilder(STORE.splits["train"], STORE, DataConfig(), RULES, seed=0)

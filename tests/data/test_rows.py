@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glm_jax.batch import DOCUMENT, SENTENCE, SPAN
-from glm_jax.config import DataConfig, ObjectiveConfig
+from glm_jax.config import DataConfig, ObjectiveConfig, PublishedOptions
 from glm_jax.corruption.plan import SHORTEST_BEGINNING
 from glm_jax.data.rows import ROW_FORMAT, RowBuilder
 from glm_jax.data.store import Documents, TokenStore
@@ -336,9 +336,9 @@ def test_a_text_is_masked_anew_in_each_epoch():
 
 
 def test_short_texts_and_masked_lm_fill_their_rows():
-    for options in ({"short_sequence_rate": 1.0}, {"masked_lm": True}):
+    for published in (PublishedOptions(short_sequence_rate=1.0), PublishedOptions(masked_lm=True)):
         store = store_of(geometric(3000, 60_000))
-        builder = builder_of(store, ObjectiveConfig(**options), 512)
+        builder = builder_of(store, ObjectiveConfig(published=published), 512)
         rows = np.arange(builder.num_rows)
         batch, counted = builder.build(np.zeros_like(rows), rows)
         assert counted["places_used"] >= 0.97 * len(rows) * 512

@@ -38,7 +38,7 @@ def test_eval_rows_are_the_same_each_time(tmp_path):
 
 
 def test_published_rows_keep_the_order_of_their_numbers(tmp_path):
-    options = ["objective.published=True", "objective.published_length=50"]
+    options = ["objective.published.loader=True", "objective.published.row_length=50"]
     config = apply_overrides(Config(), [*make_store(tmp_path / "store"), *options])
     stream = batches(config)
     numbers = np.arange(12)

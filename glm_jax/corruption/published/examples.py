@@ -44,7 +44,7 @@ class Rules:
         placed = self._place(row, self._draw_lengths(len(row.tokens), rng, single), rng)
         if placed is None:
             return None
-        if self.config.masked_lm:
+        if self.config.published.masked_lm:
             return assemble_masked(row.tokens.tolist(), sorted(placed), mask_id=self.special.mask)
         return self._assemble(row, placed, SPAN, rng, hide)
 
@@ -127,7 +127,7 @@ class Rules:
         return sentences
 
     def _mask(self, objective: int) -> int:
-        return self.special.masks_by_objective(self.config.task_masks)[objective]
+        return self.special.masks_by_objective(self.config.published.task_masks)[objective]
 
     def _assemble(
         self,
@@ -137,28 +137,28 @@ class Rules:
         rng: random.Random,
         hide: random.Random | None = None,
     ) -> Fields:
-        config, ascending = self.config, sorted(spans)
+        options, ascending = self.config.published, sorted(spans)
         offset = 0
-        if config.random_position:
+        if options.random_position:
             # The last position of part A, in which each span is a single mask.
             last = len(row.tokens) - 1 - sum(end - start - 1 for start, end in spans)
-            if last < config.published_length - 1:
-                offset = rng.randrange(config.published_length - last)
-        if config.shuffle_spans:
+            if last < options.row_length - 1:
+                offset = rng.randrange(options.row_length - last)
+        if self.config.shuffle_spans:
             spans = list(spans)
             rng.shuffle(spans)
         else:
             spans = ascending
         masks: list[int] | int = self._mask(objective)
         start_ids: list[int] | int = self.special.start
-        if config.sentinel_id is not None:
-            pairs = [config.sentinel_id + 2 * i for i in range(len(spans) - 1)]
+        if options.sentinel_id is not None:
+            pairs = [options.sentinel_id + 2 * i for i in range(len(spans) - 1)]
             masks = [self._mask(objective), *pairs][: len(spans)]
             start_ids = [self.special.start, *(i + 1 for i in pairs)][: len(spans)]
         hidden = None
-        if hide is not None and config.block_mask_rate > 0:
+        if hide is not None and options.block_mask_rate > 0:
             count = sum(end - start for start, end in spans)
-            hidden = [hide.random() < config.block_mask_rate for _ in range(count)]
+            hidden = [hide.random() < options.block_mask_rate for _ in range(count)]
         return assemble(
             row.tokens.tolist(),
             ascending,
@@ -168,7 +168,7 @@ class Rules:
             end_id=self.special.end,
             objective=objective,
             position_offset=offset,
-            span_position=None if config.sentinel_id is None else config.published_length,
+            span_position=None if options.sentinel_id is None else options.row_length,
             hidden=hidden,
             hidden_id=self.block_id,
         )

@@ -39,13 +39,13 @@ def build_micro_batch(
     """
     config = rules.config
     texts = [[row] for row in rows]
-    if rng.random() < config.short_sequence_rate:
+    if rng.random() < config.published.short_sequence_rate:
         texts = crop_rows(
             rows,
             rng,
             cls_id=rules.special.cls,
             sentence_ends=rules.sentence_ends,
-            length=config.published_length,
+            length=config.published.row_length,
         )
     # In the original single spans come first, and the other rates share the remainder.
     single_rate = config.span_rate * config.single_span_rate

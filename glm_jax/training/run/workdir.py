@@ -115,7 +115,7 @@ def check_config(config: Config, mesh: Mesh, vocab_size: int, num_hosts: int = 1
             f"got {model.vocab_size}"
         )
     table = model.table_rows
-    needed = config.objective.positions_needed(data.sequence_length)
+    needed = config.objective.published.positions_needed(data.sequence_length)
     if needed > table:
         raise UserError(
             f"data.sequence_length={data.sequence_length} needs model.max_positions="
@@ -226,7 +226,7 @@ def check_workdir(workdir: Path, config: Config) -> None:
 def _draws_spans(config: Config) -> bool:
     """Whether rows differ between formats 1 and 2: those of several spans of random lengths do."""
     objective = config.objective
-    return not objective.published and (
+    return not objective.published.loader and (
         (objective.span_rate > 0 and objective.single_span_rate < 1) or objective.sentence_rate > 0
     )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from glm_jax.config import ObjectiveConfig
+from glm_jax.config import ObjectiveConfig, PublishedOptions
 from glm_jax.corruption.published.examples import Rules
 from glm_jax.special_tokens import SpecialTokens
 
@@ -33,14 +33,16 @@ def toy_rules():
             sentence_rate=sentences,
             document_rate=1.0 - spans - sentences,
             single_span_rate=single and single / spans,
-            short_sequence_rate=options.get("short_seq_prob", 0.0),
             document_min_ratio=options.get("gpt_min_ratio", 0.5),
             document_prefix_rate=options.get("gpt_infill_prob", 0.5),
-            block_mask_rate=options.get("block_mask_prob", 0.0),
-            task_masks=options.get("task_mask", False),
-            masked_lm=options.get("masked_lm", False),
-            published=True,
-            published_length=length,
+            published=PublishedOptions(
+                loader=True,
+                row_length=length,
+                short_sequence_rate=options.get("short_seq_prob", 0.0),
+                block_mask_rate=options.get("block_mask_prob", 0.0),
+                task_masks=options.get("task_mask", False),
+                masked_lm=options.get("masked_lm", False),
+            ),
         )
         special = SpecialTokens(
             mask=2, gmask=7, smask=8, start=5, end=6, cls=1, eos=eos, pad=eos, block=9

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from glm_jax.config import ObjectiveConfig, to_dict, to_json
+from glm_jax.config import ObjectiveConfig, PublishedOptions, to_dict, to_json
 from glm_jax.data.rows import ROW_FORMAT
 from glm_jax.errors import UserError
 from glm_jax.sharding.mesh import make_mesh
@@ -127,7 +127,7 @@ def test_a_run_does_not_go_on_with_other_rows(tmp_path, config, change, recorded
         (ObjectiveConfig(single_span_rate=1.0), False),
         (ObjectiveConfig(span_rate=0.0, document_rate=1.0), False),
         (ObjectiveConfig(span_rate=0.0, causal_rate=1.0), False),
-        (ObjectiveConfig(published=True, published_length=40), False),
+        (ObjectiveConfig(published=PublishedOptions(loader=True, row_length=40)), False),
     ],
 )
 def test_rows_that_did_not_change_are_not_refused(tmp_path, config, objective, refused):
