@@ -37,7 +37,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.split,
         args.num_batches,
         args.num_examples,
-        args.task_module,
         find_workdir(args.checkpoint) if own else None,
     )
     metrics = task(lm, request)

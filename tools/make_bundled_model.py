@@ -22,6 +22,7 @@ import glm_jax
 from glm_jax.config.files import read_run
 from glm_jax.evaluation.tasks import TASKS
 from glm_jax.interop.huggingface import save_directory
+from glm_jax.interop.save_plan import SaveAs
 from glm_jax.models.params import count_params
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -47,9 +48,8 @@ def main() -> None:
         lm.config,
         lm.params,
         lm._origin,
-        "as_loaded",
+        SaveAs(max_shard_bytes=SHARD_BYTES),
         lm.tokenizer,
-        max_shard_bytes=SHARD_BYTES,
     )
     saved = glm_jax.load(OUT)
     (OUT / "README.md").write_text(card(saved, workdirs), encoding="utf-8")

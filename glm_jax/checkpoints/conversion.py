@@ -20,7 +20,7 @@ from glm_jax.interop.checkpoint import Checkpoint, check_repeated, open_director
 from glm_jax.interop.companions import Companions
 from glm_jax.interop.huggingface import Progress, silent, write_directory
 from glm_jax.interop.origin import Origin
-from glm_jax.interop.save_plan import is_model, plan_save
+from glm_jax.interop.save_plan import SaveAs, is_model, plan_save
 from glm_jax.models.params import abstract_params
 from glm_jax.models.trees import to_paths
 
@@ -126,7 +126,7 @@ def describe(source: Source, destination: Path, to: str, names: str) -> str:
     scheme, files = "names of this project", ["run.json", "checkpoints/0/"]
     companions = [file.name for file in Companions.of(source.origin.directory).files]
     if to == "huggingface":
-        plan = plan_save(source.config, source.leaves, source.origin, names)
+        plan = plan_save(source.config, source.leaves, source.origin, SaveAs(names))
         scheme, files, num_bytes = plan.architecture.name, plan.files, plan.num_bytes
     if source.checkpoint is None or to == "orbax":
         files = [*(file for file in files if file not in companions), *companions]
@@ -156,7 +156,8 @@ def rewrite(
 
     Args:
       source: from `look`, of a Hugging Face directory.
-      destination, names, progress: as in `save_directory`.
+      destination, progress: as in `save_directory`.
+      names: as in `SaveAs`.
 
     Raises:
       UserError: the model cannot be written with these names, or `destination` holds something
@@ -166,7 +167,7 @@ def rewrite(
     checkpoint = source.checkpoint
     if checkpoint is None:
         raise ValueError(f"{source.path} is not a Hugging Face directory")
-    plan = plan_save(source.config, source.leaves, source.origin, names)
+    plan = plan_save(source.config, source.leaves, source.origin, SaveAs(names))
     for row in checkpoint.rows:
         if row.repeats:
             check_repeated(checkpoint, row)

@@ -8,9 +8,10 @@ and `documents` plan the rows of one objective with the counter-based draws of `
 `tests/corruption/test_rows.py` asserts that both ways give the same arrays.
 """
 
+from glm_jax.corruption.assembly import AssemblyOptions as AssemblyOptions
 from glm_jax.corruption.assembly import assemble as assemble
 from glm_jax.corruption.assembly import assemble_prefix as assemble_prefix
 from glm_jax.corruption.placing import place_in_documents as place_in_documents
 from glm_jax.corruption.placing import place_spans as place_spans
 
-__all__ = ["assemble", "assemble_prefix", "place_in_documents", "place_spans"]
+__all__ = ["AssemblyOptions", "assemble", "assemble_prefix", "place_in_documents", "place_spans"]

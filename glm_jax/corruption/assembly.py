@@ -4,12 +4,42 @@ These are the functions to read (and to test against); `glm_jax.corruption.rows`
 thousands of texts at once.
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 
 from glm_jax.batch import DOCUMENT, SPAN, prefix_bounds
 from glm_jax.checks import whole_number, whole_numbers
+
+
+@dataclasses.dataclass(frozen=True)
+class AssemblyOptions:
+    """What few callers of `assemble` vary.
+
+    Attributes:
+      objective: value of `Batch.objective` where something is predicted.
+      block_positions: False: the second position is 1 in all of part B.
+      position_offset: added to the first positions.
+      span_position: the first position of all of part B, instead of the masks' indices.
+      hidden: one flag per span token, in the order of part B: flagged inputs become
+        `hidden_id`, targets stay.
+      hidden_id: the id of hidden inputs.
+    """
+
+    objective: int = SPAN
+    block_positions: bool = True
+    position_offset: int = 0
+    span_position: int | None = None
+    hidden: Sequence[bool] | None = None
+    hidden_id: int = -1
+
+    def __post_init__(self):
+        if self.hidden is not None and self.hidden_id < 0:
+            raise ValueError(f"hidden must come with hidden_id, an id; got {self.hidden_id}")
+
+
+PLAIN = AssemblyOptions()
 
 
 def assemble(
@@ -20,12 +50,7 @@ def assemble(
     mask_id: int | Sequence[int],
     start_id: int | Sequence[int],
     end_id: int,
-    objective: int = SPAN,
-    block_positions: bool = True,
-    position_offset: int = 0,
-    span_position: int | None = None,
-    hidden: Sequence[bool] | None = None,
-    hidden_id: int = -1,
+    options: AssemblyOptions = PLAIN,
 ) -> dict[str, np.ndarray]:
     """Cuts spans out of a text: part A has a mask for each span, part B the tokens of the spans.
 
@@ -49,13 +74,7 @@ def assemble(
         there, an id of its own (sentinels).
       start_id: the first input of a span; one id, or one per span as for `mask_id`.
       end_id: the last target of a span.
-      objective: value of `Batch.objective` where something is predicted.
-      block_positions: False: the second position is 1 in all of part B.
-      position_offset: added to the first positions.
-      span_position: the first position of all of part B, instead of the masks' indices.
-      hidden: one flag per span token, in the order of part B: flagged inputs become
-        `hidden_id`, targets stay.
-      hidden_id: the id of hidden inputs.
+      options: objective, positions, hidden inputs.
 
     Returns:
       The fields of a `Batch` by name, each of shape [n + 2 * len(spans)]; float32 weights, int32
@@ -69,35 +88,45 @@ def assemble(
     pairs = [(start, end) for start, end in (whole_numbers("spans", span) for span in spans)]
     order = whole_numbers("order", order)
     _check_spans(pairs, order, len(text))
-    mask_ids = _one_per_span("mask_id", mask_id, order)
+    part_a, mask_index = _part_a(text, pairs, _one_per_span("mask_id", mask_id, order))
     start_ids = _one_per_span("start_id", start_id, order)
-    if hidden is not None and hidden_id < 0:
-        raise ValueError(f"hidden must come with hidden_id, an id; got {hidden_id}")
+    in_order = [(start_ids[i], text[slice(*pairs[i])], mask_index[i]) for i in order]
+    return _fields(part_a, *_part_b(in_order, end_id, options), options)
 
+
+def _part_a(
+    text: list[int], spans: list[tuple[int, int]], mask_ids: list[int]
+) -> tuple[list[int], list[int]]:
+    """The text with a mask for each span, and the masks' indices in it."""
     part_a: list[int] = []
     mask_index = []
     previous = 0
-    for i, (start, end) in enumerate(pairs):
+    for (start, end), mask_id in zip(spans, mask_ids, strict=True):
         part_a += text[previous:start]
         mask_index.append(len(part_a))
-        part_a.append(mask_ids[i])
+        part_a.append(mask_id)
         previous = end
-    part_a += text[previous:]
+    return part_a + text[previous:], mask_index
 
+
+def _part_b(
+    spans: list[tuple[int, list[int], int]], end_id: int, options: AssemblyOptions
+) -> tuple[list[int], list[int], list[int], list[int]]:
+    """Inputs, targets, positions and block positions of spans (start id, tokens, mask's index)."""
     inputs: list[int] = []
     targets: list[int] = []
     positions: list[int] = []
     blocks: list[int] = []
-    flags = iter(_flags(hidden, pairs))
-    for i in order:
-        span = text[slice(*pairs[i])]
-        inputs += [start_ids[i], *(hidden_id if next(flags) else token for token in span)]
+    flags = iter(_flags(options.hidden, sum(len(span) for _, span, _ in spans)))
+    for start_id, span, index in spans:
+        position = index + options.position_offset
+        if options.span_position is not None:
+            position = options.span_position
+        inputs += [start_id, *(options.hidden_id if next(flags) else token for token in span)]
         targets += [*span, end_id]
-        positions += [mask_index[i] if span_position is None else span_position] * (len(span) + 1)
-        blocks += range(1, len(span) + 2) if block_positions else [1] * (len(span) + 1)
-    offset = position_offset if span_position is None else 0
-    positions = [position + offset for position in positions]
-    return _fields(part_a, inputs, targets, positions, blocks, objective, position_offset)
+        positions += [position] * (len(span) + 1)
+        blocks += range(1, len(span) + 2) if options.block_positions else [1] * (len(span) + 1)
+    return inputs, targets, positions, blocks
 
 
 def assemble_prefix(
@@ -144,7 +173,7 @@ def assemble_prefix(
         targets=tail,
         positions=[len(kept)] * length,
         blocks=range(1, length + 1),
-        objective=objective,
+        options=AssemblyOptions(objective=objective),
     )
     if target_weights is not None:
         weights = np.asarray(target_weights, np.float32)
@@ -161,12 +190,11 @@ def _fields(
     targets: Sequence[int],
     positions: Sequence[int],
     blocks: Sequence[int],
-    objective: int,
-    position_offset: int = 0,
+    options: AssemblyOptions,
 ) -> dict[str, np.ndarray]:
     a, b = len(part_a), len(inputs)
     weights = np.repeat(np.array([0, 1], np.float32), [a, b])
-    indices = range(position_offset, position_offset + a)
+    indices = range(options.position_offset, options.position_offset + a)
     attend_start, attend_end = prefix_bounds(a, a + b)
     return {
         "tokens": np.array([*part_a, *inputs], np.int32),
@@ -176,7 +204,7 @@ def _fields(
         "block_positions": np.array([*[0] * a, *blocks], np.int32),
         "attend_start": attend_start,
         "attend_end": attend_end,
-        "objective": np.where(weights > 0, objective, 0).astype(np.int32),
+        "objective": np.where(weights > 0, options.objective, 0).astype(np.int32),
     }
 
 
@@ -203,8 +231,8 @@ def _one_per_span(name: str, ids: int | Sequence[int], order: list[int]) -> list
     return whole_numbers(name, (by_span[i] for i in range(len(order))))
 
 
-def _flags(hidden: Sequence[bool] | None, spans: list[tuple[int, int]]) -> list[bool]:
-    count = sum(end - start for start, end in spans)
+def _flags(hidden: Sequence[bool] | None, count: int) -> list[bool]:
+    """One flag per span token, `count` of them."""
     if hidden is None:
         return [False] * count
     if len(hidden) != count:

@@ -37,6 +37,10 @@ class Segments:
         """[P] the row of each segment."""
         return np.repeat(np.arange(len(self.counts)), self.counts)
 
+    def rows_with(self, chosen: np.ndarray) -> np.ndarray:
+        """[R] bool: rows that have one of the chosen segments, [P] bool."""
+        return np.bincount(self.row[chosen], minlength=len(self.counts)) > 0
+
     def take(self, rows: np.ndarray) -> "Segments":
         """The segments of some rows, given by ascending row indices."""
         chosen = np.zeros(len(self.counts), bool)

@@ -7,6 +7,8 @@ sentence, or with one that is the whole segment, gets spans instead.
 """
 
 import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -122,12 +124,65 @@ def plan_sentences(
       stored: [N] stored tokens.
       sentence_ends: [V] bool, true for tokens that end a sentence.
     """
-    size = np.minimum(segments.size, length)
-    rough = fit(segments, size + segments.ends + 3, length)
-    size = np.where(rough.whole, size, np.clip(rough.room - 3, 1, size))
-    ratio = config.sentence_mask_ratio
-    taken = take_sentences(segments, size, stored, sentence_ends, draws, ratio)
-    spans = SpanCandidates.draw(segments, size, draws, lengths, config, single=False)
+    rough = _rough_sizes(segments, length)
+    spans = SpanCandidates.draw(segments, rough, draws, lengths, config, single=False)
+
+    def take(segments: Segments, size: np.ndarray) -> Sentences:
+        ratio = config.sentence_mask_ratio
+        return take_sentences(segments, size, stored, sentence_ends, draws, ratio)
+
+    choice = _choose(segments, rough, length, spans, take)
+    size, kept, has_sentence = choice.size, choice.kept, choice.has_sentence
+    number = choice.number * kept
+    placed = place(spans, np.where(has_sentence, 0, number), size, segments.counts, draws)
+    start, span_length = _ascending(*choice.sentences, (np.arange(len(size)), placed))
+    num_spans, spans_per_row = number[kept], sums(number, segments.counts)
+    return Plan(
+        row=segments.row[kept],
+        source=segments.source[kept],
+        size=size[kept],
+        eos=choice.eos[kept],
+        objective=np.where(has_sentence, SENTENCE, SPAN)[kept],
+        num_spans=num_spans,
+        start=start,
+        length=span_length,
+        closed=np.ones(len(start), bool),
+        order=order_in_part_b(draws, group_of(num_spans), spans_per_row, config.shuffle_spans),
+        fewer=segments.rows_with(placed.fewer),
+        fallen_back=segments.rows_with(kept & ~has_sentence),
+    )
+
+
+class _Choice(NamedTuple):
+    """What is used of P segments and cut out of them.
+
+    Attributes:
+      size: [P] tokens used.
+      number: [P] spans, whole sentences or random ones.
+      has_sentence: [P] bool, the spans are sentences.
+      eos: [P] bool, eos follows the tokens.
+      kept: [P] bool, the segment is used.
+      sentences: those of segments kept whole and of segments cut, with the segments' indices.
+    """
+
+    size: np.ndarray
+    number: np.ndarray
+    has_sentence: np.ndarray
+    eos: np.ndarray
+    kept: np.ndarray
+    sentences: tuple[tuple[np.ndarray, Sentences], tuple[np.ndarray, Sentences]]
+
+
+def _choose(
+    segments: Segments,
+    rough: np.ndarray,
+    length: int,
+    spans: SpanCandidates,
+    take: Callable[[Segments, np.ndarray], Sentences],
+) -> _Choice:
+    """Takes sentences from segments of the sizes `rough`, and cuts those that do not fit then."""
+    size = rough.copy()
+    taken = take(segments, size)
     has_sentence = taken.counts > 0
     number = np.where(has_sentence, taken.counts, spans.number(size))
     eos = segments.ends & (size == segments.size)
@@ -135,8 +190,7 @@ def plan_sentences(
 
     cut = np.flatnonzero(exact.cut)
     cut_size = np.clip(exact.room - 1 - 2 * number, 1, size)[cut]
-    retaken = take_sentences(segments.choose(cut), cut_size, stored, sentence_ends, draws, ratio)
-    retaken = retaken.at_most(number[cut])
+    retaken = take(segments.choose(cut), cut_size).at_most(number[cut])
     span_size, span_number = spans.largest(size, exact.room)
     has_sentence[cut] = again = retaken.counts > 0
     size[cut] = np.where(again, cut_size, span_size[cut])
@@ -145,29 +199,16 @@ def plan_sentences(
     first = within_groups(segments.counts) == 0
     shortest = np.where(first | (size == segments.size), 1, SHORTEST_BEGINNING)
     kept = (exact.whole | exact.cut) & (size >= shortest)
-    number *= kept
-    placed = place(spans, np.where(has_sentence, 0, number), size, segments.counts, draws)
-    start, span_length = _ascending(
-        (np.arange(len(size)), taken.of(exact.whole & kept)),
-        (cut, retaken.of(kept[cut])),
-        (np.arange(len(size)), placed),
-    )
-    row, rows = segments.row, len(segments.counts)
-    num_spans, spans_per_row = number[kept], sums(number, segments.counts)
-    return Plan(
-        row=row[kept],
-        source=segments.source[kept],
-        size=size[kept],
-        eos=(eos & exact.whole)[kept],
-        objective=np.where(has_sentence, SENTENCE, SPAN)[kept],
-        num_spans=num_spans,
-        start=start,
-        length=span_length,
-        closed=np.ones(len(start), bool),
-        order=order_in_part_b(draws, group_of(num_spans), spans_per_row, config.shuffle_spans),
-        fewer=np.bincount(row[placed.fewer], minlength=rows) > 0,
-        fallen_back=np.bincount(row[kept & ~has_sentence], minlength=rows) > 0,
-    )
+    whole = (np.arange(len(size)), taken.of(exact.whole & kept))
+    sentences = (whole, (cut, retaken.of(kept[cut])))
+    return _Choice(size, number, has_sentence, eos & exact.whole, kept, sentences)
+
+
+def _rough_sizes(segments: Segments, length: int) -> np.ndarray:
+    """[P] sizes of the segments as if each lost one sentence, which takes three slots."""
+    size = np.minimum(segments.size, length)
+    rough = fit(segments, size + segments.ends + 3, length)
+    return np.where(rough.whole, size, np.clip(rough.room - 3, 1, size))
 
 
 def _ascending(

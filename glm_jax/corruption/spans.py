@@ -192,12 +192,10 @@ def plan_spans(
     kept = filled.kept(segments, size)
     number = np.where(filled.cut, cut_number, number) * kept
     placed = place(candidates, number, size, segments.counts, draws)
-    row = segments.row
-    fewer = np.bincount(row[placed.fewer], minlength=len(segments.counts)) > 0
     num_spans = number[kept]
     spans_per_row = sums(number, segments.counts)
     return Plan(
-        row=row[kept],
+        row=segments.row[kept],
         source=segments.source[kept],
         size=size[kept],
         eos=(segments.ends & filled.whole)[kept],
@@ -207,6 +205,6 @@ def plan_spans(
         length=placed.length,
         closed=np.ones(len(placed.start), bool),
         order=order_in_part_b(draws, group_of(num_spans), spans_per_row, config.shuffle_spans),
-        fewer=fewer,
+        fewer=segments.rows_with(placed.fewer),
         fallen_back=np.zeros(len(segments.counts), bool),
     )

@@ -28,7 +28,7 @@ from glm_jax.config.data import DataConfig
 from glm_jax.config.objective import ObjectiveConfig
 from glm_jax.corruption.corruptor import Corruptor
 from glm_jax.corruption.hiding import block_id
-from glm_jax.corruption.published import MicroBatch, build_micro_batch, text_row
+from glm_jax.corruption.published import MicroBatch, Texts, build_micro_batch, text_row
 from glm_jax.corruption.published.examples import Fields, Rules
 from glm_jax.data.rows import check_split
 from glm_jax.data.store import Documents, TokenStore
@@ -58,8 +58,8 @@ class PublishedRowBuilder:
         """
         check_split(documents)
         self.store, self.seed = store, seed
-        self._documents, self._length = documents, data.sequence_length
-        self._offsets = np.asarray(documents.offsets)
+        self._length = data.sequence_length
+        self._texts = Texts(documents.tokens, np.asarray(documents.offsets))
         special = store.special
         hidden_id = block_id(objective, special, store.vocab_size)
         self._rules = Rules(objective, special, hidden_id, store.sentence_ends)
@@ -97,8 +97,7 @@ class PublishedRowBuilder:
         texts = [
             text_row(
                 number * options.micro_batch_rows + i,
-                self._documents.tokens,
-                self._offsets,
+                self._texts,
                 special=special,
                 sentence_ends=self._rules.sentence_ends,
                 length=options.row_length,

@@ -38,7 +38,6 @@ class Request:
       num_batches: batches of `glm_pretrain`, the same as those of an evaluation in training; None:
         each row of one epoch.
       num_examples: number of examples, for tasks that take examples; None: the task's default.
-      task_module: a module that registers SeqIO tasks when it is imported.
       workdir: of a run that is evaluated on its own data: a warning is printed if the data has
         changed since. None: no such check.
     """
@@ -47,7 +46,6 @@ class Request:
     split: str | None = None
     num_batches: int | None = None
     num_examples: int | None = None
-    task_module: str | None = None
     workdir: Path | None = None
 
 
@@ -183,7 +181,6 @@ def _evaluate_seqio(name: str, lm: "LanguageModel", request: Request) -> dict[st
         pad_id=lm.special.pad if lm.special else 0,
         split=request.split,
         num_examples=request.num_examples,
-        module=request.task_module,
     )
     if len(found) == 1:
         return next(iter(found.values()))

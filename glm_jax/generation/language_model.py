@@ -38,6 +38,7 @@ from glm_jax.generation.scored_texts import Scoring
 from glm_jax.generation.writing import Writing
 from glm_jax.interop.huggingface import Progress, save_directory, silent
 from glm_jax.interop.origin import Origin
+from glm_jax.interop.save_plan import SaveAs
 from glm_jax.losses.by_objective import hidden_of, objective_sums, summarize, token_losses
 from glm_jax.models.params import bind
 from glm_jax.models.positions import check_positions
@@ -255,9 +256,9 @@ class LanguageModel(Scoring, Writing):
                 self.config,
                 self.params,
                 self._origin,
-                names,
+                SaveAs(names),
                 self.tokenizer,
-                progress=progress,
+                progress,
             )
         elif format == "orbax":
             from glm_jax.checkpoints.params import save_params  # brings orbax

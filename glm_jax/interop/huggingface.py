@@ -24,7 +24,7 @@ from glm_jax.interop.architectures.rows import Row
 from glm_jax.interop.checkpoint import check_repeated, open_directory
 from glm_jax.interop.finite import Unusable
 from glm_jax.interop.origin import CONFIG, Origin
-from glm_jax.interop.save_plan import MAX_SHARD_BYTES, SavePlan, is_model, plan_save
+from glm_jax.interop.save_plan import AS_LOADED, SaveAs, SavePlan, is_model, plan_save
 from glm_jax.interop.weights import INDEX, TensorToWrite, copy_out, write_safetensors
 from glm_jax.models.params import abstract_params
 from glm_jax.models.trees import Params, from_paths, is_stacked, to_paths, unstack_layers
@@ -107,9 +107,8 @@ def save_directory(
     config: ModelConfig,
     params: Params,
     origin: Origin,
-    names: str = "as_loaded",
+    save_as: SaveAs = AS_LOADED,
     tokenizer: Tokenizer | None = None,
-    max_shard_bytes: int = MAX_SHARD_BYTES,
     progress: Progress = silent,
 ) -> None:
     """Writes a model tensor by tensor: all of it, or nothing.
@@ -118,9 +117,8 @@ def save_directory(
       path: the directory to write; an existing one is replaced if it holds nothing but a model.
       config, params, origin: of the model; layers stacked or listed. A `Weight` is written as the
         plain matrix that it stands for.
-      names: "as_loaded" (prefix included), "original" or "native".
+      save_as: names of the tensors and size of the files.
       tokenizer: is written too.
-      max_shard_bytes: weights beyond this size go into several files with an index.
       progress: wraps the tensors as they are written.
 
     Raises:
@@ -129,7 +127,7 @@ def save_directory(
     """
     whole = functools.partial(plain, dtype=config.param_dtype)
     listed = to_paths(jax.eval_shape(lambda params: unstack_layers(whole(params)), params))
-    plan = plan_save(config, listed, origin, names, max_shard_bytes)
+    plan = plan_save(config, listed, origin, save_as)
     leaves = to_paths(params)
 
     def leaf(name: str) -> np.ndarray:

@@ -21,6 +21,22 @@ MAX_SHARD_BYTES = 4 * 2**30
 
 
 @dataclasses.dataclass(frozen=True)
+class SaveAs:
+    """How a directory names and divides the weights.
+
+    Attributes:
+      names: "as_loaded" (prefix included), "original" or "native".
+      max_shard_bytes: weights beyond this size go into several files with an index.
+    """
+
+    names: str = "as_loaded"
+    max_shard_bytes: int = MAX_SHARD_BYTES
+
+
+AS_LOADED = SaveAs()
+
+
+@dataclasses.dataclass(frozen=True)
 class SavePlan:
     """What `save_directory` writes.
 
@@ -53,26 +69,25 @@ def plan_save(
     config: ModelConfig,
     leaves: Mapping[str, AbstractArray],
     origin: Origin,
-    names: str = "as_loaded",
-    max_shard_bytes: int = MAX_SHARD_BYTES,
+    save_as: SaveAs = AS_LOADED,
 ) -> SavePlan:
     """Plans what `save_directory` writes.
 
     Args:
-      config, origin, names, max_shard_bytes: as of `save_directory`.
+      config, origin, save_as: as of `save_directory`.
       leaves: path -> anything with a shape and a dtype; layers listed, not stacked.
 
     Raises:
       UserError: unknown names, or a config that the format cannot express.
     """
-    architecture = for_saving(config, origin.architecture, names)
+    architecture = for_saving(config, origin.architecture, save_as.names)
     rows = [
         row for row in architecture.rows(config) if architecture.writes_repeats or not row.repeats
     ]
     sizes = {row.key: sum(_num_bytes(leaves[name]) for name in row.paths) for row in rows}
-    groups = _shards(rows, sizes, max_shard_bytes)
+    groups = _shards(rows, sizes, save_as.max_shard_bytes)
     files = [f"model-{i + 1:05d}-of-{len(groups):05d}.safetensors" for i in range(len(groups))]
-    as_loaded = architecture is origin.architecture and names == "as_loaded"
+    as_loaded = architecture is origin.architecture and save_as.names == "as_loaded"
     return SavePlan(
         architecture=architecture,
         values=_config_values(config, architecture, origin),

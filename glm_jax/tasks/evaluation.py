@@ -1,6 +1,5 @@
 """Evaluates registered SeqIO tasks with `seqio.Evaluator` and any function that scores rows."""
 
-import importlib
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -28,7 +27,6 @@ def evaluate_task(
     pad_id: int = 0,
     split: str | None = None,
     num_examples: int | None = None,
-    module: str | None = None,
 ) -> dict[str, dict[str, float]]:
     """Evaluates a task, or the tasks of a mixture, with the features of a Batch.
 
@@ -40,26 +38,17 @@ def evaluate_task(
       pad_id: padding of tokens and targets.
       split: to evaluate; None: the first that exists of "eval", "validation", "test".
       num_examples: rows per task; None: all.
-      module: a module that registers the task, imported first.
 
     Returns:
       The metrics of each task, from its `metric_fns`, by the task's name.
 
     Raises:
-      UserError: no such module, task or split, or a task without metrics or with other features.
+      UserError: no such task or split, or a task without metrics or with other features.
     """
-    tasks = _tasks(name, module)
+    tasks = _tasks(name)
     split = split or next((one for one in _SPLITS if one in tasks[0].splits), _SPLITS[0])
     for task in tasks:
-        if split not in task.splits:
-            raise UserError(f"{task.name!r} must have the split {split!r}; it has {[*task.splits]}")
-        if not task.metric_fns:
-            raise UserError(f"the task {task.name!r} has no metrics; give it metric_fns")
-        if set(task.output_features) != set(FIELDS):
-            raise UserError(
-                f"the task {task.name!r} must give the features {sorted(FIELDS)}; it gives "
-                f"{sorted(task.output_features)}"
-            )
+        _check_task(task, split)
     evaluator = seqio.Evaluator(
         name,
         GlmFeatureConverter(pad_id=pad_id),
@@ -92,12 +81,20 @@ def registered_names() -> list[str]:
     return sorted(seqio.TaskRegistry.names() | seqio.MixtureRegistry.names())
 
 
-def _tasks(name: str, module: str | None) -> list[seqio.Task]:
-    if module is not None:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise UserError(f"cannot import {module!r}: {error}") from error
+def _check_task(task: seqio.Task, split: str) -> None:
+    """Refuses a task that has no such split, no metrics or other features."""
+    if split not in task.splits:
+        raise UserError(f"{task.name!r} must have the split {split!r}; it has {[*task.splits]}")
+    if not task.metric_fns:
+        raise UserError(f"the task {task.name!r} has no metrics; give it metric_fns")
+    if set(task.output_features) != set(FIELDS):
+        raise UserError(
+            f"the task {task.name!r} must give the features {sorted(FIELDS)}; it gives "
+            f"{sorted(task.output_features)}"
+        )
+
+
+def _tasks(name: str) -> list[seqio.Task]:
     names = registered_names()
     if name not in names:
         raise UserError(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from glm_jax.batch import DOCUMENT, SPAN, Batch
-from glm_jax.corruption import assemble, assemble_prefix, place_in_documents
+from glm_jax.corruption import AssemblyOptions, assemble, assemble_prefix, place_in_documents
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "glm" / "data"
 BLOCKS = json.loads((GOLDEN / "block_data.json").read_text())["cases"]
@@ -27,18 +27,19 @@ def options_of(case):
     """The case's options as keywords of `assemble`."""
     options, decisions = case["options"], case["decisions"]
     keywords = {"mask_id": mask_of(case["task"], options), "start_id": START, "end_id": END}
+    varied = {}
     if options.get("sentinel_token"):
         later = range(1, len(decisions["span_order_in_part_b"]))
         keywords["mask_id"] = [MASK, *(256 + 2 * (i - 1) for i in later)]
         keywords["start_id"] = [START, *(257 + 2 * (i - 1) for i in later)]
-        keywords["span_position"] = case["max_seq_length"]
+        varied["span_position"] = case["max_seq_length"]
     if decisions.get("block_mask_draws"):
         draws = np.array(decisions["block_mask_draws"])
-        keywords["hidden"] = draws < options["block_mask_prob"]
-        keywords["hidden_id"] = HIDDEN
-    keywords["block_positions"] = options.get("block_position_encoding", True)
-    keywords["position_offset"] = decisions.get("position_bias", 0)
-    return keywords
+        varied["hidden"] = draws < options["block_mask_prob"]
+        varied["hidden_id"] = HIDDEN
+    varied["block_positions"] = options.get("block_position_encoding", True)
+    varied["position_offset"] = decisions.get("position_bias", 0)
+    return {**keywords, "options": AssemblyOptions(**varied)}
 
 
 def check_row(fields, text, targets, loss_mask, position_ids, sep):
@@ -214,12 +215,14 @@ def test_assemble_refuses(spans, order, message):
         assemble([C, a, b, c, d, e, E], spans, order, **IDS)
 
 
-@pytest.mark.parametrize(
-    "options", [{"hidden": [True], "hidden_id": 9}, {"hidden": [True, False]}, {"mask_id": [2, 3]}]
-)
-def test_assemble_refuses_wrong_counts(options):
-    with pytest.raises(ValueError, match="must"):
-        assemble([C, a, b, E], [(1, 3)], [0], **{**IDS, **options})
+def test_assemble_refuses_wrong_counts():
+    one_flag = AssemblyOptions(hidden=[True], hidden_id=9)
+    with pytest.raises(ValueError, match="hidden must be 2 flags, one per span token; got 1"):
+        assemble([C, a, b, E], [(1, 3)], [0], **IDS, options=one_flag)
+    with pytest.raises(ValueError, match="mask_id must be one id or 1, one per span"):
+        assemble([C, a, b, E], [(1, 3)], [0], **{**IDS, "mask_id": [2, 3]})
+    with pytest.raises(ValueError, match="hidden must come with hidden_id, an id; got -1"):
+        AssemblyOptions(hidden=[True, False])
 
 
 @pytest.mark.parametrize("length", [0, 4])

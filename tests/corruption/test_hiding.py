@@ -7,7 +7,7 @@ import pytest
 
 from glm_jax.batch import SENTENCE, SPAN
 from glm_jax.config import ObjectiveConfig, PublishedOptions
-from glm_jax.corruption import assemble
+from glm_jax.corruption import AssemblyOptions, assemble
 from glm_jax.corruption.hiding import block_id, hide_context, hide_inputs
 from glm_jax.draws import Draws
 from glm_jax.errors import UserError
@@ -24,8 +24,8 @@ def draws_of(rows):
 
 
 def rows(count, objective=SPAN, mask=SPECIAL.mask, **options):
-    ids = {"mask_id": mask, "start_id": 6, "end_id": 7, "objective": objective, **options}
-    text = assemble(TEXT, SPANS, [1, 0], **ids)
+    ids = {"mask_id": mask, "start_id": 6, "end_id": 7, **options}
+    text = assemble(TEXT, SPANS, [1, 0], **ids, options=AssemblyOptions(objective=objective))
     return {name: np.tile(np.append(value, [0, 0]), (count, 1)) for name, value in text.items()}
 
 

@@ -36,6 +36,12 @@ def test_some_segments_of_all_rows():
     assert some.size.tolist() == [4, 1, 3]
 
 
+def test_rows_with_chosen_segments():
+    segments = segments_of([2, 0, 1], [3, 4, 5])
+    assert segments.rows_with(np.array([False, True, False])).tolist() == [True, False, False]
+    assert segments.rows_with(np.array([False, False, True])).tolist() == [False, False, True]
+
+
 def test_a_row_takes_segments_until_one_does_not_fit():
     """Of ten slots 4 + 6 fill all; 4, then 7 is cut where 6 are left; 11 are cut at once."""
     segments = segments_of([3, 3, 1, 2, 2], [1] * 11)

@@ -7,7 +7,7 @@ import pytest
 
 from glm_jax.batch import DOCUMENT, SENTENCE, SPAN, Batch
 from glm_jax.config import ObjectiveConfig, PublishedOptions
-from glm_jax.corruption import assemble, assemble_prefix
+from glm_jax.corruption import AssemblyOptions, assemble, assemble_prefix
 from glm_jax.corruption.corruptor import Corruptor
 from glm_jax.corruption.masked import assemble_masked
 from glm_jax.corruption.plan import Plan, Segments
@@ -70,16 +70,17 @@ def expected_rows(plan, stored, rows, length, config=CONFIG):
         objective, row = int(plan.objective[p]), int(plan.row[p])
         spans = range(first[p], first[p] + plan.num_spans[p])
         mask_id = MASKS[objective] if options.task_masks else SPECIAL.mask
-        kind = {"mask_id": mask_id, "start_id": SPECIAL.start, "objective": objective}
+        kind = {"mask_id": mask_id, "start_id": SPECIAL.start}
+        varied = {"objective": objective}
         if options.sentinel_id is not None and all(plan.closed[s] for s in spans):
             pairs = range(options.sentinel_id, options.sentinel_id + 2 * (len(spans) - 1), 2)
             kind["mask_id"] = [mask_id, *pairs]
             kind["start_id"] = [SPECIAL.start, *(i + 1 for i in pairs)]
-            kind["span_position"] = length
+            varied["span_position"] = length
         if not all(plan.closed[s] for s in spans):
             (span,) = spans
             assert plan.start[span] + 1 + plan.length[span] == len(text)
-            part = assemble_prefix(text, int(plan.length[span]), **kind)
+            part = assemble_prefix(text, int(plan.length[span]), **kind, **varied)
         else:
             part = assemble(
                 text,
@@ -87,6 +88,7 @@ def expected_rows(plan, stored, rows, length, config=CONFIG):
                 [int(plan.order[s]) - first[p] for s in spans],
                 end_id=SPECIAL.end,
                 **kind,
+                options=AssemblyOptions(**varied),
             )
         part["loss_weights"] *= WEIGHTS[objective]
         at, n = ends[row], len(part["tokens"])

@@ -3,14 +3,15 @@
 import numpy as np
 from scipy import stats
 
-from glm_jax.corruption import assemble
+from glm_jax.corruption import AssemblyOptions, assemble
 from glm_jax.corruption.shifting import shift_positions
 from glm_jax.draws import Draws
 
 
 def rows_of_two_texts(rows, span_position=None):
     """C a M c E S b, then C M e S d, then padding: 16 slots."""
-    ids = {"mask_id": 3, "start_id": 6, "end_id": 7, "span_position": span_position}
+    options = AssemblyOptions(span_position=span_position)
+    ids = {"mask_id": 3, "start_id": 6, "end_id": 7, "options": options}
     first = assemble([8, 30, 31, 32, 9], [(2, 3)], [0], **ids)
     second = assemble([8, 33, 34], [(1, 2)], [0], **ids)
     fields = {}

@@ -8,7 +8,7 @@ import pytest
 
 from glm_jax.batch import DOCUMENT, SENTENCE, SPAN
 from glm_jax.config import DataConfig, ObjectiveConfig, PublishedOptions
-from glm_jax.corruption.published import build_micro_batch, text_row
+from glm_jax.corruption.published import Texts, build_micro_batch, text_row
 from glm_jax.corruption.published.examples import Rules
 from glm_jax.data.published import PublishedRowBuilder
 from glm_jax.data.rows import RowBuilder
@@ -60,8 +60,7 @@ def examples_of(micro_batch, seed=3, **options):
     texts = [
         text_row(
             4 * micro_batch + i,
-            documents.tokens,
-            documents.offsets,
+            Texts(documents.tokens, documents.offsets),
             special=SPECIAL,
             sentence_ends=STORE.sentence_ends,
             length=config.published.row_length,

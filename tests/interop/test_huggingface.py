@@ -16,6 +16,7 @@ from glm_jax.errors import UserError
 from glm_jax.generation.language_model import LanguageModel
 from glm_jax.interop import huggingface
 from glm_jax.interop.huggingface import save_directory
+from glm_jax.interop.save_plan import SaveAs
 from glm_jax.models.trees import stack_layers, to_paths
 from glm_jax.tokenizers.byte_pairs import byte_characters
 from glm_jax.tokenizers.tokenizer import tokenizer_file
@@ -89,9 +90,8 @@ def test_a_prefix_is_read_and_written_back(tmp_path):
 
 def test_weights_in_several_files_with_an_index(tmp_path):
     lm = glm_jax.load(write(tmp_path / "a"))
-    save_directory(
-        tmp_path / "b", lm.config, lm.params, huggingface.Origin(), max_shard_bytes=100_000
-    )
+    small = SaveAs(max_shard_bytes=100_000)
+    save_directory(tmp_path / "b", lm.config, lm.params, huggingface.Origin(), small)
     files = sorted(path.name for path in (tmp_path / "b").glob("*.safetensors"))
     assert len(files) > 3
     assert files[0] == f"model-00001-of-{len(files):05d}.safetensors"

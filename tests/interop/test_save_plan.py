@@ -11,7 +11,7 @@ from glm_jax.config import ComputeConfig, MeshConfig, ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.interop.checkpoint import open_directory
 from glm_jax.interop.origin import Origin
-from glm_jax.interop.save_plan import is_model, plan_save
+from glm_jax.interop.save_plan import SaveAs, is_model, plan_save
 from glm_jax.models.params import abstract_params
 from glm_jax.models.trees import to_paths
 from glm_jax.sharding.mesh import make_mesh
@@ -27,7 +27,9 @@ def leaves_of(config):
 def plan(model="chatglm2", names="as_loaded", origin=None, **options):
     checkpoint = open_directory(GOLDEN / model)
     origin = checkpoint.origin if origin is None else origin
-    return plan_save(checkpoint.config, leaves_of(checkpoint.config), origin, names, **options)
+    return plan_save(
+        checkpoint.config, leaves_of(checkpoint.config), origin, SaveAs(names, **options)
+    )
 
 
 def test_one_file_and_several():
@@ -139,7 +141,7 @@ def test_a_tied_matrix_is_written_where_the_code_has_its_own():
     config = dataclasses.replace(open_directory(GOLDEN / "chatglm2").config, tied_embeddings=True)
     keys = {}
     for names in ("original", "native"):
-        found = plan_save(config, leaves_of(config), Origin(), names)
+        found = plan_save(config, leaves_of(config), Origin(), SaveAs(names))
         keys[names] = [row.key for row in found.shards["model.safetensors"]]
         assert found.values["tie_word_embeddings"] is True
     assert keys["original"][-1] == "transformer.output_layer.weight"

@@ -11,6 +11,7 @@ from glm_jax.corruption.published.micro_batch import MicroBatch as MicroBatch
 from glm_jax.corruption.published.micro_batch import build_micro_batch as build_micro_batch
 from glm_jax.corruption.published.micro_batch import collate as collate
 from glm_jax.corruption.published.text_rows import TextRow as TextRow
+from glm_jax.corruption.published.text_rows import Texts as Texts
 from glm_jax.corruption.published.text_rows import text_row as text_row
 
-__all__ = ["MicroBatch", "TextRow", "build_micro_batch", "collate", "text_row"]
+__all__ = ["MicroBatch", "TextRow", "Texts", "build_micro_batch", "collate", "text_row"]

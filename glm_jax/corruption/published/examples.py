@@ -11,7 +11,7 @@ import numpy as np
 
 from glm_jax.batch import DOCUMENT, SENTENCE, SPAN
 from glm_jax.config.objective import ObjectiveConfig
-from glm_jax.corruption.assembly import assemble, assemble_prefix
+from glm_jax.corruption.assembly import AssemblyOptions, assemble, assemble_prefix
 from glm_jax.corruption.masked import assemble_masked
 from glm_jax.corruption.placing import Span, hand_out, place_spans
 from glm_jax.corruption.published.text_rows import TextRow
@@ -166,11 +166,13 @@ class Rules:
             mask_id=masks,
             start_id=start_ids,
             end_id=self.special.end,
-            objective=objective,
-            position_offset=offset,
-            span_position=None if options.sentinel_id is None else options.row_length,
-            hidden=hidden,
-            hidden_id=self.block_id,
+            options=AssemblyOptions(
+                objective=objective,
+                position_offset=offset,
+                span_position=None if options.sentinel_id is None else options.row_length,
+                hidden=hidden,
+                hidden_id=self.block_id,
+            ),
         )
 
 

@@ -34,16 +34,39 @@ class TextRow:
         return TextRow(self.tokens[start:end], self.weights[start:end])
 
 
+@dataclasses.dataclass(frozen=True)
+class Texts:
+    """The documents that rows are drawn from.
+
+    Attributes:
+      tokens: [N] the documents' tokens.
+      offsets: [documents + 1] where each begins, 0 first, N last.
+      weights: [N] loss weights of the tokens; None: 1.
+    """
+
+    tokens: np.ndarray
+    offsets: np.ndarray
+    weights: np.ndarray | None = None
+
+    def draw(self, draws: np.random.RandomState, eos: int) -> TextRow:
+        """A document and its eos, drawn with probability proportional to its length."""
+        index = int(draws.randint(int(self.offsets[-1])))
+        document = int(np.searchsorted(self.offsets, index, side="right")) - 1
+        begin, end = int(self.offsets[document]), int(self.offsets[document + 1])
+        drawn = np.append(np.asarray(self.tokens[begin:end], np.int64), eos)
+        if self.weights is None:
+            return TextRow(drawn, np.ones(len(drawn), np.int64))
+        return TextRow(drawn, np.append(self.weights[begin:end], 1))
+
+
 def text_row(
     index: int,
-    tokens: np.ndarray,
-    offsets: np.ndarray,
+    texts: Texts,
     *,
     special: SpecialTokens,
     sentence_ends: np.ndarray,
     length: int,
     mid_sentence_rate: float = 0.0,
-    weights: np.ndarray | None = None,
 ) -> TextRow:
     """Row `index` of the published data set: at most `length` tokens, and no padding.
 
@@ -58,17 +81,15 @@ def text_row(
 
     Args:
       index: of the row, from 0; it seeds all draws.
-      tokens: [N] the documents' tokens.
-      offsets: [documents + 1] where each begins, 0 first, N last.
+      texts: the documents.
       special: ids of [CLS] and eos.
       sentence_ends: [V] bool, true for tokens that end a sentence.
       length: most tokens of the row, the L of the published scripts.
       mid_sentence_rate: how often a start is not moved to a sentence (`non_sentence_start`).
-      weights: [N] loss weights of the tokens; None: 1.
     """
     words = random.Random(index)
     draws = np.random.RandomState([words.randint(0, 2**32 - 1) for _ in range(16)])
-    row = _draw_document(draws, tokens, offsets, weights, special.eos)
+    row = texts.draw(draws, special.eos)
     begin = TextRow(np.array([special.cls], row.tokens.dtype), np.zeros(1, row.weights.dtype))
     surplus = len(row.tokens) - length
     if surplus >= 0:
@@ -81,29 +102,11 @@ def text_row(
     parts = [begin, row]
     room = length - 1 - len(row.tokens)
     while room > 0:
-        new = _draw_document(draws, tokens, offsets, weights, special.eos)
-        new = TextRow.join([begin, new])
+        new = TextRow.join([begin, texts.draw(draws, special.eos)])
         parts.append(_cut_right(new, room, sentence_ends))
         # `new` is not cut: the slots that a cut frees behind the last document stay free.
         room -= len(new.tokens)
     return TextRow.join(parts)
-
-
-def _draw_document(
-    draws: np.random.RandomState,
-    tokens: np.ndarray,
-    offsets: np.ndarray,
-    weights: np.ndarray | None,
-    eos: int,
-) -> TextRow:
-    """A document and its eos, drawn with probability proportional to its length."""
-    index = int(draws.randint(int(offsets[-1])))
-    document = int(np.searchsorted(offsets, index, side="right")) - 1
-    begin, end = int(offsets[document]), int(offsets[document + 1])
-    drawn = np.append(np.asarray(tokens[begin:end], np.int64), eos)
-    if weights is None:
-        return TextRow(drawn, np.ones(len(drawn), np.int64))
-    return TextRow(drawn, np.append(weights[begin:end], 1))
 
 
 def _move(tokens: np.ndarray, start: int, left: bool, most: int, sentence_ends: np.ndarray) -> int:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from glm_jax.corruption.published import text_row
+from glm_jax.corruption.published import Texts, text_row
 from glm_jax.special_tokens import SpecialTokens
 
 SPECIAL = SpecialTokens(mask=2, gmask=7, smask=8, start=5, end=6, cls=1, eos=0, pad=0)
@@ -21,8 +21,10 @@ def test_golden_rows(number, golden):
         documents = given[documents.removeprefix("see ")]["documents"]
     row = text_row(
         case["input"]["index"],
-        np.concatenate(documents),
-        np.append(0, np.cumsum([len(document) for document in documents])),
+        Texts(
+            np.concatenate(documents),
+            np.append(0, np.cumsum([len(document) for document in documents])),
+        ),
         special=SPECIAL,
         sentence_ends=ENDS,
         length=case["input"]["max_seq_length"],
@@ -37,11 +39,9 @@ def test_weights_of_a_prompt_go_with_its_tokens():
     for index in range(8):
         row = text_row(
             index,
-            np.arange(100, 140),
-            np.array([0, 40]),
+            Texts(np.arange(100, 140), np.array([0, 40]), prompted.astype(np.int64)),
             special=SPECIAL,
             sentence_ends=ENDS,
             length=30,
-            weights=prompted.astype(np.int64),
         )
         assert row.weights.tolist() == [int(token == 0 or token >= 115) for token in row.tokens]
