@@ -50,7 +50,8 @@ BARE_HOST = """
 
     class Refuse:
         def find_spec(self, name, path=None, target=None):
-            if name.partition(".")[0] in ("tensorflow", "seqio", "torch", "transformers"):
+            absent = ("tensorflow", "seqio", "torch", "transformers", "tokenizers")
+            if name.partition(".")[0] in absent:
                 raise ImportError(f"{name} is not for this host")
 
     sys.meta_path.insert(0, Refuse())

@@ -3,20 +3,15 @@
     "low lower"  ->  words "low", " lower"  ->  l o w, Ġ l o w e r  ->  low, Ġlow er
 
 Each byte is written as one printable character ("Ġ" is the space), so that merges are lines of
-text.
+text. Hugging Face's `tokenizers` does the joining; it is imported when a vocabulary is read, so
+that everything else works where it is not installed.
 """
 
 import functools
-import itertools
-import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 
-_CONTRACTION = re.compile(r"'(?:s|t|re|ve|m|ll|d)")
-# GPT-2's expression ` ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`, on a text in which each
-# character is replaced by its kind, since the standard library has no \p: L letter, N number,
-# B space, S other white space, O other.
-_WORD = re.compile(r"B?L+|B?N+|B?O+|[SB]+(?![LNO])|[SB]+")
+from glm_jax.checks import short
+from glm_jax.errors import UserError
 
 
 @functools.cache
@@ -32,22 +27,41 @@ class BytePairs:
     """Text to ids and back."""
 
     def __init__(
-        self, ids: Mapping[str, int], merges: Sequence[tuple[str, str]], unknown: int | None = None
+        self, ids: Mapping[str, int], merges: Sequence[Sequence[str]], unknown: str | None = None
     ):
-        """Args:
-        ids: the id of each piece.
-        merges: pairs of pieces, in the order in which they are joined.
-        unknown: the id of pieces without an id; None: they are left out.
+        """Reads a vocabulary.
+
+        Args:
+          ids: the id of each piece.
+          merges: pairs of pieces, in the order in which they are joined.
+          unknown: the piece whose id stands for pieces without one; None: they are left out.
+
+        Raises:
+          UserError: a merge that is no pair, or of pieces without ids; no package `tokenizers`.
         """
-        self._ids, self._unknown = dict(ids), unknown
-        self._ranks = {pair: rank for rank, pair in enumerate(merges)}
+        try:
+            from tokenizers import Tokenizer, models, pre_tokenizers
+        except ImportError as error:
+            raise UserError(
+                "vocabularies of byte pairs (GPT-2's, RoBERTa's) need the package tokenizers: "
+                "pip install tokenizers"
+            ) from error
+        # The library ends in a panic, which is no `Exception`, where a merge is damaged.
+        for pair in merges:
+            if len(pair) != 2 or not ids.keys() >= {*pair, "".join(pair)}:
+                raise UserError(
+                    "each merge must be of two pieces that have an id, as what they become has; "
+                    f"got {short(' '.join(pair))}"
+                )
+        known = {} if unknown is None else {"unk_token": unknown}
+        self._coder = Tokenizer(models.BPE(dict(ids), [(a, b) for a, b in merges], **known))
+        self._coder.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         self._piece_of = {id_: piece for piece, id_ in ids.items()}
         self._byte_of = {character: byte for byte, character in byte_characters().items()}
-        self._cached = functools.lru_cache(1 << 16)(self._ids_of)
 
     def encode(self, text: str) -> list[int]:
         """Returns the ids of a text."""
-        return [id_ for word in words(text) for id_ in self._cached(word)]
+        return self._coder.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of ids; bytes that are not UTF-8 become U+FFFD."""
@@ -59,43 +73,3 @@ class BytePairs:
         if any(character not in self._byte_of for character in piece):
             return piece.encode()
         return bytes(self._byte_of[character] for character in piece)
-
-    def _ids_of(self, word: str) -> tuple[int, ...]:
-        parts = [byte_characters()[byte] for byte in word.encode("utf-8", errors="surrogatepass")]
-        while len(parts) > 1:
-            pairs = list(itertools.pairwise(parts))
-            best = min(pairs, key=lambda pair: self._ranks.get(pair, len(self._ranks)))
-            if best not in self._ranks:
-                break
-            joined, index = [], 0
-            while index < len(parts):
-                if index + 1 < len(parts) and (parts[index], parts[index + 1]) == best:
-                    joined.append(parts[index] + parts[index + 1])
-                    index += 2
-                else:
-                    joined.append(parts[index])
-                    index += 1
-            parts = joined
-        found = [self._ids.get(part, self._unknown) for part in parts]
-        return tuple(id_ for id_ in found if id_ is not None)
-
-
-def words(text: str) -> list[str]:
-    """Splits a text into words as GPT-2 does: ["It", "'s", " 3", ".", "5", " ", " there"]."""
-    kinds = "".join(map(_kind, text))
-    found, start = [], 0
-    while start < len(text):
-        match = _CONTRACTION.match(text, start) or _WORD.match(kinds, start)
-        assert match is not None
-        found.append(text[start : match.end()])
-        start = match.end()
-    return found
-
-
-def _kind(char: str) -> str:
-    if char == " ":
-        return "B"
-    if char.isspace():
-        return "S"
-    category = unicodedata.category(char)[0]
-    return category if category in "LN" else "O"

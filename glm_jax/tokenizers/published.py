@@ -236,8 +236,7 @@ def _read(files: Mapping[str, bytes], colliding: bool) -> _Vocabulary:
         return _word_pieces(_lines(files["vocab.txt"]))
     if "vocab.json" in files:
         lines = _lines(files["merges.txt"])
-        words = [line.split() for line in lines if not line.startswith("#version")]
-        merges = [(first, " ".join(rest)) for first, *rest in filter(None, words)]
+        merges = [line.split() for line in lines if line and not line.startswith("#version")]
         return _byte_pairs(_ids(files["vocab.json"].decode()), merges)
     return _chinese(files[CHINESE_MODEL], colliding)
 
@@ -283,7 +282,7 @@ def _word_pieces(pieces: list[str]) -> _Vocabulary:
     )
 
 
-def _byte_pairs(ids: dict[str, int], merges: list[tuple[str, str]]) -> _Vocabulary:
+def _byte_pairs(ids: dict[str, int], merges: list[list[str]]) -> _Vocabulary:
     size = max(ids.values()) + 1
     if "<mask>" in ids:
         eos = ids["</s>"]
@@ -303,7 +302,7 @@ def _byte_pairs(ids: dict[str, int], merges: list[tuple[str, str]]) -> _Vocabula
             **_following(size, "start", "end", "cls", "mask"),
             **_following(size + 6, "gmask", "smask", "block"),
         )
-    coder = BytePairs(ids, merges, ids.get("<unk>"))
+    coder = BytePairs(ids, merges, "<unk>" if "<unk>" in ids else None)
 
     def piece(id_: int) -> str:
         return coder.bytes_of(id_).decode("utf-8", errors="replace")
