@@ -313,7 +313,7 @@ def _start(
         token = jnp.take_along_axis(tokens, read[:, None], axis=1)[:, 0]
     zero = jnp.zeros_like(length)
     return Slots(
-        prefill(params, tokens, read, config=config, size=room.size, width=width),
+        prefill(bind(config, params), tokens, read, config=config, size=room.size, width=width),
         read,
         token,
         blanks,

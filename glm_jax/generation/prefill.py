@@ -7,12 +7,11 @@ from jaxtyping import Int
 from glm_jax.config.model import ResolvedModel
 from glm_jax.generation.bans import AnyArray
 from glm_jax.generation.cache import LayerCache, empty_cache, with_length
-from glm_jax.models.params import bind
-from glm_jax.models.trees import Params
+from glm_jax.generation.slots import Decodable
 
 
 def prefill(
-    params: Params,
+    model: Decodable,
     tokens: Int[AnyArray, "B T"],
     length: Int[AnyArray, " B"],
     *,
@@ -25,7 +24,7 @@ def prefill(
     For use inside jit, with the mesh of the parameters set.
 
     Args:
-      params: of the model.
+      model: bound to its parameters.
       tokens: rows, padded; T is a multiple of `width`.
       length: number of tokens of each row to run. If the model fills blanks, they all attend to
         each other; otherwise attention is causal. The tokens behind them are computed too, and no
@@ -34,7 +33,6 @@ def prefill(
       size: slots of the caches.
       width: tokens in one call of the model: T if they all attend to each other.
     """
-    model = bind(config, params)
     zeros = jnp.zeros((len(tokens), width), jnp.int32)
 
     def run(index: jax.Array | int, caches: list[LayerCache]) -> list[LayerCache]:

@@ -75,7 +75,9 @@ def cached_logits(lm, ids, num_prompt):
     """All but the last id of the prompt at once, then one by one: the scores of new ids."""
     tokens = np.pad(np.array([ids], np.int32), ((0, 0), (0, 64 - len(ids))))
     length = np.array([num_prompt - 1], np.int32)
-    caches = prefill(lm.params, tokens, length, config=lm.config, size=64, width=64)
+    caches = prefill(
+        bind(lm.config, lm.params), tokens, length, config=lm.config, size=64, width=64
+    )
     model, scores = bind(lm.config, lm.params), []
     feed = jax.jit(model.extend)
     for at in range(num_prompt - 1, len(ids)):

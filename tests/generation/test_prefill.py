@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from glm_jax.generation.prefill import prefill
+from glm_jax.models.params import bind
 
 LENGTH = np.array([199, 128, 5, 0], np.int32)
 
@@ -18,8 +19,8 @@ def counted(caches, row, count):
 def test_in_chunks_as_at_once(causal_lm):
     lm, tokens = causal_lm, tokens_of(causal_lm.config.vocab_size)
     options = {"config": lm.config, "size": 256}
-    at_once = prefill(lm.params, tokens, LENGTH, width=256, **options)
-    chunks = prefill(lm.params, tokens, LENGTH, width=64, **options)
+    at_once = prefill(bind(lm.config, lm.params), tokens, LENGTH, width=256, **options)
+    chunks = prefill(bind(lm.config, lm.params), tokens, LENGTH, width=64, **options)
     for one, other in zip(at_once, chunks, strict=True):
         np.testing.assert_array_equal(one.length, LENGTH)
         np.testing.assert_array_equal(other.length, LENGTH)
@@ -35,16 +36,16 @@ def test_who_attends_to_whom(kind, request):
     lm = request.getfixturevalue(kind)
     tokens, length = tokens_of(lm.config.vocab_size, 64), np.array([40, 30, 5, 1], np.int32)
     options = {"config": lm.config, "size": 64, "width": 64}
-    before = prefill(lm.params, tokens, length, **options)
+    before = prefill(bind(lm.config, lm.params), tokens, length, **options)
     behind, last = tokens.copy(), tokens.copy()
     behind[0, 40:] = 3
     last[0, 39] = (last[0, 39] + 1) % lm.config.vocab_size
     for one, other in zip(
         counted(before, 0, 40),
-        counted(prefill(lm.params, behind, length, **options), 0, 40),
+        counted(prefill(bind(lm.config, lm.params), behind, length, **options), 0, 40),
         strict=True,
     ):
         np.testing.assert_array_equal(one, other)
-    changed = counted(prefill(lm.params, last, length, **options), 0, 39)[-1]
+    changed = counted(prefill(bind(lm.config, lm.params), last, length, **options), 0, 39)[-1]
     same = np.abs(changed - counted(before, 0, 39)[-1]).max(axis=(0, 2)) < 1e-6
     assert same.all() if kind == "causal_lm" else not same.any()

@@ -1,0 +1,131 @@
+"""The network that options, variables or a cluster ask for; two commands that train together."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from glm_jax.errors import UserError
+from glm_jax.training.joining import Network, asked, detected
+from tests.training.test_meeting import free_port
+
+NAMES = ("COORDINATOR", "NUM_PROCESSES", "PROCESS_ID")
+
+
+def test_options_and_variables_of_their_names():
+    network = Network("a:8476", 4, 3)
+    assert asked("a:8476", 4, 3, {}) == network
+    assert asked(None, None, None, dict(zip(NAMES, ("a:8476", "4", "3"), strict=True))) == network
+    # Options win; a variable of such a name without a coordinator is another program's.
+    assert asked("a:8476", 4, 3, {"PROCESS_ID": "1", "COORDINATOR": "b:1"}) == network
+    assert asked(None, None, None, {"PROCESS_ID": "1"}) is None
+    assert asked(None, None, None, {}) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ((None, None, 1), "--process_id without --coordinator and --num_processes; give all three"),
+        (("a:1", 2, None), "--coordinator and --num_processes without --process_id"),
+        (("a", 2, 0), "--coordinator must be HOST:PORT; got 'a'"),
+        (("a:0", 2, 0), "--coordinator must be HOST:PORT"),
+        (("a:1", 0, 0), "--num_processes must be at least 1; got 0"),
+        (("a:1", 2, 2), "--process_id must be at most 1; got 2"),
+    ],
+)
+def test_what_cannot_be_joined(given, message):
+    with pytest.raises(UserError, match=message):
+        asked(*given, {})
+
+
+def test_variables_that_are_no_numbers():
+    values = dict(zip(NAMES, ("a:8476", "four", "3"), strict=True))
+    with pytest.raises(UserError, match="NUM_PROCESSES must be a whole number; got 'four'"):
+        asked(None, None, None, values)
+    with pytest.raises(UserError, match="COORDINATOR without NUM_PROCESSES and PROCESS_ID"):
+        asked(None, None, None, {"COORDINATOR": "a:8476"})
+
+
+def test_a_job_of_slurm_is_detected(monkeypatch):
+    for name in list(os.environ):
+        if name.startswith(("SLURM", "OMPI", "KUBERNETES", "TPU", "JAX_COORDINATOR")):
+            monkeypatch.delenv(name)
+    assert detected() is None
+    said = {"JOB_ID": "77", "STEP_NODELIST": "node[07-08]", "NTASKS": "2", "PROCID": "1"}
+    for name, value in {**said, "LOCALID": "0"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    # jax takes the port from the job's number.
+    assert detected() == Network(f"node07:{65536 - 4096 + 77}", 2, 1, (0,))
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    assert detected() is None
+
+
+def commands(workdir, processes, *options, devices=2):
+    """Status, output and errors of `train` on some processes at once."""
+    address = f"127.0.0.1:{free_port()}"
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    flags = environment.get("XLA_FLAGS", "")
+    environment["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={devices}"
+    command = [sys.executable, "-m", "glm_jax.train", "--config", "configs/demo_cpu.py"]
+    changes = {
+        "train.num_steps": 4,
+        "train.log_every": 1,
+        "train.eval_every": 2,
+        "train.sample_every": 4,
+        "train.eval_batches": 1,
+        "train.checkpoint_every": 2,
+        "model.num_layers": 2,
+        "mesh.data": 2,
+        "mesh.fsdp": 2,
+    }
+    command += [word for name, value in changes.items() for word in ("--set", f"{name}={value}")]
+    command += ["--workdir", str(workdir)]
+    running = []
+    for index, extra in enumerate(processes):
+        joins = ["--coordinator", address, "--num_processes", str(len(processes))]
+        joins = [*joins, "--process_id", str(index)] if len(processes) > 1 else []
+        running.append(
+            subprocess.Popen(
+                [*command, *joins, *options, *extra],
+                env=environment,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+        )
+    said = [process.communicate(timeout=400) for process in running]
+    return [(process.returncode, *one) for process, one in zip(running, said, strict=True)]
+
+
+def losses(workdir):
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [(row["step"], row.get("loss", row.get("eval/loss"))) for row in map(json.loads, lines)]
+
+
+@pytest.mark.processes
+def test_two_commands_train_what_one_does(tmp_path):
+    """Two processes of two devices each against one of four: losses, samples, checkpoints."""
+    both = commands(tmp_path / "two", [[], []])
+    assert [status for status, _, _ in both] == [0, 0], both
+    for index, (_, _, errors) in enumerate(both):
+        assert f"process {index} of 2, 2 of 4 devices here, host " in errors
+    assert "done: 4 steps" in both[0][1]
+    ((status, _, errors),) = commands(tmp_path / "one", [[]], devices=4)
+    assert status == 0, errors
+    two, one = losses(tmp_path / "two"), losses(tmp_path / "one")
+    assert [step for step, _ in two] == [step for step, _ in one]
+    assert [loss for _, loss in two] == pytest.approx([loss for _, loss in one], abs=1e-5)
+    samples = [(tmp_path / name / "samples.txt").read_text() for name in ("one", "two")]
+    assert samples[0] == samples[1]
+
+
+@pytest.mark.processes
+def test_processes_of_different_configs_end_in_one_sentence_each(tmp_path):
+    first, second = commands(tmp_path / "run", [[], ["--set", "train.seed=7"]])
+    assert first[0] == second[0] == 2
+    assert first[2].count("\n") == second[2].count("\n") == 1
+    assert "error: train.seed is 7 on process 1 (" in first[2]
+    assert "error: process 0 says: train.seed is 7 on process 1 (" in second[2]
+    assert not (tmp_path / "run").exists()
