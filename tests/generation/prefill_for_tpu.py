@@ -4,12 +4,14 @@ import os
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 
+import functools
+
 import jax
 import numpy as np
 
 from glm_jax.config import ComputeConfig, MeshConfig, ModelConfig
 from glm_jax.generation.prefill import prefill
-from glm_jax.models.params import abstract_params
+from glm_jax.models.params import abstract_params, bind
 from glm_jax.planning.topologies import topology_devices
 from glm_jax.sharding.mesh import make_mesh, with_mesh_of_params
 
@@ -32,5 +34,10 @@ def kernels(lower):
 
 
 if __name__ == "__main__":
-    jitted = jax.jit(prefill, static_argnames=("config", "size", "width"))
+
+    @functools.partial(jax.jit, static_argnames=("config", "size", "width"))
+    def jitted(params, tokens, length, *, config, size, width):
+        model = bind(config, params)
+        return prefill(model, tokens, length, config=config, size=size, width=width)
+
     print(kernels(with_mesh_of_params(jitted.lower)), kernels(jitted.lower))
