@@ -42,8 +42,8 @@ check_common
   die "--workdir takes a folder, not $workdir: glm_jax.train does not write to buckets yet"
 if [[ -n $accelerator ]]; then
   find_accelerator "$accelerator"
-  [[ $machines == one ]] || printf '%s\n' "warning: $accelerator_type has several hosts, which\
- glm_jax.train does not join yet; see tpu/README.md" >&2
+  [[ $machines == one ]] || printf '%s\n' "warning: $accelerator_type has several hosts; --workdir\
+ must be on a disk that all of them see; see tpu/README.md" >&2
 fi
 
 on_worker all "bash glm_jax/tpu/worker.sh idle" ||
