@@ -17,9 +17,12 @@ MAX_BYTES = 100 * 2**20
 MAX_DEPTH = 100
 
 
-# `Any`: a reader takes the values that it knows by key and checks those (`glm_jax.checks`); of a
-# recursive union each use would have to be narrowed at every level first.
-def read_object(path: Path) -> dict[str, Any]:
+# A JSON object, of any file. `Any`: a reader takes the values that it knows by key and checks those
+# (`glm_jax.checks`); of a recursive union each use would have to be narrowed at every level first.
+JsonObject = dict[str, Any]
+
+
+def read_object(path: Path) -> JsonObject:
     """The JSON object in a file.
 
     Raises:
@@ -39,7 +42,7 @@ def read_object(path: Path) -> dict[str, Any]:
         raise UserError(f"cannot read {path}: it is not UTF-8 ({error.reason})") from error
 
 
-def parse_object(text: str, name: str) -> dict[str, Any]:
+def parse_object(text: str, name: str) -> JsonObject:
     """`read_object` of a text.
 
     Args:
@@ -77,7 +80,7 @@ def some(names: list[str]) -> str:
     return f"{text} and {len(names) - 5} more" if len(names) > 5 else text
 
 
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_doubles(pairs: list[tuple[str, object]]) -> JsonObject:
     values = dict(pairs)
     if len(values) < len(pairs):
         for key, value in pairs:

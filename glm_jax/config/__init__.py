@@ -129,10 +129,10 @@ def from_dict(values: Mapping[str, Mapping[str, object]]) -> Config:
       ValueError: a section or a name that this version does not know, or a value of another type.
     """
     default, sections = Config(), {}
-    values = record_renamed(values)
+    renamed = record_renamed(values)
     for name in [field.name for field in dataclasses.fields(default)]:
-        sections[name] = _section(name, getattr(default, name), values.get(name, {}))
-    unknown = sorted(set(values) - set(sections) - RECORDED)
+        sections[name] = _section(name, getattr(default, name), renamed.get(name, {}))
+    unknown = sorted(set(renamed) - set(sections) - RECORDED)
     if unknown:
         raise UserError(f"unknown config sections {unknown}; known: {sorted(sections)}")
     return Config(**sections)

@@ -26,7 +26,7 @@ from glm_jax.config import Config, field_types, from_dict
 from glm_jax.config.moved import renamed
 from glm_jax.config.names import suggestion
 from glm_jax.errors import UserError, did_you_mean
-from glm_jax.json_files import read_object
+from glm_jax.json_files import JsonObject, read_object
 from glm_jax.paths import expanded
 
 # What mistakes in a config file raise: an unknown name or argument, a missing bracket.
@@ -66,7 +66,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     return apply_overrides(config, overrides)
 
 
-def read_run(path: Path) -> tuple[Config, dict[str, Any]]:
+def read_run(path: Path) -> tuple[Config, JsonObject]:
     """The config in a `run.json`, and the file's whole content.
 
     Raises:
@@ -104,6 +104,7 @@ def apply_overrides(config: Config, overrides: Iterable[str]) -> Config:
     return dataclasses.replace(config, **replaced)
 
 
+# `Any`: sections of every kind, and values as their annotations say.
 def _with_values(section: Any, values: dict[str, Any]) -> Any:
     """A section with options replaced, {"span_rate": 1.0, "published.loader": True}."""
     own = {name: value for name, value in values.items() if "." not in name}

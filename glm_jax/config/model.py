@@ -109,9 +109,9 @@ class ModelConfig:
     dropout_rate: float = 0.1
     attention_dropout_rate: float = 0.1
     param_dtype: str = "float32"
-    moved: dataclasses.InitVar[Mapping[str, Any] | None] = None
+    moved: dataclasses.InitVar[Mapping[str, object] | None] = None
 
-    def __post_init__(self, moved: Mapping[str, Any] | None):
+    def __post_init__(self, moved: Mapping[str, object] | None):
         check_types(self, "model")
         for name in ("vocab_size", "num_layers", "embed_dim", "num_heads", "max_positions"):
             self._check_size(name)
@@ -204,6 +204,7 @@ class ModelConfig:
         compute = with_moved(compute or ComputeConfig(), moved_of(self))
         return ResolvedModel(**self._with_sizes(), compute=compute)
 
+    # `Any` here and below: values of fields by name, checked where the fields are.
     def _with_sizes(self) -> dict[str, Any]:
         names = [field.name for field in dataclasses.fields(ModelConfig)]
         return {name: getattr(self, name) for name in names} | {

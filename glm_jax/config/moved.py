@@ -40,6 +40,7 @@ _MOVED = {f"model.{old}": f"compute.{new}" for old, new in FROM_MODEL.items()} |
 }
 
 Section = TypeVar("Section", bound=type)
+# `Any` below: a decorator passes on what a section takes, which it does not look at.
 Compute = TypeVar("Compute", bound=Any)
 
 
@@ -90,12 +91,12 @@ def published_in_its_own_part(section: Section) -> Section:
     return section
 
 
-def moved_of(section: Any) -> Mapping[str, Any]:
+def moved_of(section: object) -> Mapping[str, object]:
     """The values that a section was given by old names, by field of `ComputeConfig`."""
     return vars(section).get("moved", {})
 
 
-def with_moved(compute: Compute, moved: Mapping[str, Any]) -> Compute:
+def with_moved(compute: Compute, moved: Mapping[str, object]) -> Compute:
     """`compute` with the values that were given by their old names.
 
     Args:
@@ -133,7 +134,7 @@ def renamed(overrides: Iterable[str]) -> list[str]:
     return found
 
 
-def record_renamed(sections: Mapping[str, Any]) -> dict[str, Any]:
+def record_renamed(sections: Mapping[str, object]) -> dict[str, object]:
     """The sections of a `run.json`, with options under the names that they have now.
 
     An option that a record has by both names stays, and is refused as an unknown one.
@@ -155,8 +156,8 @@ def record_renamed(sections: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _taken_out(
-    old: Mapping[str, Any], new: Mapping[str, Any], names: Mapping[str, str]
-) -> tuple[dict[str, Any], dict[str, Any]]:
+    old: Mapping[str, object], new: Mapping[str, object], names: Mapping[str, str]
+) -> tuple[dict[str, object], dict[str, object]]:
     """`old` without the options in `names`, and `new` with them; what `new` has stays in `old`."""
     moved = [name for name in names if name in old and names[name] not in new]
     rest = {name: value for name, value in old.items() if name not in moved}
@@ -167,7 +168,7 @@ def _say(old: str) -> None:
     say_once(old, f"{old} is now {_MOVED[old]}; a later version will refuse the old name")
 
 
-def _clash(old: str, value: Any, given: Any) -> UserError:
+def _clash(old: str, value: object, given: object) -> UserError:
     return UserError(
         f"{old} is now {_MOVED[old]}, and both are given: {short(value)} and {short(given)}; "
         f"give {_MOVED[old]} alone"

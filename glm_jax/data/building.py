@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import tqdm
@@ -24,6 +24,7 @@ from glm_jax.data.documents import SPLITS, Corpus, scan
 from glm_jax.data.store import StoreWriter
 from glm_jax.data.store_path import described_files, store_key
 from glm_jax.errors import UserError
+from glm_jax.json_files import JsonObject
 from glm_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer
 
 # Documents that a thread reads and tokenises at once.
@@ -100,7 +101,7 @@ class writing(StoreWriter):
     """A `StoreWriter` for a config; it raises a UserError where the store cannot be written."""
 
     def __init__(
-        self, data: DataConfig, directory: Path, tokenizer: Tokenizer, description: dict[str, Any]
+        self, data: DataConfig, directory: Path, tokenizer: Tokenizer, description: JsonObject
     ):
         """Opens the writer; adds to the description what decides the content of a store.
 

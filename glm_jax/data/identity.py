@@ -10,14 +10,14 @@ explain a difference.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from glm_jax.config.data import DataConfig
 from glm_jax.data.store import TokenStore
 from glm_jax.data.store_path import described_files, file_kind, is_scheme
 from glm_jax.errors import UserError
+from glm_jax.json_files import JsonObject
 
-Identity = dict[str, dict[str, Any]]
+Identity = dict[str, JsonObject]
 
 # The source of a config that names none; given together with a store, it is ignored.
 _DEFAULT_SOURCE = DataConfig().source
@@ -62,7 +62,7 @@ def difference(old: Identity, new: Identity) -> str | None:
     return "; ".join(said) or None
 
 
-def _fields(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def _fields(before: JsonObject, now: JsonObject) -> list[str]:
     said = [
         f"data.{name} was {before[name]!r}, is {now[name]!r}"
         for name in ("text_field", "eval_fraction")
@@ -75,7 +75,7 @@ def _fields(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def file_differences(
-    before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, object]]
+    before: Sequence[JsonObject], now: Sequence[Mapping[str, object]]
 ) -> list[str]:
     """Describes the files that have changed, the first three; compared by content, then by name."""
     old, new = ({one.get("sha256"): str(one.get("name")) for one in part} for part in (before, now))
@@ -120,7 +120,7 @@ def disagreement(store: TokenStore, data: DataConfig) -> str | None:
     return f"other text than data.source={data.source!r}: {'; '.join(what)}" if what else None
 
 
-def _has_fields(made: Mapping[str, Any]) -> bool:
+def _has_fields(made: JsonObject) -> bool:
     """Whether a store was made from records with fields, not from plain text."""
     kinds = {file_kind(Path(str(one.get("name")))) for one in made.get("files", [])}
     return is_scheme(str(made.get("source"))) or kinds != {"text"}

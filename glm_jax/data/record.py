@@ -14,19 +14,19 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from glm_jax.data.identity import Identity, difference, fingerprints
 from glm_jax.errors import UserError
 from glm_jax.files import write_whole
 from glm_jax.interop.companions import TOKENIZER_FILES
+from glm_jax.json_files import JsonObject
 from glm_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer
 
 NAME = "data.json"
 _ACCEPT = "--accept_data_change (train.accept_data_change=True)"
 
 
-def read_data(workdir: Path) -> dict[str, Any] | None:
+def read_data(workdir: Path) -> JsonObject | None:
     """The record of a workdir; None if there is none (a new workdir, or one of an older version).
 
     Raises:

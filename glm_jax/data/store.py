@@ -19,16 +19,17 @@ import json
 import re
 import shutil
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
 from glm_jax.data.reading import Reading, content_checksum, read_through
 from glm_jax.errors import UserError
 from glm_jax.files import new_directory
+from glm_jax.json_files import JsonObject
 from glm_jax.special_tokens import SpecialTokens
 
 # Raised when the files change, or when the same text would give other tokens or other splits.
@@ -172,7 +173,7 @@ class StoreWriter:
         """The number of documents that a split has so far."""
         return len(self._lengths.get(split, ()))
 
-    def note(self, **values: Any) -> None:
+    def note(self, **values: object) -> None:
         """Adds to the description."""
         self._description = self._description | values
 
@@ -262,7 +263,7 @@ class TokenStore:
     special: SpecialTokens
     sentence_ends: np.ndarray
     splits: dict[str, Documents]
-    description: dict[str, Any]
+    description: JsonObject
     fingerprint: str = ""
     reading: Reading | None = None
 
@@ -313,7 +314,7 @@ def _damaged(directory: Path, what: Exception | str) -> UserError:
     )
 
 
-def _fingerprint(index: Mapping[str, Any]) -> str:
+def _fingerprint(index: JsonObject) -> str:
     """The fingerprint of everything that decides rows: not of paths, times or names."""
     parts = {name: index[name] for name in ("vocab_size", "dtype", "special", "splits")}
     parts["checksums"] = index["checksums"]
@@ -321,7 +322,7 @@ def _fingerprint(index: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _opened(directory: Path, index: Mapping[str, Any]) -> TokenStore:
+def _opened(directory: Path, index: JsonObject) -> TokenStore:
     """Opens the files; raises KeyError, TypeError, ValueError or OSError if one does not fit."""
     vocab_size, dtype = index["vocab_size"], np.dtype(index["dtype"])
     if dtype not in (np.uint16, np.int32):

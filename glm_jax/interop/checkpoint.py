@@ -6,7 +6,6 @@ import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from glm_jax.interop.architectures.rows import Row
 from glm_jax.interop.key_tables import candidates, choose
 from glm_jax.interop.origin import CONFIG, Origin, eos_in, read_generation
 from glm_jax.interop.weights import StoredTensor, open_weights
-from glm_jax.json_files import read_object, some
+from glm_jax.json_files import JsonObject, read_object, some
 
 _LOG = logging.getLogger(__name__)
 
@@ -92,7 +91,7 @@ def check_repeated(checkpoint: Checkpoint, row: Row) -> None:
         )
 
 
-def _read_config(path: Path) -> Mapping[str, Any]:
+def _read_config(path: Path) -> JsonObject:
     values = read_object(path / CONFIG)
     nested = values.get("config")
     return nested if isinstance(nested, dict) else values

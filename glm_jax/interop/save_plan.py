@@ -4,7 +4,6 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from glm_jax.interop.companions import COMPANIONS, Companions
 from glm_jax.interop.key_tables import for_saving
 from glm_jax.interop.origin import CONFIG, Origin
 from glm_jax.interop.weights import INDEX, WEIGHTS
+from glm_jax.json_files import JsonObject
 
 MAX_SHARD_BYTES = 4 * 2**30
 
@@ -123,9 +123,7 @@ def _shards(rows: list[Row], sizes: Mapping[str, int], limit: int) -> list[list[
     return shards
 
 
-def _config_values(
-    config: ModelConfig, architecture: Architecture, origin: Origin
-) -> dict[str, Any]:
+def _config_values(config: ModelConfig, architecture: Architecture, origin: Origin) -> JsonObject:
     """The content of config.json; keys unknown to this package are kept as they were loaded."""
     values = dict(origin.values)
     old = origin.architecture

@@ -23,7 +23,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from glm_jax.errors import UserError, how_to_install
-from glm_jax.json_files import printable, read_object, shown
+from glm_jax.json_files import JsonObject, printable, read_object, shown
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 TORCH_WEIGHTS, TORCH_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
@@ -135,7 +135,7 @@ def _open_safetensors(path: Path) -> dict[str, StoredTensor]:
     return {name: _stored(path, 8 + length, about) for name, about in header.items()}
 
 
-def _stored(path: Path, start: int, about: dict[str, Any]) -> StoredTensor:
+def _stored(path: Path, start: int, about: JsonObject) -> StoredTensor:
     shape, dtype = tuple(about["shape"]), _DTYPES.get(about["dtype"])
     offset = start + about["data_offsets"][0]
     read = functools.partial(np.memmap, path, dtype=dtype, mode="r", offset=offset, shape=shape)
@@ -233,6 +233,7 @@ def _torch(path: Path) -> ModuleType:
         ) from error
 
 
+# `Any`: tensors of torch, which is not imported for its types.
 def _load_torch(torch: ModuleType, path: Path) -> tuple[dict[str, Any], bool]:
     """The tensors of a .bin file, and whether they are mapped (not in files before torch 1.6)."""
     load = functools.partial(torch.load, path, map_location="cpu", weights_only=True)

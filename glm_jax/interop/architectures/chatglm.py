@@ -7,7 +7,6 @@ user is warned if no known name confirms that.
 """
 
 import re
-from typing import Any
 
 from glm_jax.config.model import ModelConfig
 from glm_jax.errors import UserError
@@ -21,6 +20,7 @@ from glm_jax.interop.architectures.architecture import (
     whole,
 )
 from glm_jax.interop.architectures.rows import Row, linear, norm, same
+from glm_jax.json_files import JsonObject
 
 _NAME = "ChatGLM2/3 and GLM-4-9B (original names)"
 _BASE = 10000.0
@@ -102,7 +102,7 @@ def _doubt(values: Values) -> str | None:
     )
 
 
-def _write(config: ModelConfig) -> dict[str, Any]:
+def _write(config: ModelConfig) -> JsonObject:
     allowed = {
         "position_encoding": ("rotary",),
         "residual": ("pre_norm",),

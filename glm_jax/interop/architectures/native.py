@@ -7,7 +7,6 @@ transformers 5 keeps the rotary settings in `rope_parameters`, versions before i
 
 import functools
 import math
-from typing import Any
 
 from glm_jax.config.model import ModelConfig
 from glm_jax.errors import UserError
@@ -21,7 +20,7 @@ from glm_jax.interop.architectures.architecture import (
     whole,
 )
 from glm_jax.interop.architectures.rows import Row, linear, norm, same
-from glm_jax.json_files import shown
+from glm_jax.json_files import JsonObject, shown
 
 _SIZES = (
     "vocab_size",
@@ -89,7 +88,7 @@ def _rope_parameters(values: Values) -> dict[str, object]:
     return rope
 
 
-def _read_rotary(values: Values) -> dict[str, Any]:
+def _read_rotary(values: Values) -> JsonObject:
     rope = _rope_parameters(values)
     kind = rope.pop("rope_type")
     if not isinstance(kind, str) or kind not in _ROPE_KEYS:
@@ -100,7 +99,7 @@ def _read_rotary(values: Values) -> dict[str, Any]:
     unknown = sorted(rope.keys() - _ROPE_KEYS[kind] - set(_ROTARY))
     if unknown:
         raise UserError(f"{', '.join(unknown)} of rope_type={kind!r} in config.json: not supported")
-    fields: dict[str, Any] = {
+    fields: JsonObject = {
         "rotary_base": number(rope, "rope_theta", 10000.0),
         "rotary_fraction": number(rope, "partial_rotary_factor", 0.5),
     }
@@ -116,7 +115,7 @@ def _read_rotary(values: Values) -> dict[str, Any]:
     return fields
 
 
-def _check_yarn(rope: dict[str, Any], factor: float) -> None:
+def _check_yarn(rope: JsonObject, factor: float) -> None:
     """Refuses options of YaRN with other values than in its article (arXiv:2309.00071)."""
     check_fixed(rope, {"beta_fast": (32,), "beta_slow": (1,), "truncate": (True,)})
     expected = 0.1 * math.log(factor) + 1.0 if factor > 1 else 1.0
@@ -128,7 +127,7 @@ def _check_yarn(rope: dict[str, Any], factor: float) -> None:
         )
 
 
-def _write(name: str, residual: str, config: ModelConfig) -> dict[str, Any]:
+def _write(name: str, residual: str, config: ModelConfig) -> JsonObject:
     allowed = {
         "position_encoding": ("rotary",),
         "residual": (residual,),
@@ -158,7 +157,7 @@ def _write(name: str, residual: str, config: ModelConfig) -> dict[str, Any]:
     return {**values, "hidden_dropout": config.dropout_rate} if config.dropout_rate else values
 
 
-def _write_rotary(config: ModelConfig) -> dict[str, Any]:
+def _write_rotary(config: ModelConfig) -> JsonObject:
     kind = config.rotary_scaling if config.rotary_scaling in ("linear", "yarn") else "default"
     scale = config.rotary_factor if config.rotary_scaling == "base" else 1.0
     flat = {
