@@ -227,6 +227,12 @@ BAD = [
     (override("optimizer.extended=(440,)"), "optimizer.extended must be pairs of a step and"),
     (("train", [*TINY, "--workdir", "odd"]), "'odd/samples.txt' must be a file"),
     (train("--skip_batches", "5"), "--skip_batches needs --resume_step"),
+    (train("--process_id", "1"), "--process_id without --coordinator and --num_processes"),
+    (
+        train("--coordinator", "a", "--num_processes", "2", "--process_id", "0"),
+        "HOST:PORT; got 'a'",
+    ),
+    (train("--join_timeout", "nan"), "--join_timeout must be a finite number"),
     (train("--profile", "twenty"), "--profile takes FIRST:COUNT"),
     # The other commands.
     (("generate", ["--checkpoint", "none", "a [MASK]"]), "none"),
