@@ -229,7 +229,7 @@ BAD = [
     (train("--skip_batches", "5"), "--skip_batches needs --resume_step"),
     (train("--process_id", "1"), "--process_id without --coordinator and --num_processes"),
     (
-        train("--coordinator", "a", "--num_processes", "2", "--process_id", "0"),
+        train(*["--coordinator", "a", "--num_processes", "2", "--process_id", "0"]),
         "HOST:PORT; got 'a'",
     ),
     (train("--join_timeout", "nan"), "--join_timeout must be a finite number"),

@@ -2,13 +2,15 @@
 
     on_first(act, "write the plot")    the first process acts; if that fails, all processes end
     any_of(flag), largest_of(number)   agreement before any process goes on
+    require_same({"text": hash})       all end where one of them has something else
 
 A computation on arrays that are sharded over several processes must be entered by all of them, or
 it waits forever. So nothing under `on_first` touches such an array, and the processes agree on a
 failure of one of them before any enters a collective.
 """
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import jax
@@ -66,6 +68,27 @@ def _kind(error: Exception) -> int:
     if isinstance(error, UserError):
         return 1
     return 2 if isinstance(error, DiskTrouble) or disk_trouble(error) is not None else 3
+
+
+def require_same(values: Mapping[str, str]) -> None:
+    """Ends all processes where one has other values; to be called by all, with the same names.
+
+    Raises:
+      UserError: on every process; names what differs, and the first process that has it.
+    """
+    if jax.process_count() == 1:
+        return
+    from jax.experimental import multihost_utils
+
+    for name, value in sorted(values.items()):
+        digest = np.frombuffer(hashlib.sha256(value.encode()).digest(), np.uint8)
+        digests = np.asarray(multihost_utils.process_allgather(digest))
+        differing = np.flatnonzero((digests != digests[0]).any(axis=1))
+        if differing.size:
+            raise UserError(
+                f"{name} is not the same on process {differing[0]} and on process 0; give all "
+                "processes the same"
+            )
 
 
 def from_first(value: int) -> int:

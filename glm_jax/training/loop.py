@@ -28,7 +28,7 @@ from glm_jax.models.trees import Params
 from glm_jax.sharding.mesh import batch_sharding, make_mesh
 from glm_jax.tokenizers.tokenizer import Tokenizer
 from glm_jax.training.checkpoints import Checkpoints
-from glm_jax.training.distributed import is_first, on_first, share
+from glm_jax.training.distributed import is_first, on_first, require_same, share
 from glm_jax.training.evaluation import Evaluator
 from glm_jax.training.feed import Fed, Feed, Stream, to_devices
 from glm_jax.training.optimizer.optimizers import learning_rate_schedule
@@ -151,6 +151,8 @@ class _Run:
         held_out = _take(batches("eval", *share()), config.train.eval_batches)
         change = check_data(workdir, stream.data, tokenizer, config.train.accept_data_change)
         self.checkpoints.data = fingerprints(stream.data)
+        named = {f"the data {source}": found for source, found in self.checkpoints.data.items()}
+        require_same({**named, "the tokenizer": tokenizer.fingerprint})
         on_first(lambda: self._record(tokenizer), "write to the workdir")
         stream, start = self._start(stream, params, rewind)
         self.first_step = int(self.state.step)

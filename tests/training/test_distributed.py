@@ -13,6 +13,7 @@ from glm_jax.training.distributed import (
     is_first,
     largest_of,
     on_first,
+    require_same,
     share,
 )
 
@@ -32,6 +33,23 @@ def test_of_several_the_largest_and_the_first(monkeypatch, others, largest):
     assert largest_of(0) == largest
     assert any_of(False) is (largest > 0)
     assert from_first(0) == 2
+
+
+def test_what_differs_is_named_on_all(monkeypatch):
+    require_same({"the text": "alone"})
+    monkeypatch.setattr(distributed.jax, "process_count", lambda: 3)
+    asked = []
+
+    def gather(digest):
+        """Process 2 has another "b", the second that is asked for."""
+        asked.append(digest)
+        return np.stack([digest, digest, digest + (len(asked) == 2)])
+
+    monkeypatch.setattr(multihost_utils, "process_allgather", gather)
+    with pytest.raises(UserError, match="b is not the same on process 2 and on process 0"):
+        require_same({"b": "1", "a": "1"})
+    monkeypatch.setattr(multihost_utils, "process_allgather", lambda digest: np.stack([digest] * 3))
+    require_same({"b": "1", "a": "1"})
 
 
 def test_the_first_process_acts_and_its_error_is_raised():
