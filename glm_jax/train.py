@@ -6,15 +6,17 @@ import dataclasses
 from glm_jax import cli
 from glm_jax.errors import UserError
 from glm_jax.paths import cache_directory
-from glm_jax.training.joining import joined
+from glm_jax.training.joining import Network, join_for, network_of
 from glm_jax.training.run.freed_memory import keep_freed_memory
 from glm_jax.training.run.interrupts import ending_at_once
+from glm_jax.training.run.watching import ending_apart, is_child, watch
 
 _STATUS = """exit status:
   0    done, or there was nothing left to do
   1    the loss is no longer finite (the last good checkpoint stays), or a bug (with a traceback)
   2    a mistake in the config or the workdir, or another run owns the workdir; nothing is written
   3    the disk is full, read-only or broken; the last good checkpoint stays
+  4    another process of the run was lost; the last checkpoint is whole
   143  stopped by SIGTERM, 130 by SIGINT, with a checkpoint saved if a step was done; a second
        signal ends the process at once
 
@@ -34,11 +36,17 @@ optimizer.warmup_steps. run.json records the extension, so that the same command
 def main() -> int:
     # Signals are handled from here on, before anything slow is imported.
     with ending_at_once():
-        return _main()
+        args = _parser().parse_args()
+        network = network_of(args)
+        if network is None:
+            return _main(args)
+        if is_child():
+            with ending_apart(args.lost_after):
+                return _main(args, network)
+    return watch(network.process_id)
 
 
-def _main() -> int:
-    args = _parser().parse_args()
+def _main(args: argparse.Namespace, network: Network | None = None) -> int:
     if args.skip_batches and args.resume_step is None:
         raise UserError("--skip_batches needs --resume_step, the checkpoint before the batches")
     config = cli.config_from(args)
@@ -46,8 +54,9 @@ def _main() -> int:
         settings = dataclasses.replace(config.train, accept_data_change=True)
         config = dataclasses.replace(config, train=settings)
 
-    # Before jax touches a device. Threads of the network allocate little, and nothing large.
-    joined(args, config)
+    if network is not None:
+        # Before jax touches a device. Threads of the network allocate little, and nothing large.
+        join_for(network, args, config)
     keep_memory(config.train.keep_freed_memory)
 
     import jax

@@ -233,6 +233,7 @@ BAD = [
         "HOST:PORT; got 'a'",
     ),
     (train("--join_timeout", "nan"), "--join_timeout must be a finite number"),
+    (train("--lost_after", "1"), "--lost_after must be at least 5"),
     (train("--profile", "twenty"), "--profile takes FIRST:COUNT"),
     # The other commands.
     (("generate", ["--checkpoint", "none", "a [MASK]"]), "none"),

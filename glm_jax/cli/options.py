@@ -100,6 +100,14 @@ def add_process_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="that the last process may take to come; 1800 by default",
     )
+    group.add_argument(
+        "--lost_after",
+        type=float,
+        default=50.0,
+        metavar="SECONDS",
+        help="of silence after which a process is lost, and the others end with status 4; 50 by "
+        "default",
+    )
 
 
 def add_set_argument(parser: argparse.ArgumentParser) -> None:

@@ -23,8 +23,6 @@ from glm_jax.training.meeting import meet
 # Behind Google's firewall only some ports are open between the hosts of a slice; jax's newer
 # default, 8482, is not one of them (jax issue 35905).
 TPU_PORT = 8476
-# Seconds without a sign of life until a process counts as dead: the others end within a minute.
-HEARTBEAT = 50
 _VARIABLES = {
     "coordinator": "COORDINATOR",
     "num_processes": "NUM_PROCESSES",
@@ -55,20 +53,22 @@ class Network:
         whole_number("--process_id", self.process_id, 0, self.num_processes - 1)
 
 
-def joined(options: argparse.Namespace, config: Config) -> None:
-    """Starts the network that a command's options, the environment or the cluster ask for, if any.
+def network_of(options: argparse.Namespace) -> Network | None:
+    """The network that a command's options, the environment or the cluster ask for; None: none.
 
     Args:
       options: with those of `glm_jax.cli.add_process_arguments`.
-      config: of the run, which must be the same on all processes.
 
     Raises:
-      UserError: as of `asked` and `join`.
+      UserError: as of `asked`.
     """
-    timeout = finite_number("--join_timeout", options.join_timeout, above=0)
-    network = asked(options.coordinator, options.num_processes, options.process_id) or detected()
-    if network is None:
-        return
+    finite_number("--join_timeout", options.join_timeout, above=0)
+    finite_number("--lost_after", options.lost_after, least=5)
+    return asked(options.coordinator, options.num_processes, options.process_id) or detected()
+
+
+def join_for(network: Network, options: argparse.Namespace, config: Config) -> None:
+    """`join` for a command with these options, whose config must be the same on all processes."""
     values = {
         f"{section}.{name}": repr(value)
         for section, fields in to_dict(config).items()
@@ -78,7 +78,8 @@ def joined(options: argparse.Namespace, config: Config) -> None:
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    join(network, values, timeout=timeout, say=say)
+    timeouts = {"timeout": options.join_timeout, "lost_after": int(options.lost_after)}
+    join(network, values, **timeouts, say=say)
 
 
 def asked(
@@ -141,7 +142,12 @@ def detected() -> Network | None:
 
 
 def join(
-    network: Network, about: Mapping[str, str], *, timeout: float, say: Callable[[str], None]
+    network: Network,
+    about: Mapping[str, str],
+    *,
+    timeout: float,
+    lost_after: int,
+    say: Callable[[str], None],
 ) -> None:
     """Starts the network; returns when all processes have come.
 
@@ -149,6 +155,7 @@ def join(
       network: of `asked` or `detected`.
       about: what must be the same on all processes, by name; versions are added.
       timeout: seconds that the last process may take to come.
+      lost_after: seconds of silence after which a process counts as lost, and the others are ended.
       say: takes lines for the person who waits.
 
     Raises:
@@ -173,7 +180,7 @@ def join(
         network.num_processes,
         network.process_id,
         local_device_ids=network.local_device_ids,
-        heartbeat_timeout_seconds=HEARTBEAT,
+        heartbeat_timeout_seconds=lost_after,
     )
     here, all_devices = jax.local_device_count(), jax.device_count()
     say(

@@ -1,9 +1,13 @@
 """The network that options, variables or a cluster ask for; two commands that train together."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -64,6 +68,13 @@ def test_a_job_of_slurm_is_detected(monkeypatch):
 
 def commands(workdir, processes, *options, devices=2):
     """Status, output and errors of `train` on some processes at once."""
+    running = start(workdir, processes, *options, devices=devices)
+    said = [process.communicate(timeout=400) for process in running]
+    return [(process.returncode, *one) for process, one in zip(running, said, strict=True)]
+
+
+def start(workdir, processes, *options, devices=2):
+    """`train` on some processes at once, each with options of its own."""
     address = f"127.0.0.1:{free_port()}"
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     flags = environment.get("XLA_FLAGS", "")
@@ -95,8 +106,7 @@ def commands(workdir, processes, *options, devices=2):
                 stderr=subprocess.PIPE,
             )
         )
-    said = [process.communicate(timeout=400) for process in running]
-    return [(process.returncode, *one) for process, one in zip(running, said, strict=True)]
+    return running
 
 
 def losses(workdir):
@@ -129,3 +139,35 @@ def test_processes_of_different_configs_end_in_one_sentence_each(tmp_path):
     assert "error: train.seed is 7 on process 1 (" in first[2]
     assert "error: process 0 says: train.seed is 7 on process 1 (" in second[2]
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.processes
+@pytest.mark.nightly  # a minute each
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_one_that_is_lost_ends_the_other_and_the_same_command_goes_on(tmp_path, number):
+    """Process 1 is killed or frozen midway; process 0 names it, and both are started again.
+
+    The run ends bit-equal to one that nobody disturbed.
+    """
+    options = ["--lost_after", "10", "--set", "train.num_steps=60", "--set", "train.sample_every=0"]
+    options += ["--set", "train.eval_every=0", "--set", "train.checkpoint_every=10"]
+    running = start(tmp_path / "run", [[], []], *options)
+    manifest = tmp_path / "run" / "checkpoints" / "20" / "manifest.json"
+    while not manifest.exists():
+        assert all(process.poll() is None for process in running)
+        time.sleep(0.1)
+    pid = running[1].pid
+    (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    os.kill(int(child), number)
+    began = time.time()
+    _, errors = running[0].communicate(timeout=90)
+    assert running[0].returncode == 4, errors
+    assert "error: process 0 ends: process 1 was lost (killed, frozen or cut off)" in errors
+    assert time.time() - began < 60
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(int(child), signal.SIGKILL)
+    running[1].communicate(timeout=90)
+    assert [end[0] for end in commands(tmp_path / "run", [[], []], *options)] == [0, 0]
+    assert [end[0] for end in commands(tmp_path / "whole", [[], []], *options)] == [0, 0]
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+    assert [step for step, _ in losses(tmp_path / "run")] == [*range(1, 61), 60]

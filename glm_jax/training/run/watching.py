@@ -1,0 +1,147 @@
+"""A parent of each process of a run on several hosts: it says why its child has ended.
+
+    parent    python, no jax        passes signals on, copies standard error, waits
+    child     the training          ended by jax's runtime, in C++, when another process is lost
+
+The runtime ends a process without running Python: no message of ours, no `finally`. What the parent
+reads in the child's last lines, it says in one sentence, with a status of its own.
+"""
+
+import collections
+import contextlib
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from typing import IO
+
+from glm_jax.errors import UserError
+
+# Status where another process of the run was lost.
+LOST = 4
+_CHILD = "GLM_JAX_CHILD"
+_PR_SET_PDEATHSIG = 1
+_KEPT = 200  # last lines of a child in which the reason is looked for
+_UNHEALTHY = re.compile(r"unhealthy[^:]*:\s*([\w/:, ]+)")
+_AGAIN = "the last checkpoint is whole: start the same command again on all"
+# Of gloo, which computes collectives between CPUs.
+_BROKEN = re.compile(r"Gloo .*(by peer|[Rr]ead error|[Ww]rite error|[Tt]imed out)", re.DOTALL)
+_PATIENCE = 15.0  # beyond lost_after
+_GONE = re.compile(r"Socket closed|Connection reset|failed to connect|UNAVAILABLE", re.IGNORECASE)
+
+
+def is_child() -> bool:
+    """Whether this process has such a parent."""
+    return _CHILD in os.environ
+
+
+def watch(process: int, command: Sequence[str] = ()) -> int:
+    """Runs this very command again as a child, and returns the status to end with.
+
+    Args:
+      process: index of this process in the run, for the sentence.
+      command: another one; empty: this process's own.
+
+    Returns:
+      The child's own status; `LOST` if the runtime ended it because another process was lost; 128 +
+      n if signal n ended it.
+    """
+    command = command or [sys.executable, *sys.orig_argv[1:]]
+    with subprocess.Popen(
+        command,
+        env={**os.environ, _CHILD: "1"},
+        stderr=subprocess.PIPE,
+        # Ctrl-C would reach the child twice, from the terminal and from here.
+        start_new_session=True,
+        preexec_fn=_end_with_parent,
+    ) as child:
+        before = {number: signal.signal(number, _passing(child)) for number in _SIGNALS}
+        assert child.stderr is not None
+        last: collections.deque[str] = collections.deque(maxlen=_KEPT)
+        copying = threading.Thread(target=_copy, args=(child.stderr, last), daemon=True)
+        copying.start()
+        status = child.wait()
+        # A grandchild may hold the pipe open; what the child itself wrote has been read by then.
+        copying.join(5)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if status >= 0:
+        return status
+    if status == -signal.SIGABRT:
+        why = lost("\n".join(last))
+        print(f"error: process {process} ends: {why}", file=sys.stderr)
+        return LOST
+    name = signal.Signals(-status).name
+    print(
+        f"error: process {process} was ended by {name}; the same command goes on", file=sys.stderr
+    )
+    return 128 - status
+
+
+def lost(said: str) -> str:
+    """Who was lost, from the last lines of a process that the runtime has ended."""
+    if found := _UNHEALTHY.search(said):
+        who = ", ".join(re.findall(r"\d+", found[1].rpartition("task:")[2]))
+        return f"process {who} was lost (killed, frozen or cut off); {_AGAIN}"
+    if _GONE.search(said):
+        return f"process 0 was lost (killed, frozen or cut off); {_AGAIN}"
+    return f"the runtime ended it (see above); {_AGAIN}"
+
+
+@contextlib.contextmanager
+def ending_apart(lost_after: float) -> Iterator[None]:
+    """Context of a process of several: an error ends it at once.
+
+    Otherwise jax would wait at its exit for the others, which may wait for this one.
+
+    Args:
+      lost_after: seconds until the runtime notices that another process is lost, and ends this one.
+        An error of a connection waits for that, since the runtime knows who it was.
+    """
+    try:
+        yield
+    except SystemExit:
+        raise
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        _leave(2)
+    except BaseException as error:
+        if _BROKEN.search(str(error)) is None:
+            traceback.print_exc()
+            _leave(1)
+        else:
+            time.sleep(lost_after + _PATIENCE)
+            print(f"error: another process was lost; {_AGAIN}", file=sys.stderr)
+            _leave(LOST)
+
+
+def _leave(status: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def _passing(child: subprocess.Popen) -> "signal._HANDLER":
+    return lambda number, frame: child.send_signal(number)
+
+
+def _copy(lines: IO[bytes], last: collections.deque[str]) -> None:
+    for line in lines:
+        last.append(line.decode(errors="replace").rstrip())
+        with contextlib.suppress(OSError):
+            os.write(2, line)
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed takes its child along (Linux)."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
