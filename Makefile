@@ -14,13 +14,14 @@ READY := $(VENV)/.ready
 TPU_PLANS = glm_large_v5e:v5e:4x4 glm_10b_v5p:v5p:4x4x8 chatglm2_6b_v5e:v5e:8x8
 GPU_PLANS = chatglm2_6b_h100:h100:8
 
-.PHONY: demo test faults nightly mutate lint types format benchmarks plan-all plan-tpu plan-gpu plans clean help
+.PHONY: demo test faults pods nightly mutate lint types format benchmarks plan-all plan-tpu plan-gpu plans clean help
 
 help:
 	@echo "make demo        train a small GLM on the bundled text and fill blanks (minutes, CPU)"
 	@echo "make test        all tests"
 	@echo "make faults      kill training at 20 random moments; it must end bit-equal"
 	@echo "make nightly     the tests that take too long for every change, 100 kills among them"
+	@echo "make pods        two processes train together; one is killed, both restarted, one ends it alone"
 	@echo "make mutate      break the code on purpose, some 80 times in copies, and see a test go red each time"
 	@echo "make lint types  ruff and mypy, as CI runs them"
 	@echo "make format      rewrite the code in the house's format"
@@ -46,6 +47,9 @@ test: $(READY)
 
 faults: $(READY)
 	@$(BIN)/python -m pytest -s -m nightly tests/test_faults.py -k random_moments
+
+pods: $(READY)
+	@$(BIN)/python tools/pods.py
 
 nightly: $(READY)
 	@$(BIN)/python -m pytest -n 2 -m nightly

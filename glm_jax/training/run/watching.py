@@ -41,6 +41,12 @@ def is_child() -> bool:
     return _CHILD in os.environ
 
 
+def end_with_parent() -> None:
+    """To be called by the child first: a parent that is killed takes it along (Linux)."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def watch(process: int, command: Sequence[str] = ()) -> int:
     """Runs this very command again as a child, and returns the status to end with.
 
@@ -59,7 +65,6 @@ def watch(process: int, command: Sequence[str] = ()) -> int:
         stderr=subprocess.PIPE,
         # Ctrl-C would reach the child twice, from the terminal and from here.
         start_new_session=True,
-        preexec_fn=_end_with_parent,
     ) as child:
         before = {number: signal.signal(number, _passing(child)) for number in _SIGNALS}
         assert child.stderr is not None
@@ -139,9 +144,3 @@ def _copy(lines: IO[bytes], last: collections.deque[str]) -> None:
         last.append(line.decode(errors="replace").rstrip())
         with contextlib.suppress(OSError):
             os.write(2, line)
-
-
-def _end_with_parent() -> None:
-    """A parent that is killed takes its child along (Linux)."""
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

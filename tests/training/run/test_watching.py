@@ -84,11 +84,17 @@ def test_a_signal_reaches_the_child_once(tmp_path, number):
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux to end the child")
 def test_a_parent_that_is_killed_leaves_no_child(tmp_path):
     pid = tmp_path / "pid"
-    inner = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    inner = f"""
+        import os, time
+        from glm_jax.training.run.watching import end_with_parent
+        end_with_parent()
+        open({str(pid)!r}, "w").write(str(os.getpid()))
+        time.sleep(60)
+    """
     outer = f"""
         import sys
         from glm_jax.training.run.watching import watch
-        watch(0, [sys.executable, "-c", {inner!r}])
+        watch(0, [sys.executable, "-c", {textwrap.dedent(inner)!r}])
     """
     parent = subprocess.Popen(child(outer))
     while not (pid.exists() and pid.read_text()):
