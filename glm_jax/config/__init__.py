@@ -35,6 +35,7 @@ __all__ = [
     "PublishedOptions",
     "ResolvedModel",
     "TrainConfig",
+    "by_name",
     "differences",
     "field_types",
     "from_dict",
@@ -145,7 +146,7 @@ def to_json(config: Config) -> str:
 
 def differences(old: Config, new: Config) -> dict[str, tuple[object, object]]:
     """The dotted names whose values differ: `{"model.num_layers": (2, 4)}`."""
-    before, after = _by_name(old), _by_name(new)
+    before, after = by_name(old), by_name(new)
     return {name: (before[name], after[name]) for name in before if before[name] != after[name]}
 
 
@@ -164,13 +165,13 @@ def _section(name: str, default: S, given: object) -> S:
     return type(default)(**{**given, **parts})
 
 
-def _by_name(config: Section) -> dict[str, object]:
-    """All options by dotted name, from sections and their parts."""
+def by_name(config: Section) -> dict[str, object]:
+    """All options by dotted name, "train.seed", from sections and their parts."""
     found: dict[str, object] = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            found |= {f"{field.name}.{key}": inner for key, inner in _by_name(value).items()}
+            found |= {f"{field.name}.{key}": inner for key, inner in by_name(value).items()}
         else:
             found[field.name] = value
     return found

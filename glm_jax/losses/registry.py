@@ -18,8 +18,8 @@ from jax.sharding import Mesh
 
 from glm_jax.arrays import Array
 from glm_jax.batch import Batch
+from glm_jax.checks import check_choice
 from glm_jax.config.training import TrainConfig
-from glm_jax.errors import UserError, did_you_mean
 from glm_jax.losses import by_objective
 from glm_jax.losses.pretraining import weighted_losses
 
@@ -57,11 +57,7 @@ def loss_of(config: TrainConfig) -> Loss:
     Raises:
       UserError: there is no such loss.
     """
-    if config.loss not in LOSSES:
-        raise UserError(
-            f"train.loss must be one of {sorted(LOSSES)}; got {config.loss!r}"
-            f"{did_you_mean(config.loss, LOSSES)}"
-        )
+    check_choice("train.loss", config.loss, sorted(LOSSES))
     return LOSSES[config.loss]
 
 

@@ -15,6 +15,7 @@ would, made of other arrays. A new kind of weight is a subclass of `Weight` and 
     KINDS["mine"] = lambda name, matrix: Mine(...)          train.weights="mine" trains it
 """
 
+import abc
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -27,13 +28,13 @@ from jax.typing import DTypeLike
 from jaxtyping import Float, Int, PyTree
 
 from glm_jax.arrays import AbstractArray, Array
-from glm_jax.errors import UserError, did_you_mean
+from glm_jax.checks import check_choice
 from glm_jax.models.products import linear, rows_of, scores
 from glm_jax.sharding.mesh import auto_axes, axis_size, constrain, dividing
 from glm_jax.sharding.rules import param_spec, path_name, whole_over, without_layer
 
 
-class Weight:
+class Weight(abc.ABC):
     """A matrix that knows how it is computed with; the base of all kinds but plain arrays.
 
     A subclass is a dataclass registered with `jax.tree_util.register_dataclass`. Its array fields
@@ -43,13 +44,13 @@ class Weight:
     """
 
     @property
+    @abc.abstractmethod
     def shape(self) -> tuple[int, ...]:
         """The shape of the plain matrix."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def used(self, dtype: DTypeLike) -> jax.Array:
         """The plain matrix in a dtype; gradients flow through it."""
-        raise NotImplementedError
 
     def multiply(self, x: jax.Array, num_inputs: int) -> jax.Array:
         """Contracts the last `num_inputs` axes of x with the first of the matrix, in x's dtype."""
@@ -161,10 +162,7 @@ def with_kind(params: PyTree, kind: str) -> PyTree:
     Raises:
       UserError: there is no such kind.
     """
-    if kind not in KINDS:
-        raise UserError(
-            f"train.weights must be one of {sorted(KINDS)}; got {kind!r}{did_you_mean(kind, KINDS)}"
-        )
+    check_choice("train.weights", kind, sorted(KINDS))
     if kind == "plain":
         return params
 

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Mapping
 
 from glm_jax.checks import finite_number, whole_number
-from glm_jax.config import Config, to_dict
+from glm_jax.config import Config, by_name
 from glm_jax.errors import UserError
 from glm_jax.training.meeting import meet
 
@@ -69,11 +69,7 @@ def network_of(options: argparse.Namespace) -> Network | None:
 
 def join_for(network: Network, options: argparse.Namespace, config: Config) -> None:
     """`join` for a command with these options, whose config must be the same on all processes."""
-    values = {
-        f"{section}.{name}": repr(value)
-        for section, fields in to_dict(config).items()
-        for name, value in fields.items()
-    }
+    values = {name: repr(value) for name, value in by_name(config).items()}
 
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)

@@ -38,12 +38,10 @@ def create_state(config: Config, mesh: Mesh, params: Params | None = None) -> Tr
             start = functools.partial(with_local_attention, config=config.resolved_model)
             where = jax.tree.map(lambda leaf: leaf.sharding, params)
             params = jax.jit(start, out_shardings=where)(params)
-    if config.train.weights != "plain":
-        like = abstract_params(config.resolved_model, mesh, config.train.weights)
-        change = functools.partial(with_kind, kind=config.train.weights)
-        where = jax.tree.map(lambda leaf: leaf.sharding, like)
-        params = jax.jit(change, out_shardings=where)(params)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
+    if config.train.weights != "plain":
+        change = functools.partial(with_kind, kind=config.train.weights)
+        params = jax.jit(change, out_shardings=shardings.params)(params)
     trainable, frozen = split_params(params, config.train.trainable)
     opt_state = jax.jit(optimizer_of(config).init, out_shardings=shardings.opt_state)(trainable)
     return TrainState(jax.device_put(jnp.int32(0), shardings.step), trainable, frozen, opt_state)

@@ -3,7 +3,6 @@ import gc
 import logging
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +21,7 @@ from glm_jax.training import checkpoints as checkpoints_module
 from glm_jax.training.checkpoints import Checkpoints
 from glm_jax.training.state import create_state
 from tests.checkpoints.saved import at, save
+from tests.free_port import free_port
 
 
 def test_a_state_comes_back_bit_for_bit(tmp_path, config, mesh, state):
@@ -327,11 +327,8 @@ def test_a_disk_that_is_full_and_one_that_is_read_only(
 
 @pytest.mark.processes
 def test_two_hosts_save_and_one_goes_on(tmp_path, config, mesh):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     script = Path(__file__).with_name("checkpoint_of_two_hosts.py")
-    command = [sys.executable, str(script), str(tmp_path / "c"), str(port)]
+    command = [sys.executable, str(script), str(tmp_path / "c"), str(free_port())]
     hosts = [
         subprocess.Popen([*command, str(rank)], text=True, stderr=subprocess.PIPE)
         for rank in range(2)

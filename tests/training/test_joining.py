@@ -13,7 +13,7 @@ import pytest
 
 from glm_jax.errors import UserError
 from glm_jax.training.joining import Network, asked, detected
-from tests.training.test_meeting import free_port
+from tests.free_port import free_port
 
 NAMES = ("COORDINATOR", "NUM_PROCESSES", "PROCESS_ID")
 

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +24,7 @@ from glm_jax.training.run.rewind import Rewind
 from glm_jax.training.run.workdir import read_record
 from glm_jax.training.watch import recording
 from glm_jax.training.watch.metrics import MetricsLog
+from tests.free_port import free_port
 
 
 def rows_of(workdir):
@@ -295,11 +295,8 @@ def test_rows_reach_the_trackers(short, open_batches, tokenizer, tmp_path, monke
 
 def on_two_hosts(workdir, *arguments):
     """Status, output and errors of each of two processes that train together."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     script = Path(__file__).with_name("train_on_two_hosts.py")
-    command = [sys.executable, str(script), str(workdir), str(port)]
+    command = [sys.executable, str(script), str(workdir), str(free_port())]
     hosts = [
         subprocess.Popen(
             [*command, str(rank), *arguments],

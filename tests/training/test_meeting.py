@@ -9,12 +9,7 @@ import pytest
 from glm_jax.errors import UserError
 from glm_jax.training import meeting
 from glm_jax.training.meeting import Guest, difference, meet
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+from tests.free_port import free_port
 
 
 def together(guests, num_processes, timeout=20.0, address=None):
