@@ -57,11 +57,13 @@ def generate_rows(
 def _run_by_steps(engine: Engine, slots: Slots, end_ids: set[int], on_token: OnToken) -> Slots:
     """As `Engine.run`, one step at a time, reporting each new id."""
     before = np.zeros(len(slots.count), np.int32)
-    while on_host(slots.running).any():
+    while True:
         slots = engine.run(slots, 1)
         ids, count = on_host(slots.chosen), on_host(slots.count)
-        for row in np.flatnonzero(count > before):
+        grown = np.flatnonzero(count > before)
+        if not grown.size:
+            return slots
+        for row in grown:
             if (id_ := int(ids[row, count[row] - 1])) not in end_ids:
                 on_token(int(row), id_)
         before = count
-    return slots
