@@ -5,15 +5,16 @@ damaged, every task logs its traceback, some only when they are garbage-collecte
 hundreds of lines before the one sentence that matters.
 """
 
-import contextlib
 import gc
 import logging
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+
+from glm_jax.checkpoints.disk import disk_trouble
 
 _LOGGERS = ("absl", "asyncio")
 
@@ -59,6 +60,7 @@ class HeldBack(logging.Filter):
         return False
 
     def __enter__(self) -> "HeldBack":
+        _drop_closed_loops()
         for name in _LOGGERS:
             logging.getLogger(name).addFilter(self)
         return self
@@ -79,8 +81,13 @@ class HeldBack(logging.Filter):
 
 
 def _is_of(record: logging.LogRecord, directory: Path) -> bool:
-    """Whether a record names a step's directory, or its name while it is written."""
+    """Whether a record names a step's directory, or its name while it is written.
+
+    An error of the disk may name no file: Python's `write` raises "No space left on device" alone.
+    """
     error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, OSError) and error.filename is None and disk_trouble(error):
+        return True
     return bool(re.search(rf"{re.escape(str(directory))}(?!\d)", f"{record.getMessage()} {error}"))
 
 
@@ -91,22 +98,23 @@ def collect() -> None:
         gc.collect()
 
 
-@contextlib.contextmanager
-def no_closed_loops() -> Iterator[None]:
-    """Leaves out the tracebacks of reads that end when the loop that waited for them is gone.
+def _drop_closed_loops() -> None:
+    """Drops what tensorstore prints of reads and writes that end after their event loop.
 
-    Only where a read is given up because another one failed.
+    They were given up because another one failed, and some end long after that was raised: for
+    this process's life, then.
     """
-    before = sys.excepthook
+    before = sys.unraisablehook
+    if isinstance(before, _WithoutClosedLoops):
+        return
+    sys.unraisablehook = _WithoutClosedLoops(before)
 
-    def hook(
-        kind: type[BaseException], error: BaseException, traceback: TracebackType | None
-    ) -> None:
+
+class _WithoutClosedLoops:
+    def __init__(self, before: "Callable[[sys.UnraisableHookArgs], object]"):
+        self._before = before
+
+    def __call__(self, unraisable: "sys.UnraisableHookArgs") -> None:
+        error = unraisable.exc_value
         if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
-            before(kind, error, traceback)
-
-    sys.excepthook = hook
-    try:
-        yield
-    finally:
-        sys.excepthook = before
+            self._before(unraisable)

@@ -8,7 +8,7 @@ from orbax.checkpoint import v1 as ocp
 
 from glm_jax.checkpoints.checksums import damage, write_manifest
 from glm_jax.checkpoints.disk import DiskTrouble
-from glm_jax.checkpoints.held_back import HeldBack, no_closed_loops
+from glm_jax.checkpoints.held_back import HeldBack
 from glm_jax.checkpoints.layouts import About, convert_layers, with_layout
 from glm_jax.checkpoints.retention import check_name, check_names, saved_steps
 from glm_jax.config import Config, from_dict, to_dict, to_json
@@ -54,7 +54,7 @@ def load_params(
     mesh = mesh or make_mesh(MeshConfig(), jax.devices()[:1])
     kind = config.train.weights
     like = abstract_params(with_layout(config, about["stacked"]).resolved_model, mesh, kind)
-    with no_closed_loops(), HeldBack(step_directory):
+    with HeldBack(step_directory):
         params = ocp.load_checkpointables(step_directory, {"params": like})["params"]
     if about["stacked"] != uses_scan(config.compute):
         wanted = abstract_params(config.resolved_model, mesh, kind)

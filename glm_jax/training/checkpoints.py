@@ -24,7 +24,7 @@ from orbax.checkpoint import v1 as ocp
 
 from glm_jax.checkpoints.checksums import damage, size_of, write_manifest
 from glm_jax.checkpoints.disk import DiskTrouble, disk_trouble, probe, reason
-from glm_jax.checkpoints.held_back import HeldBack, collect, no_closed_loops
+from glm_jax.checkpoints.held_back import HeldBack, collect
 from glm_jax.checkpoints.layouts import convert_layers, own_copy, with_layout
 from glm_jax.checkpoints.retention import (
     check_names,
@@ -173,7 +173,7 @@ class Checkpoints:
             return trouble
         failure: Exception | None = None
         try:
-            with no_closed_loops(), HeldBack(self._directory / str(step)):
+            with HeldBack(self._directory / str(step)):
                 restored = self._restore(step)
         except Exception as error:
             failure = error

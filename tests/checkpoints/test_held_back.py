@@ -1,4 +1,7 @@
+import errno
 import logging
+import sys
+import types
 
 import pytest
 
@@ -43,6 +46,33 @@ def test_what_is_logged_after_the_failure_was_raised_is_dropped_too(tmp_path, ca
     assert [record.getMessage() for record in caplog.records] == [
         f"cannot write {tmp_path}/20.orbax-tmp/optimizer"
     ]
+
+
+def test_an_error_of_the_disk_that_names_no_file(tmp_path, caplog):
+    """What Python's `write` raises has no file name: in CI three threads of orbax logged it."""
+
+    def fail():
+        with HeldBack(tmp_path / "2"):
+            full = OSError(errno.ENOSPC, "No space left on device")
+            try:
+                raise full
+            except OSError as error:
+                logging.getLogger("absl").exception("a thread raised an exception: %s", error)
+            raise full
+
+    with pytest.raises(OSError, match="No space left"):
+        fail()
+    assert caplog.records == []
+
+
+def test_reads_that_outlive_their_event_loop_are_not_said(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(sys, "unraisablehook", said.append)
+    with HeldBack(tmp_path):
+        pass
+    for message in ("Event loop is closed", "another"):
+        sys.unraisablehook(types.SimpleNamespace(exc_value=RuntimeError(message)))
+    assert [str(unraisable.exc_value) for unraisable in said] == ["another"]
 
 
 def test_what_is_not_raised_is_said_at_the_end(tmp_path, caplog):
