@@ -18,7 +18,7 @@ import typing
 from collections.abc import Callable, Iterable
 from typing import ClassVar, Protocol, SupportsFloat, SupportsIndex
 
-from glm_jax.errors import UserError, did_you_mean
+from glm_jax.errors import UserError, did_you_mean, short
 
 # Steps, ids, positions and counts are int32 on the devices.
 LARGEST_INT = 2**31 - 1
@@ -26,7 +26,6 @@ LARGEST_INT = 2**31 - 1
 LARGEST_SEED = 2**64 - 1
 # Tables of this many entries are made, and lists of this many rows.
 LARGEST_TABLE = 2**16
-_SHOWN = 160  # characters of a value that an error repeats
 
 
 class Section(Protocol):
@@ -195,11 +194,3 @@ def _float32(number: float) -> float:
 def _is_flag(value: object) -> bool:
     """Whether it is a boolean, also numpy's, which is not imported: a config needs no packages."""
     return isinstance(value, bool) or type(value).__name__ in ("bool", "bool_")
-
-
-def short(value: object) -> str:
-    """The value as an error shows it; an int of thousands of digits has no repr."""
-    if isinstance(value, int) and value.bit_length() > 3 * _SHOWN:
-        return f"a number of {value.bit_length()} bits"
-    shown = repr(value)
-    return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]} ..."

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+_SHOWN = 160  # characters of a value that an error repeats
+
 
 class UserError(ValueError):
     """An error that the user can correct; the message names the value, and says what is allowed.
@@ -25,6 +27,14 @@ def did_you_mean(name: str, allowed: Iterable[str]) -> str:
     """
     close = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.6)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def short(value: object) -> str:
+    """The value as an error shows it; an int of thousands of digits has no repr."""
+    if isinstance(value, int) and value.bit_length() > 3 * _SHOWN:
+        return f"a number of {value.bit_length()} bits"
+    shown = repr(value)
+    return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]} ..."
 
 
 def how_to_install(extra: str) -> str:

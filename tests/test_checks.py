@@ -15,7 +15,6 @@ from glm_jax.checks import (
     check_rate,
     check_types,
     finite_number,
-    short,
     whole_number,
     whole_numbers,
 )
@@ -196,11 +195,6 @@ def test_types_of_sections_to_come():
     assert Section(2, ((1, 2),)) == Section(2.0, ((1, 2),))
     with pytest.raises(UserError, match=r"new\.either must be a finite number"):
         Section(NAN)
-
-
-def test_an_error_stays_short():
-    assert short("x" * 1000) == repr("x" * 1000)[:160] + " ..."
-    assert short(3) == "3"
 
 
 @pytest.mark.parametrize(

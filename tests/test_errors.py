@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from glm_jax import errors
-from glm_jax.errors import UserError, did_you_mean, how_to_install, say_once
+from glm_jax.errors import UserError, did_you_mean, how_to_install, say_once, short
 
 
 def test_nearest_name_is_offered():
@@ -63,3 +63,8 @@ def test_what_costs_is_logged_once_of_each_kind(caplog, monkeypatch):
         say_once(kind, message)
     assert caplog.messages == ["first", "third"]
     assert {record.levelname for record in caplog.records} == {"WARNING"}
+
+
+def test_an_error_stays_short():
+    assert short("x" * 1000) == repr("x" * 1000)[:160] + " ..."
+    assert short(3) == "3"

@@ -15,9 +15,10 @@ from jaxtyping import Float, Int
 
 from glm_jax.arrays import Array
 from glm_jax.attention.call import Attend, Call, make_call
-from glm_jax.attention.gpu.backends import refuses_gpu, refuses_tokamax, run_gpu, run_tokamax
+from glm_jax.attention.gpu.interval_attention import refuses_gpu, run_gpu
+from glm_jax.attention.gpu.tokamax import refuses_tokamax, run_tokamax
 from glm_jax.attention.platform import target_platform
-from glm_jax.attention.tpu.backend import declines_few, refuses_tpu, run_tpu
+from glm_jax.attention.tpu.interval_attention import declines_few, refuses_tpu, run_tpu
 from glm_jax.attention.xla import chunked, dense
 from glm_jax.errors import say_once
 

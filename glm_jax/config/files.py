@@ -21,11 +21,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from glm_jax.checks import short
 from glm_jax.config import Config, field_types, from_dict
 from glm_jax.config.moved import renamed
 from glm_jax.config.names import suggestion
-from glm_jax.errors import UserError, did_you_mean
+from glm_jax.errors import UserError, did_you_mean, short
 from glm_jax.json_files import JsonObject, read_object
 from glm_jax.paths import expanded
 

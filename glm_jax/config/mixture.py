@@ -4,8 +4,8 @@ import dataclasses
 import re
 from collections.abc import Mapping
 
-from glm_jax.checks import finite_number, short
-from glm_jax.errors import UserError
+from glm_jax.checks import finite_number
+from glm_jax.errors import UserError, short
 
 _FORM = '{"NAME": ("SOURCE", RATE), ...} or "NAME=SOURCE@RATE, ..."'
 # A name becomes part of a directory's name and of metrics' names.

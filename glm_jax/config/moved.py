@@ -11,8 +11,7 @@ import functools
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-from glm_jax.checks import short
-from glm_jax.errors import UserError, say_once
+from glm_jax.errors import UserError, say_once, short
 
 # Field of `ComputeConfig` by the name that it had in `ModelConfig`.
 FROM_MODEL = {

@@ -8,7 +8,6 @@ long, an epoch skips hardly any token, and neighbouring rows share a few per cen
 """
 
 import math
-from typing import Protocol
 
 import numpy as np
 
@@ -34,16 +33,6 @@ ROW_FORMAT = 2
 _FILL = 0.97
 # Slots along the stream are counted in units of 1 / _UNIT.
 _UNIT = 1024
-
-
-class Builder(Protocol):
-    """Builds rows by epoch and row index; see `RowBuilder`."""
-
-    num_rows: int
-    store: TokenStore
-    seed: int
-
-    def build(self, epochs: np.ndarray, rows: np.ndarray) -> tuple[Batch, dict[str, int]]: ...
 
 
 class RowBuilder:

@@ -15,9 +15,18 @@ import numpy as np
 from glm_jax.batch import Batch
 from glm_jax.data.mixing import Mixing, source_seed
 from glm_jax.data.order import EpochOrder
-from glm_jax.data.rows import Builder
 from glm_jax.data.store import TokenStore
 from glm_jax.errors import UserError
+
+
+class Builder(Protocol):
+    """Builds rows by epoch and row index; see `glm_jax.data.rows.RowBuilder`."""
+
+    num_rows: int
+    store: TokenStore
+    seed: int
+
+    def build(self, epochs: np.ndarray, rows: np.ndarray) -> tuple[Batch, dict[str, int]]: ...
 
 
 class Rows(Protocol):

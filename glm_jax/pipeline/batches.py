@@ -3,8 +3,8 @@
 from glm_jax.config import Config
 from glm_jax.data.documents import SPLITS
 from glm_jax.data.published import PublishedRowBuilder
-from glm_jax.data.rows import Builder, RowBuilder
-from glm_jax.data.sequence import OneSource, Source, mixture
+from glm_jax.data.rows import RowBuilder
+from glm_jax.data.sequence import Builder, OneSource, Source, mixture
 from glm_jax.data.store import TokenStore
 from glm_jax.data.stream import RowStream
 from glm_jax.errors import UserError

@@ -7,7 +7,7 @@ import seqio
 import tensorflow as tf
 
 from glm_jax.data.packing import pack_rows
-from glm_jax.tasks.corrupt import DTYPES, FIELDS
+from glm_jax.tasks.features import DTYPES, FIELDS
 
 # Rows that are packed together; of these only the last packed row may stay short.
 _BATCH = 64

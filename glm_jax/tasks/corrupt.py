@@ -1,4 +1,4 @@
-"""Blank infilling as a SeqIO preprocessor around the numpy core, and its output features."""
+"""Blank infilling as a SeqIO preprocessor around the numpy core."""
 
 import dataclasses
 import hashlib
@@ -8,30 +8,15 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from glm_jax import batch
 from glm_jax.config.data import DataConfig
 from glm_jax.config.objective import ObjectiveConfig
 from glm_jax.data.rows import RowBuilder
 from glm_jax.data.store import Documents, TokenStore
+from glm_jax.tasks.features import DTYPES, FIELDS
 from glm_jax.tokenizers.tokenizer import Tokenizer
-
-FIELDS = tuple(batch.DTYPES)
-
-DTYPES = {name: tf.as_dtype(dtype) for name, dtype in batch.DTYPES.items()}
 
 # Documents whose rows are built together; of these only the last row may not be full.
 _BATCH = 64
-
-
-def output_features(vocabulary: seqio.Vocabulary) -> dict[str, seqio.Feature]:
-    """The SeqIO output features: the fields of `Batch`, each of length T."""
-    features: dict[str, seqio.Feature] = {}
-    for name, dtype in DTYPES.items():
-        if name in ("tokens", "targets"):
-            features[name] = seqio.Feature(vocabulary, add_eos=False)
-        else:
-            features[name] = seqio.ContinuousFeature(dtype=dtype)
-    return features
 
 
 def corrupt_documents(

@@ -10,7 +10,7 @@ from glm_jax.batch import Batch
 from glm_jax.errors import UserError, did_you_mean
 from glm_jax.losses.scores import SUMS
 from glm_jax.tasks.converter import GlmFeatureConverter
-from glm_jax.tasks.corrupt import FIELDS
+from glm_jax.tasks.features import FIELDS
 
 _SPLITS = ("eval", "validation", "test")
 

@@ -12,7 +12,8 @@ import tensorflow as tf
 from glm_jax.config import Config
 from glm_jax.config.data import DataConfig
 from glm_jax.data.store_path import is_scheme
-from glm_jax.tasks.corrupt import corrupt_documents, output_features
+from glm_jax.tasks.corrupt import corrupt_documents
+from glm_jax.tasks.features import output_features
 from glm_jax.tasks.metrics import objective_metrics
 from glm_jax.tasks.named import NamedSource
 from glm_jax.tasks.source import DocumentSource

@@ -10,8 +10,7 @@ that everything else works where it is not installed.
 import functools
 from collections.abc import Mapping, Sequence
 
-from glm_jax.checks import short
-from glm_jax.errors import UserError
+from glm_jax.errors import UserError, short
 
 
 @functools.cache

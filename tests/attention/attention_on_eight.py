@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from glm_jax.attention.call import make_call
-from glm_jax.attention.tpu.backend import run_tpu
+from glm_jax.attention.tpu.interval_attention import run_tpu
 from glm_jax.attention.xla import chunked, dense
 from glm_jax.config import MeshConfig
 from glm_jax.sharding.mesh import make_mesh, row_groups

@@ -10,7 +10,7 @@ seqio = pytest.importorskip("seqio")
 tf = pytest.importorskip("tensorflow")
 tasks = pytest.importorskip("glm_jax.tasks")
 from glm_jax.tasks.converter import GlmFeatureConverter  # noqa: E402
-from glm_jax.tasks.corrupt import FIELDS  # noqa: E402
+from glm_jax.tasks.features import FIELDS  # noqa: E402
 
 pytestmark = pytest.mark.tensorflow
 T = 64

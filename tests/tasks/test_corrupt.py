@@ -9,7 +9,8 @@ from glm_jax.tokenizers.tokenizer import load_tokenizer
 
 seqio = pytest.importorskip("seqio")
 tf = pytest.importorskip("tensorflow")
-from glm_jax.tasks.corrupt import DTYPES, FIELDS, corrupt_documents  # noqa: E402
+from glm_jax.tasks.corrupt import corrupt_documents  # noqa: E402
+from glm_jax.tasks.features import DTYPES, FIELDS  # noqa: E402
 
 pytestmark = pytest.mark.tensorflow
 TOKENIZER = load_tokenizer("bundled")

@@ -19,15 +19,41 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Float, Int
 
 from glm_jax.arrays import AbstractArray
-from glm_jax.attention.call import Attended
+from glm_jax.attention.call import Attended, Call
 from glm_jax.attention.gpu.backward import key_gradient, query_gradient
+from glm_jax.attention.gpu.device import compute_capability, refuses_device
 from glm_jax.attention.gpu.forward import forward
 from glm_jax.attention.gpu.ranges import block_ranges
 from glm_jax.attention.gpu.tiles import Plan, Tiling
 from glm_jax.attention.intervals import block_kinds
+from glm_jax.attention.sharded import over_mesh
 
 HEAD_DIMS = (32, 64, 128)
 DTYPES = (jnp.bfloat16, jnp.float32)
+AMPERE = 8.0
+
+
+def refuses_gpu(call: Call) -> str | None:
+    """Why the kernels cannot compute this call here, or None."""
+    if (reason := refuses_device()) is not None:
+        return reason
+    # None where a program is compiled for a GPU that this machine does not have.
+    capability = compute_capability()
+    if capability is not None and capability < AMPERE:
+        return f"needs compute capability {AMPERE} (Ampere); this GPU has {capability}"
+    return refusal(call.q, call.k, call.dropout_rate)
+
+
+def run_gpu(call: Call, *, interpret: bool = False) -> Attended:
+    """The kernels on each device of the current mesh; returns what `dense` does."""
+    return over_mesh(functools.partial(_run, interpret=interpret), call)
+
+
+def _run(call: Call, *, interpret: bool) -> tuple[jax.Array, jax.Array]:
+    bounds = call.attend_start, call.attend_end
+    return interval_attention(
+        call.q, call.k, call.v, *bounds, scale=call.scale, interpret=interpret
+    )
 
 
 def refusal(q: AbstractArray, k: AbstractArray, dropout_rate: float = 0.0) -> str | None:

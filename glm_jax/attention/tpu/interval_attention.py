@@ -15,9 +15,11 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Float, Int
 
 from glm_jax.arrays import AbstractArray
-from glm_jax.attention.call import Attended
+from glm_jax.attention.call import Attended, Call
 from glm_jax.attention.dropout import MaskRows
 from glm_jax.attention.intervals import LANES, MAX_BLOCKS, block_kinds, block_size, list_steps
+from glm_jax.attention.platform import refuses_many_devices, target_platform
+from glm_jax.attention.sharded import over_mesh, split_for
 from glm_jax.attention.tpu.backward import key_gradient, query_gradient, score_shift
 from glm_jax.attention.tpu.forward import forward
 from glm_jax.attention.tpu.tiles import Plan
@@ -36,6 +38,36 @@ MAX_HEAD_DIM = 256
 # The share of the 1 MiB of scalar memory for the packed steps.
 MAX_STEP_BYTES = 512 * 1024
 DTYPES = (jnp.bfloat16, jnp.float32)
+# With fewer queries per row (decoding), a block of 128 would be mostly padding.
+FEWEST_QUERIES = 64
+
+
+def refuses_tpu(call: Call) -> str | None:
+    """Why the kernel cannot compute this call here, or None."""
+    platform = target_platform()
+    if platform != "tpu":
+        return f"needs a TPU; this is for {platform}"
+    if (reason := refuses_many_devices()) is not None:
+        return reason
+    split = split_for(call.q.shape, call.k.shape[2])
+    shard = jax.ShapeDtypeStruct(split.local_shape(call.q.shape), call.q.dtype)
+    return refusal(shard, call.k, call.dropout_rate)
+
+
+def declines_few(call: Call) -> str | None:
+    """Why "auto" goes on although a kernel could compute the call, or None."""
+    if call.q.shape[1] < FEWEST_QUERIES:
+        return f"{call.q.shape[1]} queries per row are few; a block has 128"
+    return None
+
+
+def run_tpu(call: Call, *, interpret: bool = False) -> Attended:
+    """The kernel on each device of the current mesh; returns what `dense` does."""
+    return over_mesh(functools.partial(_run, interpret=interpret), call)
+
+
+def _run(call: Call, *, interpret: bool) -> tuple[jax.Array, jax.Array]:
+    return interval_attention(**call._asdict(), interpret=interpret)
 
 
 def refusal(q: AbstractArray, k: AbstractArray, dropout_rate: float = 0.0) -> str | None:

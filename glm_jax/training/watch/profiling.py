@@ -6,8 +6,7 @@ from pathlib import Path
 
 import jax
 
-from glm_jax.checks import short
-from glm_jax.errors import UserError
+from glm_jax.errors import UserError, short
 
 
 @dataclasses.dataclass(frozen=True)

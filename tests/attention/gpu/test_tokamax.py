@@ -9,16 +9,11 @@ import pytest
 
 from glm_jax.attention.call import make_call
 from glm_jax.attention.dispatch import BACKENDS, attention
-from glm_jax.attention.gpu import backends as attention_gpu
-from glm_jax.attention.gpu.backends import (
-    compute_capability,
-    refuses_gpu,
-    refuses_tokamax,
-    run_gpu,
-    run_tokamax,
-)
+from glm_jax.attention.gpu import interval_attention, tokamax
+from glm_jax.attention.gpu.interval_attention import refuses_gpu, run_gpu
+from glm_jax.attention.gpu.tokamax import refuses_tokamax, run_tokamax
 from glm_jax.attention.intervals import HIDDEN
-from glm_jax.attention.tpu.backend import declines_few
+from glm_jax.attention.tpu.interval_attention import declines_few
 from glm_jax.attention.xla import dense
 from tests.attention.against_dense import traced_call
 from tests.meshes import GPU, abstract_mesh
@@ -53,27 +48,18 @@ def draw(length=150, head_dim=32):
 @pytest.fixture
 def hopper(monkeypatch):
     """As if the machine had an H100 and a tokamax that is known."""
-    monkeypatch.setattr(attention_gpu, "compute_capability", lambda: 9.0)
+    for module in (interval_attention, tokamax):
+        monkeypatch.setattr(module, "compute_capability", lambda: 9.0)
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.0.17")
-    monkeypatch.setattr(attention_gpu, "_import_trouble", lambda: None)
+    monkeypatch.setattr(tokamax, "_import_trouble", lambda: None)
 
 
 @pytest.mark.skipif(jax.default_backend() == "gpu", reason="says what it says elsewhere")
 def test_without_a_gpu_both_say_so():
     for refuses in (refuses_gpu, refuses_tokamax):
         assert "needs an NVIDIA GPU; this is for" in refuses(call())
-    assert compute_capability() is None
     with pytest.raises(ValueError, match=r"pallas_gpu: needs an NVIDIA GPU; .* xla: works here"):
         attention(*[jnp.zeros(x.shape, x.dtype) for x in shapes(8)], backend="pallas_gpu")
-
-
-@pytest.mark.parametrize(
-    ("said", "expected"), [("9.0", 9.0), ("12.1", 12.1), ("gfx942", None), (None, None)]
-)
-def test_the_capability_is_that_of_nvidia(monkeypatch, said, expected):
-    device = types.SimpleNamespace(compute_capability=said)
-    monkeypatch.setattr(jax, "local_devices", lambda: [device])
-    assert compute_capability() == expected
 
 
 def test_on_a_gpu_it_serves_or_says_why_not(monkeypatch):
@@ -83,7 +69,7 @@ def test_on_a_gpu_it_serves_or_says_why_not(monkeypatch):
         assert "float16" in refuses_gpu(call(dtype=jnp.float16))
         assert "rate 0.1" in refuses_gpu(call(**DROPPING))
         assert refuses_gpu(call(dropout_rate=0.1)) is None
-        monkeypatch.setattr(attention_gpu, "compute_capability", lambda: 7.5)
+        monkeypatch.setattr(interval_attention, "compute_capability", lambda: 7.5)
         assert "this GPU has 7.5" in refuses_gpu(call())
 
 
@@ -101,7 +87,7 @@ def test_tokamax_serves_what_was_read_of_it(monkeypatch, hopper):
         monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.0.18")
         reason = refuses_tokamax(call())
         assert reason == "knows tokamax 0.0.17; installed is 0.0.18"
-        monkeypatch.setattr(attention_gpu, "compute_capability", lambda: 8.0)
+        monkeypatch.setattr(tokamax, "compute_capability", lambda: 8.0)
         assert "(Hopper); got 8.0" in refuses_tokamax(call())
 
 
@@ -109,7 +95,7 @@ def test_tokamax_that_is_missing_is_said(monkeypatch):
     def missing(name):
         raise importlib.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(attention_gpu, "compute_capability", lambda: 9.0)
+    monkeypatch.setattr(tokamax, "compute_capability", lambda: 9.0)
     monkeypatch.setattr(importlib.metadata, "version", missing)
     with on_gpu():
         assert refuses_tokamax(call()) == "the package tokamax is not installed"
@@ -118,13 +104,13 @@ def test_tokamax_that_is_missing_is_said(monkeypatch):
 def test_tokamax_that_does_not_import_is_said_and_left_out(monkeypatch, hopper):
     """Its own packages may be missing: on an H200 without xprof "auto" ended in its traceback."""
     monkeypatch.undo()
-    monkeypatch.setattr(attention_gpu, "compute_capability", lambda: 9.0)
+    monkeypatch.setattr(tokamax, "compute_capability", lambda: 9.0)
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.0.17")
-    attention_gpu._import_trouble.cache_clear()
+    tokamax._import_trouble.cache_clear()
     monkeypatch.setitem(sys.modules, "tokamax", None)
     with on_gpu():
         reason = refuses_tokamax(call())
-    attention_gpu._import_trouble.cache_clear()
+    tokamax._import_trouble.cache_clear()
     assert reason.startswith("tokamax 0.0.17 is installed and cannot be imported: ModuleNotFound")
 
 

@@ -1,11 +1,10 @@
-"""When and how attention is computed by kernels on NVIDIA GPUs.
+"""Attention by tokamax, another kernel for NVIDIA GPUs, and why others are not used.
 
-"pallas_gpu" is our own kernel (`glm_jax.attention.gpu.interval_attention`), which Pallas lowers to
-Triton. "tokamax" is OpenXLA's kernel for Hopper (Pallas, Mosaic GPU), if that package is installed;
-it takes the first and the last key of each query. Its class is not public, so only versions whose
-source was read are used. "auto" prefers ours: a training step on an H200 took 0.642 s with it and
-0.651 s with tokamax (docs/performance.md), and it needs no other package. Both have run on an H200,
-where ours was also compared with the reference.
+"tokamax" is OpenXLA's kernel for Hopper (Pallas, Mosaic GPU), if that package is installed; it
+takes the first and the last key of each query. Its class is not public, so only versions whose
+source was read are used. "auto" prefers our own kernel (`gpu.interval_attention`): a training step
+on an H200 took 0.642 s with it and 0.651 s with tokamax (docs/performance.md), and it needs no
+other package. Both have run on an H200, where ours was also compared with the reference.
 
 cuDNN (`jax.nn.dot_product_attention(implementation="cudnn")`) takes lengths, causal and sliding
 windows, offsets of packed segments, or a bias of all pairs. None but the bias can express GLM's
@@ -21,66 +20,17 @@ import jax
 import jax.numpy as jnp
 
 from glm_jax.attention.call import Attended, Call
+from glm_jax.attention.gpu.device import compute_capability, refuses_device
 from glm_jax.attention.intervals import HIDDEN
-from glm_jax.attention.platform import refuses_many_devices, target_platform
 from glm_jax.attention.sharded import over_mesh
 
 TOKAMAX_VERSIONS = ("0.0.17",)
-HOPPER, AMPERE = 9.0, 8.0
-
-
-def compute_capability() -> float | None:
-    """9.0 for Hopper, 8.0 for Ampere; None if the first local device is not an NVIDIA GPU."""
-    said = getattr(jax.local_devices()[0], "compute_capability", None)
-    try:
-        return float(said)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return None
-
-
-def _refuses_device() -> str | None:
-    """Why no GPU kernel can be used here, whatever the call."""
-    platform = target_platform()
-    if platform not in ("gpu", "cuda"):
-        return f"needs an NVIDIA GPU; this is for {platform}"
-    return refuses_many_devices()
-
-
-def refuses_gpu(call: Call) -> str | None:
-    """Why our own kernel cannot compute this call here, or None."""
-    if (reason := _refuses_device()) is not None:
-        return reason
-    # None where a program is compiled for a GPU that this machine does not have.
-    capability = compute_capability()
-    if capability is not None and capability < AMPERE:
-        return f"needs compute capability {AMPERE} (Ampere); this GPU has {capability}"
-    from glm_jax.attention.gpu.interval_attention import refusal
-
-    return refusal(call.q, call.k, call.dropout_rate)
-
-
-def run_gpu(call: Call, *, interpret: bool = False) -> Attended:
-    """Our own kernel on each device of the current mesh; returns what `dense` does."""
-    return over_mesh(functools.partial(_run, interpret=interpret), call)
-
-
-def _run(call: Call, *, interpret: bool) -> tuple[jax.Array, jax.Array]:
-    from glm_jax.attention.gpu.interval_attention import interval_attention
-
-    return interval_attention(
-        call.q,
-        call.k,
-        call.v,
-        call.attend_start,
-        call.attend_end,
-        scale=call.scale,
-        interpret=interpret,
-    )
+HOPPER = 9.0
 
 
 def refuses_tokamax(call: Call) -> str | None:
     """Why tokamax's kernel cannot compute this call here, or None."""
-    if (reason := _refuses_device()) is not None:
+    if (reason := refuses_device()) is not None:
         return reason
     if compute_capability() != HOPPER:
         return f"needs compute capability {HOPPER} (Hopper); got {compute_capability()}"
