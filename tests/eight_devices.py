@@ -25,7 +25,7 @@ from glm_jax.config import ComputeConfig, MeshConfig, ModelConfig
 from glm_jax.evaluation.rows import row_sums
 from glm_jax.generation.language_model import LanguageModel
 from glm_jax.models.params import bind, create_params
-from glm_jax.models.trees import stack_layers, to_paths
+from glm_jax.models.trees import to_paths
 from glm_jax.sharding.mesh import batch_sharding, make_mesh
 
 CONFIG = ModelConfig(
@@ -157,8 +157,9 @@ def main():
         split = create_params(CONFIG, mesh, seed=0)
         for path, leaf in to_paths(split).items():
             np.testing.assert_array_equal(leaf, to_paths(params)[path], err_msg=path)
-        kernel = split["layers"]["0"]["mlp"]["up"]["kernel"]
-        assert kernel.addressable_shards[0].data.shape == (32 // fsdp, 128 // tensor)
+        kernel = split["layers"]["mlp"]["up"]["kernel"]
+        shape = (CONFIG.num_layers, 32 // fsdp, 128 // tensor)
+        assert kernel.addressable_shards[0].data.shape == shape
         ours = LanguageModel(CONFIG, split)
         np.testing.assert_allclose(ours.logits(rows()), logits, atol=2e-5)
         np.testing.assert_allclose(ours.loss(rows()), loss, rtol=1e-6)
@@ -166,8 +167,8 @@ def main():
         odd = {name: field[:, :11] for name, field in rows().items()}
         np.testing.assert_allclose(ours.logits(odd), logits[:, :11], atol=2e-5)
         np.testing.assert_allclose(hidden_with_dropout(split, mesh), hidden, atol=2e-5)
-        stacked = jax.jit(stack_layers)(split)
-        np.testing.assert_allclose(hidden_with_dropout(stacked, mesh), hidden, atol=2e-5)
+        scanned = hidden_with_dropout(split, mesh, CONFIG.with_compute(scan_layers=True))
+        np.testing.assert_allclose(scanned, hidden, atol=2e-5)
         assert ours.fill_blanks(ids, **options) == answers
         print(f"{data}x{fsdp}x{tensor}x{sequence}")
     check_causal(one, make_mesh(MeshConfig(1, 2, 4, 1)))

@@ -11,7 +11,6 @@ from jax.sharding import Mesh
 
 from glm_jax.checkpoints.finding import RUN, find_workdir
 from glm_jax.checkpoints.params import holds_only_params
-from glm_jax.config.compute import ComputeConfig
 from glm_jax.config.files import read_run
 from glm_jax.config.model import ModelConfig
 from glm_jax.errors import UserError
@@ -71,8 +70,7 @@ def look(path: Path, dtype: str | None, mesh: Mesh) -> Source:
     else:
         config = read_run(workdir / RUN)[0].model
     config = dataclasses.replace(config, param_dtype=dtype or config.param_dtype)
-    listed = config.resolved(ComputeConfig(scan_layers=False))
-    shapes = to_paths(abstract_params(listed, mesh))
+    shapes = to_paths(abstract_params(config.resolved(), mesh, listed=True))
     leaves = {
         name: jax.ShapeDtypeStruct(leaf.shape, dtype or stored.get(name, leaf.dtype))
         for name, leaf in shapes.items()

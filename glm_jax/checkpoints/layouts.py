@@ -1,13 +1,11 @@
-"""Converts between stacked layers (one array for all) and listed layers, on restoring."""
+"""What a checkpoint says of itself, and layers that older versions saved one by one."""
 
-import dataclasses
 from typing import TypedDict, TypeVar
 
 import jax
 import jax.numpy as jnp
 
-from glm_jax.config import Config
-from glm_jax.models.trees import stack_layers, unstack_layers
+from glm_jax.models.trees import stack_layers
 
 Tree = TypeVar("Tree")
 
@@ -17,7 +15,8 @@ class About(TypedDict, total=False):
 
     Attributes:
       config: of the run, as `to_dict` gives it.
-      stacked: whether its layers are one array for all.
+      stacked: whether its layers are one array for all. Those of a run are, but for runs of older
+        versions on CPU; those of a model that was saved alone lie as they were.
       manifest: whether it was saved with a manifest; missing in those of older versions.
       data: fingerprints of the data, by source; missing likewise.
     """
@@ -39,33 +38,22 @@ def own_copy(tree: Tree) -> Tree:
     return jax.tree.map(jnp.copy, tree)
 
 
-def with_layout(config: Config, stacked: bool) -> Config:
-    """The config with `compute.scan_layers` set to `stacked`."""
-    compute = dataclasses.replace(config.compute, scan_layers=stacked)
-    return dataclasses.replace(config, compute=compute)
-
-
-def convert_layers(
-    tree: Tree, like: Tree, params_structure: jax.tree_util.PyTreeDef, stack: bool
-) -> Tree:
-    """Stacks or lists the layers in every subtree that has the structure of the parameters.
+def with_stacked_layers(tree: Tree, like: Tree, params_structure: jax.tree_util.PyTreeDef) -> Tree:
+    """Stacks the layers in every subtree that has the structure of the parameters.
 
     Args:
-      tree: parameters, or a state with parameters and moments.
-      like: abstract arrays in the wanted layout, for their shardings.
-      params_structure: tree structure of the parameters in the present layout.
-      stack: True: stack the layers; False: list them.
+      tree: parameters, or a state with parameters and moments, layers listed.
+      like: abstract arrays with layers stacked, for their shardings.
+      params_structure: tree structure of the parameters with listed layers.
     """
 
     def is_params(node: object) -> bool:
         return jax.tree.structure(node) == params_structure
 
-    change = stack_layers if stack else unstack_layers
-
-    def convert(tree: Tree) -> Tree:
+    def stack(tree: Tree) -> Tree:
         return jax.tree.map(
-            lambda node: change(node) if is_params(node) else node, tree, is_leaf=is_params
+            lambda node: stack_layers(node) if is_params(node) else node, tree, is_leaf=is_params
         )
 
     shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
-    return jax.jit(convert, out_shardings=shardings)(tree)
+    return jax.jit(stack, out_shardings=shardings)(tree)

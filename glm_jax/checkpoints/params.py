@@ -9,7 +9,7 @@ from orbax.checkpoint import v1 as ocp
 from glm_jax.checkpoints.checksums import damage, write_manifest
 from glm_jax.checkpoints.disk import DiskTrouble
 from glm_jax.checkpoints.held_back import HeldBack
-from glm_jax.checkpoints.layouts import About, convert_layers, with_layout
+from glm_jax.checkpoints.layouts import About
 from glm_jax.checkpoints.retention import check_name, check_names, saved_steps
 from glm_jax.config import Config, from_dict, to_dict, to_json
 from glm_jax.config.model import ModelConfig
@@ -18,7 +18,6 @@ from glm_jax.errors import UserError
 from glm_jax.files import replaced_directory
 from glm_jax.interop.companions import COMPANIONS, keep_companions
 from glm_jax.interop.origin import Origin
-from glm_jax.models.choices import uses_scan
 from glm_jax.models.params import abstract_params
 from glm_jax.models.trees import Params, is_stacked
 from glm_jax.sharding.mesh import make_mesh
@@ -35,13 +34,12 @@ def load_params(
 
     Args:
       path: a workdir, or a step directory in its `checkpoints`.
-      config: None for the config that the checkpoint was saved with. `compute.scan_layers` decides
-        whether the layers are returned stacked or listed.
+      config: None for the config that the checkpoint was saved with.
       mesh: None for the first device alone.
       step: None for the newest; ignored if `path` is a step directory.
 
     Returns:
-      The config and the nested dict of parameters.
+      The config and the nested dict of parameters, layers as they were saved (`is_stacked`).
 
     Raises:
       ValueError: there is no checkpoint, or not of that step, or its files do not match its
@@ -53,12 +51,9 @@ def load_params(
     _refuse_damage(step_directory, "params", config.train.verify_checkpoints)
     mesh = mesh or make_mesh(MeshConfig(), jax.devices()[:1])
     kind = config.train.weights
-    like = abstract_params(with_layout(config, about["stacked"]).resolved_model, mesh, kind)
+    like = abstract_params(config.resolved_model, mesh, kind, listed=not about["stacked"])
     with HeldBack(step_directory):
         params = ocp.load_checkpointables(step_directory, {"params": like})["params"]
-    if about["stacked"] != uses_scan(config.compute):
-        wanted = abstract_params(config.resolved_model, mesh, kind)
-        params = convert_layers(params, wanted, jax.tree.structure(params), not about["stacked"])
     return config, params
 
 

@@ -17,7 +17,6 @@ import numpy as np
 from jax.sharding import Mesh, Sharding
 
 from glm_jax.arrays import Array
-from glm_jax.config.compute import ComputeConfig
 from glm_jax.config.model import ModelConfig
 from glm_jax.files import replaced_directory
 from glm_jax.interop.architectures.rows import Row
@@ -64,8 +63,7 @@ def load_directory(
       UserError: as `open_directory`.
     """
     checkpoint = open_directory(path)
-    listed = checkpoint.config.resolved(ComputeConfig(scan_layers=False))
-    like = to_paths(abstract_params(listed, mesh))
+    like = to_paths(abstract_params(checkpoint.config.resolved(), mesh, listed=True))
     params: dict[str, jax.Array] = {}
     unusable = Unusable()
     for row in progress(checkpoint.rows, len(checkpoint.rows)):

@@ -30,7 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from glm_jax.config.model import ResolvedModel
-from glm_jax.models.trees import Params, is_stacked
+from glm_jax.models.trees import Params
 
 # Initial score of a head at its offset. Among 64 keys one with 12 more than the others gets nearly
 # all the weight, even with what the tokens themselves add to the scores.
@@ -43,7 +43,8 @@ def with_local_attention(params: Params, config: ResolvedModel) -> Params:
     """Sets the position table and the first layer's queries and keys to attend to neighbours.
 
     Args:
-      params: random parameters of a model with a position table; its width must be even.
+      params: random parameters of a model with a position table, layers stacked; its width must
+        be even.
       config: of the model.
 
     Returns:
@@ -54,14 +55,10 @@ def with_local_attention(params: Params, config: ResolvedModel) -> Params:
     sinusoids = _sinusoids(table.shape[0], frequencies) * _AMPLITUDE * config.initializer_range
     positions = {**params["positions"], "table": jnp.asarray(sinusoids, table.dtype)}
     layers = params["layers"]
-    if is_stacked(params):
-        attention = layers["attention"]
-        first = _local(jax.tree.map(lambda leaf: leaf[0], attention), config, frequencies)
-        attention = jax.tree.map(lambda leaf, new: leaf.at[0].set(new), attention, first)
-        layers = {**layers, "attention": attention}
-    else:
-        attention = _local(layers["0"]["attention"], config, frequencies)
-        layers = {**layers, "0": {**layers["0"], "attention": attention}}
+    attention = layers["attention"]
+    first = _local(jax.tree.map(lambda leaf: leaf[0], attention), config, frequencies)
+    attention = jax.tree.map(lambda leaf, new: leaf.at[0].set(new), attention, first)
+    layers = {**layers, "attention": attention}
     return {**params, "positions": positions, "layers": layers}
 
 

@@ -35,8 +35,7 @@ else:
 def create_params(config: Model, mesh: Mesh, seed: int) -> Params:
     """Draws the initial parameters; each device draws only its shards.
 
-    The values depend on `seed` and on each parameter's path, neither on the mesh nor on whether
-    layers are stacked.
+    The values depend on `seed` and on each parameter's path, not on the mesh. Layers are stacked.
 
     Raises:
       UserError: the mesh cannot split a parameter; see `glm_jax.sharding.rules.param_shardings`.
@@ -46,16 +45,21 @@ def create_params(config: Model, mesh: Mesh, seed: int) -> Params:
     return jax.jit(functools.partial(_draw, config), out_shardings=shardings)(key_of(seed))
 
 
-def abstract_params(config: Model, mesh: Mesh | AbstractMesh, weights: str = "plain") -> Params:
+def abstract_params(
+    config: Model, mesh: Mesh | AbstractMesh, weights: str = "plain", *, listed: bool = False
+) -> Params:
     """Like `create_params`, with a `jax.ShapeDtypeStruct` that has a sharding for each array.
 
     Args:
       config, mesh: as of `create_params`.
       weights: kind of the matrices (`glm_jax.models.weights.KINDS`).
+      listed: layers one by one instead of stacked.
     """
     shapes = jax.eval_shape(
         functools.partial(with_kind, kind=weights), _abstract(config.resolved())
     )
+    if listed:
+        shapes = jax.eval_shape(unstack_layers, shapes)
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         shapes,
@@ -66,15 +70,20 @@ def abstract_params(config: Model, mesh: Mesh | AbstractMesh, weights: str = "pl
 def bind(config: Model, params: Params) -> Transformer:
     """The module that computes with `params`; cheap, and usable inside jit and grad.
 
+    Stacked layers are split here where they do not run as one scan (`compute.scan_layers`).
+
     Args:
-      config: of the model; whether layers are stacked is read from `params`.
-      params: nested dict of arrays, or of tracers.
+      config: of the model.
+      params: nested dict of arrays, or of tracers; layers stacked or listed.
 
     Raises:
       ValueError: the paths in `params` are not those of the model.
     """
-    stacked = is_stacked(params)
-    graph, treedef, paths = _skeleton(config.resolved().with_compute(scan_layers=stacked))
+    config = config.resolved()
+    stacked = is_stacked(params) and uses_scan(config.compute)
+    if not stacked:
+        params = unstack_layers(params)
+    graph, treedef, paths = _skeleton(config.with_compute(scan_layers=stacked))
     # Stacked masters are settled layer by layer, inside the scan.
     layers = params["layers"] if stacked else settle(params["layers"])
     leaves = to_paths({**settle({**params, "layers": {}}), "layers": layers})
@@ -90,11 +99,9 @@ def count_params(config: Model) -> int:
 
 
 def _draw(config: ResolvedModel, key: jax.Array) -> Params:
-    # Stacked layers compile once instead of L times; both layouts have the same values.
     stacked = config.with_compute(scan_layers=True)
     state = nnx.state(Transformer(stacked, rngs=nnx.Rngs(params=key)))
-    params = from_paths({_join(path): leaf[...] for path, leaf in nnx.to_flat_state(state)})
-    return params if uses_scan(config.compute) else unstack_layers(params)
+    return from_paths({_join(path): leaf[...] for path, leaf in nnx.to_flat_state(state)})
 
 
 def _abstract(config: ResolvedModel) -> Params:

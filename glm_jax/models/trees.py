@@ -1,10 +1,11 @@
 """Parameters as a plain nested dict: its paths, its two layouts of layers, and parts of it.
 
     params["embedding"]["table"]                       [V, D]
-    params["layers"]["3"]["mlp"]["up"]["kernel"]       [D, F]       listed layers
     params["layers"]["mlp"]["up"]["kernel"]            [L, D, F]    stacked layers
+    params["layers"]["3"]["mlp"]["up"]["kernel"]       [D, F]       listed layers
 
-A dict is what jit, grad, optax and orbax take without knowing flax.
+Stacked is how parameters are drawn, trained and saved; listed is how files of others hold them and
+how they are decoded with. A dict is what jit, grad, optax and orbax take without knowing flax.
 """
 
 import re
@@ -41,9 +42,16 @@ def unstack_layers(params: Params) -> Params:
     """Stacked layers -> listed layers, with equal values; listed ones are returned unchanged."""
     if not is_stacked(params) or "layers" not in params:
         return params
-    stacked = params["layers"]
-    num_layers = jax.tree.leaves(stacked)[0].shape[0]
-    layers = {str(i): jax.tree.map(lambda leaf: leaf[i], stacked) for i in range(num_layers)}  # noqa: B023
+    leaves, structure = jax.tree.flatten(params["layers"])
+    # The gradient of one split is one concatenation; that of L slices would be a sum of L arrays
+    # of the whole shape.
+    parts = [jax.lax.split(leaf, [1] * leaf.shape[0]) for leaf in leaves]
+    layers = {
+        str(index): jax.tree.unflatten(
+            structure, [part.reshape(part.shape[1:]) for part in of_layer]
+        )
+        for index, of_layer in enumerate(zip(*parts, strict=True))
+    }
     return {**params, "layers": layers}
 
 

@@ -25,7 +25,7 @@ from orbax.checkpoint import v1 as ocp
 from glm_jax.checkpoints.checksums import damage, size_of, write_manifest
 from glm_jax.checkpoints.disk import DiskTrouble, disk_trouble, probe, reason
 from glm_jax.checkpoints.held_back import HeldBack, collect
-from glm_jax.checkpoints.layouts import convert_layers, own_copy, with_layout
+from glm_jax.checkpoints.layouts import own_copy, with_stacked_layers
 from glm_jax.checkpoints.retention import (
     check_names,
     remove_failed_save,
@@ -37,7 +37,6 @@ from glm_jax.checkpoints.retention import (
 )
 from glm_jax.config import Config, to_dict
 from glm_jax.errors import UserError
-from glm_jax.models.choices import uses_scan
 from glm_jax.models.trees import split_params
 from glm_jax.training.distributed import any_of, from_first, is_first
 from glm_jax.training.state import (
@@ -106,7 +105,7 @@ class Checkpoints:
         items["data"] = {"step": step, "stream": stream_state.hex()}
         about = {
             "config": to_dict(self._config),
-            "stacked": uses_scan(self._config.compute),
+            "stacked": True,
             "manifest": True,
             "data": dict(self.data),
         }
@@ -221,7 +220,7 @@ class Checkpoints:
         directory = self._directory / str(step)
         about = ocp.checkpointables_metadata(directory).custom_metadata
         self.restored_data = about.get("data")
-        like = abstract_state(with_layout(self._config, about["stacked"]), self._mesh)
+        like = abstract_state(self._config, self._mesh, listed=not about["stacked"])
         items = ocp.load_checkpointables(
             directory,
             {"params": like.params, "optimizer": opt_state_to_dict(like.opt_state), "data": None},
@@ -233,11 +232,11 @@ class Checkpoints:
             )
         params = items["params"]
         opt_state = opt_state_from_dict(like.opt_state, items["optimizer"])
-        if about["stacked"] != uses_scan(self._config.compute):
-            wanted, stack = abstract_state(self._config, self._mesh), not about["stacked"]
+        if not about["stacked"]:
+            wanted = abstract_state(self._config, self._mesh)
             moments = jax.tree.structure(like.trainable)
-            opt_state = convert_layers(opt_state, wanted.opt_state, moments, stack)
-            params = convert_layers(params, wanted.params, jax.tree.structure(params), stack)
+            opt_state = with_stacked_layers(opt_state, wanted.opt_state, moments)
+            params = with_stacked_layers(params, wanted.params, jax.tree.structure(params))
         trainable, frozen = split_params(params, self._config.train.trainable)
         step_array = jax.device_put(jnp.int32(step), like.step.sharding)
         state = TrainState(step_array, trainable, frozen, opt_state)

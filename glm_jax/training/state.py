@@ -47,9 +47,14 @@ def create_state(config: Config, mesh: Mesh, params: Params | None = None) -> Tr
     return TrainState(jax.device_put(jnp.int32(0), shardings.step), trainable, frozen, opt_state)
 
 
-def abstract_state(config: Config, mesh: Mesh) -> TrainState:
-    """The state as `jax.ShapeDtypeStruct`s with shardings, without arrays."""
-    params = abstract_params(config.resolved_model, mesh, config.train.weights)
+def abstract_state(config: Config, mesh: Mesh, *, listed: bool = False) -> TrainState:
+    """The state as `jax.ShapeDtypeStruct`s with shardings, without arrays.
+
+    Args:
+      config, mesh: of the run.
+      listed: layers one by one, as checkpoints of older versions may have them.
+    """
+    params = abstract_params(config.resolved_model, mesh, config.train.weights, listed=listed)
     trainable, frozen = split_params(params, config.train.trainable)
     optimizer = optimizer_of(config)
     everywhere = replicated(mesh)

@@ -1,7 +1,6 @@
 import pytest
 
 from glm_jax.config import (
-    ComputeConfig,
     Config,
     DataConfig,
     MeshConfig,
@@ -38,13 +37,13 @@ SMALL = ModelConfig(
 )
 
 
-def params_of(model):
-    return abstract_params(model, make_mesh(MeshConfig()))
+def params_of(model, **options):
+    return abstract_params(model, make_mesh(MeshConfig()), **options)
 
 
-@pytest.mark.parametrize("scanned", [True, False])
-def test_groups_of_a_small_model_by_hand(scanned):
-    groups = parameter_groups(params_of(SMALL.resolved(ComputeConfig(scan_layers=scanned))))
+@pytest.mark.parametrize("listed", [True, False])
+def test_groups_of_a_small_model_by_hand(listed):
+    groups = parameter_groups(params_of(SMALL, listed=listed))
     assert groups == {
         "embedding": 32 * 8,
         # Queries and output of 4 heads of 2, keys and values of 2 heads; biases of the first three.

@@ -8,7 +8,7 @@ import pytest
 from glm_jax.attention.dropout import mask_rows
 from glm_jax.config import ComputeConfig, MeshConfig, ModelConfig
 from glm_jax.models.params import bind, create_params
-from glm_jax.models.trees import stack_layers, to_paths
+from glm_jax.models.trees import from_paths, stack_layers, to_paths, unstack_layers
 from glm_jax.sharding.mesh import make_mesh
 
 CONFIG = ModelConfig(
@@ -21,6 +21,7 @@ CONFIG = ModelConfig(
     attention_dropout_rate=0.2,
     initializer_range=0.2,
 ).resolved(ComputeConfig(scan_layers=False))
+STACKED = CONFIG.with_compute(scan_layers=True)
 KEY = jax.random.key(7)
 
 
@@ -54,8 +55,18 @@ def gradients(config, params, inputs, key=None):
 @pytest.mark.parametrize("key", [None, KEY], ids=["plain", "dropout"])
 def test_scanned_layers_are_unrolled_ones(params, key):
     np.testing.assert_allclose(
-        run(CONFIG, stack_layers(params), rows(), key), run(CONFIG, params, rows(), key), atol=2e-5
+        run(STACKED, params, rows(), key), run(CONFIG, params, rows(), key), atol=2e-5
     )
+
+
+def test_listed_layers_are_what_stacked_ones_are_split_into(params):
+    listed = unstack_layers(params)
+    np.testing.assert_array_equal(run(CONFIG, listed, rows()), run(CONFIG, params, rows()))
+    np.testing.assert_array_equal(run(STACKED, listed, rows()), run(CONFIG, params, rows()))
+    ours, theirs = gradients(CONFIG, params, rows()), gradients(CONFIG, listed, rows())
+    together = to_paths(stack_layers(from_paths(theirs)))
+    for path, gradient in ours.items():
+        np.testing.assert_array_equal(gradient, together[path], err_msg=path)
 
 
 @pytest.mark.parametrize(
@@ -87,15 +98,15 @@ def test_what_is_left_unfinished_can_be_finished_anywhere(variant):
 
 def test_stacked_layers_have_no_last_one_to_leave_unfinished(params):
     with pytest.raises(ValueError, match="unstack_layers"):
-        bind(CONFIG, stack_layers(params)).unfinished(*rows())
+        bind(STACKED, params).unfinished(*rows())
 
 
-@pytest.mark.parametrize("stacked", [False, True], ids=["listed", "stacked"])
+@pytest.mark.parametrize("scanned", [False, True])
 @pytest.mark.parametrize("remat", ["full", "dots"])
-def test_rematerialisation_changes_no_gradient(params, remat, stacked):
-    params = stack_layers(params) if stacked else params
-    plain = gradients(CONFIG, params, rows(), KEY)
-    ours = gradients(CONFIG.with_compute(remat=remat), params, rows(), KEY)
+def test_rematerialisation_changes_no_gradient(params, remat, scanned):
+    config = STACKED if scanned else CONFIG
+    plain = gradients(config, params, rows(), KEY)
+    ours = gradients(config.with_compute(remat=remat), params, rows(), KEY)
     # The gradient of a key's bias is 0 but for rounding: softmax does not see it.
     rounding = 1e-7 * max(float(jnp.abs(gradient).max()) for gradient in plain.values())
     for path, gradient in plain.items():
@@ -199,6 +210,6 @@ def test_one_table_of_positions_looks_at_no_block_positions():
 
 
 def test_a_cache_needs_listed_layers(params):
-    model = bind(CONFIG, stack_layers(params))
+    model = bind(STACKED, params)
     with pytest.raises(ValueError, match="listed layers"):
         model.extend(*rows(), [])

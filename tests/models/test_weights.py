@@ -126,10 +126,10 @@ def scaled(config, change, monkeypatch):  # noqa: F811
     return change(change(config, "train.weights", "scaled"), "model.dropout_rate", 0.0)
 
 
-@pytest.mark.parametrize("stacked", [False, True])
+@pytest.mark.parametrize("scanned", [False, True])
 @pytest.mark.parametrize("trainable", [None, ".*/log_scale"])
-def test_a_new_kind_trains_and_is_saved(scaled, change, batch, tmp_path, stacked, trainable):  # noqa: F811
-    run = change(scaled, "compute.scan_layers", stacked)
+def test_a_new_kind_trains_and_is_saved(scaled, change, batch, tmp_path, scanned, trainable):  # noqa: F811
+    run = change(scaled, "compute.scan_layers", scanned)
     run = change(run, "train.trainable", trainable)
     mesh = make_mesh(run.mesh)
     state, step = create_state(run, mesh), make_train_step(run, mesh)
@@ -142,7 +142,7 @@ def test_a_new_kind_trains_and_is_saved(scaled, change, batch, tmp_path, stacked
         losses.append(float(metrics["loss"]))
     np.testing.assert_allclose(losses[0], float(first["loss"]), rtol=1e-6)
     assert losses[-1] < losses[0]
-    key = "layers/mlp/up/kernel" if stacked else "layers/0/mlp/up/kernel"
+    key = "layers/mlp/up/kernel"
     old, new = to_paths(before)[key], to_paths(state.params)[key]
     assert not np.allclose(new.log_scale, old.log_scale)
     assert np.allclose(new.directions, old.directions) == (trainable is not None)

@@ -1,4 +1,4 @@
-"""Parameters of a small model with more than ten layers."""
+"""Listed parameters of a small model with more than ten layers."""
 
 import jax
 import numpy as np
@@ -6,6 +6,7 @@ import pytest
 
 from glm_jax.config import ComputeConfig, MeshConfig, ModelConfig
 from glm_jax.models.params import create_params
+from glm_jax.models.trees import unstack_layers
 from glm_jax.sharding.mesh import make_mesh
 
 # More than ten layers: "10" sorts before "2".
@@ -24,7 +25,7 @@ def mesh():
 
 @pytest.fixture(scope="module")
 def params(mesh):
-    return create_params(CONFIG, mesh, seed=0)
+    return unstack_layers(create_params(CONFIG, mesh, seed=0))
 
 
 def same(a, b):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from glm_jax.config import ComputeConfig, Config, MeshConfig, ModelConfig, OptimizerConfig
+from glm_jax.config import Config, MeshConfig, ModelConfig, OptimizerConfig
 from glm_jax.sharding.mesh import make_mesh
 from glm_jax.training.state import (
     abstract_state,
@@ -33,7 +33,6 @@ def config_of(name, **model):
     return Config(
         dataclasses.replace(MODEL, **model),
         optimizer=OptimizerConfig(name=name),
-        compute=ComputeConfig(scan_layers=False),
     )
 
 
@@ -54,10 +53,10 @@ def moments(state, ending):
 
 def test_adams_moments_lie_where_their_parameters_lie():
     state = abstract_state(config_of("adamw"), abstract_mesh(fsdp=2, tensor=2))
-    lies = state.params["layers"]["1"]["mlp"]["up"]["kernel"].sharding.spec
-    assert lies == P("fsdp", "tensor")
-    assert moments(state, "layers/1/mlp/up/kernel") == [((32, 32), lies)] * 2
-    assert moments(state, "layers/1/mlp/up/bias") == [((32,), P("tensor"))] * 2
+    lies = state.params["layers"]["mlp"]["up"]["kernel"].sharding.spec
+    assert lies == P(None, "fsdp", "tensor")
+    assert moments(state, "layers/mlp/up/kernel") == [((2, 32, 32), lies)] * 2
+    assert moments(state, "layers/mlp/up/bias") == [((2, 32), P(None, "tensor"))] * 2
     assert moments(state, "count") == [((), P())] * len(moments(state, "count"))
     assert state.step.sharding.spec == P()
 
@@ -70,11 +69,11 @@ def test_a_factored_moment_has_the_axes_that_it_kept():
     config = config_of("adafactor", vocab_size=256, embed_dim=128, mlp_dim=128)
     state = abstract_state(config, abstract_mesh(fsdp=2, tensor=2))
     assert state.params["embedding"]["table"].sharding.spec == P("tensor", "fsdp")
-    assert state.params["layers"]["0"]["mlp"]["up"]["kernel"].sharding.spec == P("fsdp", "tensor")
+    assert state.params["layers"]["mlp"]["up"]["kernel"].sharding.spec == P(None, "fsdp", "tensor")
     factored = [moment for moment in moments(state, "embedding/table") if moment[0] != (1,)]
     assert sorted(factored, key=str) == [((128,), P("fsdp")), ((256,), P("tensor"))]
-    square = [moment for moment in moments(state, "layers/0/mlp/up/kernel") if moment[0] != (1,)]
-    assert square == [((128,), P())] * 2
+    square = [moment for moment in moments(state, "layers/mlp/up/kernel") if moment[0] != (2, 1)]
+    assert square == [((2, 128), P())] * 2
 
 
 @pytest.mark.parametrize("name", ["adamw", "adafactor"])

@@ -24,9 +24,8 @@ from glm_jax.config import Config
 from glm_jax.config.model import ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.interop.checkpoint import open_directory
-from glm_jax.models.choices import uses_scan
 from glm_jax.models.params import abstract_params
-from glm_jax.models.trees import Params, stack_layers, unstack_layers
+from glm_jax.models.trees import Params, stack_layers
 from glm_jax.models.weights import plain
 from glm_jax.paths import checkpoint
 from glm_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer
@@ -63,12 +62,11 @@ def starting_point(
     path, config = config.train.init_from, planned_config(config, overrides)
     model = load_model(path, dtype=config.model.param_dtype, mesh=mesh)
     _check_tokenizer(config, model.tokenizer)
-    layout = stack_layers if uses_scan(config.compute) else unstack_layers
     like = abstract_params(config.resolved_model, mesh)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
 
     def change(params: Params) -> Params:
-        return layout(plain(params, config.model.param_dtype))
+        return stack_layers(plain(params, config.model.param_dtype))
 
     return config, jax.jit(change, out_shardings=shardings)(model.params)
 

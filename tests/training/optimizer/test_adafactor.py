@@ -66,7 +66,7 @@ MODEL = ModelConfig(vocab_size=130, num_layers=2, embed_dim=128, num_heads=2, ma
 
 def test_stacked_layers_are_scaled_as_listed_ones():
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    listed = create_params(MODEL.resolved(ComputeConfig(scan_layers=False)), mesh, seed=0)
+    listed = unstack_layers(create_params(MODEL.resolved(), mesh, seed=0))
     gradients = [jax.tree.map(lambda p, s=s: p * s + s, listed) for s in (1.0, 30.0)]
     transform = scale_by_factored_moments()
     expected, _ = updates_of(transform, listed, gradients)
@@ -82,13 +82,13 @@ def test_stacked_layers_are_scaled_as_listed_ones():
     assert state.columns["layers"]["attention"]["query"]["kernel"].shape == (2, 2, 64)
 
 
-@pytest.mark.parametrize("stacked", [False, True], ids=["listed", "stacked"])
-def test_a_run_learns_with_a_tenth_of_the_moments(config, batch, stacked):
+@pytest.mark.parametrize("scanned", [False, True])
+def test_a_run_learns_with_a_tenth_of_the_moments(config, batch, scanned):
     model = dataclasses.replace(
         config.model, embed_dim=128, dropout_rate=0.0, attention_dropout_rate=0.0
     )
     optimizer = dataclasses.replace(config.optimizer, name="adafactor")
-    compute = ComputeConfig(scan_layers=stacked)
+    compute = ComputeConfig(scan_layers=scanned)
     config = dataclasses.replace(config, model=model, optimizer=optimizer, compute=compute)
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     state, step = create_state(config, mesh), make_train_step(config, mesh)

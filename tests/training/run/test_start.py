@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from glm_jax.checkpoints.params import save_params
-from glm_jax.config import ComputeConfig, Config, DataConfig, MeshConfig, ModelConfig, TrainConfig
+from glm_jax.config import Config, DataConfig, MeshConfig, ModelConfig, TrainConfig
 from glm_jax.config.files import apply_overrides
 from glm_jax.errors import UserError
 from glm_jax.models.params import create_params
@@ -128,15 +128,13 @@ def test_a_plan_knows_the_shape_without_the_weights(saved, tmp_path, mesh):
         planned_config(config_from(tmp_path / "nothing"))
 
 
-def test_parameters_take_the_layout_and_dtype_of_the_run(saved, tmp_path, mesh):
+def test_parameters_are_stacked_and_take_the_dtype_of_the_run(saved, tmp_path, mesh):
     path, expected = saved
     config = config_from(path, param_dtype="bfloat16")
-    config = dataclasses.replace(config, compute=ComputeConfig(scan_layers=True))
     config, params = starting_point(config, tmp_path / "run", mesh)
     kernel = params["layers"]["mlp"]["up"]["kernel"]
     assert kernel.dtype == "bfloat16"
-    listed = [expected[f"layers/{index}/mlp/up/kernel"] for index in range(2)]
-    np.testing.assert_array_equal(kernel, np.stack(listed).astype("bfloat16"))
+    np.testing.assert_array_equal(kernel, expected["layers/mlp/up/kernel"].astype("bfloat16"))
 
 
 def test_a_run_that_has_begun_does_not_read_it_again(saved, tmp_path, mesh):
