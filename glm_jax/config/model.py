@@ -5,6 +5,7 @@ ModelConfig(embed_dim=96, num_heads=6).resolved(compute)  head_dim 16, mlp_dim 3
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,11 @@ from glm_jax.errors import UserError
 _MODEL_CHOICES = {
     "activation": ["gelu", "swiglu"],
     "norm": ["layer_norm", "rms_norm"],
-    "residual": ["pre_norm", "sandwich"],
+    "residual": ["pre_norm", "sandwich", "scaled_norm"],
     "biases": ["all", "qkv", "none"],
     "position_encoding": ["learned_block", "learned", "rotary", "rotary_block"],
     "rotary_scaling": ["none", "base", "linear", "yarn"],
+    "rotary_dtype": ["float32", "float16"],
     "param_dtype": ["float32", "bfloat16", "float16"],
 }
 
@@ -31,6 +33,7 @@ _MOST = {
     "max_positions": 2**31 - 1,
     "rotary_original_positions": 2**31 - 1,
     "num_layers": 1_000,
+    "residual_alpha_layers": 1_000,
 }
 
 
@@ -56,7 +59,10 @@ class ModelConfig:
       norm: "layer_norm", or "rms_norm" (arXiv:1910.07467), which has no bias.
       norm_epsilon: of every norm.
       residual: how a sub-layer (attention, MLP) is added to its input: "pre_norm", x + f(norm(x));
-        "sandwich", x + norm(f(norm(x))) (GLM-4-0414).
+        "sandwich", x + norm(f(norm(x))) (GLM-4-0414); "scaled_norm", alpha norm(x) + f(norm(x))
+        with alpha = sqrt(2 L) (ChatGLM-6B).
+      residual_alpha_layers: L in the alpha of "scaled_norm"; None: num_layers. ChatGLM-6B's code
+        takes 28 whatever its number of layers.
       biases: which matrices have a bias: "all", "qkv" (queries, keys, values: ChatGLM2 and later)
         or "none". The LM head never has one.
       tied_embeddings: the token embedding is also the LM head.
@@ -75,6 +81,8 @@ class ModelConfig:
         "yarn" (GLM-4-0414, arXiv:2309.00071).
       rotary_factor: the factor of `rotary_scaling`.
       rotary_original_positions: the context before "yarn"; None: max_positions / rotary_factor.
+      rotary_dtype: to which the angles per position are rounded; "float16" as in ChatGLM-6B's code,
+        where it turns a token at position 2048 by up to 0.05 radians more or less.
       initializer_range: standard deviation of the initial weights; matrices that write into the
         residual stream get it divided by sqrt(2 L).
       dropout_rate: on the embeddings and on the output of attention and MLP, in training.
@@ -96,6 +104,7 @@ class ModelConfig:
     norm: str = "layer_norm"
     norm_epsilon: float = 1e-5
     residual: str = "pre_norm"
+    residual_alpha_layers: int | None = None
     biases: str = "all"
     tied_embeddings: bool = True
     max_positions: int = 512
@@ -105,6 +114,7 @@ class ModelConfig:
     rotary_scaling: str = "none"
     rotary_factor: float = 1.0
     rotary_original_positions: int | None = None
+    rotary_dtype: str = "float32"
     initializer_range: float = 0.02
     dropout_rate: float = 0.1
     attention_dropout_rate: float = 0.1
@@ -115,7 +125,10 @@ class ModelConfig:
         check_types(self, "model")
         for name in ("vocab_size", "num_layers", "embed_dim", "num_heads", "max_positions"):
             self._check_size(name)
-        for name in ("num_kv_heads", "head_dim", "mlp_dim", "rotary_original_positions"):
+        for name in (
+            *("num_kv_heads", "head_dim", "mlp_dim"),
+            *("residual_alpha_layers", "rotary_original_positions"),
+        ):
             if getattr(self, name) is not None:
                 self._check_size(name)
         for name in ("norm_epsilon", "initializer_range"):
@@ -135,6 +148,11 @@ class ModelConfig:
             )
         for name, choices in _MODEL_CHOICES.items():
             check_choice(f"model.{name}", getattr(self, name), choices)
+        if self.residual_alpha_layers is not None and self.residual != "scaled_norm":
+            raise UserError(
+                "model.residual_alpha_layers is of model.residual='scaled_norm'; got "
+                f"{self.residual_alpha_layers} beside {self.residual!r}"
+            )
         if not self.has_position_table:
             self._check_rotary()
         for name in ("dropout_rate", "attention_dropout_rate"):
@@ -172,6 +190,13 @@ class ModelConfig:
     def uses_block_positions(self) -> bool:
         """Whether the model sees the second dimension, a token's offset in its span."""
         return self.position_encoding in ("learned_block", "rotary_block")
+
+    @property
+    def residual_alpha(self) -> float | None:
+        """The factor of the normalised input in "scaled_norm"; None: the input itself is added."""
+        if self.residual != "scaled_norm":
+            return None
+        return math.sqrt(2 * (self.residual_alpha_layers or self.num_layers))
 
     @property
     def table_rows(self) -> int:

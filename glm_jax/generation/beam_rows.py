@@ -12,7 +12,7 @@ import numpy as np
 from glm_jax.errors import UserError
 from glm_jax.generation.engine import Engine, Found
 from glm_jax.generation.options import BeamSearch, Limits, Marks
-from glm_jax.generation.prompts import Prompt, blank_prompts, check_blanks, check_prompts
+from glm_jax.generation.prompts import blank_prompts, check_blanks, text_prompts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,11 +59,16 @@ def search_blanks(
 
 
 def search_texts(
-    engine: Engine, rows: Sequence[Sequence[int]], *, limits: Limits, search: BeamSearch
+    engine: Engine,
+    rows: Sequence[Sequence[int]],
+    *,
+    limits: Limits,
+    search: BeamSearch,
+    marks: Marks | None = None,
 ) -> list[Answer]:
-    """Continues every row with a causal model; arguments and errors of `generate_rows`."""
-    check_prompts(rows, engine.config, limits, search)
-    slots = engine.start([Prompt(row, limits, search) for row in rows], least=1)
+    """Continues every row; arguments and errors of `generate_rows`."""
+    prompts = text_prompts(rows, engine.config, limits, search, marks)
+    slots = engine.start(prompts, least=1)
     found = engine.search(slots, search.num_beams, search.length_penalty)
     return [_best(_fetched(found), row) for row in range(len(rows))]
 

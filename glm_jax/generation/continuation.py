@@ -1,9 +1,11 @@
-"""Continuing texts with a causal model, with a KV cache.
+"""Continuing texts, with a KV cache.
 
 The prefill takes all of a prompt but its last token. Then the last token and every new token are
 fed one by one, each giving the next:
 
     prompt  x0 x1 x2 x3        prefill x0 x1 x2, feed x3 -> a, feed a -> b, ..
+
+A model that fills blanks continues a prompt by filling its blank (`blank_filling`).
 """
 
 from collections.abc import Callable, Sequence
@@ -11,8 +13,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from glm_jax.generation.engine import Engine, on_host
-from glm_jax.generation.options import Limits
-from glm_jax.generation.prompts import Prompt, check_prompts
+from glm_jax.generation.options import Limits, Marks
+from glm_jax.generation.prompts import text_prompts
 from glm_jax.generation.sampling import Sampling
 from glm_jax.generation.slots import Slots
 
@@ -26,26 +28,27 @@ def generate_rows(
     limits: Limits,
     sampling: Sampling,
     on_token: OnToken | None = None,
+    marks: Marks | None = None,
 ) -> list[list[int]]:
     """Continues every row.
 
     Args:
-      engine: of a causal model.
+      engine: of a causal model, or of one that fills blanks.
       rows: prompts of at least one id each.
       limits: which ids end an answer, and its longest length.
       sampling: how ids are chosen.
       on_token: called after each step for each new id that is not an end id, with the index of its
         row and the id; within a step in the order of the rows.
+      marks: the special ids of a model that fills blanks (`prompts.text_prompts`).
 
     Returns:
       The new ids of each row.
 
     Raises:
-      UserError: a model that is not causal, no prompt, an empty prompt, an id outside the
+      UserError: a model that only fills blanks, no prompt, an empty prompt, an id outside the
         vocabulary, or a prompt that is too long together with its answer.
     """
-    check_prompts(rows, engine.config, limits, sampling)
-    prompts = [Prompt(row, limits, sampling) for row in rows]
+    prompts = text_prompts(rows, engine.config, limits, sampling, marks)
     slots = engine.start(prompts)
     if on_token is None:
         slots = engine.run(slots)

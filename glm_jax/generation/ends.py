@@ -1,5 +1,6 @@
-"""The end-of-text ids of a model, from the files of its checkpoint."""
+"""The special ids of a model, from the files of its checkpoint."""
 
+from glm_jax.generation.options import Marks
 from glm_jax.interop.origin import Origin
 from glm_jax.special_tokens import SpecialTokens
 
@@ -13,3 +14,20 @@ def eos_ids_of(origin: Origin, special: SpecialTokens | None) -> list[int] | Non
     if found is None and special is not None:
         found = [special.eos]
     return found
+
+
+def marks_of(origin: Origin, special: SpecialTokens | None) -> Marks | None:
+    """The ids around a blank, of the tokenizer or else of config.json; None: neither says them."""
+    if special is not None:
+        return Marks(special.masks, special.start, special.gmask)
+    if origin.blanks is None:
+        return None
+    masks, start = origin.blanks
+    return Marks(masks, start, masks[-1])
+
+
+def span_ends_of(origin: Origin, special: SpecialTokens | None) -> list[int] | None:
+    """The ids that end a span, from where `marks_of` takes its ids; None: nothing says them."""
+    if special is not None:
+        return [special.end, special.eos]
+    return None if origin.blanks is None else origin.eos_ids

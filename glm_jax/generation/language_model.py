@@ -22,7 +22,7 @@ from glm_jax.errors import UserError
 from glm_jax.generation.beam_rows import search_blanks, search_texts
 from glm_jax.generation.blank_filling import fill_rows
 from glm_jax.generation.continuation import generate_rows
-from glm_jax.generation.ends import eos_ids_of
+from glm_jax.generation.ends import eos_ids_of, marks_of, span_ends_of
 from glm_jax.generation.engine import Engine
 from glm_jax.generation.given import ENCODE, check_encoded, check_special_ids, given
 from glm_jax.generation.options import (
@@ -160,13 +160,13 @@ class LanguageModel(Scoring, Writing):
             long a text, options that exclude each other.
         """
         rows, several = one_or_more("fill_blanks", ids, f"lm.fill(text), or {ENCODE}")
-        special = self.special
+        known = marks_of(self._origin, self.special)
         marks = Marks(
-            given("mask_ids", mask_ids, special and special.masks),
-            given("start_id", start_id, special and special.start),
+            given("mask_ids", mask_ids, known.mask_ids if known else None),
+            given("start_id", start_id, known.start_id if known else None),
         )
         limits = Limits(
-            given("end_ids", end_ids, special and (special.end, special.eos)),
+            given("end_ids", end_ids, span_ends_of(self._origin, self.special)),
             max_new_tokens,
             max_total_tokens,
         )
@@ -194,12 +194,13 @@ class LanguageModel(Scoring, Writing):
         how: Sampling | BeamSearch | None = None,
         **options: Unpack[GenerateOptions],
     ) -> list[list[int]]:
-        """Continues texts with a causal model (ChatGLM2 and later), independently of each other.
+        """Continues texts, independently of each other.
 
             prompts [[5, 6, 7], [8]], eos_ids [2]    ->    [[9, 4], [3, 3, 1]]    new ids only
 
         Args:
-          prompts: lists of ids of any lengths; nothing is added to them.
+          prompts: lists of ids of any lengths; nothing is added to them. Those of a model that
+            fills blanks (ChatGLM-6B, GLM) have a mask and end in the start id, "[gMASK] sop".
           max_new_tokens: number of ids of the longest answer.
           temperature, top_k, top_p: see `Sampling`; greedy by default.
           eos_ids: ids that end an answer and are not part of it; None: the `eos_token_id` of the
@@ -222,12 +223,14 @@ class LanguageModel(Scoring, Writing):
         rows = id_rows("generate", prompts, f"lm.complete(text), or {ENCODE}")
         on_token = options.pop("on_token", None)
         how = decoding(how, options, {"temperature": temperature, "top_k": top_k, "top_p": top_p})
-        engine = self._engine()
+        engine, marks = self._engine(), marks_of(self._origin, self.special)
         if isinstance(how, Sampling):
-            return generate_rows(engine, rows, limits=limits, sampling=how, on_token=on_token)
+            return generate_rows(
+                engine, rows, limits=limits, sampling=how, on_token=on_token, marks=marks
+            )
         if on_token is not None:
             raise UserError("on_token is not for num_beams above 1: ids are final only at the end")
-        found = search_texts(engine, rows, limits=limits, search=how)
+        found = search_texts(engine, rows, limits=limits, search=how, marks=marks)
         return [answer.ids for answer in found]
 
     def save(

@@ -26,10 +26,13 @@ class Marks:
     Attributes:
       mask_ids: ids that are blanks.
       start_id: first input of a span.
+      gmask_id: the one of `mask_ids` that a prompt's answer belongs to where a prompt has several;
+        None: the first.
     """
 
     mask_ids: Sequence[int]
     start_id: int
+    gmask_id: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -92,11 +92,52 @@ def _check(
         )
 
 
+def text_prompts(
+    rows: Sequence[Sequence[int]],
+    config: ModelConfig,
+    limits: Limits,
+    how: Sampling | BeamSearch,
+    marks: Marks | None = None,
+) -> list[Prompt]:
+    """Prompts to which the answer is the text that follows, after checks.
+
+    A causal model continues any row. A model that fills blanks does so with rows that end in the
+    start id, as those of ChatGLM-6B; the answer is what fills their blank:
+
+        x0 x1 [gMASK] sop    ->    fill the blank at slot 2 of x0 x1 [gMASK]
+
+    Args:
+      rows, limits, how: as of `generate_rows`.
+      config: of the model.
+      marks: of a model that fills blanks; None: its blanks are not known.
+
+    Raises:
+      UserError: the rows cannot be continued; says why.
+    """
+    check_prompts(rows, config, limits, how, marks)
+    if config.continues_texts or marks is None:
+        return [Prompt(row, limits, how) for row in rows]
+    return [
+        Prompt(row[:-1], limits, how, [_blank_of(row[:-1], marks)], marks.start_id) for row in rows
+    ]
+
+
+def _blank_of(row: Sequence[int], marks: Marks) -> int:
+    """The slot of the blank that an answer belongs to: of [gMASK], else the first."""
+    masks = [marks.gmask_id] if marks.gmask_id in row else marks.mask_ids
+    return next(slot for slot, id_ in enumerate(row) if id_ in masks)
+
+
 def check_prompts(
-    rows: Sequence[Sequence[int]], config: ModelConfig, limits: Limits, how: Sampling | BeamSearch
+    rows: Sequence[Sequence[int]],
+    config: ModelConfig,
+    limits: Limits,
+    how: Sampling | BeamSearch,
+    marks: Marks | None = None,
 ) -> None:
     """Raises UserError if `generate_rows` or a beam search cannot continue these rows; says why."""
-    if not config.continues_texts:
+    fills = not config.continues_texts
+    if fills and marks is None:
         raise UserError(
             "this model fills blanks and does not continue texts (it has block positions, as GLM); "
             "put a mask where text is to be filled in, and use fill_blanks"
@@ -109,11 +150,23 @@ def check_prompts(
         if not len(row):
             raise UserError(f"prompt {index} is empty; it must hold one id at least")
         check_row(row, config)
+        if fills and marks is not None and not _ends_in_a_blank(row, marks):
+            raise UserError(
+                "this model fills blanks and does not continue texts, but for a prompt that has a "
+                f"mask, one of {list(marks.mask_ids)}, and ends in its first start id "
+                f"{marks.start_id}; prompt {index} has not: use fill_blanks for others"
+            )
         if len(row) + limits.max_new_tokens > config.max_positions:
             raise UserError(
                 f"prompt {index} of {len(row)} tokens and max_new_tokens={limits.max_new_tokens} "
                 f"do not fit the model's context of {config.max_positions} (model.max_positions)"
             )
+
+
+def _ends_in_a_blank(row: Sequence[int], marks: Marks) -> bool:
+    *before, last = row
+    ids = set(before)
+    return last == marks.start_id and last not in ids and bool(ids & set(marks.mask_ids))
 
 
 def _check_answers(config: ModelConfig, limits: Limits, how: Sampling | BeamSearch) -> None:

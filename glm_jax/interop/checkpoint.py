@@ -62,6 +62,10 @@ def open_directory(path: Path) -> Checkpoint:
         )
     if doubt := architecture.doubt(values):
         _warn_once(f"{path}: {doubt}")
+    if architecture.ties_equal and values.get("tie_word_embeddings") is None:
+        config = dataclasses.replace(
+            config, tied_embeddings=_is_tied(architecture, config, tensors)
+        )
     rows = architecture.rows(config)
     prefix = _check_names(path, tensors, rows, architecture)
     rows = [row for row in rows if not row.repeats or prefix + row.key in tensors]
@@ -80,15 +84,34 @@ def check_repeated(checkpoint: Checkpoint, row: Row) -> None:
       UserError: they differ.
     """
     first = next(other for other in checkpoint.rows if other.paths == row.paths)
-    one, two = checkpoint.tensor(first).read(), checkpoint.tensor(row).read()
-    step = 4096
-    if not all(
-        np.array_equal(one[i : i + step], two[i : i + step]) for i in range(0, len(one), step)
-    ):
+    if not _is_same(checkpoint.tensor(first), checkpoint.tensor(row)):
         raise UserError(
             f"config.json and weights in {str(checkpoint.origin.directory)!r} disagree: "
             f"tie_word_embeddings is true, but {first.key} and {row.key} differ"
         )
+
+
+def _is_tied(
+    architecture: Architecture, config: ModelConfig, tensors: Mapping[str, StoredTensor]
+) -> bool:
+    """Whether the LM head that `config` takes for tied is missing, or equal to the embedding."""
+    prefix = architecture.prefixes[0]
+    rows = architecture.rows(config)
+    head = next(row for row in rows if row.repeats)
+    embedding = next(row for row in rows if row.paths == head.paths)
+    stored = [tensors.get(prefix + row.key) for row in (embedding, head)]
+    return None in stored or _is_same(*stored)  # type: ignore[arg-type]
+
+
+def _is_same(one: StoredTensor, two: StoredTensor) -> bool:
+    """Whether two matrices are equal; they are read up to the first block that is not."""
+    if one.shape != two.shape or None in (one.dtype, two.dtype):
+        return False
+    first, second, step = one.read(), two.read(), 4096
+    return all(
+        np.array_equal(first[i : i + step], second[i : i + step])
+        for i in range(0, len(first), step)
+    )
 
 
 def _read_config(path: Path) -> JsonObject:

@@ -11,11 +11,12 @@ from glm_jax.config.model import ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.interop.architectures.architecture import Architecture
 from glm_jax.interop.architectures.chatglm import CHATGLM
+from glm_jax.interop.architectures.chatglm_6b import CHATGLM_6B
 from glm_jax.interop.architectures.glm import GLM
 from glm_jax.interop.architectures.native import GLM4, GLM4_0414
 
 # Order matters: a model without an origin is saved in the first architecture that can express it.
-ARCHITECTURES = (GLM, GLM4_0414, GLM4, CHATGLM)
+ARCHITECTURES = (GLM, CHATGLM_6B, GLM4_0414, GLM4, CHATGLM)
 NAMES = ("as_loaded", "original", "native")
 
 

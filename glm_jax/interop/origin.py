@@ -41,6 +41,11 @@ class Origin:
         found = [eos_in(GENERATION, self.generation), eos_in(CONFIG, self.values)]
         return next((ids for ids in found if ids is not None), None)
 
+    @property
+    def blanks(self) -> tuple[tuple[int, ...], int] | None:
+        """((mask ids, the one of [gMASK] last), start id) of a config.json that says them."""
+        return self.architecture.blanks(self.values) if self.architecture else None
+
 
 def read_generation(path: Path) -> dict[str, object]:
     """The content of generation_config.json; empty if there is none.

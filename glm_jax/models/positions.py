@@ -205,7 +205,8 @@ def rotary_frequencies(config: ModelConfig, num_features: int) -> tuple[np.ndarr
       num_features: H, or H / 2 for each half of a head; R = rotary_fraction * num_features.
 
     Returns:
-      [R / 2] float32, and the factor, which is 1 except for "yarn".
+      [R / 2] float32, rounded to `config.rotary_dtype`, and the factor, which is 1 except for
+      "yarn".
     """
     size = round(num_features * config.rotary_fraction)
     factor = config.rotary_factor
@@ -220,7 +221,7 @@ def rotary_frequencies(config: ModelConfig, num_features: int) -> tuple[np.ndarr
         )
         frequencies = frequencies * (1 - slowed) + frequencies / factor * slowed
         magnitude = 0.1 * math.log(factor) + 1.0 if factor > 1 else 1.0
-    return frequencies.astype(np.float32), magnitude
+    return frequencies.astype(config.rotary_dtype).astype(np.float32), magnitude
 
 
 def _yarn_share(size: int, base: float, original_positions: float) -> np.ndarray:

@@ -134,7 +134,10 @@ def _saved_as(name: str, x: jax.Array) -> jax.Array:
 class Layer(nnx.Module):
     """One layer: attention, then MLP, each on its normalised input and added to the residual.
 
-    With `residual="sandwich"` the output of each passes another norm before it is added.
+    With `residual="sandwich"` the output of each passes another norm before it is added. With
+    "scaled_norm" what it is added to is not its input, but the normalised input times alpha:
+
+        a = norm(x), y = alpha a + attention(a);  m = norm(y), result = alpha m + mlp(m)
     """
 
     def __init__(self, config: ResolvedModel, *, key: jax.Array):
@@ -145,7 +148,7 @@ class Layer(nnx.Module):
         self.mlp_norm = make_norm(config)
         self.mlp = make_mlp(config, key=fold_name(key, "mlp"))
         self.mlp_out_norm = make_norm(config) if sandwich else Identity()
-        self.dropout_rate = config.dropout_rate
+        self.dropout_rate, self.alpha = config.dropout_rate, config.residual_alpha
 
     def __call__(
         self,
@@ -186,9 +189,15 @@ class Layer(nnx.Module):
         return self._finish(x, self.attention.out(y))
 
     def _finish(self, x, y, attention_key=None, mlp_key=None):
+        x = self._carried(x, self.attention_norm)
         x = x + dropout(self.attention_out_norm(y), self.dropout_rate, attention_key)
         y = self.mlp(self.mlp_norm(x))
+        x = self._carried(x, self.mlp_norm)
         return x + dropout(self.mlp_out_norm(y), self.dropout_rate, mlp_key)
+
+    def _carried(self, x: jax.Array, norm: Callable[[jax.Array], jax.Array]) -> jax.Array:
+        """What the residual stream carries past a sub-layer with the input x and this norm."""
+        return x if self.alpha is None else self.alpha * norm(x)
 
 
 class Transformer(nnx.Module):

@@ -1,8 +1,8 @@
 """The published models, one constant each.
 
-Sources: for GLM (2021) THUDM/GLM, `config_tasks/model_*.sh`; for the causal models the config.json
-files of ChatGLM2, ChatGLM3, CodeGeeX2, GLM-4 and GLM-4-0414. These constants serve training from
-scratch and planning. A checkpoint is always loaded by its own config.json.
+Sources: for GLM (2021) THUDM/GLM, `config_tasks/model_*.sh`; for the later models the config.json
+files of ChatGLM-6B, ChatGLM2, ChatGLM3, CodeGeeX2, GLM-4 and GLM-4-0414. These constants serve
+training from scratch and planning. A checkpoint is always loaded by its own config.json.
 """
 
 import dataclasses
@@ -36,6 +36,20 @@ GLM_10B = _glm(48, 4096, 64, _GPT2, 1024)
 GLM_10B_CHINESE = _glm(48, 4096, 64, _CHINESE, 1024)
 
 # Parameters and compute are in 32 bits, for training; released files have 16.
+CHATGLM_6B = ModelConfig(
+    vocab_size=130528,
+    num_layers=28,
+    embed_dim=4096,
+    num_heads=32,
+    mlp_dim=16384,
+    residual="scaled_norm",
+    max_positions=2048,
+    position_encoding="rotary_block",
+    rotary_fraction=1.0,
+    rotary_dtype="float16",
+    dropout_rate=0.0,
+    attention_dropout_rate=0.0,
+)
 CHATGLM2_6B = ModelConfig(
     vocab_size=65024,
     num_layers=28,
@@ -101,6 +115,7 @@ VARIANTS: dict[str, ModelConfig] = {
     "glm-2b": GLM_2B,
     "glm-10b": GLM_10B,
     "glm-10b-chinese": GLM_10B_CHINESE,
+    "chatglm-6b": CHATGLM_6B,
     "chatglm2-6b": CHATGLM2_6B,
     "chatglm2-6b-32k": CHATGLM2_6B_32K,
     "chatglm3-6b": CHATGLM3_6B,

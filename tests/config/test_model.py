@@ -129,3 +129,14 @@ def test_half_a_head_is_rotated_evenly():
         ModelConfig(
             position_encoding="rotary_block", embed_dim=16, num_heads=2, rotary_fraction=0.25
         )
+
+
+def test_alpha_is_of_the_number_of_layers_or_of_the_one_given():
+    assert ModelConfig(num_layers=8).residual_alpha is None
+    scaled = ModelConfig(num_layers=8, residual="scaled_norm")
+    assert scaled.residual_alpha == 4.0
+    assert dataclasses.replace(scaled, residual_alpha_layers=18).residual_alpha == 6.0
+    with pytest.raises(UserError, match=r"residual_alpha_layers is of .* 28 beside 'sandwich'"):
+        ModelConfig(residual="sandwich", residual_alpha_layers=28)
+    with pytest.raises(UserError, match="residual_alpha_layers must be at least 1"):
+        ModelConfig(residual="scaled_norm", residual_alpha_layers=0)

@@ -271,3 +271,38 @@ def test_rows_can_be_continued_without_a_language_model(lm):
     answers = generate_rows(engine, PROMPTS, limits=Limits([], 6), sampling=Sampling())
     assert answers == lm.generate(PROMPTS, max_new_tokens=6, eos_ids=[])
     assert jnp.asarray(answers).shape == (4, 6)
+
+
+@pytest.fixture(scope="module")
+def chatglm_6b():
+    directory = GOLDEN / "chatglm1"
+    return glm_jax.load(directory), json.loads((directory / "generate.json").read_text())
+
+
+def test_chatglm_6b_continues_prompts_by_their_blanks(chatglm_6b):
+    """The golden answers: of [gMASK] at the end and of a [MASK] in the middle, also together."""
+    lm, cases = chatglm_6b
+    prompts = [case["prompt"] for case in cases]
+    expected = [case["new_tokens"] for case in cases]
+    assert lm.generate(prompts, max_new_tokens=16, eos_ids=[]) == expected
+    assert lm.generate(prompts[:1], max_new_tokens=16, eos_ids=[]) == expected[:1]
+    seen = []
+    report = lm.generate(
+        prompts, max_new_tokens=16, eos_ids=[], on_token=lambda row, id_: seen.append((row, id_))
+    )
+    assert report == expected
+    assert [id_ for row, id_ in seen if row == 1] == expected[1]
+    # Without end ids config.json's eop ends an answer.
+    ended = lm.generate(prompts[:1], max_new_tokens=16, eos_ids=[expected[0][3]])
+    assert ended == [expected[0][:3]]
+    beams = lm.generate(prompts, max_new_tokens=4, eos_ids=[], num_beams=1)
+    assert beams == [ids[:4] for ids in expected]
+
+
+def test_chatglm_6b_fills_blanks_as_well(chatglm_6b):
+    lm, cases = chatglm_6b
+    text = cases[1]["prompt"][:-1]
+    assert lm.fill_blanks(text, max_new_tokens=16, end_ids=[]) == [cases[1]["new_tokens"]]
+    assert len(lm.fill_blanks([98, 300, 5, 301, 7], max_new_tokens=3)) == 2
+    with pytest.raises(UserError, match="prompt 0 has not: use fill_blanks"):
+        lm.generate([[5, 6, 7]])

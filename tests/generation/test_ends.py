@@ -3,7 +3,9 @@
 import pytest
 
 from glm_jax.errors import UserError
-from glm_jax.generation.ends import eos_ids_of
+from glm_jax.generation.ends import eos_ids_of, marks_of, span_ends_of
+from glm_jax.generation.options import Marks
+from glm_jax.interop.architectures.chatglm_6b import CHATGLM_6B
 from glm_jax.interop.origin import Origin
 from glm_jax.special_tokens import SpecialTokens
 
@@ -35,3 +37,13 @@ def test_what_is_no_id(odd):
     ):
         with pytest.raises(UserError, match=f"eos_token_id in {file} must be an id or a list"):
             eos_ids_of(origin, None)
+
+
+def test_what_is_around_a_blank_is_the_tokenizers_or_config_jsons():
+    said = Origin(CHATGLM_6B, values={"bos_token_id": 24, "eos_token_id": 25})
+    assert marks_of(said, SPECIAL) == Marks((1, 2, 3), 4, gmask_id=2)
+    assert span_ends_of(said, SPECIAL) == [5, 9]
+    assert marks_of(said, None) == Marks((20, 21), 24, gmask_id=21)
+    assert span_ends_of(said, None) == [25]
+    assert marks_of(Origin(), None) is None
+    assert span_ends_of(Origin(values={"eos_token_id": 2}), None) is None

@@ -5,7 +5,13 @@ import pytest
 from glm_jax.config import ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.generation.options import BeamSearch, Limits, Marks
-from glm_jax.generation.prompts import check_blanks, check_new_tokens, check_prompts, check_row
+from glm_jax.generation.prompts import (
+    check_blanks,
+    check_new_tokens,
+    check_prompts,
+    check_row,
+    text_prompts,
+)
 from glm_jax.generation.sampling import Sampling
 
 FILLS = ModelConfig(vocab_size=24, embed_dim=16, num_heads=2, max_positions=12)
@@ -52,3 +58,19 @@ def test_ids_outside_of_the_vocabulary():
     check_row([0, 23], CONTINUES)
     with pytest.raises(UserError, match="id 24 is outside the vocabulary of 24"):
         check_row([0, 24], CONTINUES)
+
+
+def test_a_model_that_fills_blanks_continues_by_the_blank_of_a_prompt():
+    """[gMASK] (3) is its blank where there are several; else the first mask; sop is 4."""
+    marks, options = Marks([2, 3], 4, gmask_id=3), (Limits([5], 3), Sampling())
+    both, one, first = text_prompts(
+        [[7, 2, 3, 8, 4], [7, 2, 8, 4], [2, 2, 4]], FILLS, *options, marks
+    )
+    assert (both.ids, both.blanks, both.start_id) == ([7, 2, 3, 8], [2], 4)
+    assert (one.ids, one.blanks) == ([7, 2, 8], [1])
+    assert first.blanks == [0]
+    for row in ([7, 4], [7, 3], [7, 4, 3, 4], [4]):
+        with pytest.raises(UserError, match=r"prompt 1 has not: use fill_blanks"):
+            text_prompts([[3, 4], row], FILLS, *options, marks)
+    (plain,) = text_prompts([[5, 6]], CONTINUES, *options)
+    assert (plain.ids, list(plain.blanks)) == ([5, 6], [])

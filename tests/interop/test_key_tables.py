@@ -9,6 +9,7 @@ from glm_jax.errors import UserError
 from glm_jax.interop.key_tables import (
     ARCHITECTURES,
     CHATGLM,
+    CHATGLM_6B,
     GLM,
     GLM4,
     GLM4_0414,
@@ -28,6 +29,17 @@ def without(values, *keys):
     return {key: value for key, value in values.items() if key not in keys}
 
 
+CHATGLM1 = {
+    "model_type": "chatglm",
+    "vocab_size": 320,
+    "hidden_size": 64,
+    "num_layers": 2,
+    "num_attention_heads": 4,
+    "inner_hidden_size": 256,
+    "max_sequence_length": 2048,
+}
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
@@ -38,6 +50,7 @@ def without(values, *keys):
         # Keys decide, whatever the type says.
         ({**GLM_2021, "model_type": "chatglm"}, [GLM]),
         ({**CHATGLM2, "model_type": "glm"}, [CHATGLM]),
+        (CHATGLM1, [CHATGLM_6B]),
         # Published GLM-4-9B files have this key beside their own.
         ({**CHATGLM2, "num_hidden_layers": 2}, [CHATGLM]),
     ],
@@ -52,16 +65,6 @@ def test_a_config_is_known_by_its_keys(values, expected):
         {"model_type": "glm"},
         {"model_type": "bert", "hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 128},
         {**without(NATIVE, "rope_parameters"), "model_type": "llama", "rope_theta": 1e4},
-        # The first ChatGLM-6B has other layers.
-        {
-            "model_type": "chatglm",
-            "vocab_size": 320,
-            "hidden_size": 64,
-            "num_layers": 2,
-            "num_attention_heads": 4,
-            "inner_hidden_size": 256,
-            "max_sequence_length": 2048,
-        },
     ],
 )
 def test_an_unknown_architecture_names_those_known(values):

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -129,3 +131,13 @@ def test_16_bits_are_rotated_as_32_bits_are():
         np.testing.assert_array_equal(
             found.astype(jnp.float32), expected[:, :slots].astype(jnp.float32)
         )
+
+
+def test_angles_are_rounded_to_16_bits_where_the_config_says():
+    """10000^(-1/2) is 0.01; the nearest number in 11 bits is 1311 / 2^17."""
+    config = ModelConfig(position_encoding="rotary_block", rotary_fraction=1.0)
+    exact, _ = rotary_frequencies(config, 4)
+    rounded, _ = rotary_frequencies(dataclasses.replace(config, rotary_dtype="float16"), 4)
+    assert exact.dtype == rounded.dtype == np.float32
+    np.testing.assert_array_equal(exact, np.float32([1, 0.01]))
+    np.testing.assert_array_equal(rounded, [1, 1311 / 2**17])

@@ -31,7 +31,11 @@ class Architecture:
       write_config: the inverse; UserError if the format cannot express the config.
       rows: the key table for a config.
       writes_repeats: whether tensors with `Row.repeats` are written.
+      ties_equal: whether the LM head is tied if its tensor equals the token embedding or is
+        missing, where config.json does not say.
       requires: a further condition on a config.json that has the keys.
+      blanks: config.json -> ((mask ids, the one of [gMASK] last), start id), for models that say
+        them there; None: it does not.
       doubt: a warning about a value that `read_config` had to guess; None: no guess.
     """
 
@@ -47,7 +51,9 @@ class Architecture:
     write_config: Callable[[ModelConfig], dict[str, object]]
     rows: Callable[[ModelConfig], list[Row]]
     writes_repeats: bool = False
+    ties_equal: bool = False
     requires: Callable[[Values], bool] = lambda values: True
+    blanks: Callable[[Values], tuple[tuple[int, ...], int] | None] = lambda values: None
     doubt: Callable[[Values], str | None] = lambda values: None
 
     def knows(self, values: Values) -> bool:

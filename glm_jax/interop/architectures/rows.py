@@ -90,5 +90,50 @@ def linear(
     ]
 
 
+def fused_by_head(
+    key: str, paths: Sequence[str], inputs: int, heads: Shape, order: Sequence[int]
+) -> list[Row]:
+    """Query, key and value of all heads in one weight and one bias, head after head.
+
+        rows    q of head 0 | k of head 0 | v of head 0 | q of head 1 | ..      H rows each
+
+    Args:
+      key: without `.weight` or `.bias`.
+      paths: of the three matrices, without `/kernel` or `/bias`.
+      inputs: D.
+      heads: (N, H).
+      order: [H]; our feature i of a query or key is feature order[i] of the checkpoint.
+    """
+    num_heads, head_dim = heads
+    orders = (np.array(order), np.array(order), np.arange(head_dim))
+
+    def split(tensor: np.ndarray) -> list[np.ndarray]:
+        by_head = tensor.reshape(num_heads, 3, head_dim, *tensor.shape[1:])
+        return [by_head[:, index, order] for index, order in enumerate(orders)]
+
+    def join(parts: Sequence[np.ndarray]) -> np.ndarray:
+        together = np.empty((num_heads, 3, *parts[0].shape[1:]), parts[0].dtype)
+        for index, (part, order) in enumerate(zip(parts, orders, strict=True)):
+            together[:, index, order] = part
+        return together.reshape(-1, *parts[0].shape[2:])
+
+    return [
+        Row(
+            f"{key}.weight",
+            (3 * num_heads * head_dim, inputs),
+            tuple(f"{path}/kernel" for path in paths),
+            split=lambda x: tuple(np.moveaxis(part, -1, 0) for part in split(x)),
+            join=lambda *parts: join([np.moveaxis(part, 0, -1) for part in parts]),
+        ),
+        Row(
+            f"{key}.bias",
+            (3 * num_heads * head_dim,),
+            tuple(f"{path}/bias" for path in paths),
+            split=lambda x: tuple(split(x)),
+            join=lambda *parts: join(parts),
+        ),
+    ]
+
+
 def _concatenate(parts: list[np.ndarray]) -> np.ndarray:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
