@@ -9,7 +9,7 @@ from glm_jax.paths import cache_directory
 from glm_jax.training.joining import Network, join_for, network_of
 from glm_jax.training.run.freed_memory import keep_freed_memory
 from glm_jax.training.run.interrupts import ending_at_once
-from glm_jax.training.run.watching import end_with_parent, ending_apart, is_child, watch
+from glm_jax.training.run.watching import end_with_parent, is_child, run_together, watch
 
 _STATUS = """exit status:
   0    done, or there was nothing left to do
@@ -42,8 +42,7 @@ def main() -> int:
             return _main(args)
         if is_child():
             end_with_parent()
-            with ending_apart(args.lost_after):
-                return _main(args, network)
+            return run_together(lambda: _main(args, network), args.lost_after)
     return watch(network.process_id)
 
 

@@ -130,6 +130,9 @@ class TrainConfig:
         the system; on CPU this saves a sixth of a step's time. The process then holds as much more
         memory as a step works in; the amount is logged when the step is compiled. Needs Linux with
         glibc. None: on if jax computes on CPU. Results do not change.
+      preemption_deadline: seconds from SIGTERM or SIGINT, to any process of a run, within which all
+        must have begun to save. They agree on the step every few seconds, and a process that is
+        still inside a step then ends without a save. A single process has no such limit.
       accept_data_change: continue a run although its data has changed; data.json in the workdir
         records what has changed, and after which step.
       tensorboard: write the rows of metrics.jsonl to WORKDIR/tensorboard too.
@@ -158,6 +161,7 @@ class TrainConfig:
     best_metric: str = "eval/loss"
     verify_checkpoints: bool = True
     keep_freed_memory: bool | None = None
+    preemption_deadline: float = 25.0
     accept_data_change: bool = False
     tensorboard: bool = False
     wandb: str | None = None
@@ -174,6 +178,7 @@ class TrainConfig:
             self.best_metric,
             "'loss', 'eval/loss' or one of these by objective, such as 'eval/loss/span'",
         )
+        finite_number("train.preemption_deadline", self.preemption_deadline, above=0)
         check(self.wandb != "", "train.wandb", self.wandb, "the name of a project, or None")
         self._check_trainable()
         check_choice("train.loss_reduction", self.loss_reduction, ["token_mean", "objective_mean"])

@@ -2,19 +2,21 @@
 
     on_first(act, "write the plot")    the first process acts; if that fails, all processes end
     any_of(flag), largest_of(number)   agreement before any process goes on
+    gathered([2, 7])                   what every process has, on all of them
     require_same({"text": hash})       all end where one of them has something else
 
 A computation on arrays that are sharded over several processes must be entered by all of them, or
-it waits forever. So nothing under `on_first` touches such an array, and the processes agree on a
-failure of one of them before any enters a collective.
+it waits forever. So nothing under `on_first` touches such an array. What fails on one process
+anywhere else ends all of them by `glm_jax.training.failures`, beside the collectives.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import jax
 import numpy as np
+from jaxtyping import Int32
 
 from glm_jax.checkpoints.disk import DiskTrouble, disk_trouble
 from glm_jax.errors import UserError
@@ -107,8 +109,14 @@ def any_of(flag: bool) -> bool:
 
 def largest_of(value: int) -> int:
     """Returns the largest `value` of all processes on every process."""
+    return int(gathered([value]).max())
+
+
+def gathered(values: Sequence[int]) -> Int32[np.ndarray, "processes values"]:
+    """The values of every process, on all of them; to be called by all, with as many values."""
+    own = np.array(values, np.int32)
     if jax.process_count() == 1:
-        return value
+        return own[None]
     from jax.experimental import multihost_utils
 
-    return int(multihost_utils.process_allgather(np.int32(value)).max())
+    return np.asarray(multihost_utils.process_allgather(own))

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from glm_jax.checks import finite_number, whole_number
 from glm_jax.config import Config, by_name
 from glm_jax.errors import UserError
+from glm_jax.training import failures
 from glm_jax.training.meeting import meet
 
 # Behind Google's firewall only some ports are open between the hosts of a slice; jax's newer
@@ -171,6 +172,8 @@ def join(
     )
     if os.environ.get("JAX_PLATFORMS") == "cpu":
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    # It would take SIGTERM from `run.interrupts`, which knows SIGINT and deadlines too.
+    jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(
         network.coordinator,
         network.num_processes,
@@ -178,8 +181,17 @@ def join(
         local_device_ids=network.local_device_ids,
         heartbeat_timeout_seconds=lost_after,
     )
+    failures.listen(_coordinator(), network.process_id, network.num_processes)
     here, all_devices = jax.local_device_count(), jax.device_count()
     say(
         f"process {network.process_id} of {network.num_processes}, {here} of {all_devices} devices "
         f"here, host {socket.gethostname()}"
     )
+
+
+def _coordinator() -> failures.KeyValues:
+    """jax's client of the coordinator, which has no public name."""
+    from jax._src.distributed import global_state
+
+    assert global_state.client is not None
+    return global_state.client

@@ -10,11 +10,13 @@ Dropout has no state: its keys are a function of seed and step. So k steps, a ki
 give the same losses and parameters as N steps without a kill, bit for bit.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+import jax
 from jax.sharding import Mesh
 
 from glm_jax.batch import Batch
@@ -28,7 +30,7 @@ from glm_jax.models.trees import Params
 from glm_jax.sharding.mesh import batch_sharding, make_mesh
 from glm_jax.tokenizers.tokenizer import Tokenizer
 from glm_jax.training.checkpoints import Checkpoints
-from glm_jax.training.distributed import is_first, on_first, require_same, share
+from glm_jax.training.distributed import any_of, is_first, on_first, require_same, share
 from glm_jax.training.evaluation import Evaluator
 from glm_jax.training.feed import Fed, Feed, Stream, to_devices
 from glm_jax.training.optimizer.optimizers import learning_rate_schedule
@@ -45,6 +47,7 @@ from glm_jax.training.run.rewind import (
     go_back,
     read_skips,
 )
+from glm_jax.training.run.stopping import Stopping
 from glm_jax.training.run.workdir import check_config, check_workdir, read_record, record_run
 from glm_jax.training.state import create_state
 from glm_jax.training.step import Metrics, compile_train_step
@@ -96,6 +99,8 @@ def train(
         config, newest = _checked(config, workdir, rewind)
     except (DiskTrouble, OSError) as error:
         return failed(error, workdir)
+    # Without a workdir that all see, one would be done and the others wait for it.
+    require_same({f"the newest checkpoint in {str(workdir)!r}": str(newest)})
     if newest >= config.train.num_steps:
         say(f"{workdir} is finished: it has a checkpoint of step {newest}")
         say(f"{filling(config, workdir)}\n{longer(config)}")
@@ -227,10 +232,11 @@ class _Run:
         profiler = Profiler(profile if is_first() else None, self.workdir / "profile")
         self.stack.callback(profiler.close)
         self.recorder.pace.restart()
-        with Interrupts() as interrupts, self.recorder:
-            # The samples of a step that was killed after its save, before its samples.
-            first = self.first_step
-            if first and "sample" in self._due(first, False) and self.sampler.lacks(first):
+        first, deadline = self.first_step, self.config.train.preemption_deadline
+        with Interrupts(deadline) as interrupts, self.recorder:
+            stop = Stopping(interrupts, first, deadline)
+            # The samples of a step that was stopped or killed after its save, before its samples.
+            if first and "sample" in self._due(first) and self.sampler.lacks(first):
                 self.sampler.add(first, self.state.params)
             # A step's metrics are fetched while the next step runs.
             waiting: tuple[int, Metrics, Fed] | None = None
@@ -246,44 +252,59 @@ class _Run:
                 if traced := profiler.after(step, metrics):
                     say(traced)
                 self.checkpoints.poll()
-                stopping = step < last and interrupts.stop_after(step)
-                due = self._due(step, stopping)
-                if due:
+                stops = functools.partial(
+                    stop.after, step, functools.partial(jax.block_until_ready, metrics)
+                )
+                due = self._due(step)
+                stopping = step < last and stops(now=bool(due))
+                if due or stopping:
                     self.recorder.step(*waiting)
                     waiting = None
-                    self._pause_for(due, step, fed)
+                    stopping = self._pause_for(due, step, fed, stopping, stops)
                 if stopping:
-                    self.checkpoints.wait()
+                    self._wait_for_all()
                     say(
-                        f"stopped by {interrupts.received_name}; step {step} is saved; "
-                        f"{going_on(self.rewound)}"
+                        f"stopped by {interrupts.received_name}; step {step} is saved, "
+                        f"{interrupts.age:.1f} s after the signal; {going_on(self.rewound)}"
                     )
                     return interrupts.exit_status
-            self.checkpoints.wait()
+            self._wait_for_all()
         say(f"done: {last} steps, {self.recorder.evaluated}; see {self.workdir}")
         say(filling(self.config, self.workdir))
         return 0
 
-    def _due(self, step: int, stopping: bool) -> list[str]:
+    def _wait_for_all(self) -> None:
+        """Waits for the last save, on all processes: one whose save fails ends the others too."""
+        self.checkpoints.wait()
+        any_of(False)
+
+    def _due(self, step: int) -> list[str]:
         """What is due after this step: "evaluate", "save", "sample"."""
         settings = self.config.train
         last = step == settings.num_steps
         due = {
             "evaluate": last or _every(settings.eval_every, step),
-            "save": last or stopping or _every(settings.checkpoint_every, step),
+            "save": last or _every(settings.checkpoint_every, step),
             "sample": last or _every(settings.sample_every, step),
         }
         return [name for name, now in due.items() if now]
 
-    def _pause_for(self, due: list[str], step: int, fed: Fed) -> None:
+    def _pause_for(
+        self, due: list[str], step: int, fed: Fed, stopping: bool, stops: Callable[..., bool]
+    ) -> bool:
+        """Does what is due; returns whether to stop, which may show in an evaluation only."""
         self.recorder.pace.pause()
         if "evaluate" in due:
             self.recorder.evaluation(step, self.evaluator(self.state.params))
-        if "save" in due:
+            if not stopping and step < self.config.train.num_steps:
+                stopping = stops(now=True)
+        if "save" in due or stopping:
             self._save(step, fed)
-        if "sample" in due:
+        # A stopped run makes its samples when it goes on: now there may be no time.
+        if "sample" in due and not stopping:
             self.sampler.add(step, self.state.params)
         self.recorder.pace.resume()
+        return stopping
 
     def _save(self, step: int, fed: Fed) -> None:
         # The step's metrics belong to the parameters before it; those after it must be finite too.

@@ -10,6 +10,7 @@ from glm_jax.training import distributed
 from glm_jax.training.distributed import (
     any_of,
     from_first,
+    gathered,
     is_first,
     largest_of,
     on_first,
@@ -23,12 +24,15 @@ def test_alone_each_has_its_own_answer():
     assert largest_of(3) == 3
     assert any_of(True) is True
     assert any_of(False) is False
+    assert gathered([2, 7]).tolist() == [[2, 7]]
 
 
 @pytest.mark.parametrize(("others", "largest"), [([0, 0], 0), ([0, 15], 15)])
 def test_of_several_the_largest_and_the_first(monkeypatch, others, largest):
     monkeypatch.setattr(distributed.jax, "process_count", lambda: 2)
-    monkeypatch.setattr(multihost_utils, "process_allgather", lambda value: np.array(others))
+    monkeypatch.setattr(
+        multihost_utils, "process_allgather", lambda value: np.array(others)[:, None]
+    )
     monkeypatch.setattr(multihost_utils, "broadcast_one_to_all", lambda value: np.int32(2))
     assert largest_of(0) == largest
     assert any_of(False) is (largest > 0)
@@ -65,9 +69,7 @@ def test_the_first_process_acts_and_its_error_is_raised():
 def test_the_others_do_not_act_and_hear_of_its_failure(monkeypatch, number, kind):
     monkeypatch.setattr(distributed.jax, "process_count", lambda: 2)
     monkeypatch.setattr(distributed.jax, "process_index", lambda: 1)
-    monkeypatch.setattr(
-        multihost_utils, "process_allgather", lambda value: np.array([number, value])
-    )
+    monkeypatch.setattr(multihost_utils, "process_allgather", lambda own: np.array([[number], own]))
     with pytest.raises(kind, match="the first process could not write it, and says why"):
         on_first(lambda: pytest.fail("acted"), "write it")
 

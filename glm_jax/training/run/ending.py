@@ -2,15 +2,18 @@
 
 import contextlib
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 from glm_jax.checkpoints.disk import DiskTrouble, disk_trouble
 from glm_jax.checkpoints.retention import saved_steps
+from glm_jax.training import failures
 from glm_jax.training.watch.recording import TrainingDiverged
 
 DIVERGED_STATUS = 1
 DISK_STATUS = 3
+_PATIENCE = 20.0  # seconds for a save of several processes
 
 
 def failed(error: Exception, workdir: Path, finish: Callable[[], None] | None = None) -> int:
@@ -26,12 +29,27 @@ def failed(error: Exception, workdir: Path, finish: Callable[[], None] | None = 
     """
     status, why = _reason(error, workdir)
     if finish is not None:
-        with contextlib.suppress(DiskTrouble):
-            finish()
+        _briefly(finish)
     steps = saved_steps(workdir / "checkpoints")
     kept = f"the newest checkpoint is that of step {steps[-1]}" if steps else "none is saved"
-    print(f"error: {why}; {kept}", file=sys.stderr)
+    print(f"error: {why}; {kept}", file=sys.stderr, flush=True)
+    failures.tell(status, f"{why}; {kept}")
     return status
+
+
+def _briefly(finish: Callable[[], None]) -> None:
+    """Waits for a save; not for ever, since the other processes may never come to its end."""
+
+    def ignoring() -> None:
+        with contextlib.suppress(DiskTrouble):
+            finish()
+
+    if not failures.listening():
+        ignoring()
+        return
+    thread = threading.Thread(target=ignoring, name="last save", daemon=True)
+    thread.start()
+    thread.join(_PATIENCE)
 
 
 def _reason(error: Exception, workdir: Path) -> tuple[int, str]:

@@ -1,7 +1,8 @@
 """SIGTERM and SIGINT, from a command's first line to its last save.
 
     imports, data, compiling    nothing to save: prints a sentence and ends the process at once
-    steps                       the loop saves and stops; a second signal ends the process at once
+    steps                       the loop saves and stops (`run.stopping`); a second signal ends the
+                                process at once
 
 Python calls a signal handler between two bytecode instructions, so not before a compilation
 returns, which may take minutes. A thread therefore listens to the interpreter's wakeup descriptor.
@@ -12,12 +13,13 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+from glm_jax.training import failures
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# Several hosts agree on signals every so many steps.
-_AGREE_EVERY = 10
 
 
 @contextlib.contextmanager
@@ -30,7 +32,8 @@ def ending_at_once() -> Iterator[None]:
 
     def end(received: signal.Signals) -> None:
         _say(f"stopped by {received.name} with nothing to save; the same command goes on")
-        os._exit(128 + received)
+        failures.tell(128 + received, f"{received.name} before its first step")
+        failures.leave(128 + received)
 
     with _handled(lambda number, frame: None), _heard(end):
         yield
@@ -39,17 +42,28 @@ def ending_at_once() -> Iterator[None]:
 class Interrupts:
     """Context in which the two signals are recorded, and do not end the process.
 
+    One of several processes is ended by a thread if it has not begun to save when the deadline is
+    over: inside a collective that never ends, no handler of Python's runs.
+
     Attributes:
       received: the first signal, or None.
+      since: `time.monotonic()` when it came, to whichever process; None before.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, deadline: float = 25.0) -> None:
+        """Args:
+        deadline: seconds from a signal to the beginning of the save (`train.preemption_deadline`).
+        """
         self.received: signal.Signals | None = None
+        self.since: float | None = None
+        self._deadline = deadline
         self._stack = contextlib.ExitStack()
         self._count = 0  # signals that the thread received
         self._noted = False  # whether the main thread's handler ran
+        self._timer: threading.Timer | None = None
 
     def __enter__(self) -> "Interrupts":
+        self._stack.callback(self.saving)
         self._stack.enter_context(_handled(self._note))
         self._stack.enter_context(_heard(self._hear))
         return self
@@ -57,32 +71,56 @@ class Interrupts:
     def _note(self, number: int, frame: FrameType | None) -> None:
         """Signal handler in the main thread; runs at its next bytecode instruction."""
         if self._noted:
-            os._exit(128 + number)
+            self._end_at_once(signal.Signals(number))
         self._noted = True
-        self.received = self.received or signal.Signals(number)
+        self.receive(signal.Signals(number), 0.0)
 
     def _hear(self, number: signal.Signals) -> None:
         """Called in the listening thread as soon as a signal arrives."""
-        self.received = self.received or number
+        self.receive(number, 0.0)
         self._count += 1
         if self._count == 1:
             _say(f"{number.name}: saving after this step; a second signal ends at once")
         else:
-            os._exit(128 + number)
+            self._end_at_once(number)
+
+    def _end_at_once(self, number: signal.Signals) -> None:
+        failures.tell(128 + number, f"a second signal, {number.name}")
+        failures.leave(128 + number)
+
+    def receive(self, number: signal.Signals, age: float) -> None:
+        """Takes a signal that came to this process or to another one, `age` seconds ago."""
+        if self.received is not None:
+            return
+        self.since = time.monotonic() - age
+        self.received = number
+        if failures.listening():
+            self._timer = threading.Timer(max(self._deadline - age, 0), self._too_late)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _too_late(self) -> None:
+        assert self.received is not None
+        why = (
+            f"no step ended within {self._deadline:g} s of {self.received.name} "
+            "(train.preemption_deadline); the last checkpoint is whole: the same command goes on"
+        )
+        _say(f"error: {why}")
+        failures.tell(128 + self.received, why)
+        failures.leave(128 + self.received)
+
+    def saving(self) -> None:
+        """To be called when the save begins, which is not cut short."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    @property
+    def age(self) -> float:
+        """Seconds since the signal; 0 without one."""
+        return 0.0 if self.since is None else time.monotonic() - self.since
 
     def __exit__(self, *error: object) -> None:
         self._stack.close()
-
-    def stop_after(self, step: int) -> bool:
-        """Whether to stop after this step; all hosts get the same answer."""
-        from glm_jax.training.distributed import largest_of, share
-
-        if share()[1] > 1:
-            if step % _AGREE_EVERY:
-                return False
-            if number := largest_of(self.received or 0):
-                self.received = signal.Signals(number)
-        return self.received is not None
 
     @property
     def received_name(self) -> str:

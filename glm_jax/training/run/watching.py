@@ -18,10 +18,11 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
-from typing import IO
+from collections.abc import Callable, Sequence
+from typing import IO, NoReturn
 
 from glm_jax.errors import UserError
+from glm_jax.training import failures
 
 # Status where another process of the run was lost.
 LOST = 4
@@ -99,40 +100,47 @@ def lost(said: str) -> str:
     return f"the runtime ended it (see above); {_AGAIN}"
 
 
-@contextlib.contextmanager
-def ending_apart(lost_after: float) -> Iterator[None]:
-    """Context of a process of several: an error ends it at once.
+def run_together(main: Callable[[], int], lost_after: float) -> int:
+    """Runs one process of several; an error on one ends all, with its status.
 
-    Otherwise jax would wait at its exit for the others, which may wait for this one.
+    At a normal exit jax would wait for the others, which may wait for this one.
 
     Args:
+      main: gives the exit status.
       lost_after: seconds until the runtime notices that another process is lost, and ends this one.
-        An error of a connection waits for that, since the runtime knows who it was.
+        An error of a connection waits for that, since the runtime knows who it was, and so does
+        another process's last word.
+
+    Returns:
+      A status that all processes have: 0, or 143 and 130, stopped by a signal. Others end the
+      process here.
     """
     try:
-        yield
+        status = main()
     except SystemExit:
         raise
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        _leave(2)
+        _fail(2, str(error), f"error: {error}")
     except BaseException as error:
         if _BROKEN.search(str(error)) is None:
-            traceback.print_exc()
-            _leave(1)
-        else:
-            time.sleep(lost_after + _PATIENCE)
-            print(f"error: another process was lost; {_AGAIN}", file=sys.stderr)
-            _leave(LOST)
+            _fail(1, f"{type(error).__name__}: {error}", traceback.format_exc().rstrip())
+        time.sleep(lost_after + _PATIENCE)
+        print(f"error: another process was lost; {_AGAIN}", file=sys.stderr)
+        failures.leave(LOST)
+    if status not in _AGREED:
+        failures.leave(status)  # `failed` has told why
+    failures.stop()
+    return status
 
 
-def _leave(status: int) -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
+def _fail(status: int, why: str, said: str) -> NoReturn:
+    print(said, file=sys.stderr)
+    failures.tell(status, why)
+    failures.leave(status)
 
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_AGREED = (0, *(128 + number for number in _SIGNALS))
 
 
 def _passing(child: subprocess.Popen) -> "signal._HANDLER":

@@ -64,6 +64,7 @@ MAY_CHANGE = {
     "train.keep_freed_memory",
     "train.loss_chunk",
     "train.log_every",
+    "train.preemption_deadline",
     "train.sample_every",
     "train.tensorboard",
     "train.verify_checkpoints",

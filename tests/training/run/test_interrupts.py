@@ -3,10 +3,11 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
-import numpy as np
 import pytest
 
+from glm_jax.training import failures
 from glm_jax.training.run.interrupts import SIGNALS, Interrupts, ending_at_once
 
 
@@ -14,30 +15,52 @@ from glm_jax.training.run.interrupts import SIGNALS, Interrupts, ending_at_once
 def test_a_signal_is_noted(number, status):
     before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
     with Interrupts() as interrupts:
-        assert not interrupts.stop_after(1)
+        assert (interrupts.received, interrupts.age) == (None, 0)
         os.kill(os.getpid(), number)
-        assert interrupts.stop_after(2)
+        assert interrupts.received == number
     assert interrupts.exit_status == status
     assert interrupts.received_name == number.name
     assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == before
 
 
-def test_a_signal_on_one_host_stops_all_at_the_same_step(monkeypatch):
-    """Two hosts, of which the other one got SIGTERM; they ask each other every tenth step."""
-    from jax.experimental import multihost_utils
+@pytest.fixture
+def ended(monkeypatch):
+    """What is told to the other processes, and the statuses; the process goes on."""
+    calls = []
+    monkeypatch.setattr(failures, "listening", lambda: True)
+    monkeypatch.setattr(failures, "tell", lambda *words: calls.append(words))
+    monkeypatch.setattr(failures, "leave", calls.append)
+    return calls
 
-    asked = []
 
-    def gather(own):
-        asked.append(int(own))
-        return np.array([own, signal.SIGTERM])
+def test_one_of_several_that_reaches_no_save_is_ended_at_the_deadline(ended, capfd):
+    with Interrupts(0.2) as interrupts:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.6)
+        assert 0.5 < interrupts.age < 30
+    why = (
+        "no step ended within 0.2 s of SIGTERM (train.preemption_deadline); the last checkpoint is "
+        "whole: the same command goes on"
+    )
+    assert ended == [(143, why), 143]
+    assert f"error: {why}\n" in capfd.readouterr().err
 
-    monkeypatch.setattr("jax.process_count", lambda: 2)
-    monkeypatch.setattr(multihost_utils, "process_allgather", gather)
-    with Interrupts() as interrupts:
-        assert [interrupts.stop_after(step) for step in range(5, 11)] == [False] * 5 + [True]
-    assert asked == [0]
-    assert interrupts.exit_status == 143
+
+def test_a_save_is_not_cut_short(ended):
+    with Interrupts(0.2) as interrupts:
+        interrupts.receive(signal.SIGINT, 0.1)
+        interrupts.saving()
+        time.sleep(0.4)
+    with Interrupts(0.2) as interrupts:
+        interrupts.receive(signal.SIGINT, 0.1)
+    time.sleep(0.4)
+    assert ended == []
+
+
+def test_alone_there_is_no_deadline():
+    with Interrupts(0.1) as interrupts:
+        interrupts.receive(signal.SIGTERM, 0.0)
+        assert interrupts._timer is None
 
 
 @pytest.mark.processes

@@ -10,7 +10,8 @@ import time
 import pytest
 
 from glm_jax.errors import UserError
-from glm_jax.training.run.watching import LOST, ending_apart, is_child, lost, watch
+from glm_jax.training import failures
+from glm_jax.training.run.watching import LOST, is_child, lost, run_together, watch
 
 # Of jax 0.10.2, shortened.
 SILENT = """F1126 client.h:80] Terminating process because the JAX distributed service detected
@@ -111,30 +112,63 @@ def test_a_parent_that_is_killed_leaves_no_child(tmp_path):
     pytest.fail("the child lives on")
 
 
+@pytest.fixture
+def ended(monkeypatch):
+    """The statuses that end the process, and what is told to the others."""
+
+    class Ended(Exception):
+        pass
+
+    calls = []
+
+    def leave(status):
+        calls.append(status)
+        raise Ended
+
+    monkeypatch.setattr(failures, "leave", leave)
+    monkeypatch.setattr(failures, "tell", lambda *words: calls.append(words))
+    calls.append(Ended)
+    return calls
+
+
+def raising(error):
+    def main():
+        raise error
+
+    return main
+
+
 @pytest.mark.parametrize(
-    ("error", "status", "said"),
+    ("error", "status", "said", "told"),
     [
-        (UserError("no such file"), 2, "error: no such file\n"),
-        (KeyError("x"), 1, "KeyError: 'x'\n"),
+        (UserError("no such file"), 2, "error: no such file\n", "no such file"),
+        (KeyError("x"), 1, "KeyError: 'x'\n", "KeyError: 'x'"),
     ],
 )
-def test_an_error_of_one_of_several_ends_it_at_once(monkeypatch, capsys, error, status, said):
-    ended = []
-    monkeypatch.setattr(os, "_exit", ended.append)
-    with ending_apart(50):
-        raise error
-    assert ended == [status]
+def test_an_error_of_one_of_several_is_told_and_ends_it_at_once(
+    ended, capsys, error, status, said, told
+):
+    with pytest.raises(ended[0]):
+        run_together(raising(error), 50)
+    assert ended[1:] == [(status, told), status]
     assert capsys.readouterr().err.endswith(said)
 
 
-def test_a_connection_that_breaks_leaves_the_word_to_the_runtime(monkeypatch, capsys):
+def test_a_connection_that_breaks_leaves_the_word_to_the_runtime(ended, monkeypatch, capsys):
     """It ends the process within these seconds, and says who was lost."""
-    ended, slept = [], []
-    monkeypatch.setattr(os, "_exit", ended.append)
+    slept = []
     monkeypatch.setattr(time, "sleep", slept.append)
-    with ending_apart(20):
-        raise RuntimeError("UNKNOWN: Gloo all-reduce failed: Read error: Connection reset by peer")
-    assert (ended, slept) == ([LOST], [35])
+    error = RuntimeError("UNKNOWN: Gloo all-reduce failed: Read error: Connection reset by peer")
+    with pytest.raises(ended[0]):
+        run_together(raising(error), 20)
+    assert (ended[1:], slept) == ([LOST], [35])
     assert capsys.readouterr().err.startswith(
         "error: another process was lost; the last checkpoint"
     )
+
+
+def test_a_status_of_all_is_given_back_and_another_ends_the_process(ended):
+    assert [run_together(lambda s=status: s, 20) for status in (0, 143, 130)] == [0, 143, 130]
+    with pytest.raises(ended[0]):
+        run_together(lambda: 3, 20)
+    assert ended[1:] == [3]
