@@ -18,7 +18,10 @@ _STATUS = """exit status:
   3    the disk is full, read-only or broken; the last good checkpoint stays
   4    another process of the run was lost; the last checkpoint is whole
   143  stopped by SIGTERM, 130 by SIGINT, with a checkpoint saved if a step was done; a second
-       signal ends the process at once
+       signal ends the process at once, and so does train.preemption_deadline, of several processes,
+       where no save has begun by then
+
+Of several processes all end with the status of the one that failed or was stopped.
 
 The same command resumes a stopped or killed run, with the same result as without the stop.
 

@@ -38,7 +38,9 @@ from glm_jax.checkpoints.retention import (
 from glm_jax.config import Config, to_dict
 from glm_jax.errors import UserError
 from glm_jax.models.trees import split_params
+from glm_jax.training import failures
 from glm_jax.training.distributed import any_of, from_first, is_first
+from glm_jax.training.failures import FailedElsewhere
 from glm_jax.training.state import (
     abstract_state,
     opt_state_from_dict,
@@ -176,6 +178,9 @@ class Checkpoints:
                 restored = self._restore(step)
         except Exception as error:
             failure = error
+        if failure is not None and failures.listening():
+            # The others wait inside orbax, and come to no agreement: they are ended.
+            raise self._unread(step, failure, verified)
         if not any_of(failure is not None):
             return restored
         if not verified and (trouble := self._damage(step, True)):
@@ -183,10 +188,20 @@ class Checkpoints:
             collect()
             return trouble
         if failure is None:
-            raise RuntimeError(f"another process could not read checkpoint {step}, and says why")
+            raise FailedElsewhere(f"another process could not read checkpoint {step}, and says why")
+        raise self._unread(step, failure, verified=True)
+
+    def _unread(self, step: int, failure: Exception, verified: bool) -> Exception:
+        """What to raise for a step that this process could not read."""
+        unread = f"checkpoint {step} cannot be read"
         if disk_trouble(failure) is not None:
-            raise DiskTrouble(f"checkpoint {step} cannot be read: {reason(failure)}") from failure
-        raise failure
+            error: Exception = DiskTrouble(f"{unread}: {reason(failure)}")
+        elif not verified and (trouble := damage(self._directory / str(step), read=True)):
+            error = UserError(f"{unread}: {trouble}; train.verify_checkpoints=true goes back")
+        else:
+            return failure
+        error.__cause__ = failure
+        return error
 
     def _damage(self, step: int, read: bool) -> str | None:
         """What is wrong with a step's files, or None; every host gets the first one's answer.

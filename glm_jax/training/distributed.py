@@ -11,20 +11,24 @@ anywhere else ends all of them by `glm_jax.training.failures`, beside the collec
 """
 
 import hashlib
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import jax
 import numpy as np
+from jax._src.distributed import global_state  # its client has no public name
 from jaxtyping import Int32
 
 from glm_jax.checkpoints.disk import DiskTrouble, disk_trouble
 from glm_jax.errors import UserError
+from glm_jax.training.failures import FailedElsewhere
 
 T = TypeVar("T")
+_DAY = 24 * 3600 * 1000  # ms
 
 # The error that the other processes raise, by the number that is sent, which counts from 1.
-_KINDS: tuple[type[Exception], ...] = (UserError, DiskTrouble, RuntimeError)
+_KINDS: tuple[type[Exception], ...] = (UserError, DiskTrouble, FailedElsewhere)
 
 
 def share() -> tuple[int, int]:
@@ -48,7 +52,7 @@ def on_first(act: Callable[[], T], what: str) -> T | None:
       What `act` gives, on the first process; None on the others.
 
     Raises:
-      UserError, DiskTrouble, RuntimeError: `act` failed. The first process raises its own error,
+      UserError, DiskTrouble, FailedElsewhere: `act` failed. The first process raises its own error,
         the others one of these kinds.
     """
     failure: Exception | None = None
@@ -91,6 +95,20 @@ def require_same(values: Mapping[str, str]) -> None:
                 f"{name} is not the same on process {differing[0]} and on process 0; give all "
                 "processes the same"
             )
+
+
+_barriers = itertools.count()
+
+
+def wait_for_all() -> None:
+    """Waits until all processes call this, for as long as it takes.
+
+    Between CPUs the first collective of some devices fails when one process comes 30 s after
+    another. So this stands after what may take one of them longer, and before a collective.
+    """
+    client = global_state.client
+    if client is not None:
+        client.wait_at_barrier(f"glm_jax/{next(_barriers)}", _DAY)
 
 
 def from_first(value: int) -> int:

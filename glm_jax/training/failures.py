@@ -21,6 +21,10 @@ from typing import NoReturn, Protocol
 _FAILED, _LEFT = "glm_jax/failed/", "glm_jax/left/"
 
 
+class FailedElsewhere(RuntimeError):
+    """Something failed on another process, which says why; no bug of this one."""
+
+
 class KeyValues(Protocol):
     """The part of jax's client of the coordinator that is used; it has no public name."""
 

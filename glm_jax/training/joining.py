@@ -9,12 +9,15 @@ A single process with none of these starts nothing and waits for nothing.
 
 import argparse
 import dataclasses
+import hashlib
 import importlib.metadata
 import os
 import socket
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
+import glm_jax
 from glm_jax.checks import finite_number, whole_number
 from glm_jax.config import Config, by_name
 from glm_jax.errors import UserError
@@ -162,6 +165,7 @@ def join(
 
     versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "glm_jax")}
     said = {"the number of processes": str(network.num_processes), **versions, **about}
+    said["the code of glm_jax"] = code_digest()
     meet(
         network.coordinator,
         network.num_processes,
@@ -187,6 +191,16 @@ def join(
         f"process {network.process_id} of {network.num_processes}, {here} of {all_devices} devices "
         f"here, host {socket.gethostname()}"
     )
+
+
+def code_digest(package: Path = Path(glm_jax.__file__).parent) -> str:
+    """A digest of the modules' names and content: two checkouts may have the same version."""
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(package).as_posix()} {len(content)}\n".encode())
+        digest.update(content)
+    return digest.hexdigest()[:12]
 
 
 def _coordinator() -> failures.KeyValues:

@@ -30,7 +30,14 @@ from glm_jax.models.trees import Params
 from glm_jax.sharding.mesh import batch_sharding, make_mesh
 from glm_jax.tokenizers.tokenizer import Tokenizer
 from glm_jax.training.checkpoints import Checkpoints
-from glm_jax.training.distributed import any_of, is_first, on_first, require_same, share
+from glm_jax.training.distributed import (
+    any_of,
+    is_first,
+    on_first,
+    require_same,
+    share,
+    wait_for_all,
+)
 from glm_jax.training.evaluation import Evaluator
 from glm_jax.training.feed import Fed, Feed, Stream, to_devices
 from glm_jax.training.optimizer.optimizers import learning_rate_schedule
@@ -169,13 +176,12 @@ class _Run:
             start += f", with other data: {change}"
         say(summary(config, self.mesh, stream.num_rows, start))
         sharding = batch_sharding(self.mesh)
+        counts = target_counts(
+            workdir / "unigram.npz", lambda: batches("train", 0, 1), config, stream.data
+        )
+        wait_for_all()
         self.evaluator = Evaluator(
-            config,
-            self.mesh,
-            [to_devices(batch, sharding) for batch in held_out],
-            target_counts(
-                workdir / "unigram.npz", lambda: batches("train", 0, 1), config, stream.data
-            ),
+            config, self.mesh, [to_devices(batch, sharding) for batch in held_out], counts
         )
         # Rows of the global batch, not of this host's share: all hosts fill the same blanks.
         first = held_out[0] if share()[1] == 1 else _take(batches("eval", 0, 1), 1)[0]
@@ -227,6 +233,7 @@ class _Run:
         fed = next(self.feed)
         say("compiling ...")
         train_step = compile_train_step(self.config, self.mesh)
+        wait_for_all()
         if is_kept():
             say(kept_line(train_step))
         profiler = Profiler(profile if is_first() else None, self.workdir / "profile")

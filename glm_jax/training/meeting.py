@@ -216,7 +216,10 @@ def _listening(address: str) -> socket.socket:
     try:
         return socket.create_server(("", port), backlog=1024)
     except OSError as error:
-        raise UserError(f"process 0 cannot listen at {address}: {error.strerror}") from error
+        raise UserError(
+            f"process 0 cannot listen at {address}: {error.strerror}; is another process 0 there, "
+            "or another run?"
+        ) from error
 
 
 def _split(address: str) -> tuple[str, int]:

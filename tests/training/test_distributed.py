@@ -17,6 +17,7 @@ from glm_jax.training.distributed import (
     require_same,
     share,
 )
+from glm_jax.training.failures import FailedElsewhere
 
 
 def test_alone_each_has_its_own_answer():
@@ -65,7 +66,9 @@ def test_the_first_process_acts_and_its_error_is_raised():
         on_first(lambda: {}["mine"], "look")
 
 
-@pytest.mark.parametrize(("number", "kind"), [(1, UserError), (2, DiskTrouble), (3, RuntimeError)])
+@pytest.mark.parametrize(
+    ("number", "kind"), [(1, UserError), (2, DiskTrouble), (3, FailedElsewhere)]
+)
 def test_the_others_do_not_act_and_hear_of_its_failure(monkeypatch, number, kind):
     monkeypatch.setattr(distributed.jax, "process_count", lambda: 2)
     monkeypatch.setattr(distributed.jax, "process_index", lambda: 1)

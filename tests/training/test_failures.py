@@ -2,8 +2,11 @@
 
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -114,3 +117,61 @@ def test_one_listens_for_a_process(ended, monkeypatch):
     failures.stop()
     failures.tell(3, "unheard")
     assert ended[0][0] == 3
+
+
+# What fails, by its name in failing_together.py: the process, the status of both, and the reason.
+FULL = "'a file' cannot be used: No space left on device"
+FAILING = {
+    "a bad shard of data": (1, 3, "'a shard' cannot be used: Input/output error"),
+    "a plot": (0, 1, "ValueError: no such colour"),
+    "a store that it cannot read": (
+        1,
+        2,
+        "the store 'corpus' cannot be read: Permission denied",
+    ),
+    "a loss that is not finite": (1, 1, "loss nan, gradient norm"),
+    "a tracker's disk": (0, 3, FULL),
+    "the log's disk": (0, 3, FULL),
+    "an evaluation": (1, 1, "MemoryError: no room"),
+    "samples": (1, 1, "KeyError: 'id 77'"),
+    "the file of frequencies": (0, 3, FULL),
+    "the begin of a save": (1, 3, FULL),
+    "the end of a save": (1, 3, "checkpoint 2 could not be written: No space left on device"),
+    "a restore": (1, 3, "checkpoint 2 cannot be read: Input/output error"),
+    "a signal before the first step": (1, 143, "SIGTERM"),
+    "a signal that reaches no save": (1, 143, "no step ended within 4 s of SIGTERM"),
+}
+
+
+def check_cases(directory, cases):
+    """Both processes of each case end with its status, and with the reason as their last line."""
+    script = Path(__file__).with_name("failing_together.py")
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(script), str(directory), *cases],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    for case in cases:
+        failing, status, why = FAILING[case]
+        told, logs = found[case], found[case]["logs"]
+        assert told["statuses"] == [status, status], (case, logs)
+        print(f"{case}: {told['statuses']}, {told['seconds']:.1f} s after it")
+        last = [log.strip().splitlines()[-1] for log in logs]
+        assert why in last[failing], (case, logs)
+        agreed = "error: the first process could not draw loss.png, and says why"
+        if last[1 - failing] != agreed:
+            assert last[1 - failing].startswith(f"error: process {failing} has ended the run: ")
+            assert why in last[1 - failing], (case, logs)
+
+
+@pytest.mark.processes
+def test_two_processes_end_when_one_cannot_read_its_data(tmp_path):
+    check_cases(tmp_path, ["a bad shard of data"])
+
+
+@pytest.mark.processes
+@pytest.mark.nightly  # half a minute each
+def test_two_processes_end_whatever_fails_on_one(tmp_path):
+    check_cases(tmp_path, list(FAILING)[1:])

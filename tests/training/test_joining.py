@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from glm_jax.errors import UserError
-from glm_jax.training.joining import Network, asked, detected
+from glm_jax.training.joining import Network, asked, code_digest, detected
 from tests.free_port import free_port
 
 NAMES = ("COORDINATOR", "NUM_PROCESSES", "PROCESS_ID")
@@ -64,6 +64,22 @@ def test_a_job_of_slurm_is_detected(monkeypatch):
     assert detected() == Network(f"node07:{65536 - 4096 + 77}", 2, 1, (0,))
     monkeypatch.setenv("SLURM_NTASKS", "1")
     assert detected() is None
+
+
+def test_other_code_of_the_same_version_has_another_digest(tmp_path):
+    """What `join` compares, beside versions and the config."""
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part" / "a.py").write_text("x = 1\n")
+    digests = [code_digest(tmp_path)]
+    (tmp_path / "notes.txt").write_text("no code")
+    digests.append(code_digest(tmp_path))
+    (tmp_path / "part" / "a.py").write_text("x = 2\n")
+    digests.append(code_digest(tmp_path))
+    (tmp_path / "part" / "a.py").rename(tmp_path / "part" / "b.py")
+    digests.append(code_digest(tmp_path))
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 3
+    assert code_digest() == code_digest()
 
 
 def commands(workdir, processes, *options, devices=2):

@@ -121,6 +121,8 @@ def run_together(main: Callable[[], int], lost_after: float) -> int:
         raise
     except UserError as error:
         _fail(2, str(error), f"error: {error}")
+    except failures.FailedElsewhere as error:
+        _fail(1, str(error), f"error: {error}")
     except BaseException as error:
         if _BROKEN.search(str(error)) is None:
             _fail(1, f"{type(error).__name__}: {error}", traceback.format_exc().rstrip())

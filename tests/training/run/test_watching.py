@@ -143,6 +143,7 @@ def raising(error):
     [
         (UserError("no such file"), 2, "error: no such file\n", "no such file"),
         (KeyError("x"), 1, "KeyError: 'x'\n", "KeyError: 'x'"),
+        (failures.FailedElsewhere("it failed"), 1, "error: it failed\n", "it failed"),
     ],
 )
 def test_an_error_of_one_of_several_is_told_and_ends_it_at_once(
