@@ -4,7 +4,7 @@
 
 Each process is what `train` is on several hosts, a parent and its child, but forked, so that it
 costs a second instead of ten. SIGKILL and SIGSTOP hit the child, or SIGKILL the parent; SIGTERM
-goes to the parent. After each: the statuses and sentences of both, every complete checkpoint whole, and
+goes to the parent. After each: the statuses and sentences of both, every checkpoint whole, and
 no process left. Then both start again. A run that comes to its end must have the losses and
 parameters of one that nothing disturbed, to the last bit; then another begins, until so many were
 killed. Prints each moment, and one JSON line last.
