@@ -77,9 +77,10 @@ class Failures:
 
     def leave(self, status: int) -> None:
         """Ends this process at once: at a normal exit jax would wait for the others."""
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                stream.flush()
+        # In a thread: the main one may hold the locks of these buffers, and wait in C++.
+        flushing = threading.Thread(target=_flush, daemon=True)
+        flushing.start()
+        flushing.join(2)
         with contextlib.suppress(Exception):
             self._keys.key_value_set(f"{_LEFT}{self._process}", "")
         if self._process == 0:
@@ -120,6 +121,12 @@ class Failures:
         while len(self._read(_LEFT)) < self._count and time.monotonic() < end:
             time.sleep(self._patience.look / 5)
         time.sleep(self._patience.look / 5)  # from their word to their end
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
 
 
 _here: Failures | None = None

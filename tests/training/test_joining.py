@@ -82,15 +82,15 @@ def test_other_code_of_the_same_version_has_another_digest(tmp_path):
     assert code_digest() == code_digest()
 
 
-def commands(workdir, processes, *options, devices=2):
+def commands(workdir, processes, *options, devices=2, variables=None):
     """Status, output and errors of `train` on some processes at once."""
-    running = start(workdir, processes, *options, devices=devices)
+    running = start(workdir, processes, *options, devices=devices, variables=variables)
     said = [process.communicate(timeout=400) for process in running]
     return [(process.returncode, *one) for process, one in zip(running, said, strict=True)]
 
 
-def start(workdir, processes, *options, devices=2):
-    """`train` on some processes at once, each with options of its own."""
+def start(workdir, processes, *options, devices=2, variables=None):
+    """`train` on some processes at once, each with options, and variables, of its own."""
     address = f"127.0.0.1:{free_port()}"
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     flags = environment.get("XLA_FLAGS", "")
@@ -116,7 +116,7 @@ def start(workdir, processes, *options, devices=2):
         running.append(
             subprocess.Popen(
                 [*command, *joins, *options, *extra],
-                env=environment,
+                env={**environment, **(variables or {}).get(index, {})},
                 text=True,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -155,6 +155,19 @@ def test_processes_of_different_configs_end_in_one_sentence_each(tmp_path):
     assert "error: train.seed is 7 on process 1 (" in first[2]
     assert "error: process 0 says: train.seed is 7 on process 1 (" in second[2]
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.processes
+@pytest.mark.nightly  # the same on forks at each change: tests/training/test_failures.py
+def test_a_store_that_one_cannot_write_ends_both_in_one_sentence_each(tmp_path):
+    """There is no room for it on process 1; nothing was written, and both have its status."""
+    missing = {1: {"GLM_JAX_CACHE": "/proc/nowhere"}}
+    first, second = commands(tmp_path / "run", [[], []], variables=missing)
+    assert first[0] == second[0] == 2, (first, second)
+    said = "cannot write the token store '/proc/nowhere/stores/bundled-"
+    assert f"error: {said}" in second[2].splitlines()[-1]
+    assert f"error: process 1 has ended the run: {said}" in first[2].splitlines()[-1]
+    assert not (tmp_path / "run" / "run.json").exists()
 
 
 @pytest.mark.processes

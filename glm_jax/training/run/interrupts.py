@@ -61,6 +61,8 @@ class Interrupts:
         self._count = 0  # signals that the thread received
         self._noted = False  # whether the main thread's handler ran
         self._timer: threading.Timer | None = None
+        # A handler may run inside `receive` of its own thread.
+        self._lock = threading.RLock()
 
     def __enter__(self) -> "Interrupts":
         self._stack.callback(self.saving)
@@ -90,14 +92,15 @@ class Interrupts:
 
     def receive(self, number: signal.Signals, age: float) -> None:
         """Takes a signal that came to this process or to another one, `age` seconds ago."""
-        if self.received is not None:
-            return
-        self.since = time.monotonic() - age
-        self.received = number
-        if failures.listening():
-            self._timer = threading.Timer(max(self._deadline - age, 0), self._too_late)
-            self._timer.daemon = True
-            self._timer.start()
+        with self._lock:
+            if self.received is not None:
+                return
+            self.since = time.monotonic() - age
+            self.received = number
+            if failures.listening():
+                self._timer = threading.Timer(max(self._deadline - age, 0), self._too_late)
+                self._timer.daemon = True
+                self._timer.start()
 
     def _too_late(self) -> None:
         assert self.received is not None

@@ -136,7 +136,8 @@ def run_together(main: Callable[[], int], lost_after: float) -> int:
 
 
 def _fail(status: int, why: str, said: str) -> NoReturn:
-    print(said, file=sys.stderr)
+    print(said, file=sys.stderr, flush=True)
+    sys.stdout.flush()
     failures.tell(status, why)
     failures.leave(status)
 
