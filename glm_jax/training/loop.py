@@ -55,7 +55,13 @@ from glm_jax.training.run.rewind import (
     read_skips,
 )
 from glm_jax.training.run.stopping import Stopping
-from glm_jax.training.run.workdir import check_config, check_workdir, read_record, record_run
+from glm_jax.training.run.workdir import (
+    check_config,
+    check_shared,
+    check_workdir,
+    read_record,
+    record_run,
+)
 from glm_jax.training.state import create_state
 from glm_jax.training.step import Metrics, compile_train_step
 from glm_jax.training.unigram import target_counts
@@ -166,6 +172,7 @@ class _Run:
         named = {f"the data {source}": found for source, found in self.checkpoints.data.items()}
         require_same({**named, "the tokenizer": tokenizer.fingerprint})
         on_first(lambda: self._record(tokenizer), "write to the workdir")
+        check_shared(workdir)
         stream, start = self._start(stream, params, rewind)
         self.first_step = int(self.state.step)
         on_first(

@@ -27,6 +27,7 @@ from glm_jax import cli
 from glm_jax.errors import UserError
 from glm_jax.training import checkpoints, loop, unigram
 from glm_jax.training.joining import Network, join
+from glm_jax.training.run import workdir
 from glm_jax.training.run.interrupts import ending_at_once
 from glm_jax.training.run.watching import run_together
 from glm_jax.training.watch import recording
@@ -62,13 +63,30 @@ class Here:
 
 
 def bad_row(here):
-    tiny_run.Stream.__next__ = here.raises(BROKEN, tiny_run.Stream.__next__, at=PREPARED + 3)
+    tiny_run.Stream.__next__ = here.raises(BROKEN, tiny_run.Stream.__next__, at=PREPARED + 5)
 
 
 def no_store(here):
     real = tiny_run.Stream.__init__
     error = UserError("the store 'corpus' cannot be read: Permission denied")
     tiny_run.Stream.__init__ = here.raises(error, real, at=2)
+
+
+def own_workdir(here):
+    workdir._SEEN = 1.0
+    real = loop.train
+
+    def train(config, path, *args):
+        return real(config, path.with_name("own"), *args)
+
+    loop.train = train
+    real_check = loop.check_shared
+
+    def check_shared(path):
+        here.noted()
+        real_check(path)
+
+    loop.check_shared = check_shared
 
 
 def not_finite(here):
@@ -185,6 +203,7 @@ DEADLINES = {"a signal that reaches no save": 4}
 CASES = {
     "a bad shard of data": (1, bad_row, None),
     "a store that it cannot read": (1, no_store, None),
+    "a workdir of its own": (1, own_workdir, None),
     "a loss that is not finite": (1, not_finite, None),
     "a tracker's disk": (0, tracker, None),
     "the log's disk": (0, log, None),
@@ -200,7 +219,7 @@ CASES = {
 }
 
 
-def process(case: str, index: int, workdir: Path, address: str) -> int:
+def process(case: str, index: int, path: Path, address: str) -> int:
     """What one process does; its exit status."""
     jax.config.update("jax_num_cpu_devices", 2)
     config = tiny_run.change_fields(
@@ -218,7 +237,7 @@ def process(case: str, index: int, workdir: Path, address: str) -> int:
         where, failing, elsewhere = CASES[case]
         act = failing if index == where else elsewhere
         if act is not None:
-            act(Here(workdir.parent))
+            act(Here(path.parent))
 
     def batches(split, shard_index, num_shards):
         return tiny_run.Stream(0 if split == "train" else 10_000, shard_index, num_shards)
@@ -226,21 +245,21 @@ def process(case: str, index: int, workdir: Path, address: str) -> int:
     def main() -> int:
         network = Network(address, 2, index)
         join(network, {}, timeout=100, lost_after=30, say=lambda line: None)
-        return loop.train(config, workdir, batches, tiny_run.LetterTokenizer())
+        return loop.train(config, path, batches, tiny_run.LetterTokenizer())
 
     with ending_at_once():
         return run_together(main, 30)
 
 
-def fork(case: str, index: int, workdir: Path, address: str) -> int:
+def fork(case: str, index: int, path: Path, address: str) -> int:
     """Starts one process; its id."""
     pid = os.fork()
     if pid:
         return pid
-    log = os.open(workdir.parent / f"{index}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    log = os.open(path.parent / f"{index}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    cli.run(lambda: process(case, index, workdir, address))
+    cli.run(lambda: process(case, index, path, address))
 
 
 def run(case: str, directory: Path) -> dict:

@@ -122,12 +122,17 @@ def test_one_listens_for_a_process(ended, monkeypatch):
 # What fails, by its name in failing_together.py: the process, the status of both, and the reason.
 FULL = "'a file' cannot be used: No space left on device"
 FAILING = {
-    "a bad shard of data": (1, 3, "'a shard' cannot be used: Input/output error"),
-    "a plot": (0, 1, "ValueError: no such colour"),
     "a store that it cannot read": (
         1,
         2,
         "the store 'corpus' cannot be read: Permission denied",
+    ),
+    "a bad shard of data": (1, 3, "'a shard' cannot be used: Input/output error"),
+    "a plot": (0, 1, "ValueError: no such colour"),
+    "a workdir of its own": (
+        1,
+        2,
+        "is not seen here; give a workdir on a disk that all hosts share",
     ),
     "a loss that is not finite": (1, 1, "loss nan, gradient norm"),
     "a tracker's disk": (0, 3, FULL),
@@ -167,8 +172,8 @@ def check_cases(directory, cases):
 
 
 @pytest.mark.processes
-def test_two_processes_end_when_one_cannot_read_its_data(tmp_path):
-    check_cases(tmp_path, ["a bad shard of data"])
+def test_two_processes_end_when_one_cannot_read_its_store(tmp_path):
+    check_cases(tmp_path, ["a store that it cannot read"])
 
 
 @pytest.mark.processes

@@ -11,6 +11,7 @@ WORKDIR/run.json        the whole config, and the format of the rows (`row_forma
 """
 
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -241,6 +242,26 @@ def _allowed_data(workdir: Path, old: Config, new: Config) -> set[str]:
         return set()
     named = [[(part.name, part.rate) for part in one.data.components] for one in (old, new)]
     return _TOLD_BY_CONTENT | ({"data.mixture"} if named[0] == named[1] else set())
+
+
+# Seconds until every host sees what one has written: those that NFS may keep an old answer.
+_SEEN = 70.0
+
+
+def check_shared(workdir: Path) -> None:
+    """Refuses a workdir that the first process has written, and this one does not see.
+
+    Raises:
+      UserError: there is no `run.json` after a minute.
+    """
+    end = time.monotonic() + _SEEN
+    while not (workdir / "run.json").exists():
+        if time.monotonic() > end:
+            raise UserError(
+                f"what process 0 writes to the workdir {str(workdir)!r} is not seen here; give a "
+                "workdir on a disk that all hosts share"
+            )
+        time.sleep(0.1)
 
 
 def record_run(workdir: Path, config: Config, tokenizer: Tokenizer | None = None) -> None:

@@ -1,6 +1,7 @@
 import contextlib
 import dataclasses
 import json
+import threading
 
 import pytest
 
@@ -8,7 +9,8 @@ from glm_jax.config import ObjectiveConfig, PublishedOptions, to_dict, to_json
 from glm_jax.data.rows import ROW_FORMAT
 from glm_jax.errors import UserError
 from glm_jax.sharding.mesh import make_mesh
-from glm_jax.training.run.workdir import check_config, check_workdir, record_run
+from glm_jax.training.run import workdir
+from glm_jax.training.run.workdir import check_config, check_shared, check_workdir, record_run
 
 VOCAB = 32
 RECORD = '{"sources": {}, "tokenizer": "letters", "changes": []}'
@@ -166,6 +168,19 @@ def test_a_record_that_cannot_be_read(tmp_path, config, content):
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(UserError, match=r"run\.json"):
         check_workdir(tmp_path, config)
+
+
+def test_a_workdir_that_another_host_does_not_see(tmp_path, config, monkeypatch):
+    monkeypatch.setattr(workdir, "_SEEN", 0.2)
+    with pytest.raises(
+        UserError, match=r"what process 0 writes to the workdir .* is not seen here"
+    ):
+        check_shared(tmp_path)
+    writing = threading.Timer(0.1, record_run, (tmp_path, config))
+    writing.start()
+    monkeypatch.setattr(workdir, "_SEEN", 20.0)
+    check_shared(tmp_path)
+    writing.join()
 
 
 def test_a_workdir_that_is_a_file(tmp_path, config):
