@@ -34,8 +34,11 @@ COMMON = {
     "mesh.fsdp": 2,
     "mesh.tensor": 2,
 }
+# So many steps that a run of one process does not end before it is stopped.
+LONGER = {"train.num_steps": 90, "train.eval_every": 30, "train.sample_every": 0}
 FORMS = {
     "glm": ("configs/demo_cpu.py", {}),
+    "longer": ("configs/demo_cpu.py", LONGER),
     "chatglm2": ("configs/tiny_chatglm_cpu.py", {"model.mlp_dim": 128}),
 }
 
@@ -90,7 +93,7 @@ def whole(directory, form, processes):
     return workdir
 
 
-@pytest.mark.parametrize("form", list(FORMS))
+@pytest.mark.parametrize("form", ["glm", "chatglm2"])
 def test_two_processes_of_four_devices_equal_one_of_eight(tmp_path, form):
     """Over 30 steps with evaluations, samples and saves, on data x fsdp x tensor."""
     one, two = (whole(tmp_path, form, processes) for processes in (1, 2))
@@ -108,7 +111,7 @@ def test_a_run_goes_on_in_other_numbers_of_processes(tmp_path):
     """Two processes, stopped by SIGTERM to one of them; one alone; then four."""
     workdir = tmp_path / "run"
     for processes, step in ((2, 10), (1, 20)):
-        running = start(workdir, "glm", processes)
+        running = start(workdir, "longer", processes)
         manifest = workdir / "checkpoints" / str(step) / "manifest.json"
         while not manifest.exists():
             assert all(process.poll() is None for process in running), logs(workdir)
@@ -117,9 +120,9 @@ def test_a_run_goes_on_in_other_numbers_of_processes(tmp_path):
         statuses, said = ended(running, workdir)
         assert statuses == [143] * processes, said
         print(said[0].strip().splitlines()[-1])
-    statuses, said = ended(start(workdir, "glm", 4), workdir)
+    statuses, said = ended(start(workdir, "longer", 4), workdir)
     assert statuses == [0] * 4, said
-    ours, theirs = rows(workdir), rows(whole(tmp_path, "glm", 2))
+    ours, theirs = rows(workdir), rows(whole(tmp_path, "longer", 2))
     assert sorted(ours) == sorted(theirs)
     print("largest difference", max(abs(ours[key] - theirs[key]) for key in theirs))
     assert ours == pytest.approx(theirs, abs=1e-5)
