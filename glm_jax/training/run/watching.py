@@ -34,7 +34,11 @@ _AGAIN = "the last checkpoint is whole: start the same command again on all"
 # Of gloo, which computes collectives between CPUs.
 _BROKEN = re.compile(r"Gloo .*(by peer|[Rr]ead error|[Ww]rite error|[Tt]imed out)", re.DOTALL)
 _PATIENCE = 15.0  # beyond lost_after
-_GONE = re.compile(r"Socket closed|Connection reset|failed to connect|UNAVAILABLE", re.IGNORECASE)
+# Of process 0, which holds the coordinator: killed, or frozen, so that it answers no heartbeat.
+_GONE = re.compile(
+    r"Socket closed|Connection reset|failed to connect|UNAVAILABLE|CoordinationService/Heartbeat",
+    re.IGNORECASE,
+)
 
 
 def is_child() -> bool:

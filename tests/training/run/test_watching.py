@@ -19,6 +19,10 @@ fatal errors. absl::Status: UNAVAILABLE: The following tasks are unhealthy (stop
 heartbeats):
 /job:jax_worker/replica:0/task:1
 The tasks have crashed. Check the task logs"""
+FROZEN = """F1126 client.h:80] Terminating process because the JAX distributed service detected
+fatal errors. absl::Status: DEADLINE_EXCEEDED: Deadline Exceeded
+
+RPC: /xla.coordination.CoordinationService/Heartbeat"""
 CLOSED = "Failed to send RPC to coordination service: UNAVAILABLE: Socket closed"
 
 
@@ -35,7 +39,12 @@ def test_a_status_is_passed_on(capfd):
 
 @pytest.mark.parametrize(
     ("said", "who"),
-    [(SILENT, "process 1"), (CLOSED, "process 0"), ("another end", "the runtime ended it")],
+    [
+        (SILENT, "process 1"),
+        (CLOSED, "process 0"),
+        (FROZEN, "process 0"),
+        ("another end", "the runtime ended it"),
+    ],
 )
 def test_who_was_lost_is_named(capfd, said, who):
     program = f"import os, sys; sys.stderr.write({said!r}); sys.stderr.flush(); os.abort()"
