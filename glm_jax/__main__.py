@@ -9,6 +9,7 @@ from glm_jax.errors import UserError, did_you_mean
 COMMANDS = {
     "generate": "fills the blanks of a text, or continues it with a causal model",
     "train": "trains a model on text, or resumes the run in a workdir",
+    "report": "says where the time of a run went: goodput, restarts, speed, losses",
     "preview": "shows training rows as the model gets them",
     "evaluate": "measures a checkpoint: losses, clozes, perplexity, SeqIO tasks",
     "convert": "writes a model under other names, in another dtype or format",

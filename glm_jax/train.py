@@ -7,6 +7,7 @@ from glm_jax import cli
 from glm_jax.errors import UserError
 from glm_jax.paths import cache_directory
 from glm_jax.training.joining import Network, join_for, network_of
+from glm_jax.training.run.beginning import process_begins
 from glm_jax.training.run.freed_memory import keep_freed_memory
 from glm_jax.training.run.interrupts import ending_at_once
 from glm_jax.training.run.watching import end_with_parent, is_child, run_together, watch
@@ -37,6 +38,7 @@ optimizer.warmup_steps. run.json records the extension, so that the same command
 
 
 def main() -> int:
+    process_begins()
     # Signals are handled from here on, before anything slow is imported.
     with ending_at_once():
         args = _parser().parse_args()

@@ -23,6 +23,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 CHATGLM = Path(__file__).parent / "golden" / "chatglm"
 TINY = ["--config", str(CONFIGS / "tiny_cpu.py")]
 RUN = ["--workdir", "run"]
+TIMED = ["--workdir", "timed"]
 # A record of three bytes whose checksum is that of others; its length has the right one.
 FLIPPED = bytes.fromhex("0300000000000000b099490e") + b"abc" + bytes(4)
 
@@ -63,6 +64,11 @@ def here(tmp_path, monkeypatch, glm):
         "not_a_model.model": "x",
         "old/run.json": '{"model": {"num_layers": 3}}',
         "old/metrics.jsonl": '{"step": 1, "loss": 2.0}\n',
+        "timeless/metrics.jsonl": '{"step": 1, "loss": 2.0}\n',
+        "timeless/goodput.jsonl": '{"step": 1, "loss": 2.0}\n',
+        "timed/metrics.jsonl": '{"step": 1, "loss": 2.0}\n',
+        "timed/goodput.jsonl": '{"start": 1, "began": 9, "first_step": 0, "step": 1, '
+        '"processes": 1, "tokens_per_step": 64, "nanoseconds": {"steps": 5}}\n',
         "odd/samples.txt/a": "",
         "torn/run.json": '{"model": ',
         "unrecorded/checkpoints/4/params/a": "",
@@ -299,6 +305,13 @@ BAD = [
     (("plan", [*TINY, "--tune_layers", "0"]), "must be a whole number, at least 1; got '0'"),
     (("evaluate", ["--checkpoint", "old", "--tusk", "cloze"]), "did you mean '--task'?"),
     (("__main__", ["trian"]), "no command 'trian' (did you mean 'train'?)"),
+    (("report", []), "the following arguments are required: --workdir"),
+    (("report", ["--workdir", "none"]), "there is no workdir 'none'"),
+    (("report", ["--workdir", "full"]), "the workdir 'full' has no metrics.jsonl, which"),
+    (("report", ["--workdir", "old"]), "the workdir 'old' has no goodput.jsonl, which"),
+    (("report", ["--workdir", "timeless"]), "goodput.jsonl' holds no line that glm_jax.train"),
+    (("report", [*TIMED, "--picture", "a.doc"]), "--picture 'a.doc' cannot be written: Format"),
+    (("report", [*TIMED, "--picture", "no/a.png"]), "--picture 'no/a.png' cannot be written: "),
     (("preview", [*TINY, "--num_examples", "0"]), "--num_examples must be at least 1; got 0"),
     (("preview", [*TINY, "--set", "data.source=none.txt"]), "no file matches"),
     (("cache", [*TINY, "--set", "data.source=none.txt"]), "no file matches"),

@@ -39,7 +39,10 @@ GROUND = {
     *["arrays", "batch", "checks", "draws", "errors", "files", "json_files", "paths", "platforms"],
     *["ragged", "special_tokens"],
 }
-COMMANDS = {"cache", "convert", "evaluate", "generate", "plan", "preview", "train", "__main__"}
+COMMANDS = {
+    *["cache", "convert", "evaluate", "generate", "plan", "preview", "report", "train"],
+    "__main__",
+}
 # The order of packages within one; its own modules may stand anywhere between them.
 INNER = {
     "attention": ["tpu", "gpu"],

@@ -134,7 +134,7 @@ def wait_for_step(process, workdir, step, limit=120):
 
 
 def same(row):
-    times = ("tokens_per_second", "time/")
+    times = ("tokens_per_second", "goodput", "time/")
     return {name: value for name, value in row.items() if not name.startswith(times)}
 
 
@@ -152,6 +152,7 @@ def test_what_a_run_leaves(whole_run):
         "run.json",
         "tokenizer.model",
         "metrics.jsonl",
+        "goodput.jsonl",
         "loss.png",
         "samples.txt",
         "data.json",

@@ -41,6 +41,7 @@ from glm_jax.training.distributed import (
 from glm_jax.training.evaluation import Evaluator
 from glm_jax.training.feed import Fed, Feed, Stream, to_devices
 from glm_jax.training.optimizer.optimizers import learning_rate_schedule
+from glm_jax.training.run.beginning import beginning
 from glm_jax.training.run.ending import failed
 from glm_jax.training.run.extension import adopted
 from glm_jax.training.run.freed_memory import is_kept
@@ -65,6 +66,8 @@ from glm_jax.training.run.workdir import (
 from glm_jax.training.state import create_state
 from glm_jax.training.step import Metrics, compile_train_step
 from glm_jax.training.unigram import target_counts
+from glm_jax.training.watch.goodput import Goodput
+from glm_jax.training.watch.goodput_log import LOG
 from glm_jax.training.watch.profiling import ProfiledSteps, Profiler
 from glm_jax.training.watch.progress import say
 from glm_jax.training.watch.recording import Recorder, TrainingDiverged
@@ -104,6 +107,7 @@ def train(
       ValueError: the config cannot run here, or the workdir belongs to another config; nothing is
         written then.
     """
+    goodput = Goodput(config.data.batch_size * config.data.sequence_length, beginning())
     workdir = Path(workdir)
     mesh = make_mesh(config.mesh)
     check_config(config, mesh, tokenizer.vocab_size, share()[1])
@@ -124,12 +128,12 @@ def train(
         config, _ = _checked(config, workdir, rewind)
         checkpoints = Checkpoints(workdir / "checkpoints", config, mesh)
         stack.callback(checkpoints.close)
-        run = _Run(config, workdir, checkpoints, mesh, stack)
+        run = _Run(config, workdir, checkpoints, mesh, stack, goodput)
         try:
             run.prepare(batches, tokenizer, params, rewind)
-            return run.train(profile)
+            return goodput.ends(run.train(profile))
         except (TrainingDiverged, DiskTrouble, OSError) as error:
-            return failed(error, workdir, checkpoints.wait)
+            return goodput.ends(failed(error, workdir, checkpoints.wait))
 
 
 def _checked(config: Config, workdir: Path, rewind: Rewind | None) -> tuple[Config, int]:
@@ -155,9 +159,10 @@ class _Run:
         checkpoints: Checkpoints,
         mesh: Mesh,
         stack: ExitStack,
+        goodput: Goodput,
     ):
         self.config, self.workdir, self.checkpoints = config, workdir, checkpoints
-        self.mesh, self.stack = mesh, stack
+        self.mesh, self.stack, self.goodput = mesh, stack, goodput
         self.rewound = False
 
     def prepare(
@@ -195,8 +200,9 @@ class _Run:
         texts = choose_texts(first, tokenizer.special.end, config.model.continues_texts)
         self.sampler = Sampler(config, tokenizer, texts, workdir / "samples.txt")
         on_first(lambda: self.sampler.rewind(self.first_step), "go on in samples.txt")
-        self.recorder = Recorder(config, workdir, self.first_step)
+        self.recorder = Recorder(config, workdir, self.first_step, self.goodput)
         self.stack.callback(self.recorder.close)
+        self.stack.enter_context(self.goodput.logged(workdir / LOG, self.first_step))
         self.feed = Feed(stream, sharding)
         self.stack.callback(self.feed.close)
 
@@ -237,10 +243,12 @@ class _Run:
     def train(self, profile: ProfiledSteps | None) -> int:
         """Runs the steps that are left; returns the exit status."""
         last = self.config.train.num_steps
-        fed = next(self.feed)
+        with self.goodput.during("waiting_for_data"):
+            fed = next(self.feed)
         say("compiling ...")
-        train_step = compile_train_step(self.config, self.mesh)
-        wait_for_all()
+        with self.goodput.during("compiling"):
+            train_step = compile_train_step(self.config, self.mesh)
+            wait_for_all()
         if is_kept():
             say(kept_line(train_step))
         profiler = Profiler(profile if is_first() else None, self.workdir / "profile")
@@ -251,12 +259,13 @@ class _Run:
             stop = Stopping(interrupts, first, deadline)
             # The samples of a step that was stopped or killed after its save, before its samples.
             if first and "sample" in self._due(first) and self.sampler.lacks(first):
-                self.sampler.add(first, self.state.params)
+                with self.goodput.during("sampling"):
+                    self.sampler.add(first, self.state.params)
             # A step's metrics are fetched while the next step runs.
             waiting: tuple[int, Metrics, Fed] | None = None
             for step in range(first + 1, last + 1):
                 if step > first + 1:
-                    with self.recorder.pace.waiting():
+                    with self.recorder.waiting():
                         fed = next(self.feed)
                 profiler.before(step)
                 self.state, metrics = train_step(self.state, fed.batch)
@@ -289,8 +298,9 @@ class _Run:
 
     def _wait_for_all(self) -> None:
         """Waits for the last save, on all processes: one whose save fails ends the others too."""
-        self.checkpoints.wait()
-        any_of(False)
+        with self.goodput.during("saving"):
+            self.checkpoints.wait()
+            any_of(False)
 
     def _due(self, step: int) -> list[str]:
         """What is due after this step: "evaluate", "save", "sample"."""
@@ -309,14 +319,17 @@ class _Run:
         """Does what is due; returns whether to stop, which may show in an evaluation only."""
         self.recorder.pace.pause()
         if "evaluate" in due:
-            self.recorder.evaluation(step, self.evaluator(self.state.params))
+            with self.goodput.during("evaluating"):
+                self.recorder.evaluation(step, self.evaluator(self.state.params))
             if not stopping and step < self.config.train.num_steps:
                 stopping = stops(now=True)
         if "save" in due or stopping:
-            self._save(step, fed)
+            with self.goodput.during("saving"):
+                self._save(step, fed)
         # A stopped run makes its samples when it goes on: now there may be no time.
         if "sample" in due and not stopping:
-            self.sampler.add(step, self.state.params)
+            with self.goodput.during("sampling"):
+                self.sampler.add(step, self.state.params)
         self.recorder.pace.resume()
         return stopping
 

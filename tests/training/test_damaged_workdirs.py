@@ -19,8 +19,9 @@ from glm_jax.training.checkpoints import Checkpoints
 from glm_jax.training.loop import train
 from glm_jax.training.run.rewind import write_skips
 from glm_jax.training.watch import recording
+from glm_jax.training.watch.goodput_log import History, read_log
 
-MADE_AGAIN = ["metrics.jsonl", "samples.txt", "loss.png", "unigram.npz"]
+MADE_AGAIN = ["metrics.jsonl", "goodput.jsonl", "samples.txt", "loss.png", "unigram.npz"]
 WANTED = ["run.json", "skipped.json", "data.json"]
 STEP_4 = ["manifest.json", "_CHECKPOINT_METADATA", "params", "optimizer", "data"]
 
@@ -129,6 +130,9 @@ def test_what_can_be_made_again(way, longer, workdir, open_batches, tokenizer, c
     kept = workdir / "damaged-1-metrics.jsonl"
     assert kept.exists() == ("not its rows" in caplog.text)
     assert kept.exists() == (way not in ("empty", "cut"))
+    # This start is recorded, whatever is left of those before.
+    history = History(read_log(workdir / "goodput.jsonl")[0])
+    assert (history.status, history.wall) == (0, sum(history.nanoseconds.values()))
 
 
 @pytest.mark.parametrize("name", WANTED)

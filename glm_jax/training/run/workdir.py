@@ -3,6 +3,7 @@
 WORKDIR/run.json        the whole config, and the format of the rows (`row_format`)
         tokenizer.model
         metrics.jsonl   one JSON object per line
+        goodput.jsonl   where the time went, see `glm_jax.training.watch.goodput_log`
         loss.png
         samples.txt     filled blanks beside the original text
         data.json       what the data was made from, see `glm_jax.data.record`
@@ -34,6 +35,8 @@ from glm_jax.training.run.extension import extends
 FILES = (
     "run.json",
     "metrics.jsonl",
+    "goodput.jsonl",
+    "goodput.png",
     "samples.txt",
     "loss.png",
     "data.json",

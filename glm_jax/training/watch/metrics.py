@@ -66,6 +66,12 @@ def read_metrics(path: Path) -> list[Row]:
     return [row for row in map(_row, path.read_bytes().split(b"\n")) if row is not None]
 
 
+def count_damaged(path: Path) -> int:
+    """How many lines of a log are not rows, empty ones aside."""
+    lines = path.read_bytes().split(b"\n")
+    return sum(_row(line) is None for line in lines if line.strip())
+
+
 def _row(line: bytes) -> Row | None:
     """The row in a line; None if `write` would not have written such a line."""
     try:

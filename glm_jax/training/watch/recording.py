@@ -5,8 +5,8 @@ evaluation    losses   ->  a row, a line, loss.png
 """
 
 import math
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -15,6 +15,7 @@ import jax
 from glm_jax.config import Config
 from glm_jax.training.distributed import is_first, on_first
 from glm_jax.training.feed import Fed
+from glm_jax.training.watch.goodput import Goodput
 from glm_jax.training.watch.metrics import MetricsLog, data_shares
 from glm_jax.training.watch.pace import Pace
 from glm_jax.training.watch.plot import plot_losses
@@ -31,18 +32,29 @@ class Recorder:
 
     Attributes:
       pace: of the steps; to be paused in evaluations, samples and saves.
+      goodput: what the time is spent on.
       measured: finite metrics of the last step, and of an evaluation after it.
       evaluated: the losses of the last evaluation, as text.
     """
 
-    def __init__(self, config: Config, workdir: Path, first_step: int):
+    def __init__(
+        self, config: Config, workdir: Path, first_step: int, goodput: Goodput | None = None
+    ):
         """Opens the log and the trackers of a run that resumes after `first_step`.
+
+        Args:
+          config: of the run.
+          workdir: of the run.
+          first_step: the step after which it resumes.
+          goodput: of this start of the run; None: one that begins here.
 
         Raises:
           OSError: the workdir cannot be written.
         """
         self._config, self._workdir = config, workdir
-        self.pace = Pace(config.data.batch_size * config.data.sequence_length)
+        tokens = config.data.batch_size * config.data.sequence_length
+        self.pace = Pace(tokens)
+        self.goodput = goodput or Goodput(tokens)
         self.measured: dict[str, float] = {}
         self.evaluated = "not evaluated"
         self._progress = Progress(first_step, config.train.num_steps)
@@ -58,6 +70,7 @@ class Recorder:
 
     def __enter__(self) -> "Recorder":
         self._progress.__enter__()
+        self.goodput.turn("steps")
         return self
 
     def __exit__(
@@ -66,11 +79,18 @@ class Recorder:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.goodput.turn("other")
         self._progress.__exit__()
 
     def close(self) -> None:
         """Closes the log and the trackers."""
         self._opened.close()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Context around the wait for a batch."""
+        with self.pace.waiting(), self.goodput.during("waiting_for_data"):
+            yield
 
     def step(self, step: int, metrics: Mapping[str, jax.Array], fed: Fed) -> None:
         """Waits for a step's metrics; shows and writes them if a row is due.
@@ -91,6 +111,7 @@ class Recorder:
                 f"learning rate {values['learning_rate']:g}"
             )
         self.pace.step_done()
+        self.goodput.step_done(step)
         self._measure(values)
         self._progress.step()
         settings = self._config.train
@@ -99,7 +120,7 @@ class Recorder:
             left = self.pace.seconds_for(settings.num_steps - step)
             self._progress.logged(step, values | pace, left)
             shares = data_shares(fed.statistics, self._config.data.sequence_length)
-            self._write(step, values | pace | shares)
+            self._write(step, values | pace | shares | self.goodput.values())
 
     def evaluation(self, step: int, values: dict[str, float]) -> None:
         """Shows and writes the losses of an evaluation, and draws loss.png."""
