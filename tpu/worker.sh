@@ -6,6 +6,7 @@
 #        worker.sh idle                   status 1 where a run is going on
 #        worker.sh start SECONDS ARG...   start `python -m glm_jax.train ARG...`, detached
 #        worker.sh status LINES           say whether it runs, and the end of its log
+#        worker.sh outcome WORKDIR        how the run stands, and the last step that it has saved
 #        worker.sh follow LINES           show the log until the run ends
 #        worker.sh stop SECONDS           SIGTERM, then wait for the end
 #
@@ -109,6 +110,24 @@ status() {
   fi
   # Of a progress bar, only its last state.
   [[ ! -e $state/log ]] || tail -n "$1" "$state/log" | sed "s/\r*$//; s/.*\r//; s/^/$host| /"
+}
+
+# outcome=running, stopped (by stop.sh), none or the run's exit status; newest=a complete checkpoint
+# on this worker's disks. Read by run.sh.
+outcome() {
+  local file step newest=0 outcome=none
+  for file in "$1"/checkpoints/*/manifest.json; do
+    step=$(basename "$(dirname "$file")")
+    [[ ! -e $file || ! $step =~ ^[0-9]+$ ]] || ((step <= newest)) || newest=$step
+  done
+  if running; then
+    outcome=running
+  elif [[ -e $state/stopping ]]; then
+    outcome=stopped
+  elif [[ -e $state/status ]]; then
+    outcome=$(cat "$state/status")
+  fi
+  say "outcome=$outcome newest=$newest"
 }
 
 follow() {

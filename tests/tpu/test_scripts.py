@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 TPU = Path(__file__).parents[2] / "tpu"
-NAMES = ("create", "setup", "train", "watch", "stop")
+NAMES = ("create", "setup", "train", "watch", "stop", "run")
 AT = ("--name", "glm", "--zone", "us-west4-a")
 TRAIN = ("--config", "configs/tiny.py", "--workdir", "runs/first")
 SSH = "gcloud compute tpus tpu-vm ssh glm --worker=all --command="
@@ -274,6 +274,6 @@ def test_shellcheck():
     if found is None:
         pytest.skip("shellcheck is not installed")
     scripts = [*TPU.glob("*.sh"), *(Path(__file__).parent / "fake").iterdir()]
-    assert len(scripts) == 10
+    assert len(scripts) == 11
     done = subprocess.run([found, *scripts], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
