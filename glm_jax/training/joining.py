@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import os
+import re
 import socket
 import sys
 from collections.abc import Callable, Mapping
@@ -132,13 +133,23 @@ def detected() -> Network | None:
         return None
     is_tpu = "tpu" in kind.__name__.lower()
     port = os.environ.get("JAX_COORDINATOR_PORT") or (str(TPU_PORT) if is_tpu else None)
-    local = None if is_tpu else kind.get_local_process_id()
+    # jax would give a process the device of its number on its host, one that is alone there too.
+    local = None if is_tpu or _one_a_host(os.environ) else kind.get_local_process_id()
     return Network(
         kind.get_coordinator_address(timeout_secs=300, override_coordinator_port=port),
         kind.get_process_count(),
         kind.get_process_id(),
         None if local is None else (local,),
     )
+
+
+def _one_a_host(variables: Mapping[str, str]) -> bool:
+    """Whether SLURM or Open MPI has started one process on each host."""
+    # "1(x2)", "1,1" or "2(x3),1": tasks of each node of the step
+    tasks = variables.get("SLURM_STEP_TASKS_PER_NODE")
+    if tasks is not None:
+        return set(re.sub(r"\(x\d+\)", "", tasks).split(",")) == {"1"}
+    return variables.get("OMPI_COMM_WORLD_LOCAL_SIZE") == "1"
 
 
 def join(

@@ -274,6 +274,6 @@ def test_shellcheck():
     if found is None:
         pytest.skip("shellcheck is not installed")
     scripts = [*TPU.glob("*.sh"), *(Path(__file__).parent / "fake").iterdir()]
-    assert len(scripts) == 11
+    assert len(scripts) == 12
     done = subprocess.run([found, *scripts], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout

@@ -62,6 +62,10 @@ def test_a_job_of_slurm_is_detected(monkeypatch):
         monkeypatch.setenv(f"SLURM_{name}", value)
     # jax takes the port from the job's number.
     assert detected() == Network(f"node07:{65536 - 4096 + 77}", 2, 1, (0,))
+    # One task a node has all of the node's devices.
+    for tasks, local in (("1(x2)", None), ("1,1", None), ("2,1", (0,)), ("2(x2)", (0,))):
+        monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", tasks)
+        assert detected().local_device_ids == local
     monkeypatch.setenv("SLURM_NTASKS", "1")
     assert detected() is None
 
@@ -80,6 +84,19 @@ def test_other_code_of_the_same_version_has_another_digest(tmp_path):
     assert digests[0] == digests[1]
     assert len(set(digests)) == 3
     assert code_digest() == code_digest()
+
+
+@pytest.mark.parametrize(("size", "local"), [("1", None), ("2", (0,))])
+def test_a_job_of_open_mpi_is_detected(monkeypatch, size, local):
+    for name in list(os.environ):
+        if name.startswith(("SLURM", "OMPI", "KUBERNETES", "TPU", "JAX_COORDINATOR")):
+            monkeypatch.delenv(name)
+    uri = "1531576320.0;tcp://10.96.0.1,10.148.0.1:34911"
+    monkeypatch.setenv("OMPI_MCA_orte_hnp_uri", uri)
+    for name, value in {"SIZE": "2", "RANK": "1", "LOCAL_RANK": "0", "LOCAL_SIZE": size}.items():
+        monkeypatch.setenv(f"OMPI_COMM_WORLD_{name}", value)
+    found = detected()
+    assert (found.num_processes, found.process_id, found.local_device_ids) == (2, 1, local)
 
 
 def commands(workdir, processes, *options, devices=2, variables=None):
