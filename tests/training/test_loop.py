@@ -23,6 +23,8 @@ from glm_jax.training.run.extension import extended
 from glm_jax.training.run.rewind import Rewind
 from glm_jax.training.run.workdir import read_record
 from glm_jax.training.watch import recording
+from glm_jax.training.watch.goodput import Goodput
+from glm_jax.training.watch.goodput_log import read_log
 from glm_jax.training.watch.metrics import MetricsLog
 from tests.free_port import free_port
 
@@ -198,14 +200,8 @@ def test_nothing_is_written_where_data_refuses(short, tokenizer, tmp_path):
 
 
 def without_times(rows):
-    return [
-        {
-            k: v
-            for k, v in row.items()
-            if not k.startswith(("tokens_per_second", "goodput", "time/"))
-        }
-        for row in rows
-    ]
+    times = ("tokens_per_second", "goodput", "time/")
+    return [{k: v for k, v in row.items() if not k.startswith(times)} for row in rows]
 
 
 def test_what_a_row_says_of_the_data_and_of_time(short, open_batches, tokenizer, tmp_path):
@@ -215,6 +211,59 @@ def test_what_a_row_says_of_the_data_and_of_time(short, open_batches, tokenizer,
     assert row["data/padding"] == pytest.approx(1 - row["data/places_used"])
     assert 0 < row["time/step_ms_p50"] <= row["time/step_ms_p90"] <= row["time/step_ms_p99"]
     assert 0 <= row["time/data_stall"] <= 1
+    assert row["goodput"] == pytest.approx(row["time/steps"] / row["time/wall"])
+
+
+def test_each_thing_that_is_done_has_its_category(
+    config, open_batches, tokenizer, tmp_path, monkeypatch
+):
+    goodputs, seen = [], []
+
+    class Noted(Goodput):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            goodputs.append(self)
+
+    def note(owner, name):
+        real = getattr(owner, name)
+
+        def noting(*arguments):
+            seen.append((name, goodputs[0]._category))
+            return real(*arguments)
+
+        monkeypatch.setattr(owner, name, noting)
+
+    monkeypatch.setattr(loop, "Goodput", Noted)
+    for owner, name in (
+        (loop, "create_state"),
+        (loop, "compile_train_step"),
+        (loop.Evaluator, "__call__"),
+        (loop.Checkpoints, "save"),
+        (loop.Checkpoints, "wait"),
+        (loop.Checkpoints, "poll"),
+        (loop.Sampler, "add"),
+        (loop.Feed, "__next__"),
+        (recording.Recorder, "step"),
+    ):
+        note(owner, name)
+    assert train(config, tmp_path, open_batches, tokenizer) == 0
+    assert set(seen) == {
+        ("create_state", "starting"),
+        ("compile_train_step", "compiling"),
+        ("__call__", "evaluating"),
+        ("save", "saving"),
+        ("wait", "saving"),
+        ("wait", "steps"),  # of poll, where a save has ended
+        ("poll", "steps"),
+        ("add", "sampling"),
+        ("__next__", "waiting_for_data"),
+        ("step", "steps"),
+        ("wait", "other"),  # of close, where nothing is left to wait for
+    } - ({("wait", "steps")} - set(seen))
+    records, _ = read_log(tmp_path / "goodput.jsonl")
+    # A line is closed by each save, after steps 2, 4 and 6.
+    assert {2, 4, 6} <= {record.step for record in records}
+    assert (records[-1].status, records[-1].tokens_per_step) == (0, 96)
 
 
 def test_back_to_an_older_step_and_past_a_span_of_the_data(

@@ -144,10 +144,9 @@ class _Start:
         before, began = self.first.first_step, 0
         for record in self.records:
             if record.step >= step:
-                share = (step - before) / max(record.step - before, 1)
-                # A line for each save: between lines a step's time is taken as that of the others.
-                exact = record.step == step
-                return record.steps if exact else began + int(share * (record.steps - began))
+                # Each save has a line. Between lines, each step is taken to be as long as another.
+                done = (record.steps - began) * (step - before)
+                return began + done // max(record.step - before, 1)
             before, began = record.step, record.steps
         return self.last.steps
 
