@@ -104,6 +104,16 @@ look() {
   done
 }
 
+# Tries five times: a run that goes on must not be taken for none.
+look_long() {
+  local tries
+  for tries in 1 2 3 4 5; do
+    look && return
+    ((tries == 5)) || sleep "$poll"
+  done
+  return 1
+}
+
 # The steps in a bucket, complete ones only; none where nothing is saved yet.
 saved_in_bucket() {
   [[ $workdir == gs://* ]] || return 0
@@ -140,7 +150,10 @@ have_slice() {
 # A run that goes on; one that went on before is taken up. Statuses as of watch_run.
 have_run() {
   local result=1
-  if ((!dry_run)) && look && among running; then
+  why="the workers did not answer, five times in a row"
+  ((dry_run)) || look_long || return 1
+  why="the run could not be started, or ended in its first seconds"
+  if among running; then
     note "a run is going on, step $newest is saved; watching it"
     set_up=1
     return
@@ -237,7 +250,6 @@ attempt() {
   local result=0
   why="the slice could not be had"
   have_slice || return 1
-  why="the run could not be started, or ended in its first seconds"
   have_run || result=$?
   ((result)) || watch_run || result=$?
   return "$result"

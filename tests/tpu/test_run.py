@@ -227,6 +227,19 @@ def test_it_survives_looks_that_fail(machines):
     assert done.returncode == 1
 
 
+def test_a_run_is_not_stopped_for_a_bad_connection(machines):
+    """Workers that answer at the fifth try only; then those that never do."""
+    machines.says("queued", "ACTIVE")
+    machines.says("slice", "READY")
+    (machines.fake / "unreachable").write_text("no\n" * 4)
+    plays(machines, ["8 0"])
+    assert supervise(machines, "--failures", "1").returncode == 0
+    (machines.fake / "unreachable").write_text("no\n" * 5)
+    done = supervise(machines, "--failures", "1")
+    assert done.returncode == 1
+    assert "the workers did not answer, five times in a row; failure 1 of 1" in done.stdout
+
+
 def test_workers_that_do_not_answer(machines):
     machines.says("queued", "ACTIVE")
     machines.says("slice", "READY", "READY", *"!!!!!")
