@@ -80,7 +80,10 @@ class Goodput:
             with self._beating():
                 yield
         except BaseException as error:
-            self.ends(2 if isinstance(error, UserError) else 1)
+            if isinstance(error, UserError):
+                self.ends(2)
+            elif share()[1] == 1:
+                self.ends(1)  # of several, another process may have been lost: status 4
             raise
         finally:
             self._update()
@@ -112,14 +115,16 @@ class Goodput:
     @contextlib.contextmanager
     def during(self, category: str) -> Iterator[None]:
         """Context whose time belongs to a category, but for contexts within it."""
+        if category != "waiting_for_data":
+            self._update("phase")
         before = self.turn(category)
         try:
             yield
         finally:
             self.turn(before)
-            if category == "saving":
-                # What counts of the steps, if this save is resumed from.
-                self._update(close=True)
+            if category != "waiting_for_data":
+                # After a save, a line says what counts of the steps if it is resumed from.
+                self._update("save" if category == "saving" else "phase")
 
     def turn(self, category: str) -> str:
         """Gives the time from here on to a category; returns the one that had it."""
@@ -161,8 +166,11 @@ class Goodput:
         self._spent[self._category] += now - self._since
         self._since = now
 
-    def _update(self, close: bool = False) -> None:
-        """Replaces the last line of the log by one of this moment; `close`: for good.
+    def _update(self, at: str = "") -> None:
+        """Replaces the last line of the log by one of this moment.
+
+        It is closed at a "save", at the edge of a "phase" unless it is very short, and in the end
+        anywhere.
 
         A disk that is full is told of by rows of metrics and by saves, not from here.
         """
@@ -177,7 +185,8 @@ class Goodput:
                 os.pwrite(self._file, line, self._offset)
                 self._written = self._since
                 run = sum(self._past.values()) + sum(spent.values())
-                if close or self._since - self._line_began >= max(_MINUTE, run // _PARTS):
+                least = {"save": 0, "phase": run // _PARTS}.get(at, max(_MINUTE, run // _PARTS))
+                if self._since - self._line_began >= least:
                     self._offset += len(line)
                     self._line_began = self._since
 

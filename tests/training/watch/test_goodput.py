@@ -120,8 +120,20 @@ def test_a_line_lasts_until_a_save_or_a_minute(clock, tmp_path):
             clock.wait(1)
         goodput.ends(0)
     steps = [json.loads(line)["step"] for line in path.read_text().splitlines()]
-    # The last line of the minute; the save; and the end.
-    assert steps == [60, 120, 179, 179]
+    # The last line of each minute; before the save and after it; and the end.
+    assert steps == [60, 120, 179, 179, 179]
+
+
+def test_short_phases_share_a_line(clock, tmp_path):
+    goodput = new(clock)
+    with goodput.logged(tmp_path / "log", 0):
+        for seconds in (100, 0.1, 0.1, 0.1, 50):
+            with goodput.during("evaluating"):
+                clock.wait(seconds)
+        goodput.ends(0)
+    spent = [one.nanoseconds["evaluating"] / SECOND for one in read_log(tmp_path / "log")[0][1:]]
+    # A 500th of the time is a little over 0.2 s: the third short one closes a line.
+    assert spent == [100, 100.3, 150.3, 150.3]
 
 
 def test_how_a_start_ends(clock, tmp_path):
@@ -130,6 +142,13 @@ def test_how_a_start_ends(clock, tmp_path):
             raise error
         assert read_log(tmp_path / "log")[0][-1].status == status
         assert read_log(tmp_path / "log")[0][-1].start == index + 1
+
+
+def test_an_error_of_several_processes_may_be_that_another_was_lost(clock, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "share", lambda: (0, 2))
+    with pytest.raises(KeyError), new(clock).logged(tmp_path / "log", 0):
+        raise KeyError("a")
+    assert read_log(tmp_path / "log")[0][-1].status is None
 
 
 def test_the_thread_keeps_the_log_while_nothing_else_happens(clock, tmp_path, monkeypatch):
@@ -165,7 +184,7 @@ def test_two_processes_then_one(clock, tmp_path, monkeypatch):
             goodput.ends(0)
         clock.wait(5)
     records, _ = read_log(tmp_path / "log")
-    assert [one.processes for one in records] == [2, 2, 1, 1]
+    assert [one.processes for one in records] == [2, 2, 2, 1, 1, 1]
     history = History(records)
     assert history.nanoseconds["steps"] == 12 * SECOND
     assert history.wall == 19 * SECOND
