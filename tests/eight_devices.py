@@ -21,12 +21,20 @@ import numpy as np
 from glm_jax.attention import dispatch as attention
 from glm_jax.attention.platform import refuses_many_devices
 from glm_jax.batch import Batch
-from glm_jax.config import ComputeConfig, MeshConfig, ModelConfig
+from glm_jax.config import (
+    ComputeConfig,
+    Config,
+    DataConfig,
+    MeshConfig,
+    ModelConfig,
+    TrainConfig,
+)
 from glm_jax.evaluation.rows import row_sums
 from glm_jax.generation.language_model import LanguageModel
 from glm_jax.models.params import bind, create_params
 from glm_jax.models.trees import to_paths
 from glm_jax.sharding.mesh import batch_sharding, make_mesh
+from glm_jax.training.step import compile_train_step
 
 CONFIG = ModelConfig(
     vocab_size=64,
@@ -140,6 +148,25 @@ def check_work(config):
         assert share < 1.3, (sizes, share)
 
 
+def check_state_bytes():
+    """The compiled step takes as much state where eight devices split rows as where they do not."""
+
+    def argument_bytes(*sizes):
+        config = Config(
+            model=ModelConfig(
+                vocab_size=64, num_layers=1, embed_dim=32, num_heads=4, max_positions=16
+            ),
+            data=DataConfig(sequence_length=16, batch_size=8),
+            train=TrainConfig(cross_entropy="plain"),
+            mesh=MeshConfig(*sizes),
+        )
+        step = compile_train_step(config, make_mesh(config.mesh))
+        return step.memory_analysis().argument_size_in_bytes
+
+    least = argument_bytes(1, 8, 1, 1)
+    assert [argument_bytes(*sizes) for sizes in [(1, 4, 1, 2), (1, 1, 1, 8)]] == [least] * 2
+
+
 def main():
     one = make_mesh(MeshConfig(), jax.devices()[:1])
     if sys.argv[1:] == ["inference"]:
@@ -158,7 +185,7 @@ def main():
         for path, leaf in to_paths(split).items():
             np.testing.assert_array_equal(leaf, to_paths(params)[path], err_msg=path)
         kernel = split["layers"]["mlp"]["up"]["kernel"]
-        shape = (CONFIG.num_layers, 32 // fsdp, 128 // tensor)
+        shape = (CONFIG.num_layers, 32 // (fsdp * sequence), 128 // tensor)
         assert kernel.addressable_shards[0].data.shape == shape
         ours = LanguageModel(CONFIG, split)
         np.testing.assert_allclose(ours.logits(rows()), logits, atol=2e-5)
@@ -174,6 +201,7 @@ def main():
     check_causal(one, make_mesh(MeshConfig(1, 2, 4, 1)))
     wide = dataclasses.replace(CONFIG, embed_dim=128, dropout_rate=0.0, attention_dropout_rate=0.0)
     check_work(wide)
+    check_state_bytes()
 
 
 if __name__ == "__main__":

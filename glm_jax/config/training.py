@@ -208,7 +208,8 @@ class MeshConfig:
       fsdp: parameters, optimizer state and batch rows are split over it.
       tensor: heads, MLP width and vocabulary are split over it.
       sequence: the slots of a row are split over it; each device gathers the keys and values of the
-        whole row.
+        whole row. Parameters and optimizer state are split over fsdp x sequence together, where
+        that divides the model's width.
     """
 
     data: int = -1

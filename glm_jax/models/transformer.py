@@ -39,7 +39,7 @@ from glm_jax.models.layers import (
 from glm_jax.models.positions import Rotation, make_positions, rotate
 from glm_jax.models.remat import rematerialised
 from glm_jax.models.seeds import fold_name
-from glm_jax.models.weights import as_used
+from glm_jax.models.weights import as_used, exchanged
 from glm_jax.sharding.mesh import constrain_rows
 
 Cache = TypeVar("Cache", bound="LayerCache")
@@ -331,8 +331,7 @@ class Transformer(nnx.Module):
         block_positions: Int[Array, "B T"],
     ) -> Float[jax.Array, "B T D"]:
         """[B, T] ids -> [B, T, D] token embeddings, plus position embeddings if there are any."""
-        x = self.positions.add(self.embedding(tokens), positions, block_positions)
-        return constrain_rows(x)
+        return exchanged(self.positions.add(self.embedding(tokens), positions, block_positions))
 
     def logits(self, hidden: Float[jax.Array, "*slots D"]) -> Float[jax.Array, "*slots V"]:
         """The LM head: [..., D] -> float32 logits [..., V] of the next token."""

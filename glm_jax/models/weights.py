@@ -1,6 +1,6 @@
 """How a matrix of parameters becomes the weight that a layer computes with.
 
-    float32, sharded over "fsdp"  --cast-->  compute.dtype  --gather-->  whole over "fsdp"
+    float32, D split over "fsdp"  --cast-->  compute.dtype  --gather-->  D whole
 
 Casting before gathering halves the bytes that travel. Inside a scan over layers one layer at a time
 is whole. The gradient takes the same way back: it is reduced over devices in compute.dtype. For a
@@ -30,8 +30,15 @@ from jaxtyping import Float, Int, PyTree
 from glm_jax.arrays import AbstractArray, Array
 from glm_jax.checks import check_choice
 from glm_jax.models.products import linear, rows_of, scores
-from glm_jax.sharding.mesh import auto_axes, axis_size, constrain, dividing
-from glm_jax.sharding.rules import param_spec, path_name, whole_over, without_layer
+from glm_jax.sharding.mesh import auto_axes, axis_size, constrain, constrain_rows, dividing
+from glm_jax.sharding.rules import (
+    Axes,
+    gathered,
+    param_spec,
+    path_name,
+    width_axes,
+    without_layer,
+)
 
 
 class Weight(abc.ABC):
@@ -81,9 +88,9 @@ class Weight(abc.ABC):
         return jax.tree.map(of, self)
 
     def gathered(self, dtype: DTypeLike, spec: PartitionSpec) -> "Matrix":
-        """What a layer computes with, whole over "fsdp"; spec is the matrix's."""
+        """What a layer computes with, its width D whole; spec is the matrix's."""
         del dtype
-        return jax.tree.map(lambda leaf, one: whole_over("fsdp", leaf, one), self, self.specs(spec))
+        return jax.tree.map(gathered, self, self.specs(spec))
 
 
 Matrix = jax.Array | Weight
@@ -112,7 +119,7 @@ class Master(Weight):
 
     def gathered(self, dtype: DTypeLike, spec: PartitionSpec) -> jax.Array:
         """Cast before it is gathered."""
-        return whole_over("fsdp", self.used(dtype), spec)
+        return gathered(self.used(dtype), spec)
 
 
 @jax.custom_vjp
@@ -202,7 +209,7 @@ def as_used(state: PyTree, dtype: str) -> PyTree:
         spec = param_spec(f"layers/0/{name}", leaf.shape)
         if isinstance(leaf, Weight):
             return leaf.gathered(dtype, spec)
-        return whole_over("fsdp", leaf.astype(dtype), spec)
+        return gathered(leaf.astype(dtype), spec)
 
     return jax.tree.map_with_path(prepare, state, is_leaf=is_weight)
 
@@ -221,15 +228,33 @@ def multiply(
 
 
 def look_up(table: Matrix, ids: Int[Array, "B T"], dtype: DTypeLike) -> Float[jax.Array, "B T D"]:
-    """Looks up rows of a table [R, D] by ids [B, T] -> [B, T, D], with D sharded over "fsdp".
+    """Looks up rows of a table [R, D] by ids [B, T] -> [B, T, D], with D split.
 
-    The table stays sharded: every device looks up its slice of D for the ids of all devices. The
-    slices are then exchanged (`glm_jax.sharding.mesh.constrain_rows`), once for the sum of all
-    tables. Gathering the table instead would move R x D values for B x T rows.
+    The table stays split: every device looks up its slice of D for the ids of all devices. The
+    slices are then exchanged (`exchanged`), once for the sum of all tables. Gathering the table
+    instead would move R x D values for B x T rows.
     """
-    ids = constrain(jnp.asarray(ids), "data", "sequence")
+    width = width_axes(table.shape[-1])
+    slots = _slots_beside(width)
+    ids = constrain(jnp.asarray(ids), "data", slots)
     rows = table.rows(ids, dtype) if isinstance(table, Weight) else rows_of(table, ids)
-    return constrain(rows.astype(dtype), "data", "sequence", "fsdp")
+    return constrain(rows.astype(dtype), "data", slots, width)
+
+
+def _slots_beside(width: Axes) -> str | None:
+    """The axis that splits the slots of rows that are looked up, if it does not split D."""
+    return None if isinstance(width, tuple) else "sequence"
+
+
+def exchanged(x: Float[jax.Array, "B T D"]) -> Float[jax.Array, "B T D"]:
+    """Rows from `look_up`, D split, as the layers take them: B and T split, D whole.
+
+    If D is split over "sequence", that axis moves to T first. Both moves at once XLA's partitioner
+    makes by gathering all of x on every device.
+    """
+    if isinstance(width_axes(x.shape[-1]), tuple):
+        x = constrain(x, "data", "sequence", "fsdp")
+    return constrain_rows(x)
 
 
 def look_up_tokens(
@@ -246,12 +271,12 @@ def look_up_tokens(
     This is manually sharded (`jax.shard_map`). XLA's partitioner does the same, but aborts if the
     lookup stands inside a `jax.shard_map` over "data" (docs/decisions/018).
     """
-    if isinstance(table, Weight) or not (axis_size("fsdp") > 1 and axis_size("tensor") > 1):
+    width = width_axes(table.shape[-1])
+    split_width = axis_size("fsdp") > 1 or isinstance(width, tuple)
+    if isinstance(table, Weight) or not (split_width and axis_size("tensor") > 1):
         return look_up(table, ids, dtype)
-    mesh = jax.sharding.get_abstract_mesh()
-    split = [
-        dividing(axis, n, mesh) for axis, n in zip(("data", "sequence"), ids.shape, strict=True)
-    ]
+    mesh, wanted = jax.sharding.get_abstract_mesh(), ("data", _slots_beside(width))
+    split = [dividing(axis, n, mesh) for axis, n in zip(wanted, ids.shape, strict=True)]
 
     axes = tuple(axis for axes in split if axes for axis in axes)
 
@@ -264,7 +289,7 @@ def look_up_tokens(
     return jax.shard_map(
         of_shard,
         in_specs=(param_spec("embedding/table", table.shape), PartitionSpec(*split)),
-        out_specs=PartitionSpec(*split, "fsdp"),
+        out_specs=PartitionSpec(*split, width),
         axis_names=set(auto_axes()),
     )(table, ids)
 
@@ -281,7 +306,7 @@ def scorer(table: Matrix, dtype: DTypeLike) -> Callable[[jax.Array], jax.Array]:
         if isinstance(weight, Weight):
             return weight.score
         return lambda hidden: scores(hidden, weight.T)
-    matrix = whole_over("fsdp", table.astype(dtype).T, PartitionSpec(*spec[::-1]))
+    matrix = gathered(table.astype(dtype).T, PartitionSpec(*spec[::-1]))
     return lambda hidden: scores(hidden, matrix)
 
 

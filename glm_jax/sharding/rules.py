@@ -1,12 +1,17 @@
 """How parameters are sharded: one table from a parameter's path to mesh axes.
 
-A parameter's path determines its logical axes (`LOGICAL_AXES`); a logical axis is sharded over at
-most one mesh axis (`MESH_AXES`):
+A parameter's path determines its logical axes (`LOGICAL_AXES`); a logical axis is sharded over the
+mesh axes that `MESH_AXES` names:
 
-    layers/3/attention/query/kernel [D, N, H] -> (embed, heads, head_dim) -> P("fsdp", "tensor")
+    layers/3/attention/query/kernel [D, N, H] -> (embed, heads, head_dim)
+        -> P("fsdp", "tensor"), and P(("fsdp", "sequence"), "tensor") if slots are split
+
+Rows that are split over "sequence" are long, and leave little memory. Parameters and moments are
+split over it too, so that its devices do not all hold the same (docs/decisions/034).
 """
 
 import re
+from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
 import jax
@@ -14,7 +19,10 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from glm_jax.errors import UserError
-from glm_jax.sharding.mesh import AXES, constrain
+from glm_jax.sharding.mesh import AXES, constrain, on_mesh
+
+# What splits a dimension, as in a `PartitionSpec`.
+Axes = str | tuple[str, ...] | None
 
 # Parameter path (the number of a listed layer left out) -> logical axis of each dimension.
 LOGICAL_AXES: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -31,17 +39,19 @@ LOGICAL_AXES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"layers/mlp/down/kernel", ("mlp", "embed")),
     (r"layers/(attention/out|mlp/down)/bias", ("norm",)),
 )
-# Logical axis -> mesh axis; None: not split.
-MESH_AXES: dict[str, str | None] = {
-    "layers": None,
-    "vocab": "tensor",
-    "embed": "fsdp",
-    "heads": "tensor",
-    "kv_heads": "tensor",
-    "head_dim": None,
-    "mlp": "tensor",
-    "position": None,
-    "norm": None,
+# The axes that split the width of every matrix; layers gather it over them before they compute.
+WIDTH_AXES = ("fsdp", "sequence")
+# Logical axis -> mesh axes; (): not split.
+MESH_AXES: dict[str, tuple[str, ...]] = {
+    "layers": (),
+    "vocab": ("tensor",),
+    "embed": WIDTH_AXES,
+    "heads": ("tensor",),
+    "kv_heads": ("tensor",),
+    "head_dim": (),
+    "mlp": ("tensor",),
+    "position": (),
+    "norm": (),
 }
 # Two key heads cannot be split over four devices; each device then holds both, which is cheap.
 WHOLE_IF_INDIVISIBLE = frozenset({"kv_heads"})
@@ -118,23 +128,47 @@ def param_spec(
     mesh = jax.sharding.get_abstract_mesh() if mesh is None else mesh
     if not set(AXES) <= set(mesh.axis_names):
         return PartitionSpec()
-    axes = logical_axes(name, len(shape))
-    mesh_axes = [MESH_AXES[axis] for axis in axes]
-    for index, (axis, mesh_axis, size) in enumerate(zip(axes, mesh_axes, shape, strict=True)):
-        if mesh_axis is not None and size % mesh.shape[mesh_axis]:
-            if axis in WHOLE_IF_INDIVISIBLE:
-                mesh_axes[index] = None
-                continue
+    split: list[Axes] = []
+    for axis, size in zip(logical_axes(name, len(shape)), shape, strict=True):
+        first = next(iter(MESH_AXES[axis]), None)
+        if first is None or (axis in WHOLE_IF_INDIVISIBLE and size % mesh.shape[first]):
+            split.append(None)
+        elif size % mesh.shape[first]:
             raise UserError(
                 f"parameter {name} {tuple(shape)}: dimension {axis!r} of size {size} cannot be "
-                f"split over mesh.{mesh_axis}={mesh.shape[mesh_axis]}"
+                f"split over mesh.{first}={mesh.shape[first]}"
             )
-    return PartitionSpec(*mesh_axes)
+        else:
+            split.append(_axes_of(axis, size, mesh.shape))
+    return PartitionSpec(*split)
 
 
-def whole_over(axis: str, weight: jax.Array, spec: PartitionSpec) -> jax.Array:
-    """Gathers a weight, sharded as `spec`, over one axis of the mesh that is set.
+def width_axes(size: int) -> Axes:
+    """The axes of the mesh that is set which split a width D of `size`; None without a mesh.
 
-    It stays sharded over the others: P("fsdp", "tensor") whole over "fsdp" is P(None, "tensor").
+    "fsdp", or ("fsdp", "sequence") if slots are split and both divide it.
     """
-    return constrain(weight, *[None if name == axis else name for name in spec])
+    return _axes_of("embed", size, jax.sharding.get_abstract_mesh().shape) if on_mesh() else None
+
+
+def _axes_of(axis: str, size: int, sizes: Mapping[str, int]) -> Axes:
+    """The mesh axes of a logical axis whose first mesh axis divides `size`."""
+    first, *others = MESH_AXES[axis]
+    chosen, shards = [first], sizes[first]
+    for other in others:
+        if sizes[other] > 1 and size % (shards * sizes[other]) == 0:
+            chosen, shards = [*chosen, other], shards * sizes[other]
+    return first if len(chosen) == 1 else tuple(chosen)
+
+
+def gathered(weight: jax.Array, spec: PartitionSpec) -> jax.Array:
+    """Gathers a weight, sharded as `spec`, over `WIDTH_AXES` of the mesh that is set.
+
+    It stays sharded over the others: P(("fsdp", "sequence"), "tensor") -> P(None, "tensor").
+    """
+
+    def others(names: Axes) -> Axes:
+        listed = (names,) if isinstance(names, str) else names or ()
+        return tuple(name for name in listed if name not in WIDTH_AXES)
+
+    return constrain(weight, *map(others, spec))

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from glm_jax.config import ComputeConfig, ModelConfig
@@ -30,6 +31,25 @@ def test_one_table_says_where_a_parameter_goes():
     assert specs["layers/1/mlp/down/kernel"] == P("tensor", "fsdp")
     assert specs["layers/1/mlp/down/bias"] == P(None)
     assert specs["final_norm/scale"] == P(None)
+
+
+def test_widths_are_split_over_fsdp_and_sequence_together():
+    """Rows are long where they are split: no device holds parameters that its neighbour holds."""
+    mesh = abstract_mesh(1, 2, 2, 4)
+    specs = {
+        path: leaf.sharding.spec for path, leaf in to_paths(abstract_params(CONFIG, mesh)).items()
+    }
+    width = ("fsdp", "sequence")
+    assert specs["embedding/table"] == P("tensor", width)
+    assert specs["positions/table"] == P(None, width)
+    assert specs["layers/1/attention/query/kernel"] == P(width, "tensor", None)
+    assert specs["layers/1/mlp/down/kernel"] == P("tensor", width)
+    assert specs["layers/1/mlp/down/bias"] == P(None)
+    # 36 is 2 x 18, but no multiple of 2 x 4: whole over "sequence".
+    up = "layers/0/mlp/up/kernel"
+    assert param_spec(up, (36, 128), mesh) == P("fsdp", "tensor")
+    shape = NamedSharding(mesh, param_spec(up, (32, 128), mesh)).shard_shape((32, 128))
+    assert shape == (32 // 8, 128 // 2)
 
 
 def test_key_heads_that_cannot_be_split_are_whole_on_every_device():
