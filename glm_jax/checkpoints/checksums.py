@@ -7,12 +7,20 @@
 The storage formats detect a file that is missing or truncated, but not a flipped bit. The manifest
 is written last. A step without one was left by a killed process, or written by a version without
 manifests. Later versions say in `_CHECKPOINT_METADATA` that the step has a manifest.
+
+With several processes each writes its own shards, in files whose path names it, and hashes these;
+the first one hashes the rest and writes the manifest of all:
+
+    params/ocdbt.process_1/d/1f3c..    by process 1: its shards
+    params/array_metadatas/process_1   by process 1
+    params/d/09ae.., params/_METADATA  by the first: the index over the shards of all
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypedDict, TypeGuard
@@ -31,31 +39,65 @@ class _File(TypedDict):
     sha256: str
 
 
+Files = dict[str, _File]
+
+
 class Manifest(TypedDict):
     """The content of a manifest."""
 
     step: int
     metrics: dict[str, float]
-    files: dict[str, _File]
+    files: Files
 
 
-def write_manifest(directory: Path, metrics: Mapping[str, float]) -> None:
-    """Reads a step's files once and writes their checksums, all or nothing.
+def writer_of(name: str, count: int) -> int:
+    """The process that wrote a file of a step, by its path; the first wrote what names none.
+
+    Args:
+      name: relative to the step.
+      count: number of processes of the run that wrote it.
+    """
+    found = re.search(r"(?:^|/)(?:ocdbt\.)?process_(\d+)(?:/|$)", name)
+    index = int(found[1]) if found else 0
+    return index if index < count else 0
+
+
+def checksums(directory: Path, index: int = 0, count: int = 1) -> Files:
+    """Reads the files of a step that process `index` of `count` wrote, and hashes them.
+
+    Raises:
+      OSError: the disk cannot be read.
+    """
+    return _checksums(
+        directory, [name for name in _files(directory) if writer_of(name, count) == index]
+    )
+
+
+def _checksums(directory: Path, names: Sequence[str]) -> Files:
+    with ThreadPoolExecutor(_THREADS) as pool:
+        digests = list(pool.map(lambda name: _sha256(directory / name), names))
+    return {
+        name: {"size": (directory / name).stat().st_size, "sha256": digest}
+        for name, digest in zip(names, digests, strict=True)
+    }
+
+
+def write_manifest(
+    directory: Path, metrics: Mapping[str, float], known: Files | None = None
+) -> None:
+    """Writes the checksums of all files of a step, all or nothing.
 
     Args:
       directory: of the step, with all files written.
       metrics: of the step, for `train.keep_best`.
+      known: checksums that were made; files that are not among them are read here.
 
     Raises:
       OSError: the disk is full or cannot be written.
     """
-    names = _files(directory)
-    with ThreadPoolExecutor(_THREADS) as pool:
-        digests = list(pool.map(lambda name: _sha256(directory / name), names))
-    files: dict[str, _File] = {
-        name: {"size": (directory / name).stat().st_size, "sha256": digest}
-        for name, digest in zip(names, digests, strict=True)
-    }
+    known = known or {}
+    rest = _checksums(directory, [name for name in _files(directory) if name not in known])
+    files: Files = dict(sorted((known | rest).items()))
     content: Manifest = {"step": int(directory.name), "metrics": dict(metrics), "files": files}
     write_whole(directory / MANIFEST, json.dumps(content, indent=1))
 
@@ -107,13 +149,17 @@ def is_complete(directory: Path) -> bool:
         return True
 
 
-def damage(directory: Path, part: str = "", read: bool = True) -> str | None:
+def damage(
+    directory: Path, part: str = "", read: bool = True, share: tuple[int, int] = (0, 1)
+) -> str | None:
     """Compares a step's files with its manifest.
 
     Args:
       directory: of the step.
       part: only this file, or the files below this directory, such as "params"; "": all.
       read: compare checksums too; False: only existence and sizes.
+      share: (index, count): only every count-th part of the bytes, so that several processes verify
+        a step together; whoever wrote a file, they share the reading alike.
 
     Returns:
       A clause that names the first wrong file and what is wrong with it. None if every file is as
@@ -130,9 +176,24 @@ def damage(directory: Path, part: str = "", read: bool = True) -> str | None:
     names = [
         name for name in manifest["files"] if f"{name}/".startswith(f"{part}/" if part else "")
     ]
+    names = _shared_out(names, manifest["files"], share[1])[share[0]]
     with ThreadPoolExecutor(_THREADS) as pool:
         found = pool.map(lambda name: _file_damage(directory, name, manifest["files"], read), names)
         return next((what for what in found if what is not None), None)
+
+
+def _shared_out(names: Sequence[str], files: Files, count: int) -> list[list[str]]:
+    """Files by process: each in turn, largest first, to the process with the fewest bytes.
+
+    sizes 9 5 4 1 over two: [9 1] [5 4]
+    """
+    shares: list[list[str]] = [[] for _ in range(count)]
+    loads = [0] * count
+    for name in sorted(names, key=lambda name: (-files[name]["size"], name)):
+        least = loads.index(min(loads))
+        shares[least].append(name)
+        loads[least] += files[name]["size"]
+    return shares
 
 
 def size_of(directory: Path) -> int:

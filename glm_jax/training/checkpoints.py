@@ -11,10 +11,11 @@ manifest, and is ignored. If the files of a step do not match their checksums, t
 restored.
 """
 
+import json
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 import jax
@@ -22,10 +23,11 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from orbax.checkpoint import v1 as ocp
 
-from glm_jax.checkpoints.checksums import damage, size_of, write_manifest
+from glm_jax.checkpoints.checksums import checksums, damage, size_of, write_manifest
 from glm_jax.checkpoints.disk import DiskTrouble, disk_trouble, probe, reason
 from glm_jax.checkpoints.held_back import HeldBack, collect
 from glm_jax.checkpoints.layouts import own_copy, with_stacked_layers
+from glm_jax.checkpoints.reading import by_first_replica, has_far_replicas
 from glm_jax.checkpoints.retention import (
     check_names,
     remove_failed_save,
@@ -39,7 +41,7 @@ from glm_jax.config import Config, to_dict
 from glm_jax.errors import UserError
 from glm_jax.models.trees import split_params
 from glm_jax.training import failures
-from glm_jax.training.distributed import any_of, from_first, is_first
+from glm_jax.training.distributed import any_of, is_first, on_all, share
 from glm_jax.training.failures import FailedElsewhere
 from glm_jax.training.state import (
     abstract_state,
@@ -68,6 +70,8 @@ class Checkpoints:
         self._config = config
         self._mesh = mesh
         self._writes = is_first()
+        # Only what was verified: a process that meets damage alone would leave the others waiting.
+        self._reads_once = config.train.verify_checkpoints and has_far_replicas(mesh)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._saving: tuple[int, Future[None]] | None = None
         # Fingerprints of the data, by source: those saved with new steps, and of the restored step.
@@ -118,10 +122,23 @@ class Checkpoints:
         self._saving = step, self._pool.submit(self._finish, response.result, step, metrics or {})
 
     def _finish(self, written: Callable[[], None], step: int, metrics: Mapping[str, float]) -> None:
+        """Each process hashes what it wrote; the first one writes the manifest of all."""
         written()
-        if self._writes:
-            write_manifest(self._directory / str(step), metrics)
-            remove_others(self._directory, self._config.train)
+        directory = self._directory / str(step)
+        made = on_all(
+            "checksums",
+            lambda: json.dumps(checksums(directory, *share())),
+            f"read back what it wrote of checkpoint {step}",
+        )
+
+        def complete() -> str:
+            if self._writes:
+                known = {name: file for part in made for name, file in json.loads(part).items()}
+                write_manifest(directory, metrics, known)
+                remove_others(self._directory, self._config.train)
+            return ""
+
+        on_all("manifest", complete, f"complete checkpoint {step}")
 
     def restore(self, step: int | None = None) -> tuple[TrainState, bytes] | None:
         """Restores a step onto the mesh.
@@ -181,7 +198,9 @@ class Checkpoints:
         if failure is not None and failures.listening():
             # The others wait inside orbax, and come to no agreement: they are ended.
             raise self._unread(step, failure, verified)
-        if not any_of(failure is not None):
+        # In a broadcast the others wait for what this process reads, not for an agreement.
+        alone = failure is not None
+        if not (alone if self._reads_once else any_of(alone)):
             return restored
         if not verified and (trouble := self._damage(step, True)):
             failure = None  # its traceback keeps unfinished reads alive
@@ -204,42 +223,43 @@ class Checkpoints:
         return error
 
     def _damage(self, step: int, read: bool) -> str | None:
-        """What is wrong with a step's files, or None; every host gets the first one's answer.
+        """What is wrong with a step's files, or None; each process reads its share.
 
         Args:
           step: which step.
           read: compare its files with their checksums; False: with their sizes only.
 
         Raises:
-          DiskTrouble: on every host, if the first one cannot read the files.
+          DiskTrouble: on every process, if one cannot read the files.
         """
-        trouble, unread = None, None
-        if self._writes:
-            try:
-                size = size_of(self._directory / str(step))
-                if read and size > _ANNOUNCED:
-                    print(
-                        f"checking {size / 2**30:.1f} GiB of checkpoint {step} "
-                        "(train.verify_checkpoints=False reads them once only) ...",
-                        flush=True,
-                    )
-                trouble = damage(self._directory / str(step), read=read)
-            except (DiskTrouble, OSError) as error:
-                unread = error
-        verdict = from_first(2 if unread else 1 if trouble else 0)
-        if verdict == 2:
-            raise unread or DiskTrouble(f"the first process cannot read checkpoint {step}")
-        return (trouble or "its files are not what was saved") if verdict else None
+        directory = self._directory / str(step)
+
+        def find() -> str:
+            if self._writes and read and (size := size_of(directory)) > _ANNOUNCED:
+                print(
+                    f"checking {size / 2**30:.1f} GiB of checkpoint {step} "
+                    "(train.verify_checkpoints=False reads them once only) ...",
+                    flush=True,
+                )
+            return damage(directory, read=read, share=share()) or ""
+
+        found = on_all("damage", find, f"read checkpoint {step}")
+        return next(filter(None, found), None)
 
     def _restore(self, step: int) -> tuple[TrainState, bytes]:
         directory = self._directory / str(step)
         about = ocp.checkpointables_metadata(directory).custom_metadata
         self.restored_data = about.get("data")
         like = abstract_state(self._config, self._mesh, listed=not about["stacked"])
-        items = ocp.load_checkpointables(
-            directory,
-            {"params": like.params, "optimizer": opt_state_to_dict(like.opt_state), "data": None},
-        )
+        with by_first_replica() if self._reads_once else nullcontext():
+            items = ocp.load_checkpointables(
+                directory,
+                {
+                    "params": like.params,
+                    "optimizer": opt_state_to_dict(like.opt_state),
+                    "data": None,
+                },
+            )
         if items["data"]["step"] != step:
             raise UserError(
                 f"{str(directory)!r} holds the checkpoint of step {items['data']['step']}; "

@@ -4,6 +4,7 @@
     any_of(flag), largest_of(number)   agreement before any process goes on
     gathered([2, 7])                   what every process has, on all of them
     require_same({"text": hash})       all end where one of them has something else
+    on_all("name", act, "read it")     each acts; all get what all gave, or all fail
 
 A computation on arrays that are sharded over several processes must be entered by all of them, or
 it waits forever. So nothing under `on_first` touches such an array. What fails on one process
@@ -12,6 +13,8 @@ anywhere else ends all of them by `glm_jax.training.failures`, beside the collec
 
 import hashlib
 import itertools
+import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
@@ -111,15 +114,6 @@ def wait_for_all() -> None:
         client.wait_at_barrier(f"glm_jax/{next(_barriers)}", _DAY)
 
 
-def from_first(value: int) -> int:
-    """Returns the first process's `value` on every process."""
-    if jax.process_count() == 1:
-        return value
-    from jax.experimental import multihost_utils
-
-    return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
-
-
 def any_of(flag: bool) -> bool:
     """Whether `flag` is true on any process; every process gets the same answer."""
     return largest_of(int(flag)) > 0
@@ -138,3 +132,54 @@ def gathered(values: Sequence[int]) -> Int32[np.ndarray, "processes values"]:
     from jax.experimental import multihost_utils
 
     return np.asarray(multihost_utils.process_allgather(own))
+
+
+def on_all(name: str, act: Callable[[], str], what: str) -> list[str]:
+    """Calls `act` on every process; returns what all of them gave, in order, on every process.
+
+    Texts travel through the coordinator's table, not through a collective, so a thread beside
+    training may call this too. All processes call it as often as each other for one name.
+
+    Args:
+      name: of this exchange.
+      act: gives a text, of megabytes at most.
+      what: "read checkpoint 4", for the message on the other processes if `act` fails on one.
+
+    Raises:
+      UserError, DiskTrouble, FailedElsewhere: `act` failed on a process. That one raises its own
+        error, the others one of these kinds.
+    """
+    failure: Exception | None = None
+    done = ""
+    try:
+        done = act()
+    except Exception as error:
+        failure = error
+    kind = 0 if failure is None else _kind(failure)
+    answers = [json.loads(text) for text in _exchange(name, json.dumps([kind, done]))]
+    if failure is not None:
+        raise failure
+    for index, (kind, _) in enumerate(answers):
+        if kind:
+            raise _KINDS[kind - 1](f"process {index} could not {what}, and says why")
+    return [text for _, text in answers]
+
+
+_ROUNDS: Counter[str] = Counter()
+# Processes that die end the others before; this bounds only how long one may read a disk.
+_PATIENCE_MS = 6 * 3600 * 1000
+
+
+def _exchange(name: str, text: str) -> list[str]:
+    if jax.process_count() == 1:
+        return [text]
+    client = global_state.client
+    _ROUNDS[name] += 1
+    folder = f"glm_jax/{name}/{_ROUNDS[name]}/"
+    client.key_value_set(f"{folder}{jax.process_index()}", text)
+    client.wait_at_barrier(f"{folder}written", _PATIENCE_MS)
+    found = dict(client.key_value_dir_get(folder))
+    client.wait_at_barrier(f"{folder}read", _PATIENCE_MS)
+    if is_first():
+        client.key_value_delete(folder)
+    return [found[f"{folder}{index}"] for index in range(jax.process_count())]

@@ -12,6 +12,7 @@ give the same losses and parameters as N steps without a kill, bit for bit.
 
 import functools
 import math
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -334,6 +335,7 @@ class _Run:
         return stopping
 
     def _save(self, step: int, fed: Fed) -> None:
+        began = time.perf_counter()
         # The step's metrics belong to the parameters before it; those after it must be finite too.
         loss = self.evaluator.loss_of(self.state.params, fed.batch)
         if not math.isfinite(loss):
@@ -342,6 +344,7 @@ class _Run:
             )
             raise TrainingDiverged(f"loss {loss:g} after step {step}, learning rate {rate:g}")
         self.checkpoints.save(self.state, fed.stream_state, self.recorder.measured)
+        self.recorder.saved(step, time.perf_counter() - began)
 
 
 def _take(stream: Stream, count: int) -> list[Batch]:

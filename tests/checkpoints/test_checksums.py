@@ -12,6 +12,7 @@ from glm_jax.checkpoints.checksums import (
     read_manifest,
     size_of,
     write_manifest,
+    writer_of,
 )
 from glm_jax.checkpoints.disk import DiskTrouble
 
@@ -118,3 +119,55 @@ def test_what_the_disk_does_not_give_is_not_damage(step, name, monkeypatch):
     monkeypatch.setattr(checksums, "_sha256", unreadable)
     with pytest.raises(DiskTrouble, match=rf"{name} cannot be read: (Input|Stale)"):
         damage(step, "params/d/a")
+
+
+@pytest.mark.parametrize(
+    ("name", "writer"),
+    [
+        ("params/ocdbt.process_1/d/1f3c", 1),
+        ("params/ocdbt.process_0/manifest.ocdbt", 0),
+        ("optimizer/array_metadatas/process_1", 1),
+        ("params/d/09ae", 0),
+        ("_CHECKPOINT_METADATA", 0),
+        # Left by a run of more processes: nobody else would hash it.
+        ("params/ocdbt.process_7/d/1f3c", 0),
+    ],
+)
+def test_a_file_says_who_wrote_it(name, writer):
+    assert writer_of(name, 2) == writer
+
+
+def test_each_process_hashes_what_it_wrote(tmp_path, monkeypatch):
+    step = tmp_path / "7"
+    for name in ("params/ocdbt.process_0/d/a", "params/ocdbt.process_1/d/b", "params/d/c"):
+        (step / name).parent.mkdir(parents=True, exist_ok=True)
+        (step / name).write_bytes(b"abc")
+    made = [checksums.checksums(step, index, 2) for index in range(2)]
+    assert [list(files) for files in made] == [
+        ["params/d/c", "params/ocdbt.process_0/d/a"],
+        ["params/ocdbt.process_1/d/b"],
+    ]
+    assert made[1]["params/ocdbt.process_1/d/b"] == {"size": 3, "sha256": SHA256_ABC}
+    # The first one reads nothing again, but a file that nobody has hashed.
+    (step / "late").write_bytes(b"abc")
+    read, real = [], checksums._sha256
+    monkeypatch.setattr(checksums, "_sha256", lambda path: read.append(path.name) or real(path))
+    write_manifest(step, {}, made[0] | made[1])
+    assert read == ["late"]
+    assert len(read_manifest(step)["files"]) == 4
+    assert damage(step) is None
+
+
+def test_processes_share_the_reading_by_bytes(tmp_path):
+    step = tmp_path / "7"
+    step.mkdir()
+    for name, size in (("a", 9), ("b", 5), ("c", 4), ("d", 1)):
+        (step / name).write_bytes(bytes(size))
+    write_manifest(step, {})
+    for name, share in (("a", 0), ("d", 0), ("b", 1), ("c", 1)):
+        content = (step / name).read_bytes()
+        (step / name).write_bytes(b"x" + content[1:])
+        found = [damage(step, share=(index, 2)) for index in range(2)]
+        assert found[1 - share] is None
+        assert str(step / name) in found[share]
+        (step / name).write_bytes(content)

@@ -13,6 +13,7 @@ import pytest
 from orbax.checkpoint import v1 as ocp
 
 from glm_jax.checkpoints import checksums
+from glm_jax.checkpoints.checksums import damage, read_manifest, writer_of
 from glm_jax.checkpoints.disk import DiskTrouble
 from glm_jax.checkpoints.layouts import own_copy
 from glm_jax.checkpoints.params import load_params
@@ -291,7 +292,7 @@ def test_a_save_that_fails_leaves_the_older_step(
 ):
     save(tmp_path / "c", config, mesh, [at(state, 1)])
 
-    def fail(directory, metrics):
+    def fail(directory, metrics, known):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(checkpoints_module, "write_manifest", fail)
@@ -348,6 +349,10 @@ def test_two_hosts_save_and_one_goes_on(tmp_path, config, mesh):
         _, said = host.communicate(timeout=300)
         assert host.returncode == 0, said
     assert (tmp_path / "c" / "damaged-1").is_dir()
+    assert (tmp_path / "c" / "damaged-2").is_dir()
+    files = read_manifest(tmp_path / "c" / "0")["files"]
+    assert {writer_of(name, 2) for name in files} == {0, 1}
+    assert damage(tmp_path / "c" / "0") is None
     restored, stream = Checkpoints(tmp_path / "c", config, mesh).restore()
     assert stream == b"12"
     jax.tree.map(np.testing.assert_array_equal, restored, create_state(config, mesh))

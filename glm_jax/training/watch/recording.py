@@ -2,6 +2,7 @@
 
 step done     metrics  ->  finite?  ->  a row of metrics.jsonl, trackers, a line of progress
 evaluation    losses   ->  a row, a line, loss.png
+save          seconds  ->  a row
 """
 
 import math
@@ -132,6 +133,10 @@ class Recorder:
             lambda: plot_losses(self._workdir / "metrics.jsonl", self._workdir / "loss.png"),
             "draw loss.png",
         )
+
+    def saved(self, step: int, stall: float) -> None:
+        """Writes for how many seconds a save kept training from its next step."""
+        self._write(step, {"time/save_stall": stall})
 
     def _measure(self, values: dict[str, float]) -> None:
         self.measured = {name: value for name, value in values.items() if math.isfinite(value)}
