@@ -47,6 +47,14 @@ def main() -> int:
         help="rows per chip and micro-batch; sets data.batch_size to N x chips x micro-batches",
     )
     parser.add_argument(
+        "--disk_gb_per_second",
+        type=_rate,
+        default=1.0,
+        metavar="R",
+        help="what a host writes to and reads from its disk or bucket, in 10^9 bytes per second "
+        "(default 1); says how long a save and a restore take",
+    )
+    parser.add_argument(
         "--json", action="store_true", help="one JSON object per topology on stdout"
     )
     parser.add_argument(
@@ -69,8 +77,10 @@ def main() -> int:
     if args.topology:
         _plan_without_a_backend()
     from glm_jax.planning.apart import run_apart
+    from glm_jax.planning.saving import checkpoint_times
 
     reports = run_apart(functools.partial(_reports, config, args), _progress)
+    reports = [one | checkpoint_times(one, args.disk_gb_per_second) for one in reports]
     if args.json:
         for report in reports:
             print(json.dumps(report), flush=True)
@@ -130,6 +140,16 @@ def _plan_without_a_backend() -> None:
 
 def _progress(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number above 0; got {text!r}")
+    return rate
 
 
 def _positive(text: str) -> int:

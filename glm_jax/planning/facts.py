@@ -9,6 +9,7 @@ from glm_jax.config import Config
 from glm_jax.models.flops import attention_density, flops_per_token, parameter_groups
 from glm_jax.planning.apart import Report
 from glm_jax.planning.chips import Gpu, chip_of
+from glm_jax.planning.saving import checkpoint_facts
 from glm_jax.training.memory import GIB, held_bytes
 from glm_jax.training.train_state import TrainState
 
@@ -29,6 +30,7 @@ def run_facts(config: Config, mesh: Mesh, state: TrainState) -> Report:
         "flops_per_token": flops_per_token(config, state.params),
         "attention_density": attention_density(config.objective),
         "bytes_per_device": held_bytes(config, mesh, state),
+        **checkpoint_facts(mesh, state),
     }
 
 

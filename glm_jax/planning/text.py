@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from glm_jax.models.flops import describe_groups
 from glm_jax.planning.estimate import KERNEL_SHARE_OF_PEAK
 from glm_jax.planning.facts import Report
+from glm_jax.planning.saving import checkpoint_line
 from glm_jax.training.memory import GIB, readable
 
 _LEFT_OUT = """An estimate from the compiler's own figures; nothing ran. It leaves out the input
@@ -24,6 +25,7 @@ def describe(report: Report) -> str:
         f"FLOPs       {report['flops_per_token']:.4g} per token, attention over "
         f"{report['attention_density']:.2f} of all pairs",
         *([report["failed"]] if report["failed"] is not None else _memory_lines(report)),
+        *([checkpoint_line(report)] if "save_seconds" in report else []),
     ]
     if report["failed"] is not None:
         return "\n".join(lines)
