@@ -10,6 +10,11 @@ what `--tune` and memory to spare ask for (docs/performance.md).
 
 says of the host (an estimate of the compiler, nothing ran): peak 37.80 of 59.33 GiB, 1029 ms a step
 of 131,072 tokens, 15,925 tokens/s a GPU, 100 B tokens in 1,744 GPU-hours.
+
+Goodput, assumed and not measured: 97 %. A checkpoint every 9 minutes is 74.9 GB, written and read
+back at 1 GB/s in 150 s beside training; a stall of 10 s to copy it from eight GPUs is 1.9 %. An
+evaluation of 8 batches at a third of a step, as often, is 0.5 %. One stop a day loses half of 9
+minutes, and 8 to come back: 0.9 %.
 """
 
 import dataclasses

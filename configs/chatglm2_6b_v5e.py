@@ -12,6 +12,10 @@ says of 64 chips (an estimate of the compiler, nothing ran): peak 5.40 of 15.75 
 of 524,288 tokens, 3,074 tokens/s per chip, 100 B tokens in 9,037 chip-hours. Larger batches share
 the gathering of the matrices: `--set data.batch_size=1024` gives 3,314 tokens/s per chip (13.88
 GiB).
+
+Goodput, assumed and not measured: 98 %. A checkpoint every 22 minutes is 74.9 GB, by 16 hosts at
+1 GB/s each 9 s beside training; a stall of 2 s is 0.2 %. An evaluation of 8 batches at a third of a
+step, as often, is 0.5 %. One stop a day loses half of 22 minutes, and 5 to come back: 1.1 %.
 """
 
 from glm_jax.config import (

@@ -10,6 +10,10 @@ slots; `configs/published/glm_10b.py` has its hidden tokens and short texts too.
 
 says of 128 chips (an estimate of the compiler, nothing ran): peak 24.27 of 95.73 GiB, 2043 ms a
 step of 1,048,576 tokens, 4,009 tokens/s per chip, 100 B tokens in 6,929 chip-hours.
+
+Goodput, assumed and not measured: 98 %. A checkpoint every 34 minutes is 118.6 GB, by 32 hosts at
+1 GB/s each 7 s beside training; a stall of 2 s is 0.1 %. An evaluation every 68 minutes, 8 batches
+at a third of a step, is 0.1 %. One stop a day loses half of 34 minutes, and 5 to come back: 1.5 %.
 """
 
 from glm_jax.config import (
