@@ -11,8 +11,8 @@ says of 16 chips (an estimate of the compiler, nothing ran): peak 7.30 of 15.75 
 of 524,288 tokens, 33,860 tokens/s a chip, 100 B tokens in 820 chip-hours.
 
 Goodput, assumed and not measured: 98 %. A checkpoint every 16 minutes is 4.0 GB, by 4 hosts at
-1 GB/s each 2 s beside training; a stall of 1 s is 0.1 %. An evaluation of 8 batches at a third of a
-step, at most as often, is 0.3 %. One stop a day loses half of 16 minutes, and 5 to come back: 0.9 %.
+1 GB/s each 2 s beside training; a stall of 1 s is 0.1 %. An evaluation of 16 batches at a third of
+a step, half as often, is 0.3 %. One stop a day loses half of 16 minutes, and 5 to return: 0.9 %.
 """
 
 from glm_jax.config import (

@@ -11,20 +11,19 @@ index, latency, the broadcast, and a disk that all hosts share. A save runs besi
 keeps training from its next step is measured in a run (`time/save_stall`).
 """
 
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 
 from glm_jax.planning.apart import Report
 from glm_jax.training.state import num_bytes
 from glm_jax.training.train_state import TrainState
 
 
-def checkpoint_facts(mesh: Mesh, state: TrainState) -> Report:
+def checkpoint_facts(mesh: Mesh | AbstractMesh, state: TrainState) -> Report:
     """Bytes of a checkpoint, and hosts that write and read it; one host where none are known."""
-    devices = getattr(mesh, "devices", None)
     hosts = readers = 1
-    if devices is not None:
-        hosts = len({device.process_index for device in devices.flat})
-        readers = len({device.process_index for device in devices[0].flat})
+    if not isinstance(mesh, AbstractMesh):
+        hosts = len({device.process_index for device in mesh.devices.flat})
+        readers = len({device.process_index for device in mesh.devices[0].flat})
     return {
         "checkpoint_gb": num_bytes((state.params, state.opt_state)) / 1e9,
         "checkpoint_writers": hosts,

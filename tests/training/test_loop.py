@@ -212,6 +212,9 @@ def test_what_a_row_says_of_the_data_and_of_time(short, open_batches, tokenizer,
     assert 0 < row["time/step_ms_p50"] <= row["time/step_ms_p90"] <= row["time/step_ms_p99"]
     assert 0 <= row["time/data_stall"] <= 1
     assert row["goodput"] == pytest.approx(row["time/steps"] / row["time/wall"])
+    stalls = {row["step"]: row["time/save_stall"] for row in rows_of(tmp_path) if len(row) == 2}
+    assert list(stalls) == saved_steps(tmp_path / "checkpoints")
+    assert all(seconds > 0 for seconds in stalls.values())
 
 
 def test_each_thing_that_is_done_has_its_category(

@@ -79,3 +79,8 @@ def test_trackers_get_the_rows_and_are_closed(config, change, batch, tmp_path, m
         recorder.step(1, metrics(5.0), Fed(batch, b"", COUNTED))
     recorder.close()
     assert seen == [(1, 5.0), "closed"]
+
+
+def test_a_save_says_for_how_long_training_stood_still(recorder, tmp_path):
+    recorder.saved(2, 0.25)
+    assert rows(tmp_path) == [{"step": 2, "time/save_stall": 0.25}]
