@@ -42,13 +42,13 @@ def main() -> int:
     )
     parser.add_argument(
         "--sequences_per_chip",
-        type=_positive,
+        type=cli.positive_integer,
         metavar="N",
         help="rows per chip and micro-batch; sets data.batch_size to N x chips x micro-batches",
     )
     parser.add_argument(
         "--disk_gb_per_second",
-        type=_rate,
+        type=cli.positive_number,
         default=1.0,
         metavar="R",
         help="what a host writes to and reads from its disk or bucket, in 10^9 bytes per second "
@@ -64,7 +64,7 @@ def main() -> int:
     )
     parser.add_argument(
         "--tune_layers",
-        type=_positive,
+        type=cli.positive_integer,
         metavar="N",
         help="with --tune: compile N and 2 N layers and extrapolate; the best is compiled in full",
     )
@@ -140,22 +140,6 @@ def _plan_without_a_backend() -> None:
 
 def _progress(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-def _rate(text: str) -> float:
-    try:
-        rate = float(text)
-    except ValueError:
-        rate = 0.0
-    if not 0 < rate < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a number above 0; got {text!r}")
-    return rate
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number, at least 1; got {text!r}")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ SLICES = {
     "v6e": [*[(sides, 1) for sides in _FLAT], ((16, 16), 2)],
 }
 _GLM_10B, _CHATGLM2 = "configs/glm_10b_v5p.py", "configs/chatglm2_6b_v5e.py"
-_NEAREST = ["model.norm=layer_norm", "model.biases=all", "model.tied_embeddings=true"]
+_LAYER_NORM = ["model.norm=layer_norm", "model.biases=all", "model.tied_embeddings=true"]
 # Name -> config, overrides, rows of a chip, and what differs from the published model.
 RUNS: dict[str, tuple[str, list[str], int, str]] = {
     "GLM-10B": (_GLM_10B, ["compute.remat=full"], 8, "as published"),
@@ -42,19 +42,23 @@ RUNS: dict[str, tuple[str, list[str], int, str]] = {
     "ChatGLM-6B": (
         _CHATGLM2,
         [
-            *_NEAREST,
+            *_LAYER_NORM,
             "model.vocab_size=130528",
             "model.num_kv_heads=32",
             "model.mlp_dim=16384",
             "model.activation=gelu",
+            "model.residual=scaled_norm",
+            "model.position_encoding=rotary_block",
+            "model.rotary_fraction=1.0",
+            "model.rotary_dtype=float16",
         ],
         4,
-        "its dimensions; pre-norm instead of its scaled residual, one rotary position, causal",
+        "as published; trained as a causal model here",
     ),
     "GLM-130B": (
         _CHATGLM2,
         [
-            *_NEAREST,
+            *_LAYER_NORM,
             "model.vocab_size=150528",
             "model.num_layers=70",
             "model.embed_dim=12288",

@@ -9,6 +9,8 @@ from glm_jax.cli.options import (
     config_from,
     model,
     path,
+    positive_integer,
+    positive_number,
     text,
 )
 from glm_jax.cli.streams import read_input, read_line
@@ -21,6 +23,8 @@ __all__ = [
     "config_from",
     "model",
     "path",
+    "positive_integer",
+    "positive_number",
     "read_input",
     "read_line",
     "run",

@@ -1,6 +1,7 @@
 """Options that several commands share, and the types of their values."""
 
 import argparse
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,6 +39,24 @@ def path(argument: str) -> Path:
     if not argument:
         raise argparse.ArgumentTypeError("is empty; give a path")
     return expanded(argument)
+
+
+def positive_integer(argument: str) -> int:
+    """Type of an option that counts something."""
+    if not argument.isdecimal() or int(argument) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number, at least 1; got {argument!r}")
+    return int(argument)
+
+
+def positive_number(argument: str) -> float:
+    """Type of an option that is a rate or a size; neither 0 nor infinite."""
+    try:
+        number = float(argument)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number above 0; got {argument!r}")
+    return number
 
 
 def model(argument: str) -> Path:

@@ -11,10 +11,10 @@ index, latency, the broadcast, and a disk that all hosts share. A save runs besi
 keeps training from its next step is measured in a run (`time/save_stall`).
 """
 
+import jax
 from jax.sharding import AbstractMesh, Mesh
 
 from glm_jax.planning.apart import Report
-from glm_jax.training.state import num_bytes
 from glm_jax.training.train_state import TrainState
 
 
@@ -24,8 +24,9 @@ def checkpoint_facts(mesh: Mesh | AbstractMesh, state: TrainState) -> Report:
     if not isinstance(mesh, AbstractMesh):
         hosts = len({device.process_index for device in mesh.devices.flat})
         readers = len({device.process_index for device in mesh.devices[0].flat})
+    saved = jax.tree.leaves((state.params, state.opt_state))
     return {
-        "checkpoint_gb": num_bytes((state.params, state.opt_state)) / 1e9,
+        "checkpoint_gb": sum(leaf.size * leaf.dtype.itemsize for leaf in saved) / 1e9,
         "checkpoint_writers": hosts,
         "checkpoint_readers": readers,
     }

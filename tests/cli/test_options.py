@@ -65,3 +65,14 @@ def test_bytes_of_the_command_line_that_locales_without_utf8_could_not_read():
     assert cli.text(escaped) == "床"
     with pytest.raises(argparse.ArgumentTypeError, match="not UTF-8: byte 0xe9 at 3"):
         cli.text("caf\udce9 [MASK]")
+
+
+def test_counts_and_rates_are_above_0():
+    assert cli.positive_integer("12") == 12
+    assert cli.positive_number("0.5") == 0.5
+    for text in ("0", "-1", "1.5", "many", ""):
+        with pytest.raises(argparse.ArgumentTypeError, match="a whole number, at least 1; got"):
+            cli.positive_integer(text)
+    for text in ("0", "-1", "nan", "inf", "fast", ""):
+        with pytest.raises(argparse.ArgumentTypeError, match="must be a number above 0; got"):
+            cli.positive_number(text)
