@@ -174,6 +174,7 @@ def _exchange(name: str, text: str) -> list[str]:
     if jax.process_count() == 1:
         return [text]
     client = global_state.client
+    assert client is not None, "several processes without a coordinator"
     _ROUNDS[name] += 1
     folder = f"glm_jax/{name}/{_ROUNDS[name]}/"
     client.key_value_set(f"{folder}{jax.process_index()}", text)
