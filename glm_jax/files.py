@@ -4,6 +4,8 @@ A link is followed: what it points to is replaced, and the link stays.
 
 Everything that a user finds is written through here, except what only grows (`metrics.jsonl`,
 `samples.txt`) and the steps of a checkpoint, which orbax writes.
+
+In a bucket an object is whole by itself; a directory is not, and its last object makes it one.
 """
 
 import contextlib
@@ -17,12 +19,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from glm_jax.errors import UserError
+from glm_jax.remote import as_remote, is_remote
+
+# Files without which a directory is no model: the last ones to be written, the first to be removed.
+_MARKS = ("config.json", "run.json")
 
 
 def write_whole(path: str | Path, content: bytes | str) -> None:
     """Writes a file; text as UTF-8. See `written`."""
+    content = content.encode() if isinstance(content, str) else content
+    if (remote := as_remote(path)) is not None:
+        remote.write_bytes(content)
+        return
     with written(path) as temporary:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.write_bytes(content)
 
 
 @contextlib.contextmanager
@@ -71,6 +81,28 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def there(path: Path) -> bool:
+    """Whether there is anything of this name, a broken link too."""
+    return path.exists() if is_remote(path) else os.path.lexists(path)
+
+
+def names_below(directory: Path) -> list[str]:
+    """The names of all files below a directory, from there, sorted."""
+    if (remote := as_remote(directory)) is not None:
+        return list(remote.below())
+    paths = sorted(path for path in directory.rglob("*") if path.is_file())
+    return [path.relative_to(directory).as_posix() for path in paths]
+
+
+def remove_tree(directory: Path) -> None:
+    """Removes a directory as far as possible; not being able to is no error."""
+    if (remote := as_remote(directory)) is not None:
+        with contextlib.suppress(OSError):
+            remote.remove_below()
+    else:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
 def check_replaceable(path: Path, may_replace: Callable[[Path], bool]) -> None:
     """Refuses a path at which no directory can be written.
 
@@ -85,7 +117,7 @@ def check_replaceable(path: Path, may_replace: Callable[[Path], bool]) -> None:
     for one in (path, *path.parents):
         if one.exists() and not one.is_dir():
             raise UserError(f"{str(one)!r} is a file; a model is saved as a directory")
-    if path.is_dir() and _working_directory().is_relative_to(path.resolve()):
+    if not is_remote(path) and path.is_dir() and _holds_working_directory(path):
         raise UserError(
             f"{str(path)!r} is the directory you are in, which cannot be replaced by a new one; "
             "give another one, such as a new directory in it"
@@ -107,11 +139,16 @@ def replaced_directory(path: Path, may_replace: Callable[[Path], bool]) -> Itera
         new                  half         it removed the old one: that goes on
 
     Args:
-      path, may_replace: as of `check_replaceable`.
+      path, may_replace: as of `check_replaceable`. In a bucket the temporary directory is one of
+        this machine, uploaded at the end; killed then, `path` holds no model, or a whole one.
 
     Raises:
       UserError: as `check_replaceable`.
     """
+    if is_remote(path):
+        with _uploaded_directory(path, may_replace) as temporary:
+            yield temporary
+        return
     path = Path(os.path.realpath(path))
     check_replaceable(path, may_replace)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -130,6 +167,34 @@ def replaced_directory(path: Path, may_replace: Callable[[Path], bool]) -> Itera
             old.rename(path)
         shutil.rmtree(temporary, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _uploaded_directory(path: Path, may_replace: Callable[[Path], bool]) -> Iterator[Path]:
+    check_replaceable(path, may_replace)
+    with tempfile.TemporaryDirectory(prefix="glm_jax-") as temporary:
+        directory = Path(temporary) / path.name
+        directory.mkdir()
+        yield directory
+        _upload_tree(directory, path)
+
+
+def _upload_tree(directory: Path, path: Path) -> None:
+    """Makes what lies below a path in a bucket what a local directory holds, a model's mark last.
+
+    Raises:
+      OSError: the bucket cannot be written.
+    """
+    remote = as_remote(path)
+    assert remote is not None
+    names, before = names_below(directory), names_below(path)
+    for mark in set(_MARKS) & set(before):
+        (remote / mark).unlink(missing_ok=True)
+    # Old ones go first: a killed upload must not leave them to be read with the new ones.
+    for name in set(before) - set(names) - set(_MARKS):
+        (remote / name).unlink(missing_ok=True)
+    for name in sorted(names, key=lambda name: name in _MARKS):
+        (remote / name).upload(directory / name)
 
 
 @contextlib.contextmanager
@@ -186,12 +251,12 @@ def _sync_all(directory: Path) -> None:
         sync(Path(folder))
 
 
-def _working_directory() -> Path:
+def _holds_working_directory(path: Path) -> bool:
     try:
-        return Path.cwd().resolve()
+        return Path.cwd().resolve().is_relative_to(path.resolve())
     except FileNotFoundError:
         # It was removed meanwhile: nothing can be in it.
-        return Path("/")
+        return Path("/").is_relative_to(path.resolve())
 
 
 def _is_alive(pid: int) -> bool:

@@ -3,16 +3,39 @@
 import importlib.resources
 import os
 from pathlib import Path
+from typing import cast
 
+from glm_jax.buckets import BucketPath, is_url
 from glm_jax.errors import UserError
+from glm_jax.remote import as_remote
 
 
 def expanded(path: str | Path) -> Path:
-    """`~/x` as a directory of the user's; where no home is known it stays as it is.
+    """A path as it is used: `~/x` is a directory of the user's, gs://b/x one in a bucket.
 
-    A shell does it for `--workdir ~/x`, and not for `--workdir=~/x` and `--set data.store=~/x`.
+    A shell does the first for `--workdir ~/x`, and not for `--workdir=~/x` and
+    `--set data.store=~/x`; where no home is known the path stays as it is.
+
+    Returns:
+      A `pathlib.Path`, or a `BucketPath`, which has the same methods (see there).
+
+    Raises:
+      UserError: a URL of another kind.
     """
+    if is_url(path):
+        return cast(Path, as_remote(path) or BucketPath(str(path)))
     return Path(os.path.expanduser(path))
+
+
+def local(path: str | Path, what: str) -> Path:
+    """`expanded`, for what must lie on this machine.
+
+    Raises:
+      UserError: it is a URL; names `what`.
+    """
+    if is_url(path):
+        raise UserError(f"{what} takes a path on this machine; got {str(path)!r}")
+    return expanded(path)
 
 
 def checkpoint(path: str | Path) -> Path:
@@ -33,9 +56,9 @@ def cache_directory() -> Path:
         containers.
     """
     if own := os.environ.get("GLM_JAX_CACHE"):
-        return expanded(own)
+        return local(own, "GLM_JAX_CACHE")
     if shared := os.environ.get("XDG_CACHE_HOME"):
-        return expanded(shared) / "glm_jax"
+        return local(shared, "XDG_CACHE_HOME") / "glm_jax"
     home = os.path.expanduser("~")
     if home == "~":
         raise UserError(

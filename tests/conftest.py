@@ -29,6 +29,10 @@ CHECKED = [
 ]
 install_import_hook(CHECKED, f"{tests.type_checker.__name__}.check")
 
+from tests.bucket_server import bucket, bucket_server  # noqa: E402 - after the hook
+
+__all__ = ["bucket", "bucket_server"]  # fixtures
+
 CACHE = "JAX_COMPILATION_CACHE_DIR"
 LEVEL = "--xla_backend_optimization_level"
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from glm_jax import files
+from glm_jax.buckets import BucketPath
 from glm_jax.errors import UserError
 from glm_jax.files import new_directory, replaced_directory, write_whole, written
 
@@ -275,3 +276,69 @@ def test_a_new_directory_does_not_replace_something_else(tmp_path):
         make(tmp_path / "b", "ours")
     assert names(tmp_path) == ["b"]
     assert names(tmp_path / "b") == ["other"]
+
+
+def test_names_below_and_what_is_there(tmp_path):
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "a/b/x").touch()
+    (tmp_path / "a/link").symlink_to("nowhere")
+    assert files.names_below(tmp_path / "a") == ["b/x"]
+    assert files.there(tmp_path / "a/link")
+    assert not files.there(tmp_path / "b")
+    files.remove_tree(tmp_path / "a")
+    files.remove_tree(tmp_path / "a")
+    assert names(tmp_path) == []
+
+
+@pytest.mark.processes
+def test_the_same_in_a_bucket(bucket):
+    write_whole(bucket / "a/b/x", "text")
+    assert files.names_below(bucket / "a") == ["b/x"]
+    assert files.there(bucket / "a/b/x")
+    assert not files.there(bucket / "a/b/y")
+    files.remove_tree(bucket / "a")
+    assert not files.there(bucket / "a")
+
+
+@pytest.mark.processes
+def test_a_directory_in_a_bucket_is_no_model_until_it_is_whole(bucket, monkeypatch):
+    path = bucket / "models/one"
+    for name in ("config.json", "model.safetensors", "old"):
+        (path / name).write_text("before")
+    calls = []
+    for name in ("upload", "unlink"):
+        monkeypatch.setattr(BucketPath, name, noted(name, getattr(BucketPath, name), calls))
+    with replaced_directory(path, lambda path: True) as directory:
+        (directory / "config.json").write_text("after")
+        (directory / "model.safetensors").write_text("after")
+        assert (path / "config.json").read_text() == "before"
+    assert calls == [
+        ("unlink", "config.json"),
+        ("unlink", "old"),
+        ("upload", "model.safetensors"),
+        ("upload", "config.json"),
+    ]
+    assert {name: (path / name).read_text() for name in files.names_below(path)} == {
+        "config.json": "after",
+        "model.safetensors": "after",
+    }
+
+
+def noted(name, method, calls):
+    def note(path, *others, **options):
+        calls.append((name, path.name))
+        return method(path, *others, **options)
+
+    return note
+
+
+@pytest.mark.processes
+def test_nothing_is_written_in_a_bucket_where_something_else_lies(bucket):
+    (bucket / "models/one/thesis.tex").write_text("years")
+    with pytest.raises(UserError, match=r"'gs://.*/models/one' is not empty and holds more"):
+        write(bucket / "models/one", "x", lambda path: False)
+    with pytest.raises(UserError, match=r"thesis.tex' is a file; a model is saved as a directory"):
+        write(bucket / "models/one/thesis.tex", "x")
+    with pytest.raises(ZeroDivisionError), replaced_directory(bucket / "two", lambda path: True):
+        raise ZeroDivisionError
+    assert not (bucket / "two").exists()

@@ -36,8 +36,8 @@ ORDER = [
     "commands",
 ]
 GROUND = {
-    *["arrays", "batch", "checks", "draws", "errors", "files", "json_files", "paths", "platforms"],
-    *["ragged", "special_tokens"],
+    *["arrays", "batch", "buckets", "checks", "draws", "errors", "fetching", "files"],
+    *["json_files", "paths", "platforms", "ragged", "remote", "special_tokens"],
 }
 COMMANDS = {
     *["cache", "convert", "evaluate", "generate", "plan", "preview", "report", "train"],
@@ -178,4 +178,5 @@ def test_import_glm_jax_imports_no_package_of_others():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     heavy = {"jax", "numpy", "flax", "optax", "orbax", "tensorflow", "seqio"}
+    heavy |= {"etils", "fsspec", "gcsfs", "google"}
     assert not ast.literal_eval(loaded.stdout) & heavy

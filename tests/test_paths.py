@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from glm_jax import paths
+from glm_jax.buckets import BucketPath
 from glm_jax.errors import UserError
 
 
@@ -45,4 +46,20 @@ def test_a_user_without_a_home_is_told_what_to_set(monkeypatch):
     monkeypatch.setattr("pwd.getpwuid", nobody)
     assert paths.expanded("~/x") == Path("~/x")
     with pytest.raises(UserError, match=r"no home directory is known.*GLM_JAX_CACHE"):
+        paths.cache_directory()
+
+
+def test_a_bucket_is_one_of_the_paths():
+    found = paths.expanded("gs://b/~/run")
+    assert (type(found), str(found)) == (BucketPath, "gs://b/~/run")
+    assert paths.expanded(found) is found
+    assert paths.checkpoint("gs://b/bundled") == BucketPath("gs://b/bundled")
+
+
+def test_what_must_lie_here_is_refused_elsewhere(monkeypatch):
+    assert paths.local("x", "--config") == Path("x")
+    with pytest.raises(UserError, match=r"--config takes a path on this machine; got 'gs://b/x'"):
+        paths.local("gs://b/x", "--config")
+    monkeypatch.setenv("GLM_JAX_CACHE", "gs://b/cache")
+    with pytest.raises(UserError, match="GLM_JAX_CACHE takes a path on this machine"):
         paths.cache_directory()

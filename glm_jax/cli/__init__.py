@@ -11,6 +11,7 @@ from glm_jax.cli.options import (
     path,
     positive_integer,
     positive_number,
+    path_or_bucket,
     text,
 )
 from glm_jax.cli.streams import read_input, read_line
@@ -25,6 +26,7 @@ __all__ = [
     "path",
     "positive_integer",
     "positive_number",
+    "path_or_bucket",
     "read_input",
     "read_line",
     "run",

@@ -3,14 +3,14 @@
 import argparse
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from glm_jax.config import Config
 from glm_jax.config.files import load_config
 from glm_jax.errors import UserError, did_you_mean
-from glm_jax.paths import checkpoint, expanded
+from glm_jax.paths import checkpoint, expanded, local
 
 
 def text(argument: str) -> str:
@@ -35,10 +35,23 @@ def text(argument: str) -> str:
 
 
 def path(argument: str) -> Path:
-    """Type of an option that is a path; `~` is the home directory."""
+    """Type of an option that is a path on this machine; `~` is the home directory."""
+    return _typed(argument, lambda text: local(text, "this option"))
+
+
+def path_or_bucket(argument: str) -> Path:
+    """Type of an option that is a `path`, or a directory in a bucket: gs://bucket/name."""
+    return _typed(argument, expanded)
+
+
+def _typed(argument: str, kind: Callable[[str], Path]) -> Path:
+    """argparse would hide what a `UserError` says behind the name of a function."""
     if not argument:
         raise argparse.ArgumentTypeError("is empty; give a path")
-    return expanded(argument)
+    try:
+        return kind(argument)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def positive_integer(argument: str) -> int:
@@ -61,7 +74,7 @@ def positive_number(argument: str) -> float:
 
 def model(argument: str) -> Path:
     """Type of an option that is a model: a `path`, or the word bundled."""
-    return checkpoint(argument) if argument else path(argument)
+    return _typed(argument, checkpoint)
 
 
 class Parser(argparse.ArgumentParser):

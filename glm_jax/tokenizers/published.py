@@ -25,6 +25,7 @@ import sentencepiece
 from glm_jax.errors import UserError
 from glm_jax.files import write_whole
 from glm_jax.json_files import parse_object, read_object, shown
+from glm_jax.remote import as_path
 from glm_jax.special_tokens import SpecialTokens
 from glm_jax.tokenizers.byte_pairs import BytePairs
 from glm_jax.tokenizers.ids import check_text, id_row
@@ -177,9 +178,9 @@ class PublishedTokenizer:
     def save(self, directory: str | Path) -> None:
         """Writes the files into an existing directory, from which `load_tokenizer` reads them."""
         for name, content in self._files.items():
-            write_whole(Path(directory) / name, content)
+            write_whole(as_path(directory) / name, content)
         settings = json.dumps({"colliding_ids": self._colliding})
-        write_whole(Path(directory) / SETTINGS, settings)
+        write_whole(as_path(directory) / SETTINGS, settings)
 
 
 def published_files(path: Path) -> dict[str, bytes] | None:

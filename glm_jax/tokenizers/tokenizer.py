@@ -20,6 +20,7 @@ import sentencepiece
 from glm_jax.errors import UserError
 from glm_jax.files import write_whole
 from glm_jax.paths import expanded
+from glm_jax.remote import as_path
 from glm_jax.special_tokens import OPTIONAL, SPELLINGS, SpecialTokens
 from glm_jax.tokenizers.ids import check_text, id_row
 from glm_jax.tokenizers.published import PublishedTokenizer, collides, published_files
@@ -157,7 +158,7 @@ class Tokenizer:
 
     def save(self, directory: str | Path) -> None:
         """Writes the model file as `tokenizer.model` into an existing directory."""
-        write_whole(Path(directory) / FILE_NAME, self._model)
+        write_whole(as_path(directory) / FILE_NAME, self._model)
 
     def _reader(self, begins: bool) -> sentencepiece.SentencePieceProcessor:
         """The processor for a part of a text; `begins`: nothing but [CLS] precedes it."""

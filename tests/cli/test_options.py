@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from glm_jax import cli
+from glm_jax.buckets import BucketPath
 from glm_jax.errors import UserError
 
 
@@ -45,6 +46,18 @@ def test_a_path_begins_at_home(monkeypatch):
     assert cli.path("runs") == Path("runs")
     with pytest.raises(argparse.ArgumentTypeError, match="is empty"):
         cli.path("")
+
+
+def test_a_bucket_is_taken_where_it_can_be(monkeypatch):
+    with pytest.raises(argparse.ArgumentTypeError, match="takes a path on this machine; got 'gs:"):
+        cli.path("gs://b/config.py")
+    assert cli.path_or_bucket("gs://b/run") == cli.model("gs://b/run") == BucketPath("gs://b/run")
+    assert cli.path_or_bucket("runs") == Path("runs")
+    for kind in (cli.path_or_bucket, cli.model):
+        with pytest.raises(argparse.ArgumentTypeError, match="is empty"):
+            kind("")
+        with pytest.raises(argparse.ArgumentTypeError, match="only gs:// is read and written"):
+            kind("s3://b/run")
 
 
 def test_every_path_of_every_command_is_of_that_type():
