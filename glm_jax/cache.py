@@ -8,6 +8,8 @@ directory, and set `data.store` to the copy.
 from pathlib import Path
 
 from glm_jax import cli
+from glm_jax.buckets import is_url
+from glm_jax.errors import UserError
 
 
 def main() -> None:
@@ -21,7 +23,13 @@ def main() -> None:
     from glm_jax.data.mixture_store import built
     from glm_jax.pipeline.corpus import Corpus, rebuild
 
-    corpus = Corpus(cli.config_from(args))
+    config = cli.config_from(args)
+    if args.force and is_url(config.data.store or ""):
+        raise UserError(
+            f"--force builds a store on this machine; data.store={config.data.store!r} is copied "
+            "from its bucket instead, anew whenever it has changed"
+        )
+    corpus = Corpus(config)
     for part in corpus.sources:
         there = part.directory.exists() and not args.force
         if not there:

@@ -110,9 +110,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "destination",
-        type=cli.path,
+        type=cli.path_or_bucket,
         metavar="DST",
-        help="the directory to write; if it is a link, its target is written",
+        help="the directory to write; if it is a link, its target is written; or gs://BUCKET/NAME",
     )
     parser.add_argument("--to", choices=["huggingface", "orbax"], default="huggingface")
     parser.add_argument(

@@ -18,7 +18,6 @@ the first one hashes the rest and writes the manifest of all:
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +25,8 @@ from pathlib import Path
 from typing import TypedDict, TypeGuard
 
 from glm_jax.checkpoints.disk import DiskTrouble, disk_trouble, reason
-from glm_jax.files import write_whole
+from glm_jax.files import names_below, there, write_whole
+from glm_jax.remote import is_remote
 
 MANIFEST = "manifest.json"
 # Bytes that each thread reads at a time; hashing releases the interpreter's lock.
@@ -139,14 +139,15 @@ def _is_manifest(content: object) -> TypeGuard[Manifest]:
 
 def is_complete(directory: Path) -> bool:
     """Whether a step was saved completely: it has a manifest, or its version writes none."""
-    if os.path.lexists(directory / MANIFEST):
+    if there(directory / MANIFEST):
         return True
     try:
         about = json.loads((directory / "_CHECKPOINT_METADATA").read_text(encoding="utf-8"))
         return not about["custom_metadata"].get("manifest", False)
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
-        # Not readable as a checkpoint either: restoring it raises the reason.
-        return True
+        # Not readable as a checkpoint either: restoring it raises the reason. In a bucket a step
+        # has its name from its first object on, and this file is one of the last.
+        return not is_remote(directory)
 
 
 def damage(
@@ -168,7 +169,7 @@ def damage(
     Raises:
       DiskTrouble: a file is there but cannot be read, which does not mean that it is damaged.
     """
-    if not os.path.lexists(directory / MANIFEST):
+    if not there(directory / MANIFEST):
         return None
     manifest = read_manifest(directory)
     if manifest is None:
@@ -217,15 +218,17 @@ def _file_damage(directory: Path, name: str, files: Mapping[str, _File], read: b
 
 
 def _files(directory: Path) -> list[str]:
-    paths = sorted(path for path in directory.rglob("*") if path.is_file())
-    names = [path.relative_to(directory).as_posix() for path in paths]
     # A killed writer may have left a temporary manifest.
-    return [name for name in names if not name.removeprefix(".").startswith("manifest.")]
+    return [
+        name
+        for name in names_below(directory)
+        if not name.removeprefix(".").startswith("manifest.")
+    ]
 
 
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()

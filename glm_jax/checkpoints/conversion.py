@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from glm_jax.checkpoints.finding import RUN, find_workdir
+from glm_jax.checkpoints.finding import RUN, find_workdir, on_this_machine
 from glm_jax.checkpoints.params import holds_only_params
 from glm_jax.config.files import read_run
 from glm_jax.config.model import ModelConfig
@@ -22,6 +22,7 @@ from glm_jax.interop.origin import Origin
 from glm_jax.interop.save_plan import SaveAs, is_model, plan_save
 from glm_jax.models.params import abstract_params
 from glm_jax.models.trees import to_paths
+from glm_jax.remote import is_remote
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +34,8 @@ class Source:
       config: of the model.
       leaves: shape and dtype of each parameter, layers listed.
       checkpoint: of a Hugging Face directory; None for a model that glm_jax trained.
-      workdir: of a model that glm_jax trained; None for a Hugging Face directory.
+      workdir: of a model that glm_jax trained, or what of it was copied from a bucket; None for a
+        Hugging Face directory.
     """
 
     path: Path
@@ -63,7 +65,7 @@ def look(path: Path, dtype: str | None, mesh: Mesh) -> Source:
     stored: dict[str, np.dtype | None] = {}
     checkpoint = None
     if workdir is None:
-        checkpoint = open_directory(path)
+        checkpoint = open_directory(on_this_machine(path, None))
         config = checkpoint.config
         for row in checkpoint.rows:
             stored |= {name: checkpoint.tensor(row).dtype for name in row.paths}
@@ -75,7 +77,8 @@ def look(path: Path, dtype: str | None, mesh: Mesh) -> Source:
         name: jax.ShapeDtypeStruct(leaf.shape, dtype or stored.get(name, leaf.dtype))
         for name, leaf in shapes.items()
     }
-    return Source(path, config, leaves, checkpoint, workdir)
+    home = None if workdir is None else on_this_machine(path, workdir)
+    return Source(path, config, leaves, checkpoint, home)
 
 
 def check_apart(source: Path, destination: Path) -> None:
@@ -84,8 +87,12 @@ def check_apart(source: Path, destination: Path) -> None:
     Raises:
       UserError: `source` is `destination` or is inside it, after links are followed.
     """
-    # `Path.resolve` would raise an error of another kind for a loop of links.
-    if Path(os.path.realpath(source)).is_relative_to(os.path.realpath(destination)):
+    if is_remote(source) or is_remote(destination):
+        inside = is_remote(source) == is_remote(destination) and source.is_relative_to(destination)
+    else:
+        # `Path.resolve` would raise an error of another kind for a loop of links.
+        inside = Path(os.path.realpath(source)).is_relative_to(os.path.realpath(destination))
+    if inside:
         raise UserError(
             f"{str(destination)!r} is or holds {str(source)!r}, from which the model is read; give "
             "another directory"

@@ -5,6 +5,8 @@ import os
 import re
 from pathlib import Path
 
+from glm_jax.buckets import is_url, os_error
+
 # Errors that the program cannot resolve: the run stops, and what is saved stays.
 TROUBLES = (
     errno.ENOSPC,
@@ -31,11 +33,14 @@ def disk_trouble(error: BaseException) -> str | None:
     """
     seen: BaseException | None = error
     while seen is not None:
-        number = seen.errno if isinstance(seen, OSError) else None
+        meant = os_error(seen) or seen
+        number = meant.errno if isinstance(meant, OSError) else None
         if number is None and (match := _NUMBER.search(str(seen))):
             number = int(match[1])
         if number in TROUBLES:
-            return os.strerror(number)
+            # Of a bucket the error's own text says more than that of its number.
+            of_bucket = meant is not seen or is_url(getattr(meant, "filename", None) or "")
+            return str(getattr(meant, "strerror", "")) if of_bucket else os.strerror(number)
         seen = seen.__cause__ or seen.__context__
     return None
 

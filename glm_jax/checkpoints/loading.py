@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 from jax.sharding import Mesh
 
-from glm_jax.checkpoints.finding import find_workdir
+from glm_jax.checkpoints.finding import find_workdir, on_this_machine
 from glm_jax.config.model import ResolvedModel
 from glm_jax.config.training import MeshConfig
 from glm_jax.data.record import check_kept
@@ -56,13 +56,14 @@ def load_model(
     if dtype is not None and dtype not in DTYPES:
         raise UserError(f"dtype must be one of {DTYPES}; got {dtype!r}")
     workdir = find_workdir(path)
+    home = on_this_machine(path, workdir)
     mesh = mesh or make_mesh(MeshConfig(), jax.devices()[:1])
     if workdir is not None:
         from glm_jax.checkpoints.params import load_params  # brings orbax
 
         run, params = load_params(path, mesh=mesh)
         config = run.resolved_model
-        origin = Origin(directory=workdir, generation=read_generation(workdir))
+        origin = Origin(directory=home, generation=read_generation(home))
         if dtype is not None:
             params = cast(params, dtype)
             config = dataclasses.replace(config, param_dtype=dtype)
@@ -71,12 +72,11 @@ def load_model(
             unusable.look_at_leaf(path_name(where), leaf)
         unusable.warn(str(path))
     else:
-        model, params, origin = load_directory(path, dtype, mesh, progress)
+        model, params, origin = load_directory(home, dtype, mesh, progress)
         config = model.resolved()
-    home = workdir or path
     tokenizer = _tokenizer_of(home)
     if workdir is not None and tokenizer is not None:
-        check_kept(workdir, tokenizer)
+        check_kept(home, tokenizer)
     return Loaded(config, params, tokenizer, origin)
 
 

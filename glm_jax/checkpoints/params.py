@@ -20,6 +20,7 @@ from glm_jax.interop.companions import COMPANIONS, keep_companions
 from glm_jax.interop.origin import Origin
 from glm_jax.models.params import abstract_params
 from glm_jax.models.trees import Params, is_stacked
+from glm_jax.paths import expanded
 from glm_jax.sharding.mesh import make_mesh
 from glm_jax.tokenizers.tokenizer import Tokenizer
 
@@ -45,7 +46,7 @@ def load_params(
       ValueError: there is no checkpoint, or not of that step, or its files do not match its
         manifest (checksums are compared if `train.verify_checkpoints` is True, else sizes alone).
     """
-    step_directory = _find_step(Path(path).absolute(), step)
+    step_directory = _find_step(expanded(path).absolute(), step)
     about = _about(step_directory, config is None or config.train.verify_checkpoints)
     config = config or from_dict(about["config"])
     _refuse_damage(step_directory, "params", config.train.verify_checkpoints)
@@ -53,14 +54,14 @@ def load_params(
     kind = config.train.weights
     like = abstract_params(config.resolved_model, mesh, kind, listed=not about["stacked"])
     with HeldBack(step_directory):
-        params = ocp.load_checkpointables(step_directory, {"params": like})["params"]
+        params = ocp.load_checkpointables(str(step_directory), {"params": like})["params"]
     return config, params
 
 
 def _about(step: Path, verify: bool) -> About:
     """The metadata that `Checkpoints.save` wrote: config, and whether layers are stacked."""
     _refuse_damage(step, "_CHECKPOINT_METADATA", verify)
-    return ocp.checkpointables_metadata(step).custom_metadata
+    return ocp.checkpointables_metadata(str(step)).custom_metadata
 
 
 def _refuse_damage(step: Path, part: str, read: bool) -> None:
@@ -93,7 +94,7 @@ def save_params(
     """
     run = Config(model=config, compute=config.resolved().compute)
     about = {"config": to_dict(run), "stacked": is_stacked(params)}
-    with replaced_directory(Path(path).absolute(), holds_only_params) as directory:
+    with replaced_directory(expanded(path).absolute(), holds_only_params) as directory:
         (directory / "run.json").write_text(to_json(run), encoding="utf-8")
         keep_companions(directory, origin or Origin())
         if tokenizer is not None:

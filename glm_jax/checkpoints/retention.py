@@ -8,15 +8,15 @@ kept               x           x     x
 """
 
 import math
-import os
-import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from glm_jax.checkpoints.checksums import is_complete, read_manifest
+from glm_jax.checkpoints.checksums import MANIFEST, is_complete, read_manifest
 from glm_jax.config.training import TrainConfig
 from glm_jax.errors import UserError
+from glm_jax.files import remove_tree, there
+from glm_jax.remote import is_remote
 
 # Names of what is not a step: saves that were killed, and steps whose removal was.
 _LEFT_OVERS = ("*.orbax-checkpoint-tmp*", "*.removed")
@@ -51,7 +51,7 @@ def steps_to_keep(
 def remove_others(directory: Path, settings: TrainConfig) -> None:
     """Removes the steps that are not kept, and the unfinished ones of earlier processes.
 
-    A step is renamed before it is removed, so that a kill never leaves an incomplete step.
+    A kill never leaves an incomplete step that counts as one.
     """
     manifests = {step: read_manifest(directory / str(step)) for step in saved_steps(directory)}
     metrics = {step: found["metrics"] if found else {} for step, found in manifests.items()}
@@ -59,18 +59,26 @@ def remove_others(directory: Path, settings: TrainConfig) -> None:
         metrics, settings.keep_checkpoints, settings.keep_best, settings.best_metric
     )
     for step in set(metrics) - keep:
-        removed = directory / f"{step}.removed"
-        (directory / str(step)).rename(removed)
-        shutil.rmtree(removed, ignore_errors=True)
+        _remove(directory / str(step))
     for left in directory.glob("unfinished-*"):
-        shutil.rmtree(left, ignore_errors=True)
+        remove_tree(left)
+
+
+def _remove(step: Path) -> None:
+    """Removes a step, which first loses its name, or what makes it complete."""
+    if is_remote(step):  # a rename would copy all of it
+        for name in (MANIFEST, "_CHECKPOINT_METADATA"):
+            (step / name).unlink(missing_ok=True)
+        remove_tree(step)
+    else:
+        remove_tree(step.rename(step.with_name(f"{step.name}.removed")))
 
 
 def remove_left_overs(directory: Path) -> bool:
     """Removes what interrupted saves and removals left; returns whether there was anything."""
     found = [left for pattern in _LEFT_OVERS for left in directory.glob(pattern)]
     for left in found:
-        shutil.rmtree(left, ignore_errors=True)
+        remove_tree(left)
     return bool(found)
 
 
@@ -114,7 +122,7 @@ def check_names(directory: Path) -> None:
     Raises:
       UserError: as `check_name`, for the first wrong step; or `directory` is a file.
     """
-    if os.path.lexists(directory) and not directory.is_dir():
+    if there(directory) and not directory.is_dir():
         raise UserError(f"{str(directory)!r} must be a directory of checkpoints; it is a file")
     for step in sorted(directory.glob("*")):
         if _is_number(step.name):

@@ -35,7 +35,8 @@ class DataConfig:
         depends only on its text.
       store: directory of the token store; None: a directory under the cache (`GLM_JAX_CACHE`, else
         the user's cache directory), named after the corpus, the tokenizer and these settings. For a
-        mixture, the directory that holds one store per source, under the source's name.
+        mixture, the directory that holds one store per source, under the source's name. One in a
+        bucket, gs://BUCKET/NAME, is copied to the cache first, once.
       tfds_data_dir: directory of "tfds:" sources; None: TensorFlow Datasets' own default.
       task_module: a Python module to import, which registers the tasks of "task:" sources.
       seqio_cache_dir: output of `seqio_cache_tasks`; "task:" sources found in it are read from it.

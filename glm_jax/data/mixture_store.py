@@ -15,6 +15,7 @@ from pathlib import Path
 from glm_jax.config.data import DataConfig
 from glm_jax.data.store_path import store_name
 from glm_jax.errors import UserError
+from glm_jax.paths import expanded
 
 INDEX = "mixture.json"
 
@@ -64,7 +65,7 @@ def built(parts: list[Part]) -> list[Part]:
 
 
 def _component(data: DataConfig, name: str, source: str, rate: float) -> Part:
-    store = None if data.store is None else str(Path(data.store) / name)
+    store = None if data.store is None else str(expanded(data.store) / name)
     own = dataclasses.replace(data, source=source, mixture=None, store=store)
     return Part(name, rate, store_name(own), own)
 

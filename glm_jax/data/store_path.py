@@ -10,8 +10,9 @@ from pathlib import Path
 
 from glm_jax.config.data import DataConfig
 from glm_jax.data.file_hashes import file_hashes
-from glm_jax.data.store import FORMAT
+from glm_jax.data.store import FORMAT, INDEX, TokenStore
 from glm_jax.errors import UserError
+from glm_jax.fetching import fetched
 from glm_jax.paths import cache_directory, expanded
 from glm_jax.tokenizers.tokenizer import load_tokenizer
 
@@ -75,18 +76,36 @@ def store_name(data: DataConfig) -> Path:
 
         data.source="my/*.txt" -> ~/.cache/glm_jax/stores/my-txt-3f2a9c0d51b7e684
 
-    If `data.store` is given, it is used as it is, so a host that has the store needs no text.
+    If `data.store` is given, it is used as it is, so a host that has the store needs no text. One
+    in a bucket is copied to this machine first, once, and checked (`glm_jax.fetching`).
     Otherwise the name depends only on the content and kinds of the files, the text field, the
     tokenizer and `data.eval_fraction`. For a dataset or a task it depends on the name and location,
     not the content: if that changes, build the store anew (`glm_jax.cache --force`).
 
     Raises:
-      ValueError: `data.source` matches nothing, or `data.tokenizer` cannot be read.
+      ValueError: `data.source` matches nothing, `data.tokenizer` cannot be read, or there is no
+        whole store in the bucket.
     """
     if data.store is not None:
-        return expanded(data.store)
+        return fetched(expanded(data.store), check=_check_copy)
     readable = re.sub(r"[^A-Za-z0-9]+", "-", data.source).strip("-")[-40:].strip("-") or "text"
     return cache_directory() / "stores" / f"{readable}-{store_key(data)}"
+
+
+def _check_copy(copy: Path) -> None:
+    """Refuses a copy of what is no store, or no whole one; waits until all of it is read."""
+    found = sorted(
+        index.parent for pattern in (INDEX, f"*/{INDEX}") for index in copy.glob(pattern)
+    )
+    for directory in found or [copy]:
+        try:
+            store = TokenStore.open(directory)
+            if store.reading is not None:
+                store.reading.wait()
+            store.check()
+        except UserError as error:
+            what = str(error).partition("; remove it")[0]
+            raise UserError(f"{what}; copy a whole one there") from error
 
 
 def store_key(data: DataConfig) -> str:

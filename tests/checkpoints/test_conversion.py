@@ -7,9 +7,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import glm_jax
-from glm_jax.checkpoints.conversion import describe, look, rewrite
+from glm_jax.checkpoints.conversion import check_apart, describe, look, rewrite
 from glm_jax.config import MeshConfig
 from glm_jax.errors import UserError
+from glm_jax.paths import expanded
 from glm_jax.sharding.mesh import make_mesh
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "chatglm"
@@ -86,3 +87,31 @@ def test_a_checkpoint_of_this_project(tmp_path):
     assert "files        run.json, checkpoints/0/, tokenizer.model" in text
     with pytest.raises(ValueError, match="not a Hugging Face directory"):
         rewrite(source, tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "refused"),
+    [
+        ("gs://b/a", "gs://b/a", True),
+        ("gs://b/a/checkpoints/2", "gs://b/a", True),
+        ("gs://b/a", "gs://b/ab", False),
+        ("gs://b/a", "b/a", False),
+        ("b/a", "gs://b/a", False),
+    ],
+)
+def test_a_model_in_a_bucket_is_not_written_over_itself(source, destination, refused):
+    if refused:
+        with pytest.raises(UserError, match=rf"'{destination}' is or holds '{source}'"):
+            check_apart(expanded(source), expanded(destination))
+    else:
+        check_apart(expanded(source), expanded(destination))
+
+
+@pytest.mark.processes
+def test_a_model_goes_into_a_bucket_and_back(bucket, tmp_path, monkeypatch):
+    monkeypatch.setenv("GLM_JAX_CACHE", str(tmp_path / "cache"))
+    rewrite(look(GOLDEN / "chatglm2", None, MESH), bucket / "model")
+    rewrite(look(bucket / "model", None, MESH), tmp_path / "back")
+    same_tensors(
+        tmp_path / "back/model.safetensors", load_file(GOLDEN / "chatglm2/model.safetensors")
+    )

@@ -1,8 +1,10 @@
+import json
 import threading
 import time
 
 import pytest
 
+from glm_jax.buckets import BucketPath
 from glm_jax.checkpoints.checksums import write_manifest
 from glm_jax.checkpoints.retention import (
     check_names,
@@ -12,6 +14,7 @@ from glm_jax.checkpoints.retention import (
     saved_steps,
     set_aside,
     steps_to_keep,
+    unfinished_steps,
 )
 from glm_jax.config import TrainConfig
 from glm_jax.errors import UserError
@@ -48,6 +51,37 @@ def test_the_others_go_and_so_does_what_was_left_over(tmp_path):
     assert saved_steps(tmp_path) == [200, 500]
     remove_left_overs(tmp_path)
     assert {p.name for p in tmp_path.iterdir()} == {"200", "500", "damaged-60"}
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("manifests", [True, False])
+def test_in_a_bucket_a_step_whose_removal_is_killed_is_none(bucket, monkeypatch, manifests):
+    """With a manifest, or as written by a version without."""
+    steps = bucket / "checkpoints"
+    for step in (1, 2):
+        metadata = json.dumps({"custom_metadata": {"manifest": manifests}})
+        (steps / str(step) / "_CHECKPOINT_METADATA").write_text(metadata)
+        (steps / str(step) / "params/x").write_bytes(b"1")
+        if manifests:
+            write_manifest(steps / str(step), {})
+    assert saved_steps(steps) == [1, 2]
+
+    class Killed(BaseException):
+        pass
+
+    def kill(path):
+        raise Killed
+
+    with monkeypatch.context() as killed:
+        killed.setattr(BucketPath, "remove_below", kill)
+        with pytest.raises(Killed):
+            remove_others(steps, TrainConfig(keep_checkpoints=1))
+    assert saved_steps(steps) == [2]
+    assert unfinished_steps(steps) == [1]
+    aside = set_aside(steps, 1, "unfinished")
+    assert str(aside) == str(steps / "unfinished-1")
+    remove_others(steps, TrainConfig(keep_checkpoints=1))
+    assert {path.name for path in steps.iterdir()} == {"2"}
 
 
 def test_what_is_set_aside_keeps_what_was_set_aside_before(tmp_path):

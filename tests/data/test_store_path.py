@@ -6,9 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from glm_jax.buckets import BucketPath
 from glm_jax.config import DataConfig
+from glm_jax.data import reading
+from glm_jax.data.store import StoreWriter, TokenStore
 from glm_jax.data.store_path import (
     cache_directory,
     described_files,
@@ -17,6 +21,8 @@ from glm_jax.data.store_path import (
     store_name,
 )
 from glm_jax.errors import UserError
+from tests.bucket_server import flip
+from tests.tiny_run import SPECIAL
 
 
 @pytest.fixture
@@ -122,3 +128,72 @@ def test_naming_a_store_imports_neither_jax_nor_tensorflow():
         "sys.exit(bool({'jax', 'tensorflow', 'seqio'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def make_store(directory, tokens=(10, 11, 12)):
+    with StoreWriter(
+        directory,
+        vocab_size=32,
+        special=SPECIAL,
+        sentence_ends=np.zeros(32, bool),
+        description={},
+    ) as writer:
+        writer.add("train", [tokens])
+
+
+@pytest.fixture
+def store_in_bucket(bucket, tmp_path, monkeypatch):
+    monkeypatch.setenv("GLM_JAX_CACHE", str(tmp_path / "cache"))
+    make_store(tmp_path / "wiki")
+    for file in (tmp_path / "wiki").iterdir():
+        (bucket / "wiki" / file.name).upload(file)
+    return bucket / "wiki"
+
+
+@pytest.mark.processes
+def test_a_store_in_a_bucket_is_copied_once(store_in_bucket, tmp_path, monkeypatch):
+    copy = store_name(DataConfig(store=str(store_in_bucket)))
+    assert copy.is_relative_to(tmp_path / "cache")
+    found, made = TokenStore.open(copy), TokenStore.open(tmp_path / "wiki")
+    assert found.fingerprint == made.fingerprint
+    assert found.splits["train"].tokens.tolist() == [10, 11, 12]
+    monkeypatch.setattr(BucketPath, "download", None)  # would raise
+    assert store_name(DataConfig(store=str(store_in_bucket))) == copy
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("background", [1 << 26, 0])
+def test_a_flipped_bit_in_it_is_refused(store_in_bucket, tmp_path, monkeypatch, background):
+    """By the store's own checksum: the bucket's is that of what lies there. Read at once, or as a
+    large one is."""
+    monkeypatch.setattr(reading, "IN_BACKGROUND", background)
+    flip(store_in_bucket / "train.tokens")
+    said = rf"^the token store '{store_in_bucket}' is damaged \(train.tokens .*; copy a whole one"
+    with pytest.raises(UserError, match=said):
+        store_name(DataConfig(store=str(store_in_bucket)))
+    assert list((tmp_path / "cache/fetched").iterdir()) == []
+
+
+@pytest.mark.processes
+def test_what_is_no_store_is_refused(bucket, tmp_path, monkeypatch):
+    monkeypatch.setenv("GLM_JAX_CACHE", str(tmp_path / "cache"))
+    (bucket / "wiki/notes.txt").write_text("x")
+    with pytest.raises(UserError, match=r"no token store at 'gs://.*/wiki': store.json is missing"):
+        store_name(DataConfig(store=str(bucket / "wiki")))
+    with pytest.raises(UserError, match=r"nothing lies in 'gs://.*/none'"):
+        store_name(DataConfig(store=str(bucket / "none")))
+
+
+@pytest.mark.processes
+def test_a_mixture_in_a_bucket_is_copied_with_all_its_stores(bucket, tmp_path, monkeypatch):
+    monkeypatch.setenv("GLM_JAX_CACHE", str(tmp_path / "cache"))
+    (bucket / "mixed/mixture.json").write_text('{"rates": {"a": 1, "b": 2}}')
+    for name in "ab":
+        make_store(tmp_path / name)
+        for file in (tmp_path / name).iterdir():
+            (bucket / "mixed" / name / file.name).upload(file)
+    copy = store_name(DataConfig(store=str(bucket / "mixed")))
+    assert {file.parent.name for file in copy.glob("*/store.json")} == {"a", "b"}
+    flip(bucket / "mixed/b/train.tokens")
+    with pytest.raises(UserError, match=rf"'{bucket}/mixed/b' is damaged"):
+        store_name(DataConfig(store=str(bucket / "mixed")))

@@ -17,7 +17,7 @@ from pathlib import Path
 import jax
 from jax.sharding import Mesh
 
-from glm_jax.checkpoints.finding import find_workdir
+from glm_jax.checkpoints.finding import find_workdir, on_this_machine
 from glm_jax.checkpoints.loading import load_model
 from glm_jax.checkpoints.retention import saved_steps
 from glm_jax.config import Config
@@ -82,7 +82,7 @@ def planned_config(config: Config, overrides: Iterable[str] = ()) -> Config:
     path = checkpoint(config.train.init_from)
     workdir = find_workdir(path)
     if workdir is None:
-        return _with_model(config, open_directory(path).config, overrides)
+        return _with_model(config, open_directory(on_this_machine(path, None)).config, overrides)
     record = read_record(workdir)
     if record is None:
         raise UserError(f"train.init_from={str(path)!r} holds no run.json")
