@@ -16,7 +16,7 @@ _STATUS = """exit status:
   0    done, or there was nothing left to do
   1    the loss is no longer finite (the last good checkpoint stays), or a bug (with a traceback)
   2    a mistake in the config or the workdir, or another run owns the workdir; nothing is written
-  3    the disk is full, read-only or broken; the last good checkpoint stays
+  3    the disk is full, read-only or broken, or the bucket fails; the last good checkpoint stays
   4    another process of the run was lost; the last checkpoint is whole
   143  stopped by SIGTERM, 130 by SIGINT, with a checkpoint saved if a step was done; a second
        signal ends the process at once, and so does train.preemption_deadline, of several processes,
@@ -106,9 +106,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--workdir",
         required=True,
-        type=cli.path,
+        type=cli.path_or_bucket,
         metavar="DIR",
-        help="for checkpoints, metrics.jsonl, loss.png and samples.txt; created if missing",
+        help="for checkpoints, metrics.jsonl, loss.png and samples.txt; created if missing; "
+        "gs://BUCKET/NAME for one in a bucket",
     )
     parser.add_argument(
         "--extend",

@@ -40,6 +40,7 @@ from glm_jax.checkpoints.retention import (
 from glm_jax.config import Config, to_dict
 from glm_jax.errors import UserError
 from glm_jax.models.trees import split_params
+from glm_jax.paths import expanded
 from glm_jax.training import failures
 from glm_jax.training.distributed import any_of, is_first, on_all, share
 from glm_jax.training.failures import FailedElsewhere
@@ -66,7 +67,7 @@ class Checkpoints:
           config: of the run; its model determines the shapes.
           mesh: onto which arrays are restored.
         """
-        self._directory = Path(directory).absolute()
+        self._directory = expanded(directory).absolute()
         self._config = config
         self._mesh = mesh
         self._writes = is_first()
@@ -117,7 +118,7 @@ class Checkpoints:
         }
         self._held_back.enter_context(HeldBack(self._directory / str(step)))
         response = ocp.save_checkpointables_async(
-            self._directory / str(step), items, custom_metadata=about
+            str(self._directory / str(step)), items, custom_metadata=about
         )
         self._saving = step, self._pool.submit(self._finish, response.result, step, metrics or {})
 
@@ -248,12 +249,12 @@ class Checkpoints:
 
     def _restore(self, step: int) -> tuple[TrainState, bytes]:
         directory = self._directory / str(step)
-        about = ocp.checkpointables_metadata(directory).custom_metadata
+        about = ocp.checkpointables_metadata(str(directory)).custom_metadata
         self.restored_data = about.get("data")
         like = abstract_state(self._config, self._mesh, listed=not about["stacked"])
         with by_first_replica() if self._reads_once else nullcontext():
             items = ocp.load_checkpointables(
-                directory,
+                str(directory),
                 {
                     "params": like.params,
                     "optimizer": opt_state_to_dict(like.opt_state),

@@ -28,6 +28,7 @@ from glm_jax.data.identity import fingerprints
 from glm_jax.data.record import check_checkpoint, check_data, record_data
 from glm_jax.errors import UserError
 from glm_jax.models.trees import Params
+from glm_jax.paths import expanded
 from glm_jax.sharding.mesh import batch_sharding, make_mesh
 from glm_jax.tokenizers.tokenizer import Tokenizer
 from glm_jax.training.checkpoints import Checkpoints
@@ -57,6 +58,7 @@ from glm_jax.training.run.rewind import (
     read_skips,
 )
 from glm_jax.training.run.stopping import Stopping
+from glm_jax.training.run.twin import Twin
 from glm_jax.training.run.workdir import (
     check_config,
     check_shared,
@@ -109,7 +111,7 @@ def train(
         written then.
     """
     goodput = Goodput(config.data.batch_size * config.data.sequence_length, beginning())
-    workdir = Path(workdir)
+    workdir = expanded(workdir)
     mesh = make_mesh(config.mesh)
     check_config(config, mesh, tokenizer.vocab_size, share()[1])
     check_trackers(config)
@@ -164,6 +166,7 @@ class _Run:
     ):
         self.config, self.workdir, self.checkpoints = config, workdir, checkpoints
         self.mesh, self.stack, self.goodput = mesh, stack, goodput
+        self.twin = Twin(workdir)
         self.rewound = False
 
     def prepare(
@@ -199,11 +202,14 @@ class _Run:
         # Rows of the global batch, not of this host's share: all hosts fill the same blanks.
         first = held_out[0] if share()[1] == 1 else _take(batches("eval", 0, 1), 1)[0]
         texts = choose_texts(first, tokenizer.special.end, config.model.continues_texts)
-        self.sampler = Sampler(config, tokenizer, texts, workdir / "samples.txt")
+        on_first(self.twin.fetch, "copy the files that grow")
+        self.sampler = Sampler(config, tokenizer, texts, self.twin.directory / "samples.txt")
         on_first(lambda: self.sampler.rewind(self.first_step), "go on in samples.txt")
-        self.recorder = Recorder(config, workdir, self.first_step, self.goodput)
+        self.stack.callback(self.twin.close)
+        self.recorder = Recorder(config, self.twin.directory, self.first_step, self.goodput)
         self.stack.callback(self.recorder.close)
-        self.stack.enter_context(self.goodput.logged(workdir / LOG, self.first_step))
+        self.stack.enter_context(self.goodput.logged(self.twin.directory / LOG, self.first_step))
+        on_first(self.twin.upload, "upload the files that grow")
         self.feed = Feed(stream, sharding)
         self.stack.callback(self.feed.close)
 
@@ -252,7 +258,7 @@ class _Run:
             wait_for_all()
         if is_kept():
             say(kept_line(train_step))
-        profiler = Profiler(profile if is_first() else None, self.workdir / "profile")
+        profiler = Profiler(profile if is_first() else None, self.twin.directory / "profile")
         self.stack.callback(profiler.close)
         self.recorder.pace.restart()
         first, deadline = self.first_step, self.config.train.preemption_deadline
@@ -343,6 +349,7 @@ class _Run:
                 learning_rate_schedule(self.config.optimizer, self.config.train.num_steps)(step)
             )
             raise TrainingDiverged(f"loss {loss:g} after step {step}, learning rate {rate:g}")
+        on_first(self.twin.upload, "upload the files that grow")
         self.checkpoints.save(self.state, fed.stream_state, self.recorder.measured)
         self.recorder.saved(step, time.perf_counter() - began)
 

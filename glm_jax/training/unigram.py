@@ -82,7 +82,7 @@ def target_counts(
 def _read(path: Path, shape: tuple[int, int], of: str) -> np.ndarray | None:
     """The counts in a file; None if it is missing, damaged or belongs to other data."""
     try:
-        with np.load(path) as file:
+        with np.load(io.BytesIO(path.read_bytes())) as file:
             counts, data = file["counts"], str(file["data"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None

@@ -21,7 +21,7 @@ from glm_jax.training.watch.samples import Sampler
 
 
 def main():
-    workdir, port, rank = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    workdir, port, rank = sys.argv[1], sys.argv[2], int(sys.argv[3])
     jax.config.update("jax_num_cpu_devices", 2)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(f"127.0.0.1:{port}", 2, rank)

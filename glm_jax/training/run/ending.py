@@ -30,8 +30,11 @@ def failed(error: Exception, workdir: Path, finish: Callable[[], None] | None = 
     status, why = _reason(error, workdir)
     if finish is not None:
         _briefly(finish)
-    steps = saved_steps(workdir / "checkpoints")
-    kept = f"the newest checkpoint is that of step {steps[-1]}" if steps else "none is saved"
+    try:
+        steps = saved_steps(workdir / "checkpoints")
+        kept = f"the newest checkpoint is that of step {steps[-1]}" if steps else "none is saved"
+    except (DiskTrouble, OSError):  # a bucket that does not answer
+        kept = "checkpoints that are saved stay"
     print(f"error: {why}; {kept}", file=sys.stderr, flush=True)
     failures.tell(status, f"{why}; {kept}")
     return status

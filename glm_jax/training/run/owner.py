@@ -7,12 +7,14 @@ the file when it is done. On some network disks there are no locks, or locks do 
 hosts. The owner therefore also changes `beat` every few seconds. If a lock proves nothing, a record
 that was left is watched: if it changes, its owner lives; if it does not change for a while, its
 owner is dead.
+
+In a bucket there are no locks at all: the record is written only where it is what was read before
+(`glm_jax.training.run.owner_in_bucket`).
 """
 
 import contextlib
 import errno
 import fcntl
-import json
 import os
 import socket
 import threading
@@ -20,12 +22,21 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from glm_jax.buckets import BucketPath
 from glm_jax.checkpoints.disk import reason
 from glm_jax.errors import UserError
 from glm_jax.training.distributed import any_of, is_first
+from glm_jax.training.run.owner_in_bucket import claimed
+from glm_jax.training.run.owner_record import (
+    BEAT,
+    about_this_process,
+    content_of,
+    in_use,
+    parsed,
+    say_watching,
+)
 
 OWNER = ".owner"
-_BEAT = 5.0  # seconds from one change of the record to the next
 _LOOK = 12.0  # seconds for which a record is watched if the lock proves nothing
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 
@@ -44,8 +55,11 @@ def owned(workdir: Path) -> Iterator[None]:
         refused = None
         try:
             if is_first():
-                stack.enter_context(_made(workdir))
-                stack.enter_context(_taken(workdir))
+                if isinstance(workdir, BucketPath):
+                    stack.enter_context(claimed(workdir / OWNER))
+                else:
+                    stack.enter_context(_made(workdir))
+                    stack.enter_context(_taken(workdir))
         except UserError as error:
             refused = error
         except OSError as error:
@@ -80,8 +94,7 @@ def _taken(workdir: Path) -> Iterator[None]:
         if left and not (locks and left.get("host") == socket.gethostname()):
             _watch(path, left)
         stop = threading.Event()
-        since = time.strftime("%Y-%m-%d %H:%M:%S")
-        about = {"host": socket.gethostname(), "pid": os.getpid(), "since": since}
+        about = about_this_process()
         _write(descriptor, about, 0)
         thread = threading.Thread(target=_beat, args=(descriptor, about, stop), daemon=True)
         thread.start()
@@ -106,7 +119,7 @@ def _lock(path: Path) -> tuple[int, bool]:
             if isinstance(error, BlockingIOError) or error.errno not in _NO_LOCKS:
                 os.close(descriptor)
             if isinstance(error, BlockingIOError):
-                raise _in_use(path, _record(path, seconds=1.0)) from None
+                raise in_use(path, _record(path, seconds=1.0)) from None
             if error.errno not in _NO_LOCKS:
                 raise
             locks = False
@@ -120,9 +133,8 @@ def _record(path: Path, seconds: float = 0.0) -> dict[str, object]:
     """The content of the file, {} if it has none; waits up to `seconds` for it to be written."""
     deadline = time.monotonic() + seconds
     while True:
-        with contextlib.suppress(OSError, ValueError):
-            found = json.loads(path.read_text(encoding="utf-8"))
-            if isinstance(found, dict) and found:
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            if found := parsed(path.read_text(encoding="utf-8")):
                 return found
         if time.monotonic() >= deadline:
             return {}
@@ -131,33 +143,18 @@ def _record(path: Path, seconds: float = 0.0) -> dict[str, object]:
 
 def _watch(path: Path, left: dict[str, object]) -> None:
     """Raises if the record changes while it is watched."""
-    print(
-        f"{path} was left by process {left.get('pid')} on host {left.get('host')}; "
-        f"looking for {_LOOK:.0f} s whether it still runs ...",
-        flush=True,
-    )
+    say_watching(path, left, _LOOK)
     deadline = time.monotonic() + _LOOK
     while time.monotonic() < deadline:
         time.sleep(_LOOK / 20)
         now = _record(path)
         if now and now != left:
-            raise _in_use(path, now)
-
-
-def _in_use(path: Path, record: dict[str, object]) -> UserError:
-    who = "another process"
-    if record:
-        who = f"process {record.get('pid')} on host {record.get('host')}"
-        who += f" since {record.get('since')}"
-    return UserError(
-        f"the workdir {str(path.parent)!r} is in use by {who}; wait for it, end it, or use another "
-        "workdir"
-    )
+            raise in_use(path, now)
 
 
 def _beat(descriptor: int, about: dict[str, object], stop: threading.Event) -> None:
     beat = 0
-    while not stop.wait(_BEAT):
+    while not stop.wait(BEAT):
         beat += 1
         with contextlib.suppress(OSError):  # a full disk is reported by the next save
             _write(descriptor, about, beat)
@@ -165,7 +162,7 @@ def _beat(descriptor: int, about: dict[str, object], stop: threading.Event) -> N
 
 def _write(descriptor: int, about: dict[str, object], beat: int) -> None:
     """Writes in place, since the lock belongs to the file; the record never gets shorter."""
-    content = json.dumps(about | {"beat": beat}).encode() + b"\n"
+    content = content_of(about, beat)
     os.pwrite(descriptor, content, 0)
     os.ftruncate(descriptor, len(content))
     with contextlib.suppress(OSError):  # not on every network disk

@@ -13,7 +13,6 @@ hosts train on the same batches.
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -77,7 +76,7 @@ def move_later(workdir: Path, step: int) -> Path | None:
     (target / "checkpoints").mkdir(parents=True)
     for name in ("metrics.jsonl", "samples.txt"):
         if (workdir / name).is_file():
-            shutil.copyfile(workdir / name, target / name)
+            write_whole(target / name, (workdir / name).read_bytes())
     # The newest first: after a kill in between, the remaining steps have no gap.
     for one in reversed(later):
         (workdir / "checkpoints" / str(one)).rename(target / "checkpoints" / str(one))

@@ -22,7 +22,7 @@ HOLD = (
 @pytest.fixture
 def hurried(monkeypatch):
     """Beats and looks in milliseconds."""
-    monkeypatch.setattr(owner, "_BEAT", 0.02)
+    monkeypatch.setattr(owner, "BEAT", 0.02)
     monkeypatch.setattr(owner, "_LOOK", 0.4)
 
 
