@@ -6,7 +6,8 @@
 #   --name NAME          of the slice (TPU_NAME)
 #   --zone ZONE          it is in (ZONE)
 #   --config FILE        from the project's folder, as setup.sh copied it
-#   --workdir DIR        on the workers; a relative one lies in their copy of the project
+#   --workdir DIR        on the workers; a relative one lies in their copy of the project; or
+#                        gs://BUCKET/NAME, which outlives them (setup.sh --extras tpu,gcs)
 #   --set NAME=VALUE     change one value of the config; may be repeated
 #   --project ID         gcloud's own project where it is missing (PROJECT_ID)
 #   --wait SECONDS       to see whether it stays up, so that a mistake is told at once; 20
@@ -37,13 +38,12 @@ check_common
 [[ -n $config ]] || die "--config is missing: a file such as configs/tiny_cpu.py"
 [[ $config == /* || -f $root/$config ]] || die "there is no $config in $root for --config"
 [[ -n $workdir ]] || die "--workdir is missing: a folder on the workers, such as runs/first"
-# pathlib would make a local folder "gs:" of it, and the run would be lost with the machine.
-[[ $workdir != *://* ]] ||
-  die "--workdir takes a folder, not $workdir: glm_jax.train does not write to buckets yet"
+[[ $workdir == gs://?* || $workdir != *://* ]] ||
+  die "--workdir takes a folder or gs://BUCKET/NAME, not $workdir"
 if [[ -n $accelerator ]]; then
   find_accelerator "$accelerator"
-  [[ $machines == one ]] || printf '%s\n' "warning: $accelerator_type has several hosts; --workdir\
- must be on a disk that all of them see; see tpu/README.md" >&2
+  [[ $machines == one || $workdir == gs://* ]] || printf '%s\n' "warning: $accelerator_type has several hosts; --workdir\
+ must be in a bucket or on a disk that all of them see; see tpu/README.md" >&2
 fi
 
 on_worker all "bash glm_jax/tpu/worker.sh idle" ||
