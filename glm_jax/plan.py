@@ -23,7 +23,7 @@ exit status: 0 also if the run does not fit; 1 the compiler failed, with --tune 
 2 a mistake in the config or the topology"""
 
 
-def main() -> int:
+def _parser() -> argparse.ArgumentParser:
     parser = cli.Parser(
         prog="python -m glm_jax.plan",
         description="Compiles a run's training step and predicts its memory and time. It runs "
@@ -68,7 +68,11 @@ def main() -> int:
         metavar="N",
         help="with --tune: compile N and 2 N layers and extrapolate; the best is compiled in full",
     )
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> int:
+    args = _parser().parse_args()
     config = cli.config_from(args)
     if args.tune_layers and not args.tune:
         raise UserError("--tune_layers needs --tune")

@@ -9,9 +9,9 @@ from glm_jax.cli.options import (
     config_from,
     model,
     path,
+    path_or_bucket,
     positive_integer,
     positive_number,
-    path_or_bucket,
     text,
 )
 from glm_jax.cli.streams import read_input, read_line
@@ -24,9 +24,9 @@ __all__ = [
     "config_from",
     "model",
     "path",
+    "path_or_bucket",
     "positive_integer",
     "positive_number",
-    "path_or_bucket",
     "read_input",
     "read_line",
     "run",
