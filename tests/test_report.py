@@ -47,7 +47,7 @@ def test_a_run_that_is_killed_and_resumed(start, tmp_path):  # noqa: F811
     changes = ("num_steps=120", "checkpoint_every=20", "eval_every=0", "sample_every=0")
     changes = [f"train.{change}" for change in changes]
     process = start(workdir, *changes)
-    wait_for_step(process, workdir, 50)
+    wait_for_step(process, workdir, 50, limit=400)
     process.kill()
     process.communicate()
     reached = rows_of(workdir)[-1]["step"]
