@@ -9,7 +9,7 @@
 #   --zone ZONE              such as us-west4-a (ZONE)
 #   --accelerator TYPE       v5e:2x4, as glm_jax.plan has it, or v5litepod-8 (ACCELERATOR_TYPE)
 #   --config FILE            from the project's folder
-#   --workdir DIR            must outlive the slice: on a disk of the network
+#   --workdir DIR            must outlive the slice: a disk of the network, or gs://
 #   --set NAME=VALUE         change one value of the config; may be repeated
 #   --project ID             gcloud's own project where it is missing (PROJECT_ID)
 #   --runtime-version NAME   as of create.sh (RUNTIME_VERSION)
