@@ -78,6 +78,7 @@ class Run:
                 self.pid = os.fork()
                 if self.pid == 0:
                     os.setsid()
+                    watching.subprocess.Popen = popen
                     os.dup2(write, 2)
                     sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
                     os.close(read)
@@ -97,7 +98,7 @@ class Run:
             def send_signal(self, number):
                 os.kill(self.pid, number)
 
-        outer = self
+        outer, popen = self, subprocess.Popen
         watching.subprocess.Popen = Forked
         cli.run(lambda: watching.watch(index))
 
