@@ -49,7 +49,11 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--workdir", required=True, type=cli.path, metavar="DIR", help="of the run, as of train"
+        "--workdir",
+        required=True,
+        type=cli.path_or_bucket,
+        metavar="DIR",
+        help="of the run, as of train; gs://BUCKET/NAME for one in a bucket",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object, for programs")
     parser.add_argument(

@@ -36,6 +36,16 @@ def test_the_table_the_object_and_the_picture(workdir, monkeypatch, capsys):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.processes
+def test_of_a_run_in_a_bucket(workdir, bucket, monkeypatch, capsys):
+    for name in ("goodput.jsonl", "metrics.jsonl"):
+        (bucket / "run" / name).upload(workdir / name)
+    assert call(monkeypatch, "--workdir", bucket / "run") == 0
+    assert "137.0 s  52.69%  steps that count" in capsys.readouterr().out
+    assert call(monkeypatch, "--workdir", bucket / "none") == 2
+    assert capsys.readouterr().err == f"error: there is no workdir '{bucket / 'none'}'\n"
+
+
 def test_a_mistake_is_one_sentence(tmp_path, monkeypatch, capsys):
     assert call(monkeypatch, "--workdir", tmp_path / "none") == 2
     assert capsys.readouterr().err == f"error: there is no workdir '{tmp_path / 'none'}'\n"
