@@ -245,10 +245,10 @@ def _calculated(model: Model, chips: Slice, share: float) -> str:
     if cost.least_gib > chips.chip.hbm_gib:
         least = f"{cost.least_gib:.2f}, does not fit"
         return _row(size, name, least, *[""] * 7)
-    gathers = cost.time.exposed_ms - cost.time.waited_ms
+    gathers = cost.time.exposed_ms - cost.gradient_ms
     return _row(
         *(size, name, f"{cost.least_gib:.2f}", f"{cost.time.compute_ms:.0f}"),
-        *(f"{cost.time.waited_ms:.0f}", f"{gathers:.0f}", f"{cost.between_ms:.0f}"),
+        *(f"{cost.gradient_ms:.0f}", f"{gathers:.0f}", f"{cost.between_ms:.0f}"),
         *(f"{cost.step_ms:.0f}", f"{cost.tokens_per_second:,.0f}", f"{cost.share_of_peak:.1%}"),
     )
 
@@ -281,15 +281,15 @@ def _figures(kept: Kept, models: dict[str, Model]) -> dict[str, str]:
     # Two all-reduces of activations forward, two backward, two more where layers are recomputed.
     tensor = 6 * layers * 2 * slots * width * 2 * (1 / 2)
     return {
-        "gradient_ms": f"{small.time.waited_ms:.0f}",
+        "gradient_ms": f"{small.gradient_ms:.0f}",
         "step_ms": f"{small.step_ms:.0f}",
-        "part": f"{small.time.waited_ms / small.step_ms:.0%}",
-        "pod_ms": f"{pods.time.waited_ms:.0f}",
+        "part": f"{small.gradient_ms / small.step_ms:.0%}",
+        "pod_ms": f"{pods.gradient_ms:.0f}",
         "between_ms": f"{pods.between_ms:.0f}",
         "between_part": f"{pods.between_ms / pods.step_ms:.1%}",
         "giant_between": f"{giant.between_ms:.0f}",
         "giant_part": f"{giant.between_ms / giant.step_ms:.1%}",
-        "giant_gradient": f"{giant.time.waited_ms:.0f}",
+        "giant_gradient": f"{giant.gradient_ms:.0f}",
         "giant_step": f"{giant.step_ms:.0f}",
         "giant_state": f"{large.parameters * 14 / GIB:,.0f}",
         "tensor_gb": f"{tensor / 1e9:.1f}",

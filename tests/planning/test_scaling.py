@@ -30,6 +30,14 @@ def test_a_pod_that_wraps_around_has_twice_the_links():
     assert cost.time.waited_ms == pytest.approx(2e3 * 2 * 255 / 256 / 200)
 
 
+def test_v5p_waits_for_its_gathers():
+    cost = cost_on(MODEL, Slice(CHIPS["v5p"], (4, 4, 4)), share=0.5)
+    # Six links of 100 GB/s; 2 x 63/64 of 2 GB for the sum, and as much for two gathers.
+    assert cost.gradient_ms == pytest.approx(1e3 * 2 * 2 * 63 / 64 / 600)
+    assert cost.time.waited_ms == pytest.approx(2 * cost.gradient_ms)
+    assert cost.time.overlapped_ms == 0.0
+
+
 def test_several_slices_add_their_sum():
     one, two = (cost_on(MODEL, Slice(V5E, (16, 16), count), 0.5) for count in (1, 2))
     # 2 GB over 32 hosts at 25 GB/s: 2.5 ms.

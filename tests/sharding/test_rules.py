@@ -25,11 +25,11 @@ def test_one_table_says_where_a_parameter_goes():
     }
     assert specs["embedding/table"] == P("tensor", "fsdp")
     assert specs["positions/block_table"] == P(None, "fsdp")
-    assert specs["layers/1/attention/query/kernel"] == P("fsdp", "tensor", None)
-    assert specs["layers/1/attention/out/kernel"] == P("tensor", None, "fsdp")
-    assert specs["layers/1/mlp/up/kernel"] == P("fsdp", "tensor")
-    assert specs["layers/1/mlp/down/kernel"] == P("tensor", "fsdp")
-    assert specs["layers/1/mlp/down/bias"] == P(None)
+    assert specs["layers/attention/query/kernel"] == P(None, "fsdp", "tensor", None)
+    assert specs["layers/attention/out/kernel"] == P(None, "tensor", None, "fsdp")
+    assert specs["layers/mlp/up/kernel"] == P(None, "fsdp", "tensor")
+    assert specs["layers/mlp/down/kernel"] == P(None, "tensor", "fsdp")
+    assert specs["layers/mlp/down/bias"] == P(None, None)
     assert specs["final_norm/scale"] == P(None)
 
 
@@ -42,9 +42,9 @@ def test_widths_are_split_over_fsdp_and_sequence_together():
     width = ("fsdp", "sequence")
     assert specs["embedding/table"] == P("tensor", width)
     assert specs["positions/table"] == P(None, width)
-    assert specs["layers/1/attention/query/kernel"] == P(width, "tensor", None)
-    assert specs["layers/1/mlp/down/kernel"] == P("tensor", width)
-    assert specs["layers/1/mlp/down/bias"] == P(None)
+    assert specs["layers/attention/query/kernel"] == P(None, width, "tensor", None)
+    assert specs["layers/mlp/down/kernel"] == P(None, "tensor", width)
+    assert specs["layers/mlp/down/bias"] == P(None, None)
     # 36 is 2 x 18, but no multiple of 2 x 4: whole over "sequence".
     up = "layers/0/mlp/up/kernel"
     assert param_spec(up, (36, 128), mesh) == P("fsdp", "tensor")
