@@ -160,7 +160,8 @@ class Run:
         """The losses and the parameters of a run that is done."""
         rows = [json.loads(line) for line in (self.workdir / "metrics.jsonl").open()]
         kept = [{k: v for k, v in row.items() if k.partition("/")[0] in KEPT} for row in rows]
-        return {"rows": kept, "parameters": digest(self.workdir)}
+        # A save's own row, of times alone, is there for each stop too.
+        return {"rows": [row for row in kept if len(row) > 1], "parameters": digest(self.workdir)}
 
 
 KEPT = {"step", "loss", "eval", "grad_norm", "learning_rate"}
