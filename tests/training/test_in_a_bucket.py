@@ -137,8 +137,11 @@ def test_going_back_moves_what_came_after(workdir, config, change, open_batches,
     assert saved_steps(workdir / "rewound/1/checkpoints") == [4, 6]
     assert rows_of(workdir / "rewound/1") == before
     assert json.loads((workdir / "skipped.json").read_text()) == [[2, 5]]
-    assert rows_of(workdir)[:2] == before[:2]
-    assert rows_of(workdir)[2]["loss"] != before[2]["loss"]
+    losses, others = (
+        [row["loss"] for row in rows if "loss" in row] for rows in (rows_of(workdir), before)
+    )
+    assert losses[:2] == others[:2]
+    assert losses[2] != others[2]
 
 
 def test_a_right_that_is_lost_midway_is_status_3(
