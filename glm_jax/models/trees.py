@@ -8,6 +8,7 @@ Stacked is how parameters are drawn, trained and saved; listed is how files of o
 how they are decoded with. A dict is what jit, grad, optax and orbax take without knowing flax.
 """
 
+import functools
 import re
 from collections.abc import Mapping
 
@@ -42,17 +43,22 @@ def unstack_layers(params: Params) -> Params:
     """Stacked layers -> listed layers, with equal values; listed ones are returned unchanged."""
     if not is_stacked(params) or "layers" not in params:
         return params
-    leaves, structure = jax.tree.flatten(params["layers"])
+    return {**params, "layers": _split(params["layers"])}
+
+
+# Inlined in other programs; by itself one program and not two for every shape.
+@functools.partial(jax.jit, inline=True)
+def _split(stacked: Params) -> Params:
+    leaves, structure = jax.tree.flatten(stacked)
     # The gradient of one split is one concatenation; that of L slices would be a sum of L arrays
     # of the whole shape.
     parts = [jax.lax.split(leaf, [1] * leaf.shape[0]) for leaf in leaves]
-    layers = {
+    return {
         str(index): jax.tree.unflatten(
             structure, [part.reshape(part.shape[1:]) for part in of_layer]
         )
         for index, of_layer in enumerate(zip(*parts, strict=True))
     }
-    return {**params, "layers": layers}
 
 
 def cast(params: Params, dtype: str) -> Params:

@@ -24,8 +24,8 @@ def describe(report: Report) -> str:
         f"{report['sequences_per_chip']:g} rows per chip at a time",
         f"FLOPs       {report['flops_per_token']:.4g} per token, attention over "
         f"{report['attention_density']:.2f} of all pairs",
-        *([report["failed"]] if report["failed"] is not None else _memory_lines(report)),
         *([checkpoint_line(report)] if "save_seconds" in report else []),
+        *([report["failed"]] if report["failed"] is not None else _memory_lines(report)),
     ]
     if report["failed"] is not None:
         return "\n".join(lines)

@@ -351,7 +351,7 @@ class _Run:
             raise TrainingDiverged(f"loss {loss:g} after step {step}, learning rate {rate:g}")
         on_first(self.twin.upload, "upload the files that grow")
         self.checkpoints.save(self.state, fed.stream_state, self.recorder.measured)
-        self.recorder.saved(step, time.perf_counter() - began)
+        self.recorder.saved(time.perf_counter() - began)
 
 
 def _take(stream: Stream, count: int) -> list[Batch]:

@@ -11,6 +11,7 @@ from glm_jax.generation.engine import Engine
 from glm_jax.generation.language_model import LanguageModel
 from glm_jax.generation.tiles import MOST_ROWS, WIDTH, Tiled, TiledHead, tile, tiled
 from glm_jax.models.params import bind, create_params
+from glm_jax.models.trees import unstack_layers
 from glm_jax.sharding.mesh import make_mesh
 
 # A width that tiles do not divide, biases on every matrix, tied output; and the other way about.
@@ -31,6 +32,7 @@ SWIGLU = dataclasses.replace(
 
 def make(config):
     params = create_params(config, make_mesh(MeshConfig(), jax.devices()[:1]), seed=1)
+    params = unstack_layers(params)
     # Biases are drawn as 0; others would go unnoticed if they were lost.
     return jax.tree.map(lambda leaf: leaf + 0.01 * (leaf.ndim < 3), params)
 

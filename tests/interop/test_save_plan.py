@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from glm_jax.checkpoints.conversion import check_target
-from glm_jax.config import ComputeConfig, MeshConfig, ModelConfig
+from glm_jax.config import MeshConfig, ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.interop.checkpoint import open_directory
 from glm_jax.interop.origin import Origin
@@ -21,7 +21,7 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "chatglm"
 
 def leaves_of(config):
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    return to_paths(abstract_params(config.resolved(ComputeConfig(scan_layers=False)), mesh))
+    return to_paths(abstract_params(config.resolved(), mesh, listed=True))
 
 
 def plan(model="chatglm2", names="as_loaded", origin=None, **options):

@@ -10,7 +10,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from orbax.checkpoint import v1 as ocp
 
 from glm_jax.checkpoints import checksums
 from glm_jax.checkpoints.checksums import damage, read_manifest, writer_of
@@ -214,6 +213,9 @@ def test_all_damaged_is_an_error(tmp_path, config, mesh, state):
 
 def test_layers_that_an_older_version_listed_come_stacked(tmp_path, config, mesh, state):
     """As it wrote them on CPU: moments likewise, and no fingerprint of the data."""
+    # Not above: imported before glm_jax, orbax would use TensorFlow's files in buckets.
+    from orbax.checkpoint import v1 as ocp
+
     (adam, *others) = state.opt_state
     adam = adam._replace(mu=unstack_layers(adam.mu), nu=unstack_layers(adam.nu))
     items = {

@@ -2,7 +2,7 @@
 
 step done     metrics  ->  finite?  ->  a row of metrics.jsonl, trackers, a line of progress
 evaluation    losses   ->  a row, a line, loss.png
-save          seconds  ->  a row
+save          seconds  ->  the next row
 """
 
 import math
@@ -57,6 +57,7 @@ class Recorder:
         self.pace = Pace(tokens)
         self.goodput = goodput or Goodput(tokens)
         self.measured: dict[str, float] = {}
+        self._stall: float | None = None  # seconds, of a save since the last row
         self.evaluated = "not evaluated"
         self._progress = Progress(first_step, config.train.num_steps)
         self._trackers: list[Tracker] = []
@@ -121,7 +122,9 @@ class Recorder:
             left = self.pace.seconds_for(settings.num_steps - step)
             self._progress.logged(step, values | pace, left)
             shares = data_shares(fed.statistics, self._config.data.sequence_length)
-            self._write(step, values | pace | shares | self.goodput.values())
+            stall = {} if self._stall is None else {"time/save_stall": self._stall}
+            self._stall = None
+            self._write(step, values | pace | shares | stall | self.goodput.values())
 
     def evaluation(self, step: int, values: dict[str, float]) -> None:
         """Shows and writes the losses of an evaluation, and draws loss.png."""
@@ -134,9 +137,9 @@ class Recorder:
             "draw loss.png",
         )
 
-    def saved(self, step: int, stall: float) -> None:
-        """Writes for how many seconds a save kept training from its next step."""
-        self._write(step, {"time/save_stall": stall})
+    def saved(self, stall: float) -> None:
+        """Notes for how many seconds a save kept training from its next step, for the next row."""
+        self._stall = stall
 
     def _measure(self, values: dict[str, float]) -> None:
         self.measured = {name: value for name, value in values.items() if math.isfinite(value)}

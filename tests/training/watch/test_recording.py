@@ -81,6 +81,12 @@ def test_trackers_get_the_rows_and_are_closed(config, change, batch, tmp_path, m
     assert seen == [(1, 5.0), "closed"]
 
 
-def test_a_save_says_for_how_long_training_stood_still(recorder, tmp_path):
-    recorder.saved(2, 0.25)
-    assert rows(tmp_path) == [{"step": 2, "time/save_stall": 0.25}]
+def test_the_next_row_says_how_long_a_save_kept_training(config, change, batch, tmp_path):
+    recorder = Recorder(change(config, "train.log_every", 1), tmp_path, 0)
+    with recorder:
+        for step in (1, 2, 3):
+            recorder.step(step, metrics(5.0), Fed(batch, b"", COUNTED))
+            if step == 1:
+                recorder.saved(0.25)
+    recorder.close()
+    assert [row.get("time/save_stall") for row in rows(tmp_path)] == [None, 0.25, None]
