@@ -19,6 +19,7 @@ import io
 import logging
 import os
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING
@@ -331,6 +332,10 @@ def _file_system() -> "fsspec.AbstractFileSystem":
     # answers; and orbax's path library takes TensorFlow's files where TensorFlow is installed.
     os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     os.environ.setdefault("EPATH_USE_TF", "false")
+    # It remembers what it was told when it was first asked, by jax for its compiled programs, say.
+    told = getattr(sys.modules.get("etils.epath.gpath"), "_is_tf_installed", None)
+    if told is not None:
+        told.cache_clear()
     try:
         import fsspec
         import gcsfs  # noqa: F401

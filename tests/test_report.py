@@ -52,6 +52,7 @@ def test_a_mistake_is_one_sentence(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.processes
+@pytest.mark.nightly
 def test_a_run_that_is_killed_and_resumed(start, tmp_path):  # noqa: F811
     workdir = tmp_path / "run"
     changes = ("num_steps=120", "checkpoint_every=20", "eval_every=0", "sample_every=0")
