@@ -356,6 +356,7 @@ def test_a_causal_model_learns_and_another_run_goes_on_from_it(start, tmp_path):
     assert "is finished" in out
 
 
+@pytest.mark.nightly
 def test_a_run_moved_from_eight_devices_to_four_continues_its_curve(whole_run, start, tmp_path):
     """Four steps on a mesh of 2 x 2 x 2, four on one of 4: losses and parameters of one device."""
     curve = ("optimizer.decay_steps=8", "train.sample_every=0")

@@ -147,6 +147,7 @@ def losses(workdir):
     return [(row["step"], row.get("loss", row.get("eval/loss"))) for row in map(json.loads, lines)]
 
 
+@pytest.mark.nightly
 @pytest.mark.processes
 def test_two_commands_train_what_one_does(tmp_path):
     """Two processes of two devices each against one of four: losses, samples, checkpoints."""
