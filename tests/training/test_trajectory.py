@@ -13,6 +13,7 @@ import pytest
 from glm_jax.batch import Batch
 from glm_jax.config import Config, DataConfig, MeshConfig, OptimizerConfig, TrainConfig
 from glm_jax.interop.huggingface import load_directory
+from glm_jax.models.trees import stack_layers
 from glm_jax.models.weights import decay_mask
 from glm_jax.sharding.mesh import make_mesh
 from glm_jax.training.state import optimizer_of
@@ -31,7 +32,7 @@ def golden(request, tmp_path):
     shutil.copy(folder / "state_dict.safetensors", tmp_path / "model.safetensors")
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     config, params, _ = load_directory(tmp_path, None, mesh)
-    return description, folder, config, params
+    return description, folder, config, stack_layers(params)
 
 
 ROWS, LENGTH = 5, 64
