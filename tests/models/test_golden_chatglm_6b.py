@@ -8,19 +8,16 @@ visible to a row of padding: what such a row holds is left out.
 import dataclasses
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
 import glm_jax
 from glm_jax.batch import Batch
 from glm_jax.generation.cache import empty_cache
 from glm_jax.generation.language_model import LanguageModel
 from glm_jax.interop.architectures.chatglm_6b import feature_order
-from glm_jax.losses.by_objective import token_losses
 from glm_jax.models.params import bind
+from tests.models.golden_gradients import check_gradients
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "chatglm" / "chatglm1"
 
@@ -106,19 +103,4 @@ def test_keys_and_values_of_the_first_layer(model, batch, vectors):
 
 
 def test_gradients(model, batch, tmp_path):
-    """Gradients under the names of the checkpoint, each against its largest number."""
-    expected = np.load(GOLDEN / "grads.npz")
-
-    def loss(params):
-        losses = token_losses(bind(model.config, params), batch)
-        return jnp.sum(losses * batch.loss_weights) / jnp.sum(batch.loss_weights)
-
-    gradients = jax.jit(jax.grad(loss))(model.params)
-    LanguageModel(model.config, gradients, origin=model._origin).save(tmp_path / "gradients")
-    ours = load_file(tmp_path / "gradients" / "model.safetensors")
-    assert set(ours) == set(expected.files) - {"loss"}
-    for key, value in ours.items():
-        # Of large matrices the copies hold every fourth row.
-        value = value[:: round(len(value) / len(expected[key]))]
-        worst = np.abs(value - expected[key]).max() / np.abs(expected[key]).max()
-        assert worst < 1e-4, (key, worst)
+    check_gradients(model, batch, GOLDEN / "grads.npz", tmp_path)
