@@ -21,7 +21,7 @@ from glm_jax.interop.architectures.architecture import (
     number,
     whole,
 )
-from glm_jax.interop.architectures.rows import Row, fused_by_head, linear, norm, same
+from glm_jax.interop.architectures.rows import Row, fused_by_head, layer_of_two_norms, norm, same
 from glm_jax.json_files import JsonObject
 
 _NAME = "ChatGLM-6B"
@@ -129,16 +129,8 @@ def _rows(config: ModelConfig) -> list[Row]:
     for index in range(config.num_layers):
         key, path = f"transformer.layers.{index}.", f"layers/{index}/"
         fused = [f"{path}attention/{name}" for name in ("query", "key", "value")]
-        out = [f"{path}attention/out"]
-        up, down = [f"{path}mlp/up"], [f"{path}mlp/down"]
-        rows += [
-            *norm(f"{key}input_layernorm", f"{path}attention_norm", width, bias=True),
-            *fused_by_head(f"{key}attention.query_key_value", fused, width, heads, order),
-            *linear(f"{key}attention.dense", out, heads, [(width,)], bias=True),
-            *norm(f"{key}post_attention_layernorm", f"{path}mlp_norm", width, bias=True),
-            *linear(f"{key}mlp.dense_h_to_4h", up, (width,), [(mlp_dim,)], bias=True),
-            *linear(f"{key}mlp.dense_4h_to_h", down, (mlp_dim,), [(width,)], bias=True),
-        ]
+        qkv = fused_by_head(f"{key}attention.query_key_value", fused, width, heads, order)
+        rows += layer_of_two_norms(key, path, qkv, width, heads, mlp_dim)
     rows += norm("transformer.final_layernorm", "final_norm", width, bias=True)
     tied = config.tied_embeddings
     output = "embedding/table" if tied else "output/table"

@@ -10,7 +10,7 @@ from glm_jax.interop.architectures.architecture import (
     number,
     whole,
 )
-from glm_jax.interop.architectures.rows import Row, linear, norm, same
+from glm_jax.interop.architectures.rows import Row, layer_of_two_norms, linear, norm, same
 
 _NAME = "GLM (2021)"
 _SIZES = (
@@ -85,16 +85,8 @@ def _rows(config: ModelConfig) -> list[Row]:
     for index in range(config.num_layers):
         key, path = f"transformer.layers.{index}.", f"layers/{index}/"
         fused = [f"{path}attention/{name}" for name in ("query", "key", "value")]
-        out = [f"{path}attention/out"]
-        up, down = [f"{path}mlp/up"], [f"{path}mlp/down"]
-        rows += [
-            *norm(f"{key}input_layernorm", f"{path}attention_norm", width, bias=True),
-            *linear(f"{key}attention.query_key_value", fused, (width,), [heads] * 3, bias=True),
-            *linear(f"{key}attention.dense", out, heads, [(width,)], bias=True),
-            *norm(f"{key}post_attention_layernorm", f"{path}mlp_norm", width, bias=True),
-            *linear(f"{key}mlp.dense_h_to_4h", up, (width,), [(mlp_dim,)], bias=True),
-            *linear(f"{key}mlp.dense_4h_to_h", down, (mlp_dim,), [(width,)], bias=True),
-        ]
+        qkv = linear(f"{key}attention.query_key_value", fused, (width,), [heads] * 3, bias=True)
+        rows += layer_of_two_norms(key, path, qkv, width, heads, mlp_dim)
     return rows + norm("transformer.final_layernorm", "final_norm", width, bias=True)
 
 

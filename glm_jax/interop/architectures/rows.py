@@ -135,5 +135,27 @@ def fused_by_head(
     ]
 
 
+def layer_of_two_norms(
+    key: str, path: str, qkv: Sequence[Row], width: int, heads: Shape, mlp_dim: int
+) -> list[Row]:
+    """A layer of GLM (2021) or ChatGLM-6B, in the order of their files; everything has a bias.
+
+    Args:
+      key, path: of the layer, each with a dot or slash behind it.
+      qkv: the rows of its queries, keys and values.
+      width: D.
+      heads: (N, H).
+      mlp_dim: F.
+    """
+    return [
+        *norm(f"{key}input_layernorm", f"{path}attention_norm", width, bias=True),
+        *qkv,
+        *linear(f"{key}attention.dense", [f"{path}attention/out"], heads, [(width,)], bias=True),
+        *norm(f"{key}post_attention_layernorm", f"{path}mlp_norm", width, bias=True),
+        *linear(f"{key}mlp.dense_h_to_4h", [f"{path}mlp/up"], (width,), [(mlp_dim,)], bias=True),
+        *linear(f"{key}mlp.dense_4h_to_h", [f"{path}mlp/down"], (mlp_dim,), [(width,)], bias=True),
+    ]
+
+
 def _concatenate(parts: list[np.ndarray]) -> np.ndarray:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
