@@ -23,6 +23,7 @@ ORDER = [
     "sharding",
     "attention",
     "models",
+    "adapters",
     "losses",
     "interop",
     "data",
@@ -58,7 +59,9 @@ TRAINING = {"flax", "optax", "orbax"}
 FORBIDDEN = {
     **dict.fromkeys(ORDER, FRAMEWORKS),
     **dict.fromkeys(ORDER[: ORDER.index("sharding")], FRAMEWORKS | TRAINING),
-    **dict.fromkeys(["sharding", "attention", "models", "losses"], FRAMEWORKS | {"orbax"}),
+    **dict.fromkeys(
+        ["sharding", "attention", "models", "adapters", "losses"], FRAMEWORKS | {"orbax"}
+    ),
     "tasks": {"torch", "transformers", "flax", "optax", "orbax"},
 }
 
