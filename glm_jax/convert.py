@@ -1,10 +1,12 @@
 """Converts a model: `python -m glm_jax.convert SRC DST [--to huggingface|orbax] [--names native]`.
 
 Tensors are read and written one at a time. Between two Hugging Face directories only a few of them
-are in memory. Otherwise the host holds the whole model once, in its final dtype.
+are in memory. Otherwise the host holds the whole model once, in its final dtype; or several hosts
+hold a share each, on which the same command is started with --coordinator and the like.
 """
 
 import argparse
+import functools
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from glm_jax import cli
 from glm_jax.errors import UserError
+from glm_jax.training.run.processes import run_alike
 
 if TYPE_CHECKING:
     from glm_jax.interop.huggingface import Progress
@@ -25,6 +28,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.to == "orbax" and args.names != "as_loaded":
         raise UserError("--names is for --to huggingface; orbax uses this project's own names")
 
+    return run_alike(lambda: _run(args), args)
+
+
+def _run(args: argparse.Namespace) -> None:
     from glm_jax.checkpoints.disk import disk_trouble
 
     try:
@@ -36,7 +43,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if trouble is None:
             raise
         raise UserError(f"{str(args.destination)!r} could not be written: {trouble}") from error
-    return 0
 
 
 def _convert(args: argparse.Namespace) -> None:
@@ -46,27 +52,35 @@ def _convert(args: argparse.Namespace) -> None:
     from glm_jax.config.training import MeshConfig
     from glm_jax.generation.language_model import load
     from glm_jax.sharding.mesh import make_mesh
+    from glm_jax.training.distributed import is_first, on_first, share
 
     # Nothing is computed, so accelerators, whose memory may be small, are not used.
-    mesh = make_mesh(MeshConfig(), jax.devices("cpu")[:1])
+    several = share()[1] > 1
+    if several and args.to == "orbax":
+        raise UserError("several processes write --to huggingface; --to orbax is for one")
+    devices = jax.devices("cpu")
+    mesh = make_mesh(MeshConfig(data=1, fsdp=-1), devices if several else devices[:1])
     source = look(args.source, args.dtype, mesh)
     report = describe(source, args.destination, args.to, args.names)
     check_apart(args.source, args.destination)
     check_target(args.destination, args.to)
     replaces = args.destination.is_dir() and any(args.destination.iterdir())
     if args.dry_run:
-        print(report)
-        print(f"would write  {args.destination}" + ", in place of the model there" * replaces)
+        if is_first():
+            print(report)
+            print(f"would write  {args.destination}" + ", in place of the model there" * replaces)
         return
     if replaces and not args.overwrite:
-        _ask(args.destination)
+        on_first(lambda: _ask(args.destination), "replace the model there")
     if args.to == "huggingface" and source.checkpoint is not None:
-        rewrite(source, args.destination, args.names, _bar("converting"))
+        rewriting = functools.partial(rewrite, source, args.destination, args.names)
+        on_first(lambda: rewriting(_bar("converting")), "write the model")
     else:
         model = load(args.source, args.dtype, mesh=mesh, progress=_bar("reading"))
         model.save(args.destination, args.to, args.names, progress=_bar("writing"))
-    print(report)
-    print(f"written      {args.destination}")
+    if is_first():
+        print(report)
+        print(f"written      {args.destination}")
 
 
 def _ask(destination: Path) -> None:
@@ -133,6 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dry-run", action="store_true", help="print what would be written, and write nothing"
     )
+    cli.add_process_arguments(parser)
     return parser
 
 

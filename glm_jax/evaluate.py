@@ -12,11 +12,12 @@ from glm_jax import cli
 from glm_jax.config import Config
 from glm_jax.config.files import apply_overrides, load_config, read_run
 from glm_jax.errors import UserError
-from glm_jax.evaluation.registry import Request, about, find_task
+from glm_jax.evaluation.registry import Request, Task, about, find_task
 from glm_jax.files import write_whole
+from glm_jax.training.run.processes import run_alike, wanted_mesh
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     for name in ("num_batches", "num_examples"):
         value = getattr(args, name)
@@ -26,11 +27,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"--output: no directory {str(args.output.resolve().parent)!r}")
     task = find_task(args.task, args.task_module)
     config = _config(args)
+    return run_alike(lambda: _evaluate(args, task, config), args)
 
+
+def _evaluate(args: argparse.Namespace, task: Task, config: Config) -> None:
     from glm_jax.checkpoints.finding import find_workdir
     from glm_jax.generation.language_model import load
+    from glm_jax.sharding.mesh import make_mesh
+    from glm_jax.training.distributed import on_first
 
-    lm = load(args.checkpoint)
+    mesh = wanted_mesh(args.mesh)
+    lm = load(args.checkpoint, mesh=None if mesh is None else make_mesh(mesh))
     own = args.config is None and not any(one.strip()[:5] == "data." for one in args.overrides)
     request = Request(
         config,
@@ -40,6 +47,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         find_workdir(args.checkpoint) if own else None,
     )
     metrics = task(lm, request)
+    on_first(lambda: _tell(args, request, metrics), "write the metrics")
+
+
+def _tell(args: argparse.Namespace, request: Request, metrics: dict[str, float]) -> None:
+    """Prints the metrics, and writes them to --output."""
     if line := about(args.task, request):
         print(f"{args.task}: {line}", file=sys.stderr)
     for key, value in metrics.items():
@@ -54,11 +66,12 @@ def _config(args: argparse.Namespace) -> Config:
     from glm_jax.checkpoints.finding import RUN, find_workdir
 
     workdir = find_workdir(args.checkpoint)
-    fixed = ("model.", "compute.")
+    fixed = ("model.", "compute.", "mesh.")
     refused = [override for override in args.overrides if override.strip().startswith(fixed)]
     if refused:
         raise UserError(
-            f"--set {refused[0]}: the model of --checkpoint cannot be changed, nor how it runs"
+            f"--set {refused[0]}: the model of --checkpoint cannot be changed, nor how it runs, "
+            "but for its devices: --mesh fsdp=8"
         )
     if args.config is not None:
         return load_config(args.config, args.overrides)
@@ -105,6 +118,7 @@ def _parser() -> argparse.ArgumentParser:
         help="used instead of the run's own config; it is run as Python",
     )
     cli.add_set_argument(parser)
+    cli.add_mesh_argument(parser)
     parser.add_argument(
         "--output", type=cli.path, metavar="FILE", help="also write the metrics as JSON"
     )

@@ -15,9 +15,13 @@ from typing import TYPE_CHECKING
 
 from glm_jax import cli
 from glm_jax.errors import UserError
+from glm_jax.training.run.processes import run_alike, wanted_mesh
 
 if TYPE_CHECKING:
     from glm_jax.generation.language_model import LanguageModel
+
+# `print`, or what stands for it on processes that show nothing.
+Show = Callable[..., None]
 
 _OPTIONS = (
     "max_new_tokens",
@@ -40,20 +44,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("give one of: a prompt, - for a prompt on standard input, --interactive")
     if args.candidates is not None and args.candidates < 1:
         raise UserError(f"--candidates must be at least 1; got {args.candidates}")
+    return run_alike(lambda: _generate(args), args)
+
+
+def _generate(args: argparse.Namespace) -> int:
+    from glm_jax.training.distributed import is_first, share
+
+    if share()[1] > 1 and args.prompt in (None, "-"):
+        raise UserError("of several processes none has the standard input of all: give the prompt")
     prompt = cli.read_input() if args.prompt == "-" else args.prompt
 
     from glm_jax.generation.language_model import load
+    from glm_jax.sharding.mesh import make_mesh
 
-    model = load(args.checkpoint)
-    answer = functools.partial(_answer, model, args)
+    mesh = wanted_mesh(args.mesh)
+    model = load(args.checkpoint, mesh=None if mesh is None else make_mesh(mesh))
+    show = functools.partial(print, flush=True) if is_first() else _silent
+    answer = functools.partial(_answer, model, args, show)
     if prompt is None:
         return _interact(answer)
     answer(prompt)
     return 0
 
 
-def _answer(model: "LanguageModel", args: argparse.Namespace, prompt: str) -> None:
-    """Prints the answer to one prompt: as text, as candidates or as JSON."""
+def _silent(*parts: object, end: str = "") -> None:
+    """Shows nothing: only the first process does."""
+
+
+def _answer(model: "LanguageModel", args: argparse.Namespace, show: Show, prompt: str) -> None:
+    """Shows the answer to one prompt: as text, as candidates or as JSON."""
     from glm_jax.generation.texts import answer_record, complete_text, fill_candidates
 
     options = {name: getattr(args, name) for name in _OPTIONS}
@@ -64,12 +83,12 @@ def _answer(model: "LanguageModel", args: argparse.Namespace, prompt: str) -> No
         options |= {n: value for n, value in _WITHOUT_CANDIDATES.items() if options[n] is None}
     if args.json:
         record = answer_record(model, prompt, args.candidates, **options)
-        print(json.dumps(record, ensure_ascii=False), flush=True)
+        show(json.dumps(record, ensure_ascii=False))
     elif args.candidates is not None:
         for one in fill_candidates(model, prompt, args.candidates, **options):
-            print(f"{one.probability:<8.3g} {one.text}", flush=True)
+            show(f"{one.probability:<8.3g} {one.text}")
     else:
-        write = functools.partial(print, end="", flush=True)
+        write = functools.partial(show, end="")
         complete_text(model, prompt, write, bold=sys.stdout.isatty(), **options)
 
 
@@ -107,6 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--interactive", action="store_true", help="one prompt per line from stdin")
     _add_decoding_arguments(parser)
+    cli.add_mesh_argument(parser)
     parser.add_argument(
         "--candidates",
         type=int,

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 
 from glm_jax import cli
+from glm_jax.config import by_name
 from glm_jax.errors import UserError
 from glm_jax.paths import cache_directory
 from glm_jax.training.joining import Network, join_for, network_of
@@ -61,7 +62,7 @@ def _main(args: argparse.Namespace, network: Network | None = None) -> int:
 
     if network is not None:
         # Before jax touches a device. Threads of the network allocate little, and nothing large.
-        join_for(network, args, config)
+        join_for(network, args, by_name(config))
     keep_memory(config.train.keep_freed_memory)
 
     import jax

@@ -1,1 +1,1 @@
-"""What stands beside or in the place of a model's own matrices: trained prefixes, quantised weights."""
+"""What stands beside a model's own matrices or in their place: prefixes, quantised weights."""

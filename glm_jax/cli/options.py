@@ -1,14 +1,17 @@
 """Options that several commands share, and the types of their values."""
 
 import argparse
+import dataclasses
 import math
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from glm_jax.config import Config
 from glm_jax.config.files import load_config
+from glm_jax.config.training import MeshConfig
 from glm_jax.errors import UserError, did_you_mean
 from glm_jax.paths import checkpoint, expanded, local
 
@@ -72,6 +75,28 @@ def positive_number(argument: str) -> float:
     return number
 
 
+def mesh(argument: str) -> MeshConfig:
+    """Type of an option that is a mesh of devices: "fsdp=4,tensor=2"; axes not named have size 1.
+
+    Raises:
+      argparse.ArgumentTypeError: an axis that there is not, named twice, or a size that is none.
+    """
+    axes = [field.name for field in dataclasses.fields(MeshConfig)]
+    sizes: dict[str, int] = {}
+    for part in argument.split(","):
+        name, _, size = (one.strip() for one in part.partition("="))
+        if name not in axes or name in sizes or not re.fullmatch(r"-?\d+", size):
+            raise argparse.ArgumentTypeError(
+                f"must be axes with sizes, like fsdp=4,tensor=2, of {', '.join(axes)}; got "
+                f"{argument!r}"
+            )
+        sizes[name] = int(size)
+    try:
+        return MeshConfig(**(dict.fromkeys(axes, 1) | sizes))
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def model(argument: str) -> Path:
     """Type of an option that is a model: a `path`, or the word bundled."""
     return _typed(argument, checkpoint)
@@ -108,6 +133,18 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
         "trust",
     )
     add_set_argument(parser)
+
+
+def add_mesh_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds `--mesh AXIS=SIZE,..`, for commands that train nothing, and `add_process_arguments`."""
+    parser.add_argument(
+        "--mesh",
+        type=mesh,
+        metavar="AXIS=SIZE,..",
+        help="devices that share the model, like fsdp=4,tensor=2; -1: all that are left (default: "
+        "the first device; of several processes fsdp=-1, all devices of all)",
+    )
+    add_process_arguments(parser)
 
 
 def add_process_arguments(parser: argparse.ArgumentParser) -> None:

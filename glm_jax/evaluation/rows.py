@@ -15,7 +15,7 @@ from glm_jax.losses.scores import SUMS
 from glm_jax.models.params import bind
 from glm_jax.models.positions import check_positions
 from glm_jax.models.trees import Params
-from glm_jax.sharding.mesh import with_mesh_of_params
+from glm_jax.sharding.mesh import on_host, with_mesh_of_params
 
 if TYPE_CHECKING:
     from glm_jax.generation.language_model import LanguageModel
@@ -50,7 +50,7 @@ def row_sums(lm: "LanguageModel", batch: Batch) -> dict[str, np.ndarray]:
         first = min(start, rows - at_once)
         part = Batch(**{name: value[first : first + at_once] for name, value in fields.items()})
         sums = _row_sums(lm.params, part, config=lm.config)
-        found.append(np.asarray(sums, np.float64)[start - first :])
+        found.append(on_host(sums).astype(np.float64)[start - first :])
     joined = np.concatenate(found)
     return {name: joined[:, index] for index, name in enumerate(SUMS)}
 

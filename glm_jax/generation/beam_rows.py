@@ -13,6 +13,7 @@ from glm_jax.errors import UserError
 from glm_jax.generation.engine import Engine, Found
 from glm_jax.generation.options import BeamSearch, Limits, Marks
 from glm_jax.generation.prompts import blank_prompts, check_blanks, text_prompts
+from glm_jax.sharding.mesh import on_host
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +75,7 @@ def search_texts(
 
 
 def _fetched(found: Found) -> tuple[np.ndarray, ...]:
-    return tuple(map(np.asarray, found))
+    return tuple(map(on_host, found))
 
 
 def _best(found: tuple[np.ndarray, ...], row: int) -> Answer:

@@ -16,6 +16,7 @@ from glm_jax.generation.engine import Engine
 from glm_jax.generation.options import BeamSearch, Limits, Marks
 from glm_jax.generation.prompts import blank_prompts, check_blanks
 from glm_jax.generation.slots import stack
+from glm_jax.sharding.mesh import on_host
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +59,7 @@ def search_fillings(
             slots = engine.accept(slots, known, lengths, parents + [0] * (number - len(parents)))
             slots = engine.release(slots, range(len(kept), number))
         found = engine.search(slots, search.num_beams, 0.0)
-        answers, counts, scores = map(np.asarray, found)
+        answers, counts, scores = map(on_host, found)
         parents, kept = _best(kept, answers, counts, scores, search.num_beams)
     return kept
 

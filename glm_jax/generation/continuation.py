@@ -12,11 +12,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from glm_jax.generation.engine import Engine, on_host
+from glm_jax.generation.engine import Engine
 from glm_jax.generation.options import Limits, Marks
 from glm_jax.generation.prompts import text_prompts
 from glm_jax.generation.sampling import Sampling
 from glm_jax.generation.slots import Slots
+from glm_jax.sharding.mesh import on_host
 
 OnToken = Callable[[int, int], None]
 

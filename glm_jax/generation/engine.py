@@ -41,7 +41,7 @@ from glm_jax.generation.slots import (
 from glm_jax.generation.tiles import MOST_ROWS, tiled
 from glm_jax.models.params import bind
 from glm_jax.models.trees import Params, unstack_layers
-from glm_jax.sharding.mesh import with_mesh_of_params
+from glm_jax.sharding.mesh import on_host, with_mesh_of_params
 
 # Tokens of a text in one call of a prefill: this bounds memory and the number of compiled shapes.
 CHUNK = 512
@@ -279,15 +279,6 @@ class Engine:
         if number <= MOST_ROWS and self._tiled is not None:
             return self._tiled
         return self.config, self.params
-
-
-def on_host(array: jax.Array) -> np.ndarray:
-    """An array's values; if they are spread over processes, all processes must call this."""
-    if array.is_fully_addressable or array.is_fully_replicated:
-        return np.asarray(array)
-    from jax.experimental import multihost_utils
-
-    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
 
 
 @with_mesh_of_params

@@ -22,7 +22,7 @@ from glm_jax.generation.cache import bucket, power_of_two
 from glm_jax.generation.prompts import check_row
 from glm_jax.models.params import bind
 from glm_jax.models.trees import Params
-from glm_jax.sharding.mesh import with_mesh_of_params
+from glm_jax.sharding.mesh import on_host, with_mesh_of_params
 
 # Rows that run at once; their logits are computed one row at a time.
 ROWS = 8
@@ -136,7 +136,7 @@ def _score_some(
         answers[i, : len(row.answer)] = row.answer
         sizes[:, i] = len(row.tokens), row.prefix, len(row.answer)
     found = _run(params, *inputs, *sizes, answers, config=config)
-    log_probabilities, best = map(np.asarray, found)
+    log_probabilities, best = map(on_host, found)
     counts = [len(row.answer) for row in rows]
     return [TokenScores(log_probabilities[i, :n], best[i, :n]) for i, n in enumerate(counts)]
 

@@ -24,10 +24,11 @@ from glm_jax.interop.checkpoint import check_repeated, open_directory
 from glm_jax.interop.finite import Unusable
 from glm_jax.interop.origin import CONFIG, Origin
 from glm_jax.interop.save_plan import AS_LOADED, SaveAs, SavePlan, is_model, plan_save
-from glm_jax.interop.weights import INDEX, TensorToWrite, copy_out, write_safetensors
+from glm_jax.interop.weights import INDEX, TensorToWrite, copy_out, in_order, write_safetensors
 from glm_jax.models.params import abstract_params
 from glm_jax.models.trees import Params, from_paths, is_stacked, to_paths, unstack_layers
 from glm_jax.models.weights import plain
+from glm_jax.sharding.mesh import is_first, on_host
 from glm_jax.tokenizers.tokenizer import Tokenizer
 
 T = TypeVar("T")
@@ -111,6 +112,9 @@ def save_directory(
 ) -> None:
     """Writes a model tensor by tensor: all of it, or nothing.
 
+    Of several processes all must call this, since each may hold a part of a tensor; the first one
+    writes.
+
     Args:
       path: the directory to write; an existing one is replaced if it holds nothing but a model.
       config, params, origin: of the model; layers stacked or listed. A `Weight` is written as the
@@ -178,6 +182,11 @@ def write_directory(
             make=functools.partial(make, row),
         )
 
+    if not is_first():
+        for rows in plan.shards.values():
+            for tensor in in_order(map(to_write, rows)):
+                tensor.make()
+        return
     with replaced_directory(path, is_model) as directory:
         weight_map = {
             plan.prefix + row.key: file for file, rows in plan.shards.items() for row in rows
@@ -201,10 +210,12 @@ def write_directory(
 
 def _to_host(leaf: Array) -> np.ndarray:
     """The array's own memory on CPU, else a host copy that jax does not keep as well."""
-    devices = leaf.devices() if isinstance(leaf, jax.Array) else set()
-    if devices and (len(devices) > 1 or next(iter(devices)).platform != "cpu"):
-        leaf = jnp.copy(leaf)
-    return np.asarray(leaf)
+    if not isinstance(leaf, jax.Array):
+        return leaf
+    devices = leaf.devices()
+    if len(devices) == 1 and next(iter(devices)).platform == "cpu":
+        return np.asarray(leaf)
+    return on_host(jnp.copy(leaf) if leaf.is_fully_addressable else leaf)
 
 
 def _write_json(path: Path, value: object) -> None:

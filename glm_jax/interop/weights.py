@@ -164,6 +164,14 @@ def copy_out(view: np.ndarray, out: np.ndarray) -> None:
             owner.madvise(mmap.MADV_DONTNEED)
 
 
+def in_order(tensors: Iterable[TensorToWrite]) -> list[TensorToWrite]:
+    """The tensors as a file holds them: widest dtype first, as in the safetensors package.
+
+    So every tensor is aligned.
+    """
+    return sorted(tensors, key=lambda tensor: -tensor.dtype.itemsize)
+
+
 def write_safetensors(path: Path, tensors: Iterable[TensorToWrite]) -> Iterator[str]:
     """Writes a file tensor by tensor; yields the name of each tensor once it is written.
 
@@ -171,8 +179,7 @@ def write_safetensors(path: Path, tensors: Iterable[TensorToWrite]) -> Iterator[
       path: of the file.
       tensors: float32, float16 or bfloat16.
     """
-    # Widest dtype first, as in the safetensors package: so every tensor is aligned.
-    ordered = sorted(tensors, key=lambda tensor: -tensor.dtype.itemsize)
+    ordered = in_order(tensors)
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0
     for tensor in ordered:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import jax
+import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
@@ -102,6 +103,20 @@ def mesh_of(params: PyTree[jax.Array]) -> Mesh | None:
     sharding = jax.tree.leaves(params)[0].sharding
     mesh = sharding.mesh if isinstance(sharding, NamedSharding) else None
     return mesh if isinstance(mesh, Mesh) else None
+
+
+def is_first() -> bool:
+    """Whether this is the first process, which writes the files that are written once."""
+    return jax.process_index() == 0
+
+
+def on_host(array: jax.Array) -> np.ndarray:
+    """An array's values; if they are spread over processes, all processes must call this."""
+    if array.is_fully_addressable or array.is_fully_replicated:
+        return np.asarray(array)
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
 
 
 def row_groups(mesh: Mesh) -> int:

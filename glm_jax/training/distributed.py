@@ -25,6 +25,7 @@ from jaxtyping import Int32
 
 from glm_jax.checkpoints.disk import DiskTrouble, disk_trouble
 from glm_jax.errors import UserError
+from glm_jax.sharding.mesh import is_first
 from glm_jax.training.failures import FailedElsewhere
 
 T = TypeVar("T")
@@ -37,11 +38,6 @@ _KINDS: tuple[type[Exception], ...] = (UserError, DiskTrouble, FailedElsewhere)
 def share() -> tuple[int, int]:
     """The index of this process and the number of processes; (0, 1) for a single process."""
     return jax.process_index(), jax.process_count()
-
-
-def is_first() -> bool:
-    """Whether this is the first process, which writes the files that are written once."""
-    return jax.process_index() == 0
 
 
 def on_first(act: Callable[[], T], what: str) -> T | None:

@@ -20,7 +20,6 @@ from pathlib import Path
 
 import glm_jax
 from glm_jax.checks import finite_number, whole_number
-from glm_jax.config import Config, by_name
 from glm_jax.errors import UserError
 from glm_jax.training import failures
 from glm_jax.training.meeting import meet
@@ -72,9 +71,9 @@ def network_of(options: argparse.Namespace) -> Network | None:
     return asked(options.coordinator, options.num_processes, options.process_id) or detected()
 
 
-def join_for(network: Network, options: argparse.Namespace, config: Config) -> None:
-    """`join` for a command with these options, whose config must be the same on all processes."""
-    values = {name: repr(value) for name, value in by_name(config).items()}
+def join_for(network: Network, options: argparse.Namespace, same: Mapping[str, object]) -> None:
+    """`join` for a command with these options; `same` must be equal on all processes, by name."""
+    values = {name: repr(value) for name, value in same.items()}
 
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)

@@ -8,6 +8,7 @@ import pytest
 
 from glm_jax import cli
 from glm_jax.buckets import BucketPath
+from glm_jax.config.training import MeshConfig
 from glm_jax.errors import UserError
 
 
@@ -89,3 +90,19 @@ def test_counts_and_rates_are_above_0():
     for text in ("0", "-1", "nan", "inf", "fast", ""):
         with pytest.raises(argparse.ArgumentTypeError, match="must be a number above 0; got"):
             cli.positive_number(text)
+
+
+def test_a_mesh_is_axes_with_sizes():
+    parser = cli.Parser()
+    cli.add_mesh_argument(parser)
+    mesh = parser.parse_args(["--mesh", "fsdp=4, tensor=2"]).mesh
+    assert mesh == MeshConfig(data=1, fsdp=4, tensor=2, sequence=1)
+    for wrong, message in {
+        "fsdp": "like fsdp=4,tensor=2, of data, fsdp, tensor, sequence; got 'fsdp'",
+        "fspd=4": "got 'fspd=4'",
+        "fsdp=2,fsdp=4": "got 'fsdp=2,fsdp=4'",
+        "fsdp=0": "mesh.fsdp must be at least 1, or -1 for the rest; got 0",
+        "fsdp=-1,tensor=-1": "at most one axis of mesh may be -1",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            parser.parse_args(["--mesh", wrong])
