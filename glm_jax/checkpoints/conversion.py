@@ -21,6 +21,7 @@ from glm_jax.interop.huggingface import Progress, silent, write_directory
 from glm_jax.interop.origin import Origin
 from glm_jax.interop.save_plan import SaveAs, is_model, plan_save
 from glm_jax.models.params import abstract_params
+from glm_jax.models.prefix import is_prefix
 from glm_jax.models.trees import to_paths
 from glm_jax.remote import is_remote
 
@@ -74,7 +75,9 @@ def look(path: Path, dtype: str | None, mesh: Mesh) -> Source:
     config = dataclasses.replace(config, param_dtype=dtype or config.param_dtype)
     shapes = to_paths(abstract_params(config.resolved(), mesh, listed=True))
     leaves = {
-        name: jax.ShapeDtypeStruct(leaf.shape, dtype or stored.get(name, leaf.dtype))
+        name: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype if is_prefix(name) else dtype or stored.get(name, leaf.dtype)
+        )
         for name, leaf in shapes.items()
     }
     home = None if workdir is None else on_this_machine(path, workdir)

@@ -12,12 +12,15 @@ from glm_jax.config.model import ResolvedModel
 from glm_jax.config.training import MeshConfig
 from glm_jax.data.record import check_kept
 from glm_jax.errors import UserError
+from glm_jax.fetching import fetched
 from glm_jax.interop.companions import TOKENIZER_FILES, lies_inside
 from glm_jax.interop.finite import Unusable
 from glm_jax.interop.huggingface import Progress, load_directory, silent
 from glm_jax.interop.origin import Origin, read_generation
-from glm_jax.models.trees import Params, cast
-from glm_jax.paths import checkpoint
+from glm_jax.interop.prefixes import read_prefix_directory
+from glm_jax.models.params import abstract_params
+from glm_jax.models.trees import Params, cast, from_paths
+from glm_jax.paths import checkpoint, expanded
 from glm_jax.sharding.mesh import make_mesh
 from glm_jax.sharding.rules import path_name
 from glm_jax.tokenizers.published import has_published
@@ -78,6 +81,27 @@ def load_model(
     if workdir is not None and tokenizer is not None:
         check_kept(home, tokenizer)
     return Loaded(config, params, tokenizer, origin)
+
+
+def with_adapter(model: Loaded, adapter: str | Path, mesh: Mesh | None = None) -> Loaded:
+    """The model with a trained prefix.
+
+    Args:
+      model: without one.
+      adapter: a P-Tuning or PEFT directory.
+      mesh: as of `load_model`.
+
+    Raises:
+      UserError: as `read_prefix_directory`.
+    """
+    path = expanded(adapter)
+    home = fetched(path, lambda name: "/" not in name)
+    found = read_prefix_directory(home, model.config, model.origin)
+    config = found.config.resolved(model.config.compute)
+    like = abstract_params(config, mesh or make_mesh(MeshConfig(), jax.devices()[:1]))
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, like["prefix"])
+    prefix = jax.device_put(from_paths(found.leaves)["prefix"], shardings)
+    return dataclasses.replace(model, config=config, params={**model.params, "prefix": prefix})
 
 
 def _tokenizer_of(directory: Path) -> Tokenizer | None:

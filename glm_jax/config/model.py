@@ -37,6 +37,10 @@ _MOST = {
 }
 
 
+# What says that a model has a prefix, and which.
+PREFIX_FIELDS = ("prefix_length", "prefix_projection", "prefix_embed_dim", "prefix_dropout_rate")
+
+
 @accepts_old_names
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
@@ -89,6 +93,15 @@ class ModelConfig:
       attention_dropout_rate: on the attention probabilities, in training.
       param_dtype: of the parameters and of the optimizer's moments; "float16" is for reading
         published checkpoints, not for training.
+      prefix_length: P, trained keys and values that every query of every layer sees beside its
+        interval (P-Tuning v2, arXiv:2110.07602; `pre_seq_len` in published files); 0: none. They
+        are not rotated, and the positions of tokens do not move. Their parameters are float32
+        whatever param_dtype is; train.trainable="prefix/.*" trains them alone.
+      prefix_projection: width of the hidden layer of an MLP that makes the prefix of a table;
+        None: the table is the prefix. Published files have embed_dim.
+      prefix_embed_dim: width of the table under prefix_projection; None: as published, embed_dim
+        with "rotary_block" (ChatGLM-6B), else that of a row of the prefix, 2 L K H.
+      prefix_dropout_rate: on the keys and values of the prefix, in training.
       moved: not an option: values of `compute` that were given here, by their old names
         (`glm_jax.config.moved`), until a `Config` or `resolved` takes them.
     """
@@ -119,6 +132,10 @@ class ModelConfig:
     dropout_rate: float = 0.1
     attention_dropout_rate: float = 0.1
     param_dtype: str = "float32"
+    prefix_length: int = 0
+    prefix_projection: int | None = None
+    prefix_embed_dim: int | None = None
+    prefix_dropout_rate: float = 0.1
     moved: dataclasses.InitVar[Mapping[str, object] | None] = None
 
     def __post_init__(self, moved: Mapping[str, object] | None):
@@ -128,6 +145,7 @@ class ModelConfig:
         for name in (
             *("num_kv_heads", "head_dim", "mlp_dim"),
             *("residual_alpha_layers", "rotary_original_positions"),
+            *("prefix_projection", "prefix_embed_dim"),
         ):
             if getattr(self, name) is not None:
                 self._check_size(name)
@@ -155,7 +173,8 @@ class ModelConfig:
             )
         if not self.has_position_table:
             self._check_rotary()
-        for name in ("dropout_rate", "attention_dropout_rate"):
+        self._check_prefix()
+        for name in ("dropout_rate", "attention_dropout_rate", "prefix_dropout_rate"):
             finite_number(f"model.{name}", getattr(self, name), least=0, below=1)
         if moved:
             with_moved(ComputeConfig(), moved)
@@ -165,6 +184,17 @@ class ModelConfig:
     def _check_size(self, name: str) -> None:
         most = _MOST.get(name, _WIDEST)
         whole_number(f"model.{name}", getattr(self, name), least=1, most=most)
+
+    def _check_prefix(self) -> None:
+        whole_number("model.prefix_length", self.prefix_length, least=0, most=_WIDEST)
+        for name, needed, there in (
+            ("prefix_projection", "model.prefix_length above 0", self.prefix_length),
+            ("prefix_embed_dim", "model.prefix_projection", self.prefix_projection),
+        ):
+            if getattr(self, name) is not None and not there:
+                raise UserError(
+                    f"model.{name} needs {needed}; got {getattr(self, name)} beside {there}"
+                )
 
     def _check_rotary(self) -> None:
         head_dim = self.head_dim or self.embed_dim // self.num_heads
@@ -216,8 +246,32 @@ class ModelConfig:
         """Whether a prompt is a text to be continued, each token behind the last."""
         return not self.fills_blanks
 
+    @property
+    def has_dropout(self) -> bool:
+        """Whether training draws any dropout."""
+        prefix_rate = self.prefix_dropout_rate if self.prefix_length else 0.0
+        return max(self.dropout_rate, self.attention_dropout_rate, prefix_rate) > 0
+
+    @property
+    def prefix_row(self) -> int:
+        """2 L K H, the numbers in the keys and values of all layers at one of P places."""
+        head_dim = self.head_dim or self.embed_dim // self.num_heads
+        return 2 * self.num_layers * (self.num_kv_heads or self.num_heads) * head_dim
+
+    @property
+    def _published_prefix_embed_dim(self) -> int:
+        return self.embed_dim if self.position_encoding == "rotary_block" else self.prefix_row
+
+    def with_prefix(self, other: "ModelConfig") -> "ModelConfig":
+        """A plain ModelConfig of this model with the prefix of another config."""
+        prefix = {name: getattr(other, name) for name in PREFIX_FIELDS}
+        fields = {
+            field.name: getattr(self, field.name) for field in dataclasses.fields(ModelConfig)
+        }
+        return ModelConfig(**{**fields, **prefix}, moved=moved_of(self))
+
     def with_sizes(self) -> "ModelConfig":
-        """A plain ModelConfig with num_kv_heads, head_dim and mlp_dim filled in."""
+        """A plain ModelConfig with num_kv_heads, head_dim, mlp_dim and so on filled in."""
         return ModelConfig(**self._with_sizes(), moved=moved_of(self))
 
     def resolved(self, compute: ComputeConfig | None = None) -> "ResolvedModel":
@@ -236,6 +290,9 @@ class ModelConfig:
             "num_kv_heads": self.num_kv_heads or self.num_heads,
             "head_dim": self.head_dim or self.embed_dim // self.num_heads,
             "mlp_dim": self.mlp_dim or 4 * self.embed_dim,
+            "prefix_embed_dim": (self.prefix_embed_dim or self._published_prefix_embed_dim)
+            if self.prefix_projection
+            else None,
         }
 
 

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
+from glm_jax.adapters.prefix import with_plain_prefix
 from glm_jax.config.model import ModelConfig, ResolvedModel
 from glm_jax.generation.bans import AnyArray, host_array
 from glm_jax.generation.beam import Beams
@@ -88,7 +89,7 @@ class Engine:
     """
 
     def __init__(self, config: ModelConfig, params: Params, tiles: bool = True):
-        """Allocates nothing.
+        """Allocates nothing but a trained prefix, which is taken from its encoder once.
 
         Args:
           config: of the model.
@@ -99,6 +100,7 @@ class Engine:
         self.config = config.resolved().with_compute(scan_layers=False)
         # A dict of its own: the caller may change the one given.
         self.params = jax.tree.map(lambda leaf: leaf, unstack_layers(params))
+        self._plain = with_plain_prefix(self.config, self.params, self.config.compute.dtype)
         self._tiles = tiles
         self._tiled: tuple[ResolvedModel, Params] | None = None
 
@@ -119,12 +121,13 @@ class Engine:
         longest = max(map(len, rows))
         room = room or self._room(prompts)
         tokens, length = stack(rows, bucket(longest) if fills else room.size, least)
+        config, params = self._plain
         return _start(
-            self.params,
+            params,
             tokens,
             length,
             *self._answers(prompts, room, len(tokens)),
-            config=self.config,
+            config=config,
             room=room,
             width=tokens.shape[1] if fills else min(bucket(longest - 1), CHUNK),
         )
@@ -224,7 +227,8 @@ class Engine:
         """
         if parents is not None:
             slots = _take(slots, np.array(parents, np.int32))
-        return _accept(self.params, slots, ids, counts, config=self.config)
+        config, params = self._plain
+        return _accept(params, slots, ids, counts, config=config)
 
     def insert(self, slots: Slots, at: Sequence[int], rows: Slots) -> Slots:
         """Puts the first rows of other slots into some of these; `slots` is donated.
@@ -275,10 +279,10 @@ class Engine:
     def _for_rows(self, number: int) -> tuple[ResolvedModel, Params]:
         """Config and parameters for steps of `number` rows: tiled if few."""
         if number <= MOST_ROWS and self._tiles:
-            self._tiled, self._tiles = tiled(self.config, self.params), False
+            self._tiled, self._tiles = tiled(*self._plain), False
         if number <= MOST_ROWS and self._tiled is not None:
             return self._tiled
-        return self.config, self.params
+        return self._plain
 
 
 @with_mesh_of_params

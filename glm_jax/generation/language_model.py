@@ -15,15 +15,16 @@ import numpy as np
 from jax.sharding import Mesh
 from numpy.typing import ArrayLike
 
+from glm_jax.adapters.prefix import with_plain_prefix
 from glm_jax.batch import Batch
-from glm_jax.checkpoints.loading import load_model
+from glm_jax.checkpoints.loading import load_model, with_adapter
 from glm_jax.config.model import ModelConfig, ResolvedModel
 from glm_jax.errors import UserError
 from glm_jax.generation.beam_rows import search_blanks, search_texts
 from glm_jax.generation.blank_filling import fill_rows
 from glm_jax.generation.continuation import generate_rows
 from glm_jax.generation.ends import eos_ids_of, marks_of, span_ends_of
-from glm_jax.generation.engine import Engine
+from glm_jax.generation.engine import Engine, on_host
 from glm_jax.generation.given import ENCODE, check_encoded, check_special_ids, given
 from glm_jax.generation.options import (
     BeamSearch,
@@ -38,11 +39,12 @@ from glm_jax.generation.scored_texts import Scoring
 from glm_jax.generation.writing import Writing
 from glm_jax.interop.huggingface import Progress, save_directory, silent
 from glm_jax.interop.origin import Origin
+from glm_jax.interop.prefixes import FORMATS, save_prefix
 from glm_jax.interop.save_plan import SaveAs
 from glm_jax.losses.by_objective import hidden_of, objective_sums, summarize, token_losses
 from glm_jax.models.params import bind
 from glm_jax.models.positions import check_positions
-from glm_jax.models.trees import Params, unstack_layers
+from glm_jax.models.trees import Params, to_paths, unstack_layers
 from glm_jax.paths import expanded
 from glm_jax.sharding.mesh import mesh_of, placed, with_mesh_of_params
 from glm_jax.special_tokens import SpecialTokens
@@ -244,7 +246,9 @@ class LanguageModel(Scoring, Writing):
 
         Args:
           path: the directory to write; one that holds nothing but a model is replaced.
-          format: "huggingface" (config.json and safetensors in published names) or "orbax".
+          format: "huggingface" (config.json and safetensors in published names) or "orbax"; or of
+            a trained prefix alone "ptuning" (its encoder, as ChatGLM's code names it) or "peft"
+            (what the encoder makes).
           names: of the tensors, for "huggingface": "as_loaded", "original" (of the code the model
             was published with) or "native" (of transformers).
           progress: for "huggingface", wraps the tensors as they are written.
@@ -267,8 +271,19 @@ class LanguageModel(Scoring, Writing):
             from glm_jax.checkpoints.params import save_params  # brings orbax
 
             save_params(expanded(path), self.config, self.params, self.tokenizer, self._origin)
+        elif format in FORMATS:
+            self._save_prefix(expanded(path), format)
         else:
-            raise UserError(f"format must be 'huggingface' or 'orbax'; got {format!r}")
+            raise UserError(
+                f"format must be 'huggingface', 'orbax', 'ptuning' or 'peft'; got {format!r}"
+            )
+
+    def _save_prefix(self, path: Path, format: str) -> None:
+        params = self.params
+        if format == "peft":
+            params = with_plain_prefix(self.config, params)[1]
+        leaves = to_paths({"prefix": params.get("prefix", {})})
+        save_prefix(path, format, self.config, lambda name: on_host(leaves[name]), self._origin)
 
     def _eos_ids(self) -> list[int] | None:
         return eos_ids_of(self._origin, self.special)
@@ -324,6 +339,7 @@ def load(
     dtype: str | None = None,
     compute_dtype: str | None = None,
     mesh: Mesh | None = None,
+    adapter: str | Path | None = None,
     progress: Progress = silent,
 ) -> LanguageModel:
     """Loads a model.
@@ -336,6 +352,8 @@ def load(
       compute_dtype: of activations, "float32" or "bfloat16"; None: float32 on CPU; elsewhere
         bfloat16 if the parameters have 16 bits, else the checkpoint's.
       mesh: devices to shard over (`glm_jax.sharding.make_mesh`); None: the first device.
+      adapter: directory of a trained prefix for the model, as ChatGLM's P-Tuning or PEFT
+        (PREFIX_TUNING) writes it; None: the model alone.
       progress: wraps the iterator over the tensors of a Hugging Face directory.
 
     Raises:
@@ -343,6 +361,8 @@ def load(
         wrong.
     """
     found = load_model(path, dtype, mesh, progress)
+    if adapter is not None:
+        found = with_adapter(found, adapter, mesh)
     compute_dtype = compute_dtype or _compute_dtype(found.config)
     config = found.config.with_compute(dtype=compute_dtype)
     return LanguageModel(config, found.params, found.tokenizer, found.origin)

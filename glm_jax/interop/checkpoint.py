@@ -135,6 +135,16 @@ def _check_names(
     missing = sorted(wanted - optional - tensors.keys())
     ignored = re.compile(architecture.ignored)
     extra = sorted(key for key in tensors.keys() - wanted if not ignored.fullmatch(key))
+    if lone := [key for key in extra if "prefix_encoder." in key]:
+        raise UserError(
+            f"the weights in {str(path)!r} hold a trained prefix ({some(lone)}), of which "
+            "config.json says nothing: pre_seq_len is missing there"
+        )
+    if missing and all("prefix_encoder." in key for key in missing):
+        raise UserError(
+            f"config.json in {str(path)!r} has pre_seq_len, but its weights lack {some(missing)}: "
+            "take it out there, and give the directory of the prefix as adapter"
+        )
     if missing or extra:
         raise UserError(
             f"the weights in {str(path)!r} do not fit {architecture.name} with its config.json: "

@@ -26,6 +26,7 @@ from glm_jax.interop.origin import CONFIG, Origin
 from glm_jax.interop.save_plan import AS_LOADED, SaveAs, SavePlan, is_model, plan_save
 from glm_jax.interop.weights import INDEX, TensorToWrite, copy_out, in_order, write_safetensors
 from glm_jax.models.params import abstract_params
+from glm_jax.models.prefix import is_prefix
 from glm_jax.models.trees import Params, from_paths, is_stacked, to_paths, unstack_layers
 from glm_jax.models.weights import plain
 from glm_jax.sharding.mesh import is_first, on_host
@@ -73,7 +74,7 @@ def load_directory(
             continue
         tensor = checkpoint.tensor(row).read()
         for name, part in zip(row.paths, row.split(tensor), strict=True):
-            target = np.dtype(dtype or tensor.dtype)
+            target = np.dtype(like[name].dtype if is_prefix(name) else dtype or tensor.dtype)
             look_at = functools.partial(unusable.look_at, row.key)
             params[name] = _to_devices(part, target, like[name].sharding, look_at)
     unusable.warn(str(path))

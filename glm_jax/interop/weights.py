@@ -27,6 +27,7 @@ from glm_jax.json_files import JsonObject, printable, read_object, shown
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 TORCH_WEIGHTS, TORCH_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
+ADAPTER_WEIGHTS, TORCH_ADAPTER = "adapter_model.safetensors", "adapter_model.bin"
 
 _DTYPES = {
     "F32": np.dtype(np.float32),
@@ -85,6 +86,17 @@ def open_weights(path: Path) -> dict[str, StoredTensor]:
         f"{str(path)!r} holds no weights: none of {WEIGHTS}, {INDEX}, {TORCH_WEIGHTS}, "
         f"{TORCH_INDEX}"
     )
+
+
+def open_adapter(path: Path) -> dict[str, StoredTensor] | None:
+    """The tensors of an adapter's directory by PEFT's names of files; None: it has none of these.
+
+    Raises:
+      UserError: as `open_weights`.
+    """
+    if (path / ADAPTER_WEIGHTS).is_file():
+        return _open_safetensors(path / ADAPTER_WEIGHTS)
+    return _open_torch(path / TORCH_ADAPTER) if (path / TORCH_ADAPTER).is_file() else None
 
 
 def _open_indexed(

@@ -2,11 +2,12 @@
 
 A multiplication and an addition are two FLOPs. A training step costs, per token,
 
-    6 * (parameters of matrices)  +  12 * L * N * H * T * density
+    6 * (parameters of matrices)  +  12 * L * N * H * (T * density + P)
 
 A matrix costs 2 FLOPs per parameter forward and 4 backward. Attention multiplies queries with keys
 and weights with values: forward 4 * N * H per key that a query sees, of which there are
-`density * T` (arXiv:2204.02311, appendix B, has the formula without the density). The LM head
+`density * T`, and the P keys of a trained prefix (arXiv:2204.02311, appendix B, has the formula
+without either). What makes the prefix does not count: it runs once a step. The LM head
 counts at every slot; a table that is only looked up does not count. Recomputation (`compute.remat`)
 does not count either, so that utilisations can be compared.
 """
@@ -17,9 +18,10 @@ from collections.abc import Mapping
 from glm_jax.config import Config
 from glm_jax.config.model import ResolvedModel
 from glm_jax.config.objective import ObjectiveConfig
+from glm_jax.models.prefix import is_prefix
 from glm_jax.models.trees import Params, to_paths
 
-GROUPS = ("embedding", "attention", "mlp", "norms", "output", "other")
+GROUPS = ("embedding", "attention", "mlp", "norms", "output", "prefix", "other")
 
 
 def parameter_groups(params: Params) -> dict[str, int]:
@@ -46,6 +48,7 @@ def _group(path: str) -> str:
         ("embedding", "embedding"),
         ("positions", "embedding"),
         ("output", "output"),
+        ("prefix", "prefix"),
     ):
         if part in parts:
             return group
@@ -55,7 +58,11 @@ def _group(path: str) -> str:
 def matrix_parameters(params: Params) -> int:
     """Parameters that every token is multiplied with: all kernels, and the LM head."""
     leaves = to_paths(params)
-    kernels = sum(math.prod(x.shape) for path, x in leaves.items() if path.endswith("/kernel"))
+    kernels = sum(
+        math.prod(leaf.shape)
+        for path, leaf in leaves.items()
+        if path.endswith("/kernel") and not is_prefix(path)
+    )
     output = leaves.get("output/table", leaves["embedding/table"])
     return kernels + math.prod(output.shape)
 
@@ -108,9 +115,9 @@ def _span_share(objective: ObjectiveConfig) -> float:
 
 
 def attention_flops_per_token(model: ResolvedModel, length: int, density: float) -> float:
-    """12 * L * N * H * T * density: scores and weighted values, forward and backward."""
+    """12 L N H (T density + P): scores and weighted values, forward and backward."""
     width = model.num_heads * model.head_dim
-    return 12 * model.num_layers * width * length * density
+    return 12 * model.num_layers * width * (length * density + model.prefix_length)
 
 
 def flops_per_token(config: Config, params: Params) -> float:

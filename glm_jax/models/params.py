@@ -45,6 +45,13 @@ def create_params(config: Model, mesh: Mesh, seed: int) -> Params:
     return jax.jit(functools.partial(_draw, config), out_shardings=shardings)(key_of(seed))
 
 
+def create_prefix(config: Model, mesh: Mesh, seed: int) -> Params:
+    """The prefix alone of what `create_params` draws."""
+    config = config.resolved()
+    shardings = param_shardings(_abstract(config), mesh)["prefix"]
+    return jax.jit(lambda key: _draw(config, key)["prefix"], out_shardings=shardings)(key_of(seed))
+
+
 def abstract_params(
     config: Model, mesh: Mesh | AbstractMesh, weights: str = "plain", *, listed: bool = False
 ) -> Params:

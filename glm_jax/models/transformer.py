@@ -9,7 +9,7 @@ This is GLM (arXiv:2103.10360, section 2.2; pre-norm and tied LM head as in the 
 Variants differ in their norm, feed-forward, position encoding and LM head (`ModelConfig`). Each
 choice is a module of its own, so that every variant follows the lines above.
 Dimensions: B batch, T query length, S key length, D model width, N heads, K key heads, H head
-dimension, F feed-forward width, V vocabulary, L layers.
+dimension, F feed-forward width, V vocabulary, L layers, P keys of a trained prefix.
 """
 
 import functools
@@ -37,6 +37,7 @@ from glm_jax.models.layers import (
     residual_stddev,
 )
 from glm_jax.models.positions import Rotation, make_positions, rotate
+from glm_jax.models.prefix import KeyValue, Prefix, dropped, of_layer
 from glm_jax.models.remat import rematerialised
 from glm_jax.models.seeds import fold_name
 from glm_jax.models.weights import as_used, exchanged
@@ -86,10 +87,17 @@ class SelfAttention(nnx.Module):
         *,
         dropout_key: jax.Array | None = None,
         cache: Cache | None = None,
+        prefix: KeyValue | None = None,
     ) -> tuple[Float[jax.Array, "B T D"], Cache | None]:
         """[B, T, D] -> ([B, T, D], cache)."""
         y, cache = self.attend(
-            x, attend_start, attend_end, rotation, dropout_key=dropout_key, cache=cache
+            x,
+            attend_start,
+            attend_end,
+            rotation,
+            dropout_key=dropout_key,
+            cache=cache,
+            prefix=prefix,
         )
         return self.out(y), cache
 
@@ -102,8 +110,9 @@ class SelfAttention(nnx.Module):
         *,
         dropout_key: jax.Array | None = None,
         cache: Cache | None = None,
+        prefix: KeyValue | None = None,
     ) -> tuple[Float[jax.Array, "B T N H"], Cache | None]:
-        """[B, T, D] -> (output per head [B, T, N, H], cache)."""
+        """[B, T, D] -> (output per head [B, T, N, H], cache); the prefix has [P, K, H] each."""
         q, k, v = self.query(x), self.key(x), self.value(x)
         # The cache holds rotated keys: each key is rotated once, by its own position.
         q = _saved_as("query", rotate(q, rotation))
@@ -120,6 +129,7 @@ class SelfAttention(nnx.Module):
             backend=self.config.compute.attention_backend,
             dropout_rate=self.config.attention_dropout_rate,
             dropout_key=dropout_key,
+            prefix=dropped(prefix, len(q), self.config.prefix_dropout_rate, dropout_key),
         )
         return y, cache
 
@@ -159,6 +169,7 @@ class Layer(nnx.Module):
         *,
         dropout_key: jax.Array | None = None,
         cache: Cache | None = None,
+        prefix: KeyValue | None = None,
     ) -> tuple[Float[jax.Array, "B T D"], Cache | None]:
         """[B, T, D] -> ([B, T, D], cache); the key is split among the three uses of dropout."""
         keys = [None] * 3 if dropout_key is None else jax.random.split(dropout_key, 3)
@@ -169,6 +180,7 @@ class Layer(nnx.Module):
             rotation,
             dropout_key=keys[0],
             cache=cache,
+            prefix=prefix,
         )
         return constrain_rows(self._finish(x, y, keys[1], keys[2])), cache
 
@@ -178,9 +190,11 @@ class Layer(nnx.Module):
         attend_start: Int[Array, "B T"],
         attend_end: Int[Array, "B T"],
         rotation: Rotation | None,
+        prefix: KeyValue | None = None,
     ) -> Float[jax.Array, "B T N H"]:
         """The computation across slots: [B, T, D] -> attention output per head [B, T, N, H]."""
-        return self.attention.attend(self.attention_norm(x), attend_start, attend_end, rotation)[0]
+        x = self.attention_norm(x)
+        return self.attention.attend(x, attend_start, attend_end, rotation, prefix=prefix)[0]
 
     def finish(
         self, x: Float[jax.Array, "*slots D"], y: Float[jax.Array, "*slots N H"]
@@ -216,6 +230,8 @@ class Transformer(nnx.Module):
         self.final_norm = make_norm(config)
         tied = config.tied_embeddings
         self.output = None if tied else Embedding(config, key=fold_name(key, "output"))
+        has_prefix = config.prefix_length > 0
+        self.prefix = Prefix(config, key=fold_name(key, "prefix")) if has_prefix else None
         self.config = config
 
     def __call__(
@@ -241,8 +257,8 @@ class Transformer(nnx.Module):
         x = self.embed(tokens, positions, block_positions)
         x = dropout(x, self.config.dropout_rate, keys[0])
         rotation = self.positions.rotation(positions, block_positions)
-        x = self._run_layers(x, attend_start, attend_end, rotation, keys[1])
-        return self.final_norm(x)
+        run = functools.partial(self._run_layers, dropout_key=keys[1])
+        return self.final_norm(run(x, attend_start, attend_end, rotation, self._prefixes()))
 
     def extend(
         self,
@@ -272,9 +288,10 @@ class Transformer(nnx.Module):
             )
         x = self.embed(tokens, positions, block_positions)
         rotation = self.positions.rotation(positions, block_positions)
-        new_caches = []
-        for layer, cache in zip(self.layers, caches, strict=True):
-            x, cache = layer(x, attend_start, attend_end, rotation, cache=cache)
+        new_caches, prefixes = [], self._prefixes()
+        for index, (layer, cache) in enumerate(zip(self.layers, caches, strict=True)):
+            prefix = of_layer(prefixes, index)
+            x, cache = layer(x, attend_start, attend_end, rotation, cache=cache, prefix=prefix)
             new_caches.append(cache)
         return self.final_norm(x), new_caches
 
@@ -299,10 +316,10 @@ class Transformer(nnx.Module):
         """
         x = self.embed(tokens, positions, block_positions)
         rotation = self.positions.rotation(positions, block_positions)
-        x = self._run_layers(
-            x, attend_start, attend_end, rotation, None, self.config.num_layers - 1
-        )
-        y = self._last_layer().attend(x, attend_start, attend_end, rotation)
+        last, prefixes = self.config.num_layers - 1, self._prefixes()
+        x = self._run_layers(x, attend_start, attend_end, rotation, prefixes, first=last)
+        prefix = of_layer(prefixes, last)
+        y = self._last_layer().attend(x, attend_start, attend_end, rotation, prefix)
         return jnp.concatenate([x, y.reshape(*x.shape[:-1], -1)], axis=-1)
 
     def finisher(self) -> Callable[[jax.Array], jax.Array]:
@@ -342,13 +359,18 @@ class Transformer(nnx.Module):
         table = self.embedding if self.output is None else self.output
         return table.scorer()
 
+    def _prefixes(self) -> KeyValue | None:
+        """The keys and values of the prefix, [L, P, K, H] each; None without one."""
+        return None if self.prefix is None else self.prefix()
+
     def _run_layers(
         self,
         x: jax.Array,
         attend_start: Array,
         attend_end: Array,
         rotation: Rotation | None,
-        dropout_key: jax.Array | None,
+        prefixes: KeyValue | None,
+        dropout_key: jax.Array | None = None,
         first: int | None = None,
     ) -> jax.Array:
         """Runs all layers; `first`: only the first so many of listed layers."""
@@ -358,18 +380,19 @@ class Transformer(nnx.Module):
         splits = [nnx.split(layer) for layer in layers]
         graph = splits[0][0]
 
-        def run(x, state_and_key):
-            state, key = state_and_key
+        def run(x, of_one_layer):
+            state, key, prefix = of_one_layer
             layer = nnx.merge(graph, as_used(state, self.config.compute.dtype))
-            return layer(x, attend_start, attend_end, rotation, dropout_key=key)
+            return layer(x, attend_start, attend_end, rotation, dropout_key=key, prefix=prefix)
 
         scanned = isinstance(self.layers, Layer)
         run = rematerialised(run, self.config.compute.remat, scanned)
         keys = layer_keys(dropout_key, self.config.num_layers)
         if scanned:
-            return jax.lax.scan(run, x, (splits[0][1], keys))[0]
+            return jax.lax.scan(run, x, (splits[0][1], keys, prefixes))[0]
         for index, (_, state) in enumerate(splits):
-            x, _ = run(x, (state, None if keys is None else keys[index]))
+            key = None if keys is None else keys[index]
+            x, _ = run(x, (state, key, of_layer(prefixes, index)))
         return x
 
 

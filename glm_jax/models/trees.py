@@ -62,12 +62,17 @@ def _split(stacked: Params) -> Params:
 
 
 def cast(params: Params, dtype: str) -> Params:
-    """Casts all arrays of floating-point numbers; others, as of quantised weights, stay."""
+    """Casts all arrays of floating-point numbers but those of a prefix, which are float32.
 
-    def of(leaf: jax.Array) -> jax.Array:
-        return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+    Others, as of quantised weights, stay.
+    """
 
-    return jax.tree.map(of, params)
+    def of(path: tuple, leaf: jax.Array) -> jax.Array:
+        stays = path_name(path).startswith("prefix/")
+        floats = jnp.issubdtype(leaf.dtype, jnp.floating) and not stays
+        return leaf.astype(dtype) if floats else leaf
+
+    return jax.tree.map_with_path(of, params)
 
 
 def split_params(params: Params, chosen: str | None) -> tuple[Params, Params]:

@@ -97,12 +97,16 @@ GLM4_32B_0414 = dataclasses.replace(
     GLM4_9B_0414, num_layers=61, embed_dim=6144, num_heads=48, mlp_dim=23040, biases="none"
 )
 
-# Fields that say how a model is stored and regularised, not which model it is.
+# Fields that say how a model is stored, regularised and tuned, not which model it is.
 _NOT_SHAPE = {
     "initializer_range": 0.0,
     "dropout_rate": 0.0,
     "attention_dropout_rate": 0.0,
     "param_dtype": "float32",
+    "prefix_length": 0,
+    "prefix_projection": None,
+    "prefix_embed_dim": None,
+    "prefix_dropout_rate": 0.0,
 }
 
 VARIANTS: dict[str, ModelConfig] = {

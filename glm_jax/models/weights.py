@@ -140,18 +140,26 @@ def is_weight(node: object) -> TypeGuard[Weight]:
 
 
 def is_matrix(name: str) -> bool:
-    """Whether a parameter multiplies activations; norms and biases are added in their own dtype."""
+    """Whether a parameter multiplies activations; norms and biases are added in their own dtype.
+
+    Those of a prefix multiply no activations, and stay plain float32 arrays.
+    """
+    return _decays(name) and not name.startswith("prefix/")
+
+
+def _decays(name: str) -> bool:
     return name.rsplit("/", 1)[-1] in ("kernel", "table", "block_table")
 
 
 def decay_mask(params: PyTree) -> PyTree[bool]:
     """True where weight decay applies: everything but biases and the scales of norms.
 
-    Token and position embeddings do decay, as in the published code, and all arrays of a `Weight`.
+    Token and position embeddings and prefixes do decay, as in the published code, and all arrays of
+    a `Weight`.
     """
 
     def mask(path: tuple, leaf: Matrix) -> PyTree[bool]:
-        return jax.tree.map(lambda _: is_matrix(path_name(path)), leaf)
+        return jax.tree.map(lambda _: _decays(path_name(path)), leaf)
 
     return jax.tree.map_with_path(mask, params, is_leaf=is_weight)
 

@@ -38,6 +38,13 @@ LOGICAL_AXES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"layers/mlp/(gate|up)/bias", ("mlp",)),
     (r"layers/mlp/down/kernel", ("mlp", "embed")),
     (r"layers/(attention/out|mlp/down)/bias", ("norm",)),
+    # `glm_jax.models.prefix`: the hidden layer is split, so that its products are added up.
+    (r"prefix/table", ("layers", "pair", "position", "kv_heads", "head_dim")),
+    (r"prefix/rows/table", ("position", "norm")),
+    (r"prefix/up/kernel", ("norm", "embed")),
+    (r"prefix/up/bias", ("norm",)),
+    (r"prefix/down/kernel", ("embed", "layers", "pair", "kv_heads", "head_dim")),
+    (r"prefix/down/bias", ("layers", "pair", "kv_heads", "head_dim")),
 )
 # The axes that split the width of every matrix; layers gather it over them before they compute.
 WIDTH_AXES = ("fsdp", "sequence")
@@ -52,6 +59,7 @@ MESH_AXES: dict[str, tuple[str, ...]] = {
     "mlp": ("tensor",),
     "position": (),
     "norm": (),
+    "pair": (),
 }
 # Two key heads cannot be split over four devices; each device then holds both, which is cheap.
 WHOLE_IF_INDIVISIBLE = frozenset({"kv_heads"})

@@ -154,7 +154,7 @@ def _gradients(
     """The gradient of the global batch's loss by the trainable parameters, and the loss's sums."""
     # A function of seed and step, so that a resumed run draws the same dropout.
     key = jax.random.fold_in(key_of(config.train.seed), state.step)
-    has_dropout = config.model.dropout_rate > 0 or config.model.attention_dropout_rate > 0
+    has_dropout = config.model.has_dropout
 
     def loss_of_rows(
         sites: Params, params: Split, key: jax.Array, rows: Batch, coefficients: Scale

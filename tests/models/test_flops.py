@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 
 from glm_jax.config import (
@@ -51,8 +53,19 @@ def test_groups_of_a_small_model_by_hand(listed):
         "mlp": 3 * 3 * 8 * 20,
         "norms": 3 * 2 * 8 + 8,
         "output": 32 * 8,
+        "prefix": 0,
         "other": 0,
     }
+
+
+def test_a_prefix_is_a_group_that_no_token_is_multiplied_with():
+    model = dataclasses.replace(SMALL, prefix_length=5, prefix_projection=8)
+    row = 2 * 3 * 2 * 2  # keys and values, layers, key heads, head dimension
+    params = params_of(model)
+    assert parameter_groups(params)["prefix"] == 5 * row + (row * 8 + 8) + (8 * row + row)
+    assert matrix_parameters(params) == matrix_parameters(params_of(SMALL))
+    more = attention_flops_per_token(model.resolved(), 64, 0.5)
+    assert more == 12 * 3 * 8 * (64 * 0.5 + 5)
 
 
 def test_matrices_are_kernels_and_the_output_and_no_table_that_is_looked_up():

@@ -132,12 +132,18 @@ def check_sayable(
     Args:
       name: of the format.
       config: of the model to save.
-      allowed: field of ModelConfig -> values that the format can express.
+      allowed: field of ModelConfig -> values that the format can express. A prefix is one where
+        `prefix_length` stands among them.
 
     Raises:
       UserError: naming the field.
     """
     resolved = config.resolved()
+    if config.prefix_length and "prefix_length" not in allowed:
+        raise UserError(
+            f"the {name} format has no prefix (model.prefix_length={config.prefix_length}): save "
+            "it apart with format='ptuning' or 'peft'"
+        )
     for field, choices in allowed.items():
         value = getattr(resolved, field)
         if value not in choices:

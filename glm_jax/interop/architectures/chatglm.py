@@ -19,6 +19,12 @@ from glm_jax.interop.architectures.architecture import (
     number,
     whole,
 )
+from glm_jax.interop.architectures.prefix_encoder import (
+    CONFIG_KEYS,
+    encoder_rows,
+    read_prefix,
+    write_prefix,
+)
 from glm_jax.interop.architectures.rows import Row, linear, norm, same
 from glm_jax.json_files import JsonObject
 
@@ -41,7 +47,6 @@ _FIXED = {
     "original_rope": (True, None),
     "quantization_bit": (0, None),
     "quantization_config": (None,),
-    "pre_seq_len": (0, None),
     "rope_mode": ("base", "linear", None),
 }
 
@@ -53,7 +58,7 @@ def _read(values: Values) -> ModelConfig:
     groups = whole(values, "multi_query_group_num", 1)
     biases = "qkv" if flag(values, "add_qkv_bias", False) else "none"
     ratio = number(values, "rope_ratio", 1.0)
-    return ModelConfig(
+    model = ModelConfig(
         vocab_size=sizes["padded_vocab_size"],
         num_layers=sizes["num_layers"],
         embed_dim=sizes["hidden_size"],
@@ -75,6 +80,7 @@ def _read(values: Values) -> ModelConfig:
         attention_dropout_rate=number(values, "attention_dropout", 0.0),
         initializer_range=number(values, "initializer_range", 0.02),
     )
+    return read_prefix(values, model)
 
 
 def _rope_mode(values: Values) -> str:
@@ -109,6 +115,7 @@ def _write(config: ModelConfig) -> JsonObject:
         "activation": ("swiglu",),
         "rotary_fraction": (0.5,),
         "rotary_scaling": ("none", "base", "linear"),
+        "prefix_length": (config.prefix_length,),
     }
     check_sayable(_NAME, config, allowed)
     config = config.resolved()
@@ -135,6 +142,7 @@ def _write(config: ModelConfig) -> JsonObject:
         "attention_dropout": config.attention_dropout_rate,
         "initializer_range": config.initializer_range,
         "tie_word_embeddings": config.tied_embeddings,
+        **write_prefix(_NAME, config),
     }
     return values if ratio == 1 else {**values, "rope_mode": mode}
 
@@ -179,6 +187,7 @@ def _rows(config: ModelConfig) -> list[Row]:
     rows += norm("transformer.encoder.final_layernorm", "final_norm", width, norm_bias)
     tied = config.tied_embeddings
     output = "embedding/table" if tied else "output/table"
+    rows += encoder_rows(config, range(config.head_dim))
     return [*rows, same("transformer.output_layer.weight", output, table, repeats=tied)]
 
 
@@ -189,6 +198,7 @@ CHATGLM = Architecture(
     own_keys=frozenset(
         {
             *_FIXED,
+            *CONFIG_KEYS,
             "add_bias_linear",
             "add_qkv_bias",
             "apply_query_key_layer_scaling",
@@ -204,7 +214,6 @@ CHATGLM = Architecture(
             "multi_query_attention",
             "multi_query_group_num",
             "num_hidden_layers",
-            "prefix_projection",
             "rmsnorm",
             "rope_ratio",
             "tie_word_embeddings",

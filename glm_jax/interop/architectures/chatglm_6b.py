@@ -21,6 +21,12 @@ from glm_jax.interop.architectures.architecture import (
     number,
     whole,
 )
+from glm_jax.interop.architectures.prefix_encoder import (
+    CONFIG_KEYS,
+    encoder_rows,
+    read_prefix,
+    write_prefix,
+)
 from glm_jax.interop.architectures.rows import Row, fused_by_head, layer_of_two_norms, norm, same
 from glm_jax.json_files import JsonObject
 
@@ -37,7 +43,6 @@ _SIZES = (
 _FIXED = {
     "position_encoding_2d": (True, None),
     "quantization_bit": (0, None),
-    "pre_seq_len": (0, None),
     "rotary_dtype": ("float16", "float32", None),
 }
 
@@ -46,7 +51,7 @@ def _read(values: Values) -> ModelConfig:
     check_fixed(values, _FIXED)
     sizes = {key: whole(values, key) for key in _SIZES}
     alpha = values.get("residual_alpha_layers")
-    return ModelConfig(
+    model = ModelConfig(
         vocab_size=sizes["vocab_size"],
         num_layers=sizes["num_layers"],
         embed_dim=sizes["hidden_size"],
@@ -63,6 +68,7 @@ def _read(values: Values) -> ModelConfig:
         dropout_rate=0.0,
         attention_dropout_rate=0.0,
     )
+    return read_prefix(values, model)
 
 
 def _write(config: ModelConfig) -> JsonObject:
@@ -77,6 +83,7 @@ def _write(config: ModelConfig) -> JsonObject:
         "rotary_fraction": (1.0,),
         "rotary_base": (10000.0,),
         "rotary_scaling": ("none",),
+        "prefix_length": (config.prefix_length,),
     }
     check_sayable(_NAME, config, allowed)
     config = config.resolved()
@@ -89,6 +96,7 @@ def _write(config: ModelConfig) -> JsonObject:
         "max_sequence_length": config.max_positions,
         "layernorm_epsilon": config.norm_epsilon,
         "position_encoding_2d": True,
+        **write_prefix(_NAME, config),
     }
     if config.residual_alpha_layers is not None:
         values["residual_alpha_layers"] = config.residual_alpha_layers
@@ -134,6 +142,7 @@ def _rows(config: ModelConfig) -> list[Row]:
     rows += norm("transformer.final_layernorm", "final_norm", width, bias=True)
     tied = config.tied_embeddings
     output = "embedding/table" if tied else "output/table"
+    rows += encoder_rows(config, order)
     return [*rows, same("lm_head.weight", output, table, repeats=tied)]
 
 
@@ -144,11 +153,11 @@ CHATGLM_6B = Architecture(
     own_keys=frozenset(
         {
             *_FIXED,
+            *CONFIG_KEYS,
             "auto_map",
             "gmask_token_id",
             "layernorm_epsilon",
             "mask_token_id",
-            "prefix_projection",
             "residual_alpha_layers",
             "tie_word_embeddings",
         }

@@ -5,6 +5,9 @@ shape; the fields in `KEPT` stay as the config says. So one option is enough to 
 
     --set train.init_from=chatglm3-6b-base
 
+A model without a prefix gets the one that the config asks for (`--set model.prefix_length=128`),
+drawn anew.
+
 `--set train.init_from` replaces the `model` of the config file, with a warning. A model option
 beside it (`--set model.num_layers=7`), or a file that has both, must agree with the model.
 """
@@ -24,7 +27,7 @@ from glm_jax.config import Config
 from glm_jax.config.model import ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.interop.checkpoint import open_directory
-from glm_jax.models.params import abstract_params
+from glm_jax.models.params import abstract_params, create_prefix
 from glm_jax.models.trees import Params, stack_layers
 from glm_jax.models.weights import plain
 from glm_jax.paths import checkpoint
@@ -33,7 +36,10 @@ from glm_jax.training.run.workdir import read_record
 
 _LOG = logging.getLogger(__name__)
 # Fields that say how a model is stored and regularised, not which model it is.
-KEPT = ("initializer_range", "dropout_rate", "attention_dropout_rate", "param_dtype")
+KEPT = (
+    *("initializer_range", "dropout_rate", "attention_dropout_rate", "prefix_dropout_rate"),
+    "param_dtype",
+)
 
 
 def starting_point(
@@ -64,11 +70,15 @@ def starting_point(
     _check_tokenizer(config, model.tokenizer)
     like = abstract_params(config.resolved_model, mesh)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
+    params = model.params
+    if config.model.prefix_length and "prefix" not in params:
+        prefix = create_prefix(config.resolved_model, mesh, config.train.seed)
+        params = {**params, "prefix": prefix}
 
     def change(params: Params) -> Params:
         return stack_layers(plain(params, config.model.param_dtype))
 
-    return config, jax.jit(change, out_shardings=shardings)(model.params)
+    return config, jax.jit(change, out_shardings=shardings)(params)
 
 
 def planned_config(config: Config, overrides: Iterable[str] = ()) -> Config:
@@ -102,6 +112,8 @@ def _with_model(
     Raises:
       UserError: a model option beside or after `train.init_from` contradicts the model.
     """
+    if not model.prefix_length:
+        model = model.with_prefix(config.model)
     by_set = {override.partition("=")[0].strip() for override in overrides}
     default, asked, there = ModelConfig(), _plain(config.model), _plain(model)
     differing = {

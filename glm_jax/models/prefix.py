@@ -1,0 +1,105 @@
+"""A trained prefix: keys and values that every query of every layer sees beside its interval.
+
+P-Tuning v2 (arXiv:2110.07602) as ChatGLM has it. Nothing in it depends on the input:
+
+    a plain table     table [L, 2, P, K, H]                                     keys, then values
+    a projection      rows [P, E] --up--> [P, F] --tanh, down--> [P, L, 2, K, H]
+
+Keys are used as they are, without a rotation, and the tokens' positions do not move. Both forms are
+computed in float32; then they have the dtype of the activations.
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Float
+
+from glm_jax.attention.dropout import dropout
+from glm_jax.config.model import ResolvedModel
+from glm_jax.models.layers import Linear
+from glm_jax.models.seeds import fold_name, normal
+from glm_jax.sharding.mesh import constrain
+
+# Of one layer [P, K, H] each, of all layers [L, P, K, H].
+KeyValue = tuple[jax.Array, jax.Array]
+
+
+class Rows(nnx.Module):
+    """The table [P, E] of which a projection makes the prefix."""
+
+    def __init__(self, config: ResolvedModel, *, key: jax.Array):
+        shape = (config.prefix_length, config.prefix_embed_dim or config.prefix_row)
+        self.table = nnx.Param(normal(key, shape, 1.0, "float32"))
+
+
+class Prefix(nnx.Module):
+    """The parameters of a prefix, float32; called, its keys and values in all layers.
+
+    Tables begin as in the published code with a standard deviation of 1, and matrices with one of
+    1 / sqrt(3 inputs), which is that of its uniform draws.
+    """
+
+    def __init__(self, config: ResolvedModel, *, key: jax.Array):
+        heads = (config.num_kv_heads, config.head_dim)
+        self.compute_dtype, width = config.compute.dtype, config.prefix_projection
+        self.is_projected = width is not None
+        if width is None:
+            shape = (config.num_layers, 2, config.prefix_length, *heads)
+            self.table = nnx.Param(normal(fold_name(key, "table"), shape, 1.0, "float32"))
+            return
+        self.rows = Rows(config, key=fold_name(key, "rows"))
+        self.up = _linear(config, key, "up", (self.rows.table.shape[1],), (width,))
+        outputs = (config.num_layers, 2, *heads)
+        self.down = _linear(config, key, "down", (width,), outputs)
+
+    def __call__(self) -> KeyValue:
+        """The keys and the values, [L, P, K, H] each."""
+        if self.is_projected:
+            hidden = jnp.tanh(self.up(self.rows.table[...].astype(jnp.float32)))
+            table = jnp.moveaxis(self.down(hidden), 0, 2)
+        else:
+            table = self.table[...]
+        table = constrain(table, None, None, None, "tensor", None).astype(self.compute_dtype)
+        return table[:, 0], table[:, 1]
+
+
+def _linear(
+    config: ResolvedModel,
+    key: jax.Array,
+    name: str,
+    inputs: tuple[int, ...],
+    outputs: tuple[int, ...],
+) -> Linear:
+    config = dataclasses.replace(config, param_dtype="float32")
+    stddev = 1 / math.sqrt(3 * math.prod(inputs))
+    named = fold_name(key, name)
+    return Linear(inputs, outputs, config, key=named, use_bias=True, stddev=stddev)
+
+
+def is_prefix(name: str) -> bool:
+    """Whether a parameter is one of a prefix, which is float32 whatever the others are."""
+    return name.startswith("prefix/")
+
+
+def of_layer(prefixes: KeyValue | None, index: int) -> KeyValue | None:
+    """The keys and values of one layer, [P, K, H] each."""
+    return None if prefixes is None else (prefixes[0][index], prefixes[1][index])
+
+
+def dropped(
+    prefix: KeyValue | None, batch_size: int, rate: float, key: jax.Array | None
+) -> tuple[Float[jax.Array, "*B P K H"], Float[jax.Array, "*B P K H"]] | None:
+    """A layer's prefix for the rows of a batch, with dropout of its own in each row.
+
+    Returns:
+      The prefix itself, [P, K, H], without dropout; else [B, P, K, H].
+    """
+    if prefix is None or key is None or rate == 0.0:
+        return prefix
+    keys = jax.random.split(jax.random.fold_in(key, 2))
+    wide = (jnp.broadcast_to(x, (batch_size, *x.shape)) for x in prefix)
+    k, v = (dropout(x, rate, one) for x, one in zip(wide, keys, strict=True))
+    return k, v
