@@ -31,6 +31,7 @@ from glm_jax.config import (
 )
 from glm_jax.evaluation.rows import row_sums
 from glm_jax.generation.language_model import LanguageModel
+from glm_jax.losses.by_objective import token_losses
 from glm_jax.models.params import bind, create_params
 from glm_jax.models.trees import to_paths
 from glm_jax.sharding.mesh import batch_sharding, make_mesh
@@ -56,6 +57,8 @@ CAUSAL = dataclasses.replace(
     tied_embeddings=False,
     position_encoding="rotary",
 )
+# Its two key heads are whole over a tensor axis of four, its hidden layer is split over fsdp.
+PREFIXED = dataclasses.replace(CAUSAL, prefix_length=3, prefix_projection=16).with_sizes()
 SIZES = [(2, 2, 2, 1), (1, 2, 4, 1), (1, 2, 2, 2)]
 
 
@@ -107,6 +110,8 @@ def check_inference(one, mesh):
         yield "score", np.round(model.score([1, 40, 3], answers, **blanks), 3).tolist()
         yield "sums", np.round(row_sums(model, batch)["losses"], 2).tolist()
         yield "generate", causal.generate(texts, max_new_tokens=5, eos_ids=[])
+        prefixed = LanguageModel(PREFIXED, create_params(PREFIXED, where, seed=0))
+        yield "generate, prefix", prefixed.generate(texts, max_new_tokens=5, eos_ids=[])
         yield "generate, beams", causal.generate(texts, 5, eos_ids=[], num_beams=2)
 
     with mock.patch.object(attention, "_choose", spied):
@@ -125,6 +130,29 @@ def check_causal(one, mesh):
     np.testing.assert_allclose(hidden_with_dropout(split, mesh, CAUSAL), hidden, atol=2e-5)
     logits = np.asarray(LanguageModel(CAUSAL, params).logits(rows()))
     np.testing.assert_allclose(LanguageModel(CAUSAL, split).logits(rows()), logits, atol=2e-5)
+
+
+def check_prefix(one, mesh):
+    """Hidden states with dropout, and the gradient of the prefix, in both layouts."""
+
+    def all_of(where, scan):
+        config = PREFIXED.resolved(ComputeConfig(scan_layers=scan))
+        params = create_params(config, where, seed=0)
+        yield hidden_with_dropout(params, where, config)
+
+        def total(prefix, rest, batch):
+            with jax.sharding.use_abstract_mesh(where.abstract_mesh):
+                model = bind(config, {**rest, "prefix": prefix})
+                return jax.numpy.sum(token_losses(model, batch) * batch.loss_weights)
+
+        batch = jax.device_put(Batch.from_dict(rows()), batch_sharding(where))
+        gradient = jax.jit(jax.grad(total))(params["prefix"], params, batch)
+        yield from to_paths(gradient).values()
+
+    expected = list(all_of(one, False))
+    for scan in (False, True):
+        for value, wanted in zip(all_of(mesh, scan), expected, strict=True):
+            np.testing.assert_allclose(value, wanted, atol=2e-5 * np.abs(wanted).max())
 
 
 def check_work(config):
@@ -199,6 +227,8 @@ def main():
         assert ours.fill_blanks(ids, **options) == answers
         print(f"{data}x{fsdp}x{tensor}x{sequence}")
     check_causal(one, make_mesh(MeshConfig(1, 2, 4, 1)))
+    for sizes in [(1, 2, 4, 1), (1, 2, 2, 2)]:
+        check_prefix(one, make_mesh(MeshConfig(*sizes)))
     wide = dataclasses.replace(CONFIG, embed_dim=128, dropout_rate=0.0, attention_dropout_rate=0.0)
     check_work(wide)
     check_state_bytes()

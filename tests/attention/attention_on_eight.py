@@ -12,12 +12,14 @@ os.environ["XLA_FLAGS"] = (
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import functools
+from unittest import mock
 
 import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from glm_jax.attention.call import make_call
+from glm_jax.attention.dispatch import BACKENDS, Backend, attention
 from glm_jax.attention.tpu.interval_attention import run_tpu
 from glm_jax.attention.xla import chunked, dense
 from glm_jax.config import MeshConfig
@@ -42,6 +44,28 @@ def results(run, q, k, v, d_out, d_lse, start, end):
     return (*outputs, *gradient((d_out, d_lse)))
 
 
+def check_prefix(mesh, placed, arguments):
+    """A prefix of five keys, which no axis divides, and its gradient."""
+    rng = np.random.default_rng(1)
+    prefix = tuple(rng.normal(size=(2, 5, K, H)).astype(np.float32))
+
+    def total(prefix, backend, arguments):
+        q, k, v, d_out, _, start, end = arguments
+        options = {"dropout_rate": 0.2, "dropout_key": jax.random.key(0), "backend": backend}
+        return (attention(q, k, v, start, end, prefix=prefix, **options) * d_out).sum()
+
+    def on_mesh(prefix, arguments):
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return jax.value_and_grad(total)(prefix, "pallas_tpu", arguments)
+
+    interpreted = Backend(functools.partial(run_tpu, interpret=True), lambda call: None)
+    with mock.patch.dict(BACKENDS, pallas_tpu=interpreted):
+        ours = jax.jit(on_mesh)(prefix, placed)
+    expected = jax.jit(jax.value_and_grad(total), static_argnums=1)(prefix, "xla", arguments)
+    for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4 * np.abs(other).max())
+
+
 def main():
     arguments = inputs()
     expected = jax.jit(functools.partial(results, dense))(*arguments)
@@ -61,6 +85,7 @@ def main():
                 np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-6)
             for one, other in zip(ours[2:], expected[2:], strict=True):
                 np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+        check_prefix(mesh, placed, arguments)
         print("x".join(map(str, sizes)))
 
 

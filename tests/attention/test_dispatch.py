@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +9,12 @@ import pytest
 from glm_jax import errors
 from glm_jax.attention import dispatch as attention_module
 from glm_jax.attention.dispatch import BACKENDS, Backend, attention
-from glm_jax.attention.xla import dense
+from glm_jax.attention.gpu.interval_attention import run_gpu
+from glm_jax.attention.tpu.interval_attention import run_tpu
+from glm_jax.attention.xla import chunked, dense
 from glm_jax.batch import prefix_bounds
 from glm_jax.config import ComputeConfig
-from tests.attention.against_dense import draw
+from tests.attention.against_dense import draw, packed_rows
 
 # Bounds of six queries over eight keys: inside, everything, one key, empty, inverted, behind.
 START = np.array([[1, 0, 7, 3, 5, 8]], np.int32)
@@ -302,6 +305,76 @@ def test_under_the_empty_interval_all_gradient_goes_to_the_prefix():
     assert not np.asarray(dv).any()
     assert np.asarray(dpk).all()
     assert np.asarray(dpv).all()
+
+
+# All that merges, the kernels interpreted.
+MERGING = {
+    "xla": dense,
+    "xla_chunked": functools.partial(chunked, chunk=64),
+    "pallas_tpu": functools.partial(run_tpu, interpret=True),
+    "pallas_gpu": functools.partial(run_gpu, interpret=True),
+}
+
+
+def masked_softmax(q, k, v, start, end, prefix):
+    """Attention in one softmax over the keys of the prefix, which all see, and of the interval."""
+    pk, pv = (jnp.broadcast_to(x, (len(q), *x.shape[-3:])) for x in prefix)
+    share = q.shape[2] // k.shape[2]
+    k, v = (jnp.repeat(jnp.concatenate(x, 1), share, 2) for x in ((pk, k), (pv, v)))
+    slots = jnp.arange(k.shape[1]) - pk.shape[1]
+    seen = (slots < 0) | ((start[..., None] <= slots) & (slots < end[..., None]))
+    scores = jnp.einsum("btnh,bsnh->bnts", q, k) * q.shape[-1] ** -0.5
+    weights = jax.nn.softmax(jnp.where(seen[:, None], scores, -1e30), axis=-1)
+    return jnp.einsum("bnts,bsnh->btnh", weights, v)
+
+
+def with_gradients(run, arguments, cotangent):
+    out, gradient = jax.vjp(run, *arguments)
+    return out, *gradient(cotangent.astype(out.dtype))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("backend", MERGING)
+def test_a_prefix_and_its_gradient_in_every_backend(monkeypatch, backend, dtype):
+    """Packed rows with empty intervals, two heads of keys for four of queries."""
+    monkeypatch.setitem(BACKENDS, backend, Backend(MERGING[backend], lambda call: None))
+    kv, of_prefix = (2, 130, 2, 32), (3, 2, 32)
+    q, k, v, pk, pv, cotangent = draw(
+        (2, 130, 4, 32), kv, kv, of_prefix, of_prefix, (2, 130, 4, 32)
+    )
+    start, end = map(jnp.asarray, packed_rows(130))
+    assert (start == end).any()
+
+    def ours(q, k, v, pk, pv):
+        return attention(q, k, v, start, end, prefix=(pk, pv), backend=backend)
+
+    def reference(q, k, v, pk, pv):
+        return masked_softmax(q, k, v, start, end, (pk, pv))
+
+    arguments = [x.astype(dtype) for x in (q, k, v, pk, pv)]
+    found = jax.jit(functools.partial(with_gradients, ours))(arguments, cotangent)
+    exact = [x.astype(jnp.float32) for x in arguments]
+    expected = jax.jit(functools.partial(with_gradients, reference))(exact, cotangent)
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == dtype
+        # Of sums of hundreds of terms for the prefix: relative to the largest.
+        scale = np.abs(other).max()
+        atol = scale * (1e-5 if dtype == jnp.float32 else 0.02)
+        np.testing.assert_allclose(np.asarray(one, np.float32), other, atol=atol, rtol=0)
+
+
+def test_dropout_beside_a_prefix_is_the_same_in_every_backend(monkeypatch):
+    """The kernel for GPUs has none."""
+    kv, of_prefix = (2, 130, 2, 32), (3, 2, 32)
+    q, k, v, *prefix = draw((2, 130, 4, 32), kv, kv, of_prefix, of_prefix)
+    start, end = map(jnp.asarray, packed_rows(130))
+    options = {"dropout_rate": 0.4, "dropout_key": jax.random.key(2), "prefix": tuple(prefix)}
+    expected = attention(q, k, v, start, end, backend="xla", **options)
+    assert np.abs(expected - masked_softmax(q, k, v, start, end, prefix)).max() > 0.1
+    for backend in ("xla_chunked", "pallas_tpu"):
+        monkeypatch.setitem(BACKENDS, backend, Backend(MERGING[backend], lambda call: None))
+        found = attention(q, k, v, start, end, backend=backend, **options)
+        np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
 
 
 def test_heads_must_divide():

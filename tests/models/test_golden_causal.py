@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 import glm_jax
-from glm_jax.batch import Batch
 from glm_jax.generation.cache import empty_cache
 from glm_jax.generation.language_model import LanguageModel
 from glm_jax.models.params import bind
+from tests.models.golden_batches import batch_of, padded_batch
 from tests.models.golden_gradients import check_gradients
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "chatglm"
@@ -25,36 +25,6 @@ MODELS = ("chatglm2", "chatglm3", "glm4_9b", "glm4_0414")
 def golden(request):
     """A model, and the vectors of it."""
     return glm_jax.load(GOLDEN / request.param), np.load(GOLDEN / request.param / "vectors.npz")
-
-
-def batch_of(tokens, positions, start, end, labels=None):
-    """Row t predicts label t + 1; -100 is none."""
-    tokens = np.asarray(tokens, np.int32)
-    none = np.full((len(tokens), 1), -100)
-    shifted = none + 0 * tokens if labels is None else np.hstack([labels[:, 1:], none])
-    return Batch(
-        tokens=tokens,
-        targets=np.where(shifted == -100, 0, shifted).astype(np.int32),
-        loss_weights=(shifted != -100).astype(np.float32),
-        positions=np.asarray(positions, np.int32),
-        block_positions=np.zeros_like(tokens),
-        attend_start=np.asarray(start, np.int32),
-        attend_end=np.asarray(end, np.int32),
-    )
-
-
-def padded_batch(vectors):
-    """Padding keys lie outside of every interval; padding queries see nothing."""
-    real = vectors["attention_mask"] > 0
-    first = np.argmax(real, axis=1)[:, None]
-    end = np.arange(1, real.shape[1] + 1)
-    return batch_of(
-        vectors["input_ids"],
-        vectors["position_ids"],
-        np.where(real, first, 0),
-        np.where(real, end, 0),
-        vectors["labels"],
-    ), real
 
 
 def test_logits_hidden_states_and_loss(golden):

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 import glm_jax
-from glm_jax.batch import Batch
 from glm_jax.generation.cache import empty_cache
 from glm_jax.generation.language_model import LanguageModel
 from glm_jax.interop.architectures.chatglm_6b import feature_order
 from glm_jax.models.params import bind
+from tests.models.golden_batches import masked_batch
 from tests.models.golden_gradients import check_gradients
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "chatglm" / "chatglm1"
@@ -34,24 +34,7 @@ def vectors():
 
 @pytest.fixture(scope="module")
 def batch(vectors):
-    """The published T x T masks as an interval of keys for each query."""
-    seen = ~vectors["attention_mask_blocked"][:, 0]
-    length, anything = seen.shape[-1], seen.any(-1)
-    start = np.where(anything, seen.argmax(-1), 0)
-    end = np.where(anything, length - seen[..., ::-1].argmax(-1), 0)
-    keys = np.arange(length)
-    intervals = (start[..., None] <= keys) & (keys < end[..., None])
-    np.testing.assert_array_equal(intervals, seen)
-    labels = np.hstack([vectors["labels"][:, 1:], np.full((len(seen), 1), -100)])
-    return Batch(
-        tokens=vectors["input_ids"].astype(np.int32),
-        targets=np.where(labels == -100, 0, labels).astype(np.int32),
-        loss_weights=(labels != -100).astype(np.float32),
-        positions=vectors["position_ids"][:, 0].astype(np.int32),
-        block_positions=vectors["position_ids"][:, 1].astype(np.int32),
-        attend_start=start.astype(np.int32),
-        attend_end=end.astype(np.int32),
-    )
+    return masked_batch(vectors)[0]
 
 
 def close(ours, theirs, vectors):
