@@ -40,6 +40,16 @@ def test_sizes_that_follow(options, sizes):
         ({"param_dtype": "int8"}, r"model\.param_dtype must be one of .*float16.*; got 'int8'"),
         ({"dropout_rate": 1.1}, r"model\.dropout_rate must be .*below 1; got 1\.1"),
         ({"attention_dropout_rate": -0.1}, r"model\.attention_dropout_rate must be at least 0"),
+        ({"prefix_dropout_rate": 1.0}, r"model\.prefix_dropout_rate must be .*below 1; got 1\.0"),
+        ({"prefix_length": -1}, r"model\.prefix_length must be at least 0; got -1"),
+        (
+            {"prefix_projection": 8},
+            r"model\.prefix_projection needs model\.prefix_length above 0; got 8 beside 0",
+        ),
+        (
+            {"prefix_length": 2, "prefix_embed_dim": 8},
+            r"model\.prefix_embed_dim needs model\.prefix_projection; got 8 beside None",
+        ),
         (
             {"position_encoding": "rotary", "rotary_base": 0.99},
             r"model\.rotary_base must be at least 1; got 0\.99",
@@ -140,3 +150,19 @@ def test_alpha_is_of_the_number_of_layers_or_of_the_one_given():
         ModelConfig(residual="sandwich", residual_alpha_layers=28)
     with pytest.raises(UserError, match="residual_alpha_layers must be at least 1"):
         ModelConfig(residual="scaled_norm", residual_alpha_layers=0)
+
+
+def test_the_table_under_a_projection_is_as_wide_as_published():
+    """ChatGLM-6B: as the model. ChatGLM2 and later: as keys and values of all layers."""
+    sizes = {"num_layers": 3, "embed_dim": 96, "num_heads": 4, "num_kv_heads": 2}
+    prefix = {"prefix_length": 5, "prefix_projection": 7}
+    rotary = ModelConfig(**sizes, **prefix, position_encoding="rotary")
+    assert rotary.prefix_row == 2 * 3 * 2 * 24
+    assert rotary.resolved().prefix_embed_dim == rotary.prefix_row
+    blocks = dataclasses.replace(rotary, position_encoding="rotary_block")
+    assert blocks.resolved().prefix_embed_dim == 96
+    assert dataclasses.replace(blocks, prefix_embed_dim=11).resolved().prefix_embed_dim == 11
+    bare = rotary.with_prefix(ModelConfig())
+    assert bare == ModelConfig(**sizes, position_encoding="rotary")
+    assert bare.resolved().prefix_embed_dim is None
+    assert bare.with_prefix(rotary) == rotary

@@ -1,5 +1,7 @@
 """Where parameters go."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -50,6 +52,24 @@ def test_widths_are_split_over_fsdp_and_sequence_together():
     assert param_spec(up, (36, 128), mesh) == P("fsdp", "tensor")
     shape = NamedSharding(mesh, param_spec(up, (32, 128), mesh)).shard_shape((32, 128))
     assert shape == (32 // 8, 128 // 2)
+
+
+def test_a_prefix_is_split_by_its_hidden_layer_and_by_key_heads():
+    asked = dataclasses.replace(CONFIG, prefix_length=3, prefix_projection=8, prefix_embed_dim=5)
+    specs = {
+        path: leaf.sharding.spec
+        for path, leaf in to_paths(abstract_params(asked, abstract_mesh(1, 2, 2))["prefix"]).items()
+    }
+    assert specs == {
+        "rows/table": P(None, None),
+        "up/kernel": P(None, "fsdp"),
+        "up/bias": P(None),
+        "down/kernel": P("fsdp", None, None, "tensor", None),
+        "down/bias": P(None, None, "tensor", None),
+    }
+    plain = dataclasses.replace(CONFIG, prefix_length=3)
+    table = abstract_params(plain, abstract_mesh(1, 2, 2))["prefix"]["table"]
+    assert table.sharding.spec == P(None, None, None, "tensor", None)
 
 
 def test_key_heads_that_cannot_be_split_are_whole_on_every_device():

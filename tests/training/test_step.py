@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import re
 import subprocess
@@ -10,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from glm_jax.config import MeshConfig
+import glm_jax
+from glm_jax.config import Config, DataConfig, MeshConfig, TrainConfig
 from glm_jax.losses.by_objective import coefficients, token_losses
 from glm_jax.models.params import bind
-from glm_jax.models.trees import to_paths
+from glm_jax.models.trees import stack_layers, to_paths
 from glm_jax.sharding.mesh import batch_sharding, make_mesh
 from glm_jax.training.checkpoints import Checkpoints
 from glm_jax.training.feed import to_devices
@@ -24,6 +26,13 @@ from glm_jax.training.step import (
     compiler_options,
     make_eval_step,
     make_train_step,
+)
+from tests.interop.prefix_directories import (
+    GOLDEN,
+    batch_of_model,
+    encoder,
+    vectors_of,
+    write_ptuning,
 )
 
 
@@ -137,7 +146,8 @@ _ON_FOUR_DEVICES = """
     sys.path.insert(0, {folder!r})
     import jax, tiny_run
     jax.config.update("jax_num_cpu_devices", 4)
-    from glm_jax.config import MeshConfig
+    import glm_jax
+from glm_jax.config import Config, DataConfig, MeshConfig, TrainConfig
     from glm_jax.sharding.mesh import (batch_sharding, make_mesh)
     from glm_jax.training.feed import to_devices
     from glm_jax.training.state import create_state
@@ -222,6 +232,50 @@ def test_only_what_is_trained_changes_and_comes_back(still, change, batch, tmp_p
     restored, _ = Checkpoints(tmp_path, config, mesh).restore()
     assert jax.tree.structure(restored) == jax.tree.structure(create_state(config, mesh))
     jax.tree.map(np.testing.assert_array_equal, restored, state)
+
+
+@pytest.mark.parametrize("form", ["emb", "proj"])
+@pytest.mark.parametrize("name", ["chatglm1", "chatglm2"])
+def test_a_golden_prefix_is_trained_alone(form, name, tmp_path):
+    """Loss and length of the gradient are those of the published code, and nothing else moves."""
+    model = glm_jax.load(GOLDEN / name, adapter=write_ptuning(tmp_path / "prefix", name, form))
+    rows, _ = batch_of_model(name)
+    config = Config(
+        model=dataclasses.replace(model.config.with_sizes(), prefix_dropout_rate=0.0),
+        data=DataConfig(sequence_length=rows.shape[1], batch_size=rows.shape[0]),
+        train=TrainConfig(trainable="prefix/.*"),
+    )
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    params = stack_layers(jax.tree.map(jnp.copy, model.params))
+    state = create_state(config, mesh, params)
+    assert {path.split("/")[0] for path in to_paths(state.trainable)} == {"prefix"}
+    new, metrics = make_train_step(config, mesh)(state, rows)
+    assert abs(float(metrics["loss"]) - float(vectors_of(name)[f"{form}_loss"])) < 1e-5
+    gradient = encoder(name, form, "grad").values()
+    norm = np.sqrt(sum(np.sum(np.square(value, dtype=np.float64)) for value in gradient))
+    assert float(metrics["grad_norm"]) == pytest.approx(norm, rel=1e-4)
+    before = to_paths(stack_layers(model.params))
+    for path, leaf in to_paths(new.params).items():
+        assert np.array_equal(leaf, before[path]) != path.startswith("prefix/"), path
+
+
+def test_the_gradient_of_a_prefix_is_float32_in_a_run_in_16_bits(still, change, batch):
+    """Its parameters are no matrices that are cast; those of the frozen base are."""
+    for name, value in (
+        ("model.prefix_length", 3),
+        ("model.prefix_projection", 8),
+        ("model.prefix_dropout_rate", 0.0),
+        ("model.param_dtype", "bfloat16"),
+        ("compute.dtype", "bfloat16"),
+        ("train.trainable", "prefix/.*"),
+    ):
+        still = change(still, name, value)
+    before = create_state(still, make_mesh(still.mesh)).trainable
+    state, metrics = run_step(still, batch, steps=3)
+    assert metrics[-1]["loss"] < metrics[0]["loss"]
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.trainable)} == {jnp.dtype("float32")}
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.frozen)} == {jnp.dtype("bfloat16")}
+    assert largest_difference(before, state.trainable) > 0
 
 
 @pytest.mark.parametrize(

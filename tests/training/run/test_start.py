@@ -103,6 +103,23 @@ def test_the_same_model_in_other_words(tmp_path, mesh):
         planned_config(config_from(tmp_path / "model", rotary_base=2.0))
 
 
+def test_a_model_without_a_prefix_gets_the_one_asked_for(saved, tmp_path, mesh):
+    path, expected = saved
+    asked = {"prefix_length": 3, "prefix_projection": 5, "prefix_dropout_rate": 0.2}
+    config, params = starting_point(config_from(path, **asked), tmp_path / "run", mesh)
+    assert config.model == dataclasses.replace(MODEL, **asked)
+    drawn = to_paths(create_params(config.model, mesh, config.train.seed))
+    for name, value in to_paths(params).items():
+        np.testing.assert_array_equal(value, expected.get(name, drawn[name]), err_msg=name)
+    # One that has a prefix brings it, and no other can be asked for beside it.
+    save_params(tmp_path / "tuned", config.model, params)
+    going_on, same = starting_point(config_from(tmp_path / "tuned"), tmp_path / "run", mesh)
+    assert going_on.model == dataclasses.replace(config.model, prefix_dropout_rate=0.1)
+    jax.tree.map(np.testing.assert_array_equal, same, params)
+    with pytest.raises(UserError, match=r"model.prefix_length=3 \(not 4\)"):
+        planned_config(config_from(tmp_path / "tuned", prefix_length=4))
+
+
 def test_a_run_that_goes_on_has_what_it_began_with(saved, tmp_path, mesh, caplog):
     path, _ = saved
     run = tmp_path / "run"
