@@ -60,9 +60,10 @@ def _convert(args: argparse.Namespace) -> None:
         raise UserError("several processes write --to huggingface; --to orbax is for one")
     devices = jax.devices("cpu")
     mesh = make_mesh(MeshConfig(data=1, fsdp=-1), devices if several else devices[:1])
-    source = look(args.source, args.dtype, mesh)
+    source = look(args.source, args.dtype, mesh, args.adapter)
     report = describe(source, args.destination, args.to, args.names)
-    check_apart(args.source, args.destination)
+    for path in filter(None, (args.source, args.adapter)):
+        check_apart(path, args.destination)
     check_target(args.destination, args.to)
     replaces = args.destination.is_dir() and any(args.destination.iterdir())
     if args.dry_run:
@@ -72,11 +73,12 @@ def _convert(args: argparse.Namespace) -> None:
         return
     if replaces and not args.overwrite:
         on_first(lambda: _ask(args.destination), "replace the model there")
-    if args.to == "huggingface" and source.checkpoint is not None:
+    if args.to == "huggingface" and source.checkpoint is not None and args.adapter is None:
         rewriting = functools.partial(rewrite, source, args.destination, args.names)
         on_first(lambda: rewriting(_bar("converting")), "write the model")
     else:
-        model = load(args.source, args.dtype, mesh=mesh, progress=_bar("reading"))
+        reading = _bar("reading")
+        model = load(args.source, args.dtype, mesh=mesh, adapter=args.adapter, progress=reading)
         model.save(args.destination, args.to, args.names, progress=_bar("writing"))
     if is_first():
         print(report)
@@ -136,6 +138,7 @@ def _parser() -> argparse.ArgumentParser:
         help="names of the tensors: those of SRC, those of the model's own code, or those of "
         "transformers",
     )
+    cli.add_adapter_argument(parser)
     parser.add_argument(
         "--dtype", choices=["float32", "bfloat16", "float16"], help="default: each tensor's own"
     )

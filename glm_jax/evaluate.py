@@ -37,7 +37,8 @@ def _evaluate(args: argparse.Namespace, task: Task, config: Config) -> None:
     from glm_jax.training.distributed import on_first
 
     mesh = wanted_mesh(args.mesh)
-    lm = load(args.checkpoint, mesh=None if mesh is None else make_mesh(mesh))
+    mesh = None if mesh is None else make_mesh(mesh)
+    lm = load(args.checkpoint, mesh=mesh, adapter=args.adapter)
     own = args.config is None and not any(one.strip()[:5] == "data." for one in args.overrides)
     request = Request(
         config,
@@ -96,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
         help="a workdir of glm_jax.train, one of its checkpoints, a Hugging Face directory, or "
         "bundled: the small model of the package",
     )
+    cli.add_adapter_argument(parser)
     parser.add_argument("--task", default="glm_pretrain", help="(default: %(default)s)")
     parser.add_argument("--split", help="split of the corpus or task (default: the held-out one)")
     parser.add_argument(

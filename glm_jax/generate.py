@@ -58,7 +58,8 @@ def _generate(args: argparse.Namespace) -> int:
     from glm_jax.sharding.mesh import make_mesh
 
     mesh = wanted_mesh(args.mesh)
-    model = load(args.checkpoint, mesh=None if mesh is None else make_mesh(mesh))
+    mesh = None if mesh is None else make_mesh(mesh)
+    model = load(args.checkpoint, mesh=mesh, adapter=args.adapter)
     show = functools.partial(print, flush=True) if is_first() else _silent
     answer = functools.partial(_answer, model, args, show)
     if prompt is None:
@@ -124,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
         help="a workdir of glm_jax.train, one of its checkpoints, or a Hugging Face directory "
         "(default: bundled, the small model of the package: English and Chinese of old books)",
     )
+    cli.add_adapter_argument(parser)
     parser.add_argument("--interactive", action="store_true", help="one prompt per line from stdin")
     _add_decoding_arguments(parser)
     cli.add_mesh_argument(parser)

@@ -16,6 +16,8 @@ import glm_jax
 from glm_jax.convert import main
 from glm_jax.errors import UserError
 from glm_jax.interop import huggingface
+from glm_jax.models.trees import to_paths
+from tests.interop.prefix_directories import write_ptuning
 
 GOLDEN = Path(__file__).parent / "golden" / "chatglm"
 CHATGLM2 = str(GOLDEN / "chatglm2")
@@ -52,6 +54,31 @@ def test_the_dtype_is_converted(tmp_path):
     assert main([CHATGLM2, str(tmp_path / "a"), "--dtype", "bfloat16"]) == 0
     assert glm_jax.load(tmp_path / "a").config.param_dtype == "bfloat16"
     assert json.loads((tmp_path / "a" / "config.json").read_text())["torch_dtype"] == "bfloat16"
+
+
+@pytest.mark.parametrize("to", ["huggingface", "orbax"])
+def test_a_prefix_is_put_beside_the_model(tmp_path, capsys, to):
+    adapter = write_ptuning(tmp_path / "prefix", "chatglm2", "proj")
+    command = [CHATGLM2, str(tmp_path / "a"), "--to", to, "--adapter", str(adapter)]
+    assert main([*command, "--dry-run"]) == 0
+    assert not (tmp_path / "a").exists()
+    assert "prefix_length=4, prefix_projection=64" in capsys.readouterr().out
+    assert main(command) == 0
+    expected = glm_jax.load(CHATGLM2, adapter=adapter)
+    found = glm_jax.load(tmp_path / "a")
+    assert found.config == expected.config
+    for path, leaf in to_paths(expected.params).items():
+        np.testing.assert_array_equal(to_paths(found.params)[path], leaf, err_msg=path)
+    # From there it goes on as any model, and the names of transformers have no place for it.
+    if to == "huggingface":
+        half = [str(tmp_path / "a"), str(tmp_path / "b"), "--dtype", "bfloat16"]
+        assert main(half) == 0
+        table = glm_jax.load(tmp_path / "b").params["prefix"]["rows"]["table"]
+        np.testing.assert_array_equal(table, found.params["prefix"]["rows"]["table"])
+        with pytest.raises(UserError, match="has no prefix"):
+            main([str(tmp_path / "a"), str(tmp_path / "c"), "--names", "native"])
+        with pytest.raises(UserError, match="give another directory"):
+            main([CHATGLM2, str(adapter), "--adapter", str(adapter), "--overwrite"])
 
 
 @pytest.mark.parametrize("to", ["huggingface", "orbax"])

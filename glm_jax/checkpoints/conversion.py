@@ -19,6 +19,7 @@ from glm_jax.interop.checkpoint import Checkpoint, check_repeated, open_director
 from glm_jax.interop.companions import Companions
 from glm_jax.interop.huggingface import Progress, silent, write_directory
 from glm_jax.interop.origin import Origin
+from glm_jax.interop.prefixes import read_prefix_directory
 from glm_jax.interop.save_plan import SaveAs, is_model, plan_save
 from glm_jax.models.params import abstract_params
 from glm_jax.models.prefix import is_prefix
@@ -51,13 +52,14 @@ class Source:
         return self.checkpoint.origin if self.checkpoint else Origin(directory=self.workdir)
 
 
-def look(path: Path, dtype: str | None, mesh: Mesh) -> Source:
+def look(path: Path, dtype: str | None, mesh: Mesh, adapter: Path | None = None) -> Source:
     """Reads a model's config and the shapes of its tensors.
 
     Args:
       path: a Hugging Face directory, a workdir, or one of its checkpoints.
       dtype: to which parameters will be cast; None: each keeps its own.
       mesh: any mesh; shapes do not depend on it.
+      adapter: directory of a prefix that the model will be given.
 
     Raises:
       UserError: there is no model, or it cannot be used.
@@ -72,6 +74,9 @@ def look(path: Path, dtype: str | None, mesh: Mesh) -> Source:
             stored |= {name: checkpoint.tensor(row).dtype for name in row.paths}
     else:
         config = read_run(workdir / RUN)[0].model
+    if adapter is not None:
+        origin = checkpoint.origin if checkpoint else Origin()
+        config = read_prefix_directory(on_this_machine(adapter, None), config, origin).config
     config = dataclasses.replace(config, param_dtype=dtype or config.param_dtype)
     shapes = to_paths(abstract_params(config.resolved(), mesh, listed=True))
     leaves = {

@@ -12,7 +12,6 @@ from glm_jax.config.model import ResolvedModel
 from glm_jax.config.training import MeshConfig
 from glm_jax.data.record import check_kept
 from glm_jax.errors import UserError
-from glm_jax.fetching import fetched
 from glm_jax.interop.companions import TOKENIZER_FILES, lies_inside
 from glm_jax.interop.finite import Unusable
 from glm_jax.interop.huggingface import Progress, load_directory, silent
@@ -94,8 +93,7 @@ def with_adapter(model: Loaded, adapter: str | Path, mesh: Mesh | None = None) -
     Raises:
       UserError: as `read_prefix_directory`.
     """
-    path = expanded(adapter)
-    home = fetched(path, lambda name: "/" not in name)
+    home = on_this_machine(expanded(adapter), None)
     found = read_prefix_directory(home, model.config, model.origin)
     config = found.config.resolved(model.config.compute)
     like = abstract_params(config, mesh or make_mesh(MeshConfig(), jax.devices()[:1]))

@@ -3,6 +3,7 @@
 from glm_jax.cli.ending import run
 from glm_jax.cli.options import (
     Parser,
+    add_adapter_argument,
     add_config_arguments,
     add_mesh_argument,
     add_process_arguments,
@@ -19,6 +20,7 @@ from glm_jax.cli.streams import read_input, read_line
 
 __all__ = [
     "Parser",
+    "add_adapter_argument",
     "add_config_arguments",
     "add_mesh_argument",
     "add_process_arguments",

@@ -179,6 +179,16 @@ def add_process_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_adapter_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds --adapter, what `glm_jax.load` takes beside the model."""
+    parser.add_argument(
+        "--adapter",
+        type=path_or_bucket,
+        metavar="DIR",
+        help="a trained prefix for the model, as ChatGLM's P-Tuning or PEFT writes it",
+    )
+
+
 def add_set_argument(parser: argparse.ArgumentParser) -> None:
     """Adds `--set NAME=VALUE ..`, which may be repeated."""
     parser.add_argument(

@@ -16,6 +16,8 @@ _OTHER_NAMES = {
     "model.max_positions": "max_position_embeddings n_positions",
     "model.dropout_rate": "dropout hidden_dropout resid_dropout",
     "model.attention_dropout_rate": "attention_dropout attn_dropout",
+    "model.prefix_length": "pre_seq_len num_virtual_tokens prefix_len",
+    "model.prefix_dropout_rate": "prefix_dropout",
     "compute.dtype": "compute_dtype precision mixed_precision bf16 fp16",
     "compute.remat": "gradient_checkpointing activation_checkpointing",
     "compute.attention_backend": "attention attn attn_implementation flash_attention",
