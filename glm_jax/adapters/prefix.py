@@ -1,12 +1,11 @@
 """A trained prefix apart from its encoder, for what computes with it many times over."""
 
 import dataclasses
-import functools
 
 import jax
 
 from glm_jax.config.model import ResolvedModel
-from glm_jax.models.params import bind
+from glm_jax.models.prefix import Projected
 from glm_jax.models.trees import Params
 from glm_jax.sharding.mesh import with_mesh_of_params
 
@@ -28,15 +27,15 @@ def with_plain_prefix(
         config.prefix_projection is None and params["prefix"]["table"].dtype == dtype
     ):
         return config, params
-    prefix = {"table": _table(params, config=config.with_compute(dtype="float32")).astype(dtype)}
+    prefix = params["prefix"]
+    table = prefix["table"] if config.prefix_projection is None else _table(prefix)
     config = dataclasses.replace(config, prefix_projection=None, prefix_embed_dim=None)
-    return config, {**params, "prefix": prefix}
+    return config, {**params, "prefix": {"table": table.astype(dtype)}}
 
 
 @with_mesh_of_params
-@functools.partial(jax.jit, static_argnames="config")
-def _table(params: Params, *, config: ResolvedModel) -> jax.Array:
+@jax.jit
+def _table(prefix: Params) -> jax.Array:
     """float32 [L, 2, P, K, H]."""
-    prefix = bind(config, params).prefix
-    assert prefix is not None
-    return jax.numpy.stack(prefix(), axis=1)
+    matrices = [prefix[part][name] for part in ("up", "down") for name in ("kernel", "bias")]
+    return Projected(prefix["rows"]["table"], *matrices).table()

@@ -20,15 +20,13 @@ import numpy as np
 from glm_jax.config.model import ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.files import replaced_directory
-from glm_jax.interop.architectures.architecture import flag, whole
+from glm_jax.interop.architectures.architecture import PREFIX_KEYS, flag, whole, write_prefix
 from glm_jax.interop.architectures.chatglm_6b import feature_order
 from glm_jax.interop.architectures.prefix_encoder import (
-    CONFIG_KEYS,
     PEFT_TENSOR,
     PREFIX_ENCODER,
     encoder_rows,
     table_row,
-    write_prefix,
 )
 from glm_jax.interop.architectures.rows import Row
 from glm_jax.interop.finite import is_finite
@@ -244,7 +242,7 @@ def _is_prefix(path: Path) -> bool:
 
 def _ptuning_config(config: ModelConfig, origin: Origin) -> JsonObject:
     """As the published code has it: the config.json of the model, and two keys."""
-    kept = {key: value for key, value in origin.values.items() if key not in CONFIG_KEYS}
+    kept = {key: value for key, value in origin.values.items() if key not in PREFIX_KEYS}
     return {**kept, **write_prefix("P-Tuning", config)}
 
 

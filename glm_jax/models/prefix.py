@@ -9,8 +9,8 @@ Keys are used as they are, without a rotation, and the tokens' positions do not 
 computed in float32; then they have the dtype of the activations.
 """
 
-import dataclasses
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,12 +19,33 @@ from jaxtyping import Float
 
 from glm_jax.attention.dropout import dropout
 from glm_jax.config.model import ResolvedModel
-from glm_jax.models.layers import Linear
+from glm_jax.models.products import linear
 from glm_jax.models.seeds import fold_name, normal
 from glm_jax.sharding.mesh import constrain
 
 # Of one layer [P, K, H] each, of all layers [L, P, K, H].
 KeyValue = tuple[jax.Array, jax.Array]
+
+
+class Projected(NamedTuple):
+    """What a projection makes the prefix of, float32.
+
+    Attributes:
+      rows: [P, E], the table.
+      up, up_bias: [E, F] and [F], of the hidden layer.
+      down, down_bias: [F, L, 2, K, H] and [L, 2, K, H].
+    """
+
+    rows: jax.Array
+    up: jax.Array
+    up_bias: jax.Array
+    down: jax.Array
+    down_bias: jax.Array
+
+    def table(self) -> Float[jax.Array, "L 2 P K H"]:
+        """The plain table that it stands for."""
+        hidden = jnp.tanh(linear(self.rows, self.up, self.up_bias))
+        return jnp.moveaxis(linear(hidden, self.down, self.down_bias), 0, 2)
 
 
 class Rows(nnx.Module):
@@ -33,6 +54,15 @@ class Rows(nnx.Module):
     def __init__(self, config: ResolvedModel, *, key: jax.Array):
         shape = (config.prefix_length, config.prefix_embed_dim or config.prefix_row)
         self.table = nnx.Param(normal(key, shape, 1.0, "float32"))
+
+
+class Affine(nnx.Module):
+    """A matrix [*inputs, *outputs] and a bias [*outputs], float32."""
+
+    def __init__(self, inputs: int, outputs: tuple[int, ...], *, key: jax.Array):
+        stddev = 1 / math.sqrt(3 * inputs)
+        self.kernel = nnx.Param(normal(key, (inputs, *outputs), stddev, "float32"))
+        self.bias = nnx.Param(jnp.zeros(outputs, jnp.float32))
 
 
 class Prefix(nnx.Module):
@@ -51,32 +81,19 @@ class Prefix(nnx.Module):
             self.table = nnx.Param(normal(fold_name(key, "table"), shape, 1.0, "float32"))
             return
         self.rows = Rows(config, key=fold_name(key, "rows"))
-        self.up = _linear(config, key, "up", (self.rows.table.shape[1],), (width,))
+        self.up = Affine(self.rows.table.shape[1], (width,), key=fold_name(key, "up"))
         outputs = (config.num_layers, 2, *heads)
-        self.down = _linear(config, key, "down", (width,), outputs)
+        self.down = Affine(width, outputs, key=fold_name(key, "down"))
 
     def __call__(self) -> KeyValue:
         """The keys and the values, [L, P, K, H] each."""
         if self.is_projected:
-            hidden = jnp.tanh(self.up(self.rows.table[...].astype(jnp.float32)))
-            table = jnp.moveaxis(self.down(hidden), 0, 2)
+            matrices = [x for part in (self.up, self.down) for x in (part.kernel, part.bias)]
+            table = Projected(*(x[...] for x in (self.rows.table, *matrices))).table()
         else:
             table = self.table[...]
         table = constrain(table, None, None, None, "tensor", None).astype(self.compute_dtype)
         return table[:, 0], table[:, 1]
-
-
-def _linear(
-    config: ResolvedModel,
-    key: jax.Array,
-    name: str,
-    inputs: tuple[int, ...],
-    outputs: tuple[int, ...],
-) -> Linear:
-    config = dataclasses.replace(config, param_dtype="float32")
-    stddev = 1 / math.sqrt(3 * math.prod(inputs))
-    named = fold_name(key, name)
-    return Linear(inputs, outputs, config, key=named, use_bias=True, stddev=stddev)
 
 
 def is_prefix(name: str) -> bool:

@@ -11,20 +11,18 @@ import re
 from glm_jax.config.model import ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.interop.architectures.architecture import (
+    PREFIX_KEYS,
     Architecture,
     Values,
     check_fixed,
     check_sayable,
     flag,
     number,
-    whole,
-)
-from glm_jax.interop.architectures.prefix_encoder import (
-    CONFIG_KEYS,
-    encoder_rows,
     read_prefix,
+    whole,
     write_prefix,
 )
+from glm_jax.interop.architectures.prefix_encoder import encoder_rows
 from glm_jax.interop.architectures.rows import Row, linear, norm, same
 from glm_jax.json_files import JsonObject
 
@@ -198,7 +196,7 @@ CHATGLM = Architecture(
     own_keys=frozenset(
         {
             *_FIXED,
-            *CONFIG_KEYS,
+            *PREFIX_KEYS,
             "add_bias_linear",
             "add_qkv_bias",
             "apply_query_key_layer_scaling",

@@ -13,20 +13,18 @@ rounded to float16.
 
 from glm_jax.config.model import ModelConfig
 from glm_jax.interop.architectures.architecture import (
+    PREFIX_KEYS,
     Architecture,
     Values,
     check_fixed,
     check_sayable,
     flag,
     number,
-    whole,
-)
-from glm_jax.interop.architectures.prefix_encoder import (
-    CONFIG_KEYS,
-    encoder_rows,
     read_prefix,
+    whole,
     write_prefix,
 )
+from glm_jax.interop.architectures.prefix_encoder import encoder_rows
 from glm_jax.interop.architectures.rows import Row, fused_by_head, layer_of_two_norms, norm, same
 from glm_jax.json_files import JsonObject
 
@@ -153,7 +151,7 @@ CHATGLM_6B = Architecture(
     own_keys=frozenset(
         {
             *_FIXED,
-            *CONFIG_KEYS,
+            *PREFIX_KEYS,
             "auto_map",
             "gmask_token_id",
             "layernorm_epsilon",

@@ -13,61 +13,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from glm_jax.config.model import ModelConfig
-from glm_jax.errors import UserError
-from glm_jax.interop.architectures.architecture import Values, flag, whole
 from glm_jax.interop.architectures.rows import Row, linear, same
-from glm_jax.json_files import JsonObject
 
 PREFIX_ENCODER = "transformer.prefix_encoder."
 PEFT_TENSOR = "prompt_embeddings"
-CONFIG_KEYS = ("pre_seq_len", "prefix_projection")
-
-
-def read_prefix(values: Values, model: ModelConfig) -> ModelConfig:
-    """The model with the prefix that a config.json says it has.
-
-    Args:
-      values: config.json; `pre_seq_len` missing, null or 0: no prefix.
-      model: read from the rest of it.
-
-    Raises:
-      UserError: a value of another kind.
-    """
-    if not values.get("pre_seq_len") and values.get("pre_seq_len") is not False:
-        return model
-    projected = flag(values, "prefix_projection", False)
-    prefix = ModelConfig(
-        prefix_length=whole(values, "pre_seq_len"),
-        prefix_projection=model.embed_dim if projected else None,
-    )
-    return model.with_prefix(prefix)
-
-
-def write_prefix(name: str, config: ModelConfig) -> JsonObject:
-    """The inverse: the keys of config.json; none for a model without a prefix.
-
-    Args:
-      name: of the format, for messages.
-      config: of the model.
-
-    Raises:
-      UserError: a projection of other widths than the published code has.
-    """
-    if not config.prefix_length:
-        return {}
-    projected, model = config.prefix_projection is not None, config.with_sizes()
-    published = ModelConfig(
-        prefix_length=config.prefix_length,
-        prefix_projection=config.embed_dim if projected else None,
-    )
-    wanted = config.with_prefix(published).with_sizes()
-    for field in ("prefix_projection", "prefix_embed_dim"):
-        if getattr(model, field) != getattr(wanted, field):
-            raise UserError(
-                f"the {name} format has model.{field}={getattr(wanted, field)}; this model has "
-                f"{getattr(model, field)}"
-            )
-    return {"pre_seq_len": config.prefix_length, "prefix_projection": projected}
 
 
 def encoder_rows(config: ModelConfig, order: Sequence[int], key: str = PREFIX_ENCODER) -> list[Row]:

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import pytest
@@ -9,7 +10,9 @@ from glm_jax.interop.architectures.architecture import (
     check_sayable,
     flag,
     number,
+    read_prefix,
     whole,
+    write_prefix,
 )
 
 VALUES = {"whole": 3, "real": 0.5, "flag": True, "text": "3", "null": None}
@@ -62,3 +65,39 @@ def test_what_a_format_has_no_word_for_is_named():
     check_sayable("this", config, {"head_dim": (8,), "activation": ("gelu", "swiglu")})
     with pytest.raises(UserError, match=r"the this format has model.norm='rms_norm'; this model"):
         check_sayable("this", config, {"norm": ("rms_norm",)})
+
+
+PLAIN = ModelConfig(
+    num_layers=3,
+    embed_dim=32,
+    num_heads=4,
+    num_kv_heads=2,
+    position_encoding="rotary",
+    prefix_length=5,
+)
+MODEL = PLAIN.with_prefix(ModelConfig())
+PROJECTED = dataclasses.replace(PLAIN, prefix_projection=7)
+
+
+def test_config_json_says_length_and_projection():
+    assert read_prefix({}, MODEL) == read_prefix({"pre_seq_len": None}, MODEL) == MODEL
+    assert read_prefix({"pre_seq_len": 0}, MODEL) == MODEL
+    assert read_prefix({"pre_seq_len": 5, "prefix_projection": False}, MODEL) == PLAIN
+    found = read_prefix({"pre_seq_len": 5, "prefix_projection": True}, MODEL)
+    assert found == dataclasses.replace(PLAIN, prefix_projection=32)
+    for config in (MODEL, PLAIN, found):
+        assert read_prefix(write_prefix("this", config), MODEL) == config
+
+
+@pytest.mark.parametrize("value", [-3, 2.5, "many", True, False])
+def test_a_length_that_is_none(value):
+    with pytest.raises(UserError, match=r"pre_seq_len in config.json must be"):
+        read_prefix({"pre_seq_len": value}, MODEL)
+
+
+def test_widths_that_the_published_code_does_not_have():
+    with pytest.raises(UserError, match=r"has model.prefix_projection=32; this model has 7"):
+        write_prefix("ChatGLM", PROJECTED)
+    narrow = dataclasses.replace(PROJECTED, prefix_projection=32, prefix_embed_dim=9)
+    with pytest.raises(UserError, match=r"has model.prefix_embed_dim=96; this model has 9"):
+        write_prefix("ChatGLM", narrow)

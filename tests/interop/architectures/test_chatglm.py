@@ -133,7 +133,6 @@ def test_switches_that_no_released_model_uses():
         {"original_rope": False},
         {"quantization_bit": 4},
         {"quantization_config": {}},
-        {"pre_seq_len": 128},
         {"rope_mode": "ntk"},
     ],
 )

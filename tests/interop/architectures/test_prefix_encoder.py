@@ -6,14 +6,8 @@ import numpy as np
 import pytest
 
 from glm_jax.config import ModelConfig
-from glm_jax.errors import UserError
 from glm_jax.interop.architectures.chatglm_6b import feature_order
-from glm_jax.interop.architectures.prefix_encoder import (
-    encoder_rows,
-    read_prefix,
-    table_row,
-    write_prefix,
-)
+from glm_jax.interop.architectures.prefix_encoder import encoder_rows, table_row
 
 MODEL = ModelConfig(
     num_layers=3, embed_dim=32, num_heads=4, num_kv_heads=2, position_encoding="rotary"
@@ -70,27 +64,3 @@ def test_features_of_keys_alone_are_put_in_our_order():
                 keys, values = np.split(theirs, 2, axis)
                 theirs = np.concatenate([keys[..., HALVES], values], axis)
             np.testing.assert_array_equal(moved, theirs)
-
-
-def test_config_json_says_length_and_projection():
-    assert read_prefix({}, MODEL) == read_prefix({"pre_seq_len": None}, MODEL) == MODEL
-    assert read_prefix({"pre_seq_len": 0}, MODEL) == MODEL
-    assert read_prefix({"pre_seq_len": 5, "prefix_projection": False}, MODEL) == PLAIN
-    found = read_prefix({"pre_seq_len": 5, "prefix_projection": True}, MODEL)
-    assert found == dataclasses.replace(PLAIN, prefix_projection=32)
-    for config in (MODEL, PLAIN, found):
-        assert read_prefix(write_prefix("this", config), MODEL) == config
-
-
-@pytest.mark.parametrize("value", [-3, 2.5, "many", True, False])
-def test_a_length_that_is_none(value):
-    with pytest.raises(UserError, match=r"pre_seq_len in config.json must be"):
-        read_prefix({"pre_seq_len": value}, MODEL)
-
-
-def test_widths_that_the_published_code_does_not_have():
-    with pytest.raises(UserError, match=r"has model.prefix_projection=32; this model has 7"):
-        write_prefix("ChatGLM", PROJECTED)
-    narrow = dataclasses.replace(PROJECTED, prefix_projection=32, prefix_embed_dim=9)
-    with pytest.raises(UserError, match=r"has model.prefix_embed_dim=96; this model has 9"):
-        write_prefix("ChatGLM", narrow)
