@@ -36,8 +36,8 @@ def _evaluate(args: argparse.Namespace, task: Task, config: Config) -> None:
     from glm_jax.sharding.mesh import make_mesh
     from glm_jax.training.distributed import on_first
 
-    mesh = wanted_mesh(args.mesh)
-    mesh = None if mesh is None else make_mesh(mesh)
+    wanted = wanted_mesh(args.mesh)
+    mesh = None if wanted is None else make_mesh(wanted)
     lm = load(args.checkpoint, mesh=mesh, adapter=args.adapter)
     own = args.config is None and not any(one.strip()[:5] == "data." for one in args.overrides)
     request = Request(

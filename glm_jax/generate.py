@@ -57,8 +57,8 @@ def _generate(args: argparse.Namespace) -> int:
     from glm_jax.generation.language_model import load
     from glm_jax.sharding.mesh import make_mesh
 
-    mesh = wanted_mesh(args.mesh)
-    mesh = None if mesh is None else make_mesh(mesh)
+    wanted = wanted_mesh(args.mesh)
+    mesh = None if wanted is None else make_mesh(wanted)
     model = load(args.checkpoint, mesh=mesh, adapter=args.adapter)
     show = functools.partial(print, flush=True) if is_first() else _silent
     answer = functools.partial(_answer, model, args, show)

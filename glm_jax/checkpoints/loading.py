@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from glm_jax.checkpoints.finding import find_workdir, on_this_machine
@@ -97,8 +98,11 @@ def with_adapter(model: Loaded, adapter: str | Path, mesh: Mesh | None = None) -
     found = read_prefix_directory(home, model.config, model.origin)
     config = found.config.resolved(model.config.compute)
     like = abstract_params(config, mesh or make_mesh(MeshConfig(), jax.devices()[:1]))
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, like["prefix"])
-    prefix = jax.device_put(from_paths(found.leaves)["prefix"], shardings)
+
+    def placed(leaf: jax.ShapeDtypeStruct, array: np.ndarray) -> jax.Array:
+        return jax.make_array_from_callback(array.shape, leaf.sharding, array.__getitem__)
+
+    prefix = jax.tree.map(placed, like["prefix"], from_paths(found.leaves)["prefix"])
     return dataclasses.replace(model, config=config, params={**model.params, "prefix": prefix})
 
 

@@ -24,7 +24,7 @@ from glm_jax.generation.beam_rows import search_blanks, search_texts
 from glm_jax.generation.blank_filling import fill_rows
 from glm_jax.generation.continuation import generate_rows
 from glm_jax.generation.ends import eos_ids_of, marks_of, span_ends_of
-from glm_jax.generation.engine import Engine, on_host
+from glm_jax.generation.engine import Engine
 from glm_jax.generation.given import ENCODE, check_encoded, check_special_ids, given
 from glm_jax.generation.options import (
     BeamSearch,
@@ -46,7 +46,7 @@ from glm_jax.models.params import bind
 from glm_jax.models.positions import check_positions
 from glm_jax.models.trees import Params, to_paths, unstack_layers
 from glm_jax.paths import expanded
-from glm_jax.sharding.mesh import mesh_of, placed, with_mesh_of_params
+from glm_jax.sharding.mesh import is_first, mesh_of, on_host, placed, with_mesh_of_params
 from glm_jax.special_tokens import SpecialTokens
 from glm_jax.tokenizers.ids import id_rows, one_or_more
 from glm_jax.tokenizers.tokenizer import Tokenizer
@@ -282,8 +282,11 @@ class LanguageModel(Scoring, Writing):
         params = self.params
         if format == "peft":
             params = with_plain_prefix(self.config, params)[1]
-        leaves = to_paths({"prefix": params.get("prefix", {})})
-        save_prefix(path, format, self.config, lambda name: on_host(leaves[name]), self._origin)
+        prefix = to_paths({"prefix": params.get("prefix", {})})
+        # Of several processes each may hold a part; the first one writes.
+        leaves = {name: on_host(leaf) for name, leaf in prefix.items()}
+        if is_first():
+            save_prefix(path, format, self.config, leaves, self._origin)
 
     def _eos_ids(self) -> list[int] | None:
         return eos_ids_of(self._origin, self.special)

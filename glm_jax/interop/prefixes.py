@@ -12,7 +12,7 @@ rotated features alone, so that the same prefix has its keys turned back by P po
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -192,7 +192,7 @@ def save_prefix(
     path: Path,
     format: str,
     config: ModelConfig,
-    leaf: Callable[[str], np.ndarray],
+    leaves: Mapping[str, np.ndarray],
     origin: Origin,
 ) -> None:
     """Writes the prefix of a model as a directory, all of it or nothing.
@@ -201,7 +201,7 @@ def save_prefix(
       path: the directory; one that holds nothing but a prefix is replaced.
       format: "ptuning" or "peft".
       config, origin: of the model.
-      leaf: path -> float32 array; for "peft" that of the plain table alone is asked for.
+      leaves: path -> float32 array; for "peft" of the plain table.
 
     Raises:
       UserError: the model has no prefix, the format cannot express it, or `path` holds something
@@ -215,12 +215,11 @@ def save_prefix(
     else:
         about, weights, values = ADAPTER_CONFIG, ADAPTER_WEIGHTS, _peft_config(config, origin)
         rows = [table_row(PEFT_TENSOR, config, key_order(config))]
-        table = {"prefix/table": np.asarray(leaf("prefix/table"), np.float32)}
-        leaf = _moved(table, config, origin, +1).__getitem__
+        leaves = _moved(leaves, config, origin, +1)
 
     def to_write(row: Row) -> TensorToWrite:
         def make() -> np.ndarray:
-            return row.join(*(np.asarray(leaf(name), np.float32) for name in row.paths))
+            return row.join(*(leaves[name] for name in row.paths))
 
         return TensorToWrite(row.key, row.shape, np.dtype(np.float32), make)
 
