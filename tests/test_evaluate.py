@@ -56,7 +56,7 @@ def lm():
 
 @pytest.fixture(autouse=True)
 def loaded(monkeypatch, lm):
-    monkeypatch.setattr(language_model, "load", lambda path, mesh: lm)
+    monkeypatch.setattr(language_model, "load", lambda path, mesh, adapter: lm)
     monkeypatch.setitem(sys.modules, "tensorflow", None)  # importing it would raise
 
 

@@ -43,7 +43,7 @@ class Filler:
 def loaded(monkeypatch):
     """Makes `load` return a Filler and records what was asked for."""
     model = Filler("light", "very good")
-    monkeypatch.setattr(language_model, "load", lambda path, mesh: model)
+    monkeypatch.setattr(language_model, "load", lambda path, mesh, adapter: model)
     return model
 
 
@@ -95,7 +95,7 @@ class Searcher(Filler):
 
 def test_candidates(capsys, monkeypatch):
     model = Searcher()
-    monkeypatch.setattr(language_model, "load", lambda path, mesh: model)
+    monkeypatch.setattr(language_model, "load", lambda path, mesh, adapter: model)
     arguments = ["--checkpoint", "x", "the [MASK] is", "--candidates", "3"]
     main([*arguments, "--max_new_tokens", "5"])
     assert capsys.readouterr().out == "0.6      the light is\n0.2      the day is\n"
@@ -164,7 +164,9 @@ def test_a_trained_causal_model_continues_a_prompt(tmp_path, capsys):
 def test_without_a_checkpoint_the_bundled_model_answers(monkeypatch, capsys):
     asked = []
     model = Filler("light")
-    monkeypatch.setattr(language_model, "load", lambda path, mesh: asked.append(path) or model)
+    monkeypatch.setattr(
+        language_model, "load", lambda path, mesh, adapter: asked.append(path) or model
+    )
     assert main(["the [MASK]"]) == 0
     assert capsys.readouterr().out == "the [light]\n"
     assert asked == [checkpoint("bundled")]
@@ -185,3 +187,8 @@ def test_a_mistake_is_one_sentence_and_status_2(tmp_path):
     assert done.stderr.startswith("error: no directory 'nowhere'; a model of a hub must be")
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
+
+
+def test_an_adapter_that_is_none_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"no directory .*nothing.; give that of a prefix"):
+        main(["a [MASK] b", "--adapter", str(tmp_path / "nothing")])

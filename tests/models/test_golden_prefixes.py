@@ -90,20 +90,31 @@ def test_decoding_with_a_cache_is_decoding_without(golden):
     assert bare.generate(prompts, max_new_tokens=6, eos_ids=[]) != answers
 
 
-def continued(model, ids, count):
+def test_a_blank_in_the_middle_is_filled_with_a_cache_as_without(tmp_path):
+    path = write_ptuning(tmp_path / "prefix", "chatglm1", "proj")
+    model = glm_jax.load(GOLDEN / "chatglm1", adapter=path)
+    text = [9, 12, 300, 40, 41]
+    (answer,) = model.fill_blanks(text, end_ids=[305], max_new_tokens=6)
+    expected = continued(model, [*text, 304], 6, mask=2)
+    assert answer == (expected[: expected.index(305)] if 305 in expected else expected)
+
+
+def continued(model, ids, count, mask=None):
     """Greedy ids, each from the logits of the whole text before it."""
     ids, context, length = list(ids), len(ids) - 1, len(ids) + count
-    fills, run = model.config.fills_blanks, functools.partial(fixed_length, model, length)
+    if not model.config.fills_blanks:
+        context = 0
+    run = functools.partial(fixed_length, model, length, context)
     for _ in range(count):
-        ids.append(int(np.argmax(run(ids, context if fills else 0))))
+        ids.append(int(np.argmax(run(context - 1 if mask is None else mask, ids))))
     return ids[-count:]
 
 
-def fixed_length(model, length, ids, context):
-    """The logits behind `ids`; context: tokens that all attend to each other, the last a mask."""
+def fixed_length(model, length, context, mask, ids):
+    """The logits behind `ids`, of which the first `context` attend to each other."""
     slots = np.arange(length)
     inside = slots < len(ids)
-    positions = np.where(slots < context, slots, context - 1) if context else slots
+    positions = np.where(slots < context, slots, mask) if context else slots
     row = {
         "tokens": np.pad(ids, (0, length - len(ids))),
         "targets": 0 * slots,

@@ -76,6 +76,9 @@ def test_only_matrices_are_cast():
     assert is_matrix("positions/block_table")
     assert not is_matrix("layers/0/mlp/up/bias")
     assert not is_matrix("final_norm/scale")
+    # A prefix stays float32.
+    assert not is_matrix("prefix/table")
+    assert not is_matrix("prefix/down/kernel")
 
 
 TWO = Scaled(jnp.array([[1.0, 2], [3, 4], [5, 6]]), jnp.log(jnp.array([[1.0], [2], [4]])))
@@ -101,6 +104,11 @@ def test_its_arrays_decay_with_it():
     mask = decay_mask({"up": {"kernel": TWO, "bias": jnp.zeros(2)}})
     assert mask["up"]["kernel"] == Scaled(True, True)
     assert mask["up"]["bias"] is False
+
+
+def test_a_prefix_decays_as_embeddings_do():
+    mask = decay_mask({"prefix": {"rows": {"table": 1.0}, "up": {"kernel": 1.0, "bias": 1.0}}})
+    assert mask == {"prefix": {"rows": {"table": True}, "up": {"kernel": True, "bias": False}}}
 
 
 def test_a_weight_can_be_split_into_what_is_trained_and_what_is_not():
