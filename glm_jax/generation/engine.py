@@ -3,6 +3,7 @@ it: blanks, continuations, beams, candidates, the samples that training prints.
 
     slots = engine.start(prompts, ..)            prefills prompts into new slots
     slots = engine.run(slots)                    until all rows have ended, or for some steps
+    slots = engine.resume(slots, prompts, kept)  next prompts, on what the caches hold of them
     slots = engine.insert(slots, [2], others)    a row joins, between any two steps
     slots = engine.release(slots, [0])           a row leaves
     answers = engine.answers(slots, prompts)     what each row has so far
@@ -25,7 +26,7 @@ from glm_jax.adapters.prefix import with_plain_prefix
 from glm_jax.config.model import ModelConfig, ResolvedModel
 from glm_jax.generation.bans import AnyArray, host_array
 from glm_jax.generation.beam import Beams
-from glm_jax.generation.cache import bucket, power_of_two
+from glm_jax.generation.cache import LayerCache, bucket, power_of_two
 from glm_jax.generation.options import BeamSearch
 from glm_jax.generation.prefill import prefill
 from glm_jax.generation.prompts import Prompt
@@ -130,6 +131,46 @@ class Engine:
             config=config,
             room=room,
             width=tokens.shape[1] if fills else min(bucket(longest - 1), CHUNK),
+        )
+
+    def resume(
+        self, slots: Slots, prompts: Sequence[Prompt], kept: Sequence[int], room: Room
+    ) -> Slots:
+        """New prompts for rows whose first tokens are in the caches; only the rest is prefilled.
+
+            cached x0 x1 x2 a b     prompt x0 x1 x2 y0 y1, kept 3     runs y0; `run` feeds y1 first
+
+        The answers are those of `start`, to the rounding of sums in another order. Some kept tokens
+        are run again where a whole chunk would not end within the caches.
+
+        Args:
+          slots: of a causal model, in any state; donated.
+          prompts: whole, one for each of the first rows; already checked.
+          kept: for each prompt, how many of its first tokens its row's caches hold.
+          room: sizes of the new slots; `room.size` must be no less than that of the caches, which
+            grow.
+
+        Raises:
+          ValueError: a model that fills blanks: all tokens of its prompts attend to each other.
+        """
+        if self.config.fills_blanks:
+            raise ValueError("caches of a model that fills blanks hold for one prompt alone")
+        rows, known = [prompt.ids for prompt in prompts], slots.caches[0].keys.shape[2]
+        tokens, length = stack(rows, room.size, len(slots.length))
+        kept = [min(count, len(row) - 1) for count, row in zip(kept, rows, strict=True)]
+        longest = max(len(row) - 1 - count for count, row in zip(kept, rows, strict=True))
+        width = min(bucket(longest), CHUNK)
+        last = room.size - -(-longest // width) * width
+        return _resume(
+            self.params,
+            slots.caches if known == room.size else _grow(slots.caches, room.size),
+            tokens,
+            length,
+            fill_up([min(count, last) for count in kept], len(tokens)),
+            *self._answers(prompts, room, len(tokens)),
+            config=self.config,
+            width=width,
+            answers=room.answers,
         )
 
     def _room(self, prompts: Sequence[Prompt]) -> Room:
@@ -304,22 +345,76 @@ def _start(
     if config.fills_blanks:
         read, token = length, jnp.asarray(rules.start_id)
     else:
-        read = jnp.maximum(length - 1, 0)
-        token = jnp.take_along_axis(tokens, read[:, None], axis=1)[:, 0]
-    zero = jnp.zeros_like(length)
-    return Slots(
-        prefill(bind(config, params), tokens, read, config=config, size=room.size, width=width),
+        read, token = _all_but_last(tokens, length)
+    caches = prefill(bind(config, params), tokens, read, config=config, size=room.size, width=width)
+    asked = (blanks, num_answers, seen, rules)
+    return _before_the_first_step(caches, read, token, asked, room.answers, config.fills_blanks)
+
+
+@with_mesh_of_params
+@functools.partial(
+    jax.jit, static_argnames=("config", "width", "answers"), donate_argnames="caches"
+)
+def _resume(
+    params: Params,
+    caches: list[LayerCache],
+    tokens: jax.Array,
+    length: jax.Array,
+    kept: jax.Array,
+    blanks: jax.Array,
+    num_answers: jax.Array,
+    seen: jax.Array | None,
+    rules: Rules,
+    *,
+    config: ResolvedModel,
+    width: int,
+    answers: int,
+) -> Slots:
+    """Prefills what the caches do not hold of rows of a causal model."""
+    read, token = _all_but_last(tokens, length)
+    caches = prefill(
+        bind(config, params),
+        tokens,
         read,
-        token,
-        blanks,
-        num_answers,
-        zero,
-        zero,
-        jnp.zeros((len(tokens), room.answers), jnp.int32),
-        zero,
-        seen,
-        rules,
-        config.fills_blanks,
+        config=config,
+        size=tokens.shape[1],
+        width=width,
+        caches=caches,
+        kept=kept,
+    )
+    asked = (blanks, num_answers, seen, rules)
+    return _before_the_first_step(caches, read, token, asked, answers, False)
+
+
+@functools.partial(jax.jit, static_argnames="size")
+def _grow(caches: list[LayerCache], size: int) -> list[LayerCache]:
+    """The same caches with `size` slots a row."""
+
+    def grown(whole: jax.Array) -> jax.Array:
+        return jnp.pad(whole, ((0, 0), (0, 0), (0, size - whole.shape[2]), (0, 0)))
+
+    return [LayerCache(grown(one.keys), grown(one.values), one.length) for one in caches]
+
+
+def _all_but_last(tokens: jax.Array, length: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """How many tokens of each text are prefilled, and the one that the first step feeds."""
+    read = jnp.maximum(length - 1, 0)
+    return read, jnp.take_along_axis(tokens, read[:, None], axis=1)[:, 0]
+
+
+def _before_the_first_step(
+    caches: list[LayerCache],
+    length: jax.Array,
+    token: jax.Array,
+    asked: tuple[jax.Array, jax.Array, jax.Array | None, Rules],
+    answers: int,
+    fills: bool,
+) -> Slots:
+    """Slots of rows that have chosen nothing yet; `asked` is what `Engine._answers` returns."""
+    blanks, num_answers, seen, rules = asked
+    zero, chosen = jnp.zeros_like(length), jnp.zeros((len(token), answers), jnp.int32)
+    return Slots(
+        caches, length, token, blanks, num_answers, zero, zero, chosen, zero, seen, rules, fills
     )
 
 

@@ -1,4 +1,6 @@
-"""The prefill: the keys and values of prompts, written into new caches."""
+"""The prefill: the keys and values of prompts, in new caches or behind what caches hold."""
+
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +20,13 @@ def prefill(
     config: ResolvedModel,
     size: int,
     width: int,
+    caches: Sequence[LayerCache] | None = None,
+    kept: Int[AnyArray, " B"] | None = None,
 ) -> list[LayerCache]:
     """Runs the first tokens of rows, and returns their caches.
+
+        kept 2, length 5, width 2        k k N N . . . .    first call
+                                         k k N N N . . .    second call; the last slot is padding
 
     For use inside jit, with the mesh of the parameters set.
 
@@ -32,26 +39,30 @@ def prefill(
       config: of the model.
       size: slots of the caches.
       width: tokens in one call of the model: T if they all attend to each other.
+      caches: of the same rows, of a causal model, donated or not used again; None: empty ones.
+      kept: number of slots that `caches` hold of each row, which are not run again. From there on
+        a multiple of `width` slots is written, which must end within `size`.
     """
     zeros = jnp.zeros((len(tokens), width), jnp.int32)
+    first = jnp.zeros_like(length) if kept is None else jnp.asarray(kept)
 
     def run(index: jax.Array | int, caches: list[LayerCache]) -> list[LayerCache]:
-        start = index * width
-        slot = start + jnp.broadcast_to(jnp.arange(width, dtype=jnp.int32), zeros.shape)
+        start = first + index * width
+        slot = start[:, None] + jnp.arange(width, dtype=jnp.int32)
         inside = slot < length[:, None]
         end = length[:, None] if config.fills_blanks else slot + 1
         _, caches = model.extend(
-            jax.lax.dynamic_slice_in_dim(tokens, start, width, axis=1),
+            jnp.take_along_axis(tokens, slot, axis=1, mode="clip"),
             jnp.where(inside, slot, 0),
             zeros,
             zeros,
             jnp.where(inside, end, 0),
-            with_length(caches, jnp.full_like(length, start)),
+            with_length(caches, start),
         )
         return caches
 
-    caches = empty_cache(config, len(tokens), size)
-    if tokens.shape[1] == width:
-        return with_length(run(0, caches), jnp.asarray(length))
-    calls = (jnp.max(length) + width - 1) // width
-    return with_length(jax.lax.fori_loop(0, calls, run, caches), jnp.asarray(length))
+    filled = empty_cache(config, len(tokens), size) if caches is None else list(caches)
+    if tokens.shape[1] == width and kept is None:
+        return with_length(run(0, filled), jnp.asarray(length))
+    calls = (jnp.max(length - first) + width - 1) // width
+    return with_length(jax.lax.fori_loop(0, calls, run, filled), jnp.asarray(length))

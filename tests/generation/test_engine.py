@@ -8,6 +8,7 @@ from glm_jax.generation.engine import Engine, Room
 from glm_jax.generation.options import BeamSearch, Limits
 from glm_jax.generation.prompts import Prompt
 from glm_jax.generation.sampling import Sampling
+from glm_jax.models.params import bind
 
 ROOM = Room(size=64, answers=32, blanks=4, ends=2)
 TEXTS = [
@@ -117,3 +118,33 @@ def test_parents_are_gone_on_from(lm):
     best, expected = engine.search(after, 2, 0.0), engine.search(alone, 2, 0.0)
     np.testing.assert_array_equal(best.ids[0], expected.ids[0])
     np.testing.assert_allclose(best.scores[0], expected.scores[0], rtol=1e-5)
+
+
+def test_rows_go_on_with_other_prompts_on_what_their_caches_hold(causal_lm):
+    """Two rows that keep different numbers of tokens: ids as alone, logits to 1e-5."""
+    engine = Engine(causal_lm.config, causal_lm.params, tiles=False)
+    room = ROOM._replace(size=256)  # of 64 slots a chunk of 64 would be run wholly
+    before = engine.run(engine.start([TEXTS[3], TEXTS[2]], room))
+    limits = Limits([3], 9)
+    longer = [40] * 20 + [7, 7, 9]  # goes on behind the first prompt
+    other = [*TEXTS[2].ids[:4], 61, 5]  # leaves the second one after four tokens
+    prompts = [Prompt(longer, limits, Sampling()), Prompt(other, limits, Sampling(seed=5))]
+    slots = engine.resume(before, prompts, [20, 4], room)
+    fresh = engine.start(prompts, room)
+    model = bind(engine.config, engine.params)
+    np.testing.assert_allclose(
+        slots.feed(model)[0][:2], fresh.feed(model)[0][:2], atol=1e-5, rtol=0
+    )
+    assert slots.length.tolist() == fresh.length.tolist()
+    assert engine.chosen(engine.run(slots))[:2] == engine.chosen(engine.run(fresh))[:2]
+    # A token that is kept by mistake is seen.
+    wrong = engine.resume(engine.start([TEXTS[0]], room), prompts[:1], [3], room)
+    right = engine.start(prompts[:1], ROOM)
+    assert np.abs(wrong.feed(model)[0][0] - right.feed(model)[0][0]).max() > 1e-2
+
+
+def test_a_prompt_of_blanks_goes_on_with_no_other(lm):
+    engine = Engine(lm.config, lm.params, tiles=False)
+    slots = engine.start(BLANKS[:1], ROOM)
+    with pytest.raises(ValueError, match="hold for one prompt alone"):
+        engine.resume(slots, BLANKS[1:2], [2], ROOM)

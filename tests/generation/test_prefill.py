@@ -30,6 +30,22 @@ def test_in_chunks_as_at_once(causal_lm):
             np.testing.assert_allclose(one, other, atol=1e-5, rtol=0)
 
 
+def test_behind_what_caches_hold_as_at_once(causal_lm):
+    """Each row keeps another number of tokens; the slots behind them held something else."""
+    lm, tokens = causal_lm, tokens_of(causal_lm.config.vocab_size)
+    options = {"config": lm.config, "size": 256, "width": 64}
+    model, kept = bind(lm.config, lm.params), np.array([60, 100, 5, 0], np.int32)
+    begun = np.where(np.arange(256) < kept[:, None], tokens, 7)
+    caches = prefill(model, begun, kept + 20, **options)
+    behind = prefill(model, tokens, LENGTH, **options, caches=caches, kept=kept)
+    at_once = prefill(model, tokens, LENGTH, **options)
+    for row, count in enumerate(LENGTH):
+        pairs = zip(counted(at_once, row, count), counted(behind, row, count), strict=True)
+        for one, other in pairs:
+            np.testing.assert_allclose(one, other, atol=1e-5, rtol=0)
+    np.testing.assert_array_equal(behind[0].length, LENGTH)
+
+
 @pytest.mark.parametrize("kind", ["lm", "causal_lm"])
 def test_who_attends_to_whom(kind, request):
     """Tokens behind the length are seen by none; the last one before it by all, or by itself."""
