@@ -1,5 +1,7 @@
 """The special ids of a model, from the files of its checkpoint."""
 
+from collections.abc import Iterable
+
 from glm_jax.generation.options import Marks
 from glm_jax.interop.origin import Origin
 from glm_jax.special_tokens import SpecialTokens
@@ -14,6 +16,15 @@ def eos_ids_of(origin: Origin, special: SpecialTokens | None) -> list[int] | Non
     if found is None and special is not None:
         found = [special.eos]
     return found
+
+
+def chat_ends_of(origin: Origin, ends: Iterable[int]) -> list[int]:
+    """The ids that end an answer in a chat: the tokenizer's, and those that end a text.
+
+    Both: ChatGLM3's files name </s> alone, where its answers end with <|user|> and <|observation|>
+    too; those of a tuned model may name one that its tokenizer does not.
+    """
+    return sorted({*ends, *(origin.eos_ids or ())})
 
 
 def marks_of(origin: Origin, special: SpecialTokens | None) -> Marks | None:

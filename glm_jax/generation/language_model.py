@@ -6,7 +6,7 @@ lm.fill_blanks(lm.tokenizer.encode("[CLS]the [MASK] is good", allow_special=True
 
 import functools
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Unpack, overload
 
@@ -23,6 +23,7 @@ from glm_jax.errors import UserError
 from glm_jax.generation.beam_rows import search_blanks, search_texts
 from glm_jax.generation.blank_filling import fill_rows
 from glm_jax.generation.continuation import generate_rows
+from glm_jax.generation.conversation import ChatOptions, Conversation, Message, Tools
 from glm_jax.generation.ends import eos_ids_of, marks_of, span_ends_of
 from glm_jax.generation.engine import Engine
 from glm_jax.generation.given import ENCODE, check_encoded, check_special_ids, given
@@ -234,6 +235,42 @@ class LanguageModel(Scoring, Writing):
             raise UserError("on_token is not for num_beams above 1: ids are final only at the end")
         found = search_texts(engine, rows, limits=limits, search=how, marks=marks)
         return [answer.ids for answer in found]
+
+    def chat(
+        self,
+        messages: Sequence[Message] | str,
+        tools: Tools | None = None,
+        max_new_tokens: int = 512,
+        on_text: Callable[[str], object] | None = None,
+        **sampling: Unpack[ChatOptions],
+    ) -> Message:
+        """Answers messages in the model's chat format, which its tokenizer writes and reads.
+
+            chat([{"role": "user", "content": "1 + 1?"}])    {"role": "assistant", "content": "2"}
+
+        Each call computes the whole prompt; `Conversation` keeps the cache from turn to turn.
+
+        Args:
+          messages: as in transformers, dicts with role and content, and metadata or tool_calls
+            where the format has them; a text is one message of the user.
+          tools: descriptions of functions, for models that were trained to call some.
+          max_new_tokens: number of ids of the longest answer, which also ends where the context
+            does.
+          on_text: called with parts of the answer's text while it is generated, thoughts and calls
+            of tools as the model writes them; no part ends within a character.
+          **sampling: fields of `Sampling`: temperature=0.8, top_p=0.8. Greedy by default, as
+            `generate` is; the values in a checkpoint's generation_config.json are not taken.
+
+        Returns:
+          The answer: role, content; tool_calls where the model called functions, metadata and
+          reasoning_content where its format has them.
+
+        Raises:
+          UserError: no tokenizer or none with a chat format, messages that the format cannot write,
+            a prompt that does not fit the model's context.
+        """
+        talk = Conversation(self, messages, tools, max_new_tokens, **sampling)
+        return talk.answer(on_text).message
 
     def save(
         self,
