@@ -19,6 +19,7 @@ _HOMES = {
     "Config": "glm_jax.config",
     "load_config": "glm_jax.config.files",
     "load": "glm_jax.generation.language_model",
+    "Conversation": "glm_jax.generation.conversation",
     "LanguageModel": "glm_jax.generation.language_model",
     "load_tokenizer": "glm_jax.tokenizers.tokenizer",
     "batches": "glm_jax.pipeline.batches",
@@ -28,6 +29,7 @@ _MODULES = ["corruption"]
 __all__ = [
     "Batch",
     "Config",
+    "Conversation",
     "LanguageModel",
     "ModelConfig",
     "batches",
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from glm_jax.batch import Batch, prefix_bounds
     from glm_jax.config import Config, ModelConfig
     from glm_jax.config.files import load_config
+    from glm_jax.generation.conversation import Conversation
     from glm_jax.generation.language_model import LanguageModel, load
     from glm_jax.pipeline.batches import batches
     from glm_jax.tokenizers.tokenizer import load_tokenizer

@@ -41,7 +41,7 @@ GROUND = {
     *["json_files", "paths", "platforms", "ragged", "remote", "special_tokens"],
 }
 COMMANDS = {
-    *["cache", "convert", "evaluate", "generate", "plan", "preview", "report", "train"],
+    *["cache", "chat", "convert", "evaluate", "generate", "plan", "preview", "report", "train"],
     "__main__",
 }
 # The order of packages within one; its own modules may stand anywhere between them.

@@ -88,6 +88,7 @@ class Conversation:
     prompt anew in each turn: its tokens all attend to each other, so no cache of it can be kept.
 
     Attributes:
+      model: that answers.
       messages: so far; may be changed between two answers.
       tools: descriptions of functions that the model may call.
     """
@@ -116,7 +117,7 @@ class Conversation:
             of range.
         """
         self.tools, self.messages = tools, checked_messages(messages)
-        self._model, self._format = model, chat_format(model)
+        self.model, self._format = model, chat_format(model)
         self._max_new_tokens = whole_number("max_new_tokens", max_new_tokens, least=1)
         self._sampling = Sampling(**sampling)
         self._row: KeptRow | None = None
@@ -124,12 +125,20 @@ class Conversation:
     @property
     def context(self) -> int:
         """The longest prompt and answer together, in tokens."""
-        return self._model.config.max_positions
+        return self.model.config.max_positions
 
     @property
     def cached(self) -> int:
         """Number of tokens whose keys and values are kept."""
         return len(self._row.cached) if self._row else 0
+
+    @property
+    def suggested(self) -> dict[str, float]:
+        """The options of sampling in the checkpoint's generation_config.json; not taken unasked."""
+        values = self.model._origin.generation
+        names = ("temperature", "top_k", "top_p") if values.get("do_sample") is True else ()
+        found = {name: values.get(name) for name in names}
+        return {n: v for n, v in found.items() if isinstance(v, int | float) and v is not True}
 
     def prompt(self, messages: Sequence[Message] | None = None) -> list[int]:
         """The ids to which an answer is the continuation; None: of all messages so far."""
@@ -184,7 +193,7 @@ class Conversation:
         room = self.context - len(ids)
         if room < 1:
             raise UserError(self._too_long(len(ids)))
-        ends = chat_ends_of(self._model._origin, self._format.chat_end_ids)
+        ends = chat_ends_of(self.model._origin, self._format.chat_end_ids)
         limits = Limits(ends, min(self._max_new_tokens, room))
         text = TextStream(self._format.decode, on_text) if on_text is not None else None
         found = self._kept_row().continue_(
@@ -248,9 +257,9 @@ class Conversation:
 
     def _kept_row(self) -> KeptRow:
         """The row of the model's present parameters."""
-        engine = self._model._engine()
+        engine = self.model._engine()
         if self._row is None or self._row.engine is not engine:
-            self._row = KeptRow(engine, marks_of(self._model._origin, self._model.special))
+            self._row = KeptRow(engine, marks_of(self.model._origin, self.model.special))
         return self._row
 
 

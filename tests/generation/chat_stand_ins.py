@@ -4,8 +4,10 @@ import jax
 
 from glm_jax.config import MeshConfig, ModelConfig
 from glm_jax.errors import UserError
+from glm_jax.generation.conversation import Conversation
 from glm_jax.generation.kept_row import Continued, KeptRow
 from glm_jax.generation.language_model import LanguageModel
+from glm_jax.interop.origin import Origin
 from glm_jax.models.params import create_params
 from glm_jax.sharding.mesh import make_mesh
 from glm_jax.special_tokens import SpecialTokens
@@ -63,7 +65,10 @@ def model(tokenizer=None, **changes):
 
 
 class ScriptedRow(KeptRow):
-    """Instead of a model: says the next of some texts, whatever the prompt is."""
+    """Instead of a model: says the next of some texts, whatever the prompt is.
+
+    A text may be bytes, or a function of the last message; before each id `wait` is called.
+    """
 
     def __init__(self, engine, *texts, wait=lambda: None):
         super().__init__(engine)
@@ -72,6 +77,8 @@ class ScriptedRow(KeptRow):
     def continue_(self, ids, limits, sampling, on_id=None, stop=lambda: False):
         self.asked.append(list(ids))
         said, text = [], self.texts.pop(0)
+        if callable(text):
+            text = text(bytes(ids[len(ids) - 1 - ids[::-1].index(USER) + 1 : -1]).decode())
         for id_ in text.encode() if isinstance(text, str) else text:
             self.wait()
             if stop():
@@ -82,3 +89,25 @@ class ScriptedRow(KeptRow):
             if on_id is not None:
                 on_id(id_)
         return Continued(said, "end")
+
+
+class Speaker:
+    """A chat model without a model, for tests of what is around it: `lines` says what it says."""
+
+    def __init__(self, max_positions=256, generation=None):
+        self.config = ModelConfig(vocab_size=VOCABULARY, max_positions=max_positions)
+        self.tokenizer, self.special = ByteChat(), ByteChat.special
+        self._origin = Origin(generation=generation or {})
+
+    def _engine(self):
+        return self
+
+    def __repr__(self):
+        return "Speaker"
+
+
+def speaking(*lines, wait=lambda: None, max_positions=256, **options):
+    """A conversation in which these lines are said."""
+    talk = Conversation(Speaker(max_positions), **options)
+    talk._row = ScriptedRow(talk.model, *lines, wait=wait)
+    return talk
