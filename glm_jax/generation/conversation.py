@@ -128,6 +128,16 @@ class Conversation:
         return self.model.config.max_positions
 
     @property
+    def length(self) -> int:
+        """Tokens so far: of the prompt that a next message of the user would have, were it empty.
+
+        Formats have prompts that end in such a message, and may refuse others.
+        """
+        if not self.messages:
+            return 0
+        return len(self.prompt([*self.messages, {"role": "user", "content": ""}]))
+
+    @property
     def cached(self) -> int:
         """Number of tokens whose keys and values are kept."""
         return len(self._row.cached) if self._row else 0

@@ -132,12 +132,8 @@ class Session:
         self._note(f"taken back: {taken['content']}")
 
     def _tokens(self, _: str) -> None:
-        length = len(self.talk.prompt()) if self.talk.messages else 0
-        print(
-            f"{length:,} tokens so far of the model's {self.talk.context:,}; "
-            f"{self.talk.cached:,} in the cache",
-            flush=True,
-        )
+        used = f"{self.talk.length:,} tokens so far of the model's {self.talk.context:,}"
+        print(f"{used}; {self.talk.cached:,} in the cache", flush=True)
 
     def _save(self, name: str) -> None:
         if not name:

@@ -66,6 +66,14 @@ def test_what_a_turn_keeps_is_not_computed_again(lm, monkeypatch):
     assert kept[2] >= kept[1]
 
 
+def test_the_length_is_that_of_a_prompt_without_a_message(lm):
+    talk = scripted(lm, "b", messages=[])
+    assert talk.length == talk.cached == 0
+    talk.say("a")
+    # gMASK sop, user a, assistant b eos, user, assistant
+    assert talk.length == 2 + 2 + 3 + 2
+
+
 def test_undo_and_clear(lm):
     talk = scripted(lm, "b", "d", "f", messages=[{"role": "system", "content": "s"}])
     assert talk.undo() is None

@@ -50,7 +50,7 @@ def test_commands(monkeypatch, capsys, tmp_path):
     assert status == 2
     assert out.splitlines() == [
         "b",
-        "12 tokens so far of the model's 256; 0 in the cache",
+        "13 tokens so far of the model's 256; 0 in the cache",
         "d",
         "f",
     ]
@@ -168,15 +168,15 @@ def test_in_a_real_terminal(tmp_path):
         terminal.until("(taken back: go)\n")
         terminal.until("> ")
         terminal.type("/tokens\n")
-        # 2 + 6 + 14 + 13 + 15 + 1 ids: framed, two messages and two answers, the assistant's.
-        terminal.until("51 tokens so far")
+        # 2 + 6 + 14 + 13 + 15 + 2 ids: framed, two messages and two answers, and an empty one.
+        terminal.until("52 tokens so far")
         terminal.until("> ")
         # Ctrl-C at the prompt: once is forgiven, if a line is typed behind it.
         terminal.type(CTRL_C)
         terminal.until("(Ctrl-C once more ends")
         terminal.until("> ")
         terminal.type("/tokens\n")
-        terminal.until("51 tokens so far")
+        terminal.until("52 tokens so far")
         terminal.until("> ")
         terminal.type(CTRL_C)
         terminal.until("(Ctrl-C once more ends")
