@@ -27,8 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from glm_jax.generation.conversation import Conversation
     from glm_jax.generation.language_model import load
     from glm_jax.generation.terminal import converse
+    from glm_jax.sharding.mesh import make_mesh
 
-    model = load(args.checkpoint, dtype=args.dtype)
+    mesh = None if args.mesh is None else make_mesh(args.mesh)
+    model = load(args.checkpoint, dtype=args.dtype, mesh=mesh)
     sampling = {name: getattr(args, name) for name in _SAMPLING}
     talk = Conversation(model, (), tools, args.max_new_tokens, **sampling)
     talk.prompt([{"role": "user", "content": "?"}])  # a template that fails does so at once
@@ -107,6 +109,12 @@ def _parser() -> argparse.ArgumentParser:
         "--dtype",
         choices=("float32", "bfloat16", "float16"),
         help="of the parameters (default: the checkpoint's)",
+    )
+    parser.add_argument(
+        "--mesh",
+        type=cli.mesh,
+        metavar="AXIS=SIZE,..",
+        help="devices of this host that share the model, like fsdp=4 (default: the first device)",
     )
     return parser
 

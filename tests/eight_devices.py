@@ -30,7 +30,10 @@ from glm_jax.config import (
     TrainConfig,
 )
 from glm_jax.evaluation.rows import row_sums
+from glm_jax.generation.kept_row import KeptRow
 from glm_jax.generation.language_model import LanguageModel
+from glm_jax.generation.options import Limits
+from glm_jax.generation.sampling import Sampling
 from glm_jax.losses.by_objective import token_losses
 from glm_jax.models.params import bind, create_params
 from glm_jax.models.trees import to_paths
@@ -112,6 +115,11 @@ def check_inference(one, mesh):
         yield "generate", causal.generate(texts, max_new_tokens=5, eos_ids=[])
         prefixed = LanguageModel(PREFIXED, create_params(PREFIXED, where, seed=0))
         yield "generate, prefix", prefixed.generate(texts, max_new_tokens=5, eos_ids=[])
+        row, limits = KeptRow(causal._engine()), Limits([], 4)
+        yield (
+            "turns",
+            [row.continue_(ids, limits, Sampling()).ids for ids in ([3, 4, 5], [3, 4, 7, 8, 9])],
+        )
         yield "generate, beams", causal.generate(texts, 5, eos_ids=[], num_beams=2)
 
     with mock.patch.object(attention, "_choose", spied):

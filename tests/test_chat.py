@@ -35,13 +35,18 @@ def test_options_reach_the_conversation(held, tmp_path):
     options = ["--system", "Be brief.", "--tools", str(tmp_path / "tools.json"), "--dtype"]
     options += ["bfloat16", "--max_new_tokens", "9", "--temperature", "0.5", "--top_k", "4"]
     assert main(["--checkpoint", "x", *options, "--top_p", "0.9", "--seed", "3"]) == 0
-    assert held["asked"] == ("x", {"dtype": "bfloat16"})
+    assert held["asked"] == ("x", {"dtype": "bfloat16", "mesh": None})
     talk = held["talk"]
     assert talk.messages == [{"role": "system", "content": "Be brief."}]
     assert talk.tools == tools
     assert talk._max_new_tokens == 9
     sampling = talk._sampling
     assert (sampling.temperature, sampling.top_k, sampling.top_p, sampling.seed) == (0.5, 4, 0.9, 3)
+
+
+def test_a_mesh_is_made_of_its_axes(held):
+    assert main(["--checkpoint", "x", "--mesh", "tensor=1"]) == 0
+    assert dict(held["asked"][1]["mesh"].shape)["tensor"] == 1
 
 
 def test_without_options_it_is_greedy_and_says_what_the_checkpoint_suggests(held):
@@ -82,7 +87,7 @@ def test_tools_are_a_list_of_objects(held, tmp_path, content):
 
 def test_a_model_answers_what_is_piped(monkeypatch, capsys):
     lm = model()
-    monkeypatch.setattr(language_model, "load", lambda path, dtype: lm)
+    monkeypatch.setattr(language_model, "load", lambda path, dtype, mesh: lm)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("床\n".encode())))
     assert main(["--checkpoint", "x", "--max_new_tokens", "5"]) == 0
     expected = lm.chat("床", max_new_tokens=5)["content"]

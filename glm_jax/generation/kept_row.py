@@ -17,11 +17,12 @@ from typing import Literal, NamedTuple
 import jax
 
 from glm_jax.generation.cache import bucket, power_of_two
-from glm_jax.generation.engine import CHUNK, Engine, Room, on_host
+from glm_jax.generation.engine import CHUNK, Engine, Room
 from glm_jax.generation.options import Limits, Marks
 from glm_jax.generation.prompts import Prompt, text_prompts
 from glm_jax.generation.sampling import Sampling
 from glm_jax.generation.slots import Slots
+from glm_jax.sharding.mesh import on_host
 
 # Slots of the first cache. It doubles from there, since each size is compiled anew.
 _LEAST_SIZE = 512
