@@ -3,7 +3,7 @@
 import pytest
 
 from glm_jax.errors import UserError
-from glm_jax.generation.ends import eos_ids_of, marks_of, span_ends_of
+from glm_jax.generation.ends import chat_ends_of, eos_ids_of, marks_of, span_ends_of
 from glm_jax.generation.options import Marks
 from glm_jax.interop.architectures.chatglm_6b import CHATGLM_6B
 from glm_jax.interop.origin import Origin
@@ -47,3 +47,9 @@ def test_what_is_around_a_blank_is_the_tokenizers_or_config_jsons():
     assert span_ends_of(said, None) == [25]
     assert marks_of(Origin(), None) is None
     assert span_ends_of(Origin(values={"eos_token_id": 2}), None) is None
+
+
+def test_an_answer_in_a_chat_ends_as_the_tokenizer_or_the_files_say():
+    assert chat_ends_of(Origin(values={"eos_token_id": 2}), (7, 2, 5)) == [2, 5, 7]
+    assert chat_ends_of(Origin(generation={"eos_token_id": [3, 5]}), (5,)) == [3, 5]
+    assert chat_ends_of(Origin(), ()) == []
