@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from glm_jax.batch import Batch
     from glm_jax.config import Config
     from glm_jax.data.stream import RowStream
-    from glm_jax.tokenizers.tokenizer import Tokenizer
+    from glm_jax.tokenizers.protocol import Tokenizer
 
 # A mask of up to this many slots is drawn beside the table, a larger one below it, compressed.
 _WIDE = 32

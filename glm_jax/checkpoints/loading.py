@@ -9,11 +9,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from glm_jax.checkpoints.finding import find_workdir, on_this_machine
-from glm_jax.config.model import ResolvedModel
+from glm_jax.config.model import ModelConfig, ResolvedModel
 from glm_jax.config.training import MeshConfig
 from glm_jax.data.record import check_kept
 from glm_jax.errors import UserError
-from glm_jax.interop.companions import TOKENIZER_FILES, lies_inside
+from glm_jax.interop.companions import TOKENIZER_FILES, VOCABULARIES, lies_inside
 from glm_jax.interop.finite import Unusable
 from glm_jax.interop.huggingface import Progress, load_directory, silent
 from glm_jax.interop.origin import Origin, read_generation
@@ -23,9 +23,9 @@ from glm_jax.models.trees import Params, cast, from_paths
 from glm_jax.paths import checkpoint, expanded
 from glm_jax.sharding.mesh import make_mesh
 from glm_jax.sharding.rules import path_name
-from glm_jax.tokenizers.published import has_published
-from glm_jax.tokenizers.tokenizer import FILE_NAME as TOKENIZER
-from glm_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer
+from glm_jax.tokenizers.protocol import Tokenizer
+from glm_jax.tokenizers.settings import KINDS
+from glm_jax.tokenizers.tokenizer import load_tokenizer
 
 _LOG = logging.getLogger(__name__)
 DTYPES = ("float32", "bfloat16", "float16")
@@ -78,8 +78,10 @@ def load_model(
         model, params, origin = load_directory(home, dtype, mesh, progress)
         config = model.resolved()
     tokenizer = _tokenizer_of(home)
-    if workdir is not None and tokenizer is not None:
-        check_kept(home, tokenizer)
+    if tokenizer is not None:
+        if workdir is not None:
+            check_kept(home, tokenizer)
+        check_fits(tokenizer, config, origin, home)
     return Loaded(config, params, tokenizer, origin)
 
 
@@ -109,9 +111,9 @@ def with_adapter(model: Loaded, adapter: str | Path, mesh: Mesh | None = None) -
 def _tokenizer_of(directory: Path) -> Tokenizer | None:
     """The tokenizer beside a model, or None where there is none that `load_tokenizer` reads.
 
-    Published checkpoints have tokenizers of other kinds; their models work on ids all the same.
+    A model works on ids all the same.
     """
-    if not (directory / TOKENIZER).is_file() and not has_published(directory):
+    if not any((directory / name).is_file() for name in VOCABULARIES):
         return None
     found = [directory / name for name in TOKENIZER_FILES if (directory / name).is_file()]
     outside = [file for file in found if not lies_inside(directory, file)]
@@ -127,3 +129,32 @@ def _tokenizer_of(directory: Path) -> Tokenizer | None:
     except UserError as error:
         _LOG.warning("the model comes without a tokenizer: %s", error)
         return None
+
+
+def check_fits(tokenizer: Tokenizer, config: ModelConfig, origin: Origin, where: Path) -> None:
+    """Refuses the tokenizer of another chat model; a padded model has more ids than its own.
+
+    Those without a chat format are not looked at: small models stand beside large vocabularies.
+
+    Args:
+      tokenizer: found beside the model.
+      config, origin: of the model.
+      where: the directory, for errors.
+
+    Raises:
+      UserError: it has ids that the model has not, or is of another generation.
+    """
+    if tokenizer.kind not in (*KINDS, "huggingface"):
+        return
+    model = origin.architecture.name if origin.architecture else "the model"
+    theirs = f"the tokenizer in {str(where)!r} (of the kind {tokenizer.kind!r})"
+    if tokenizer.vocab_size > config.vocab_size:
+        raise UserError(
+            f"{theirs} has {tokenizer.vocab_size} ids, and {model} has a vocabulary of "
+            f"{config.vocab_size}: it belongs to another model"
+        )
+    kinds = origin.architecture.tokenizers if origin.architecture else ()
+    if kinds and tokenizer.kind != "huggingface" and tokenizer.kind not in kinds:
+        raise UserError(
+            f"{theirs} is not one of {model}, which is of the kind {' or '.join(kinds)}"
+        )

@@ -22,7 +22,7 @@ from glm_jax.models.params import abstract_params
 from glm_jax.models.trees import Params, is_stacked
 from glm_jax.paths import expanded
 from glm_jax.sharding.mesh import make_mesh
-from glm_jax.tokenizers.tokenizer import Tokenizer
+from glm_jax.tokenizers.protocol import Tokenizer
 
 
 def load_params(

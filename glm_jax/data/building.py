@@ -25,7 +25,8 @@ from glm_jax.data.store import StoreWriter
 from glm_jax.data.store_path import described_files, store_key
 from glm_jax.errors import UserError
 from glm_jax.json_files import JsonObject
-from glm_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer
+from glm_jax.tokenizers.protocol import Tokenizer
+from glm_jax.tokenizers.tokenizer import load_tokenizer
 
 # Documents that a thread reads and tokenises at once.
 _BATCH = 128

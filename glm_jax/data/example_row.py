@@ -9,7 +9,7 @@ from glm_jax.config import Config
 from glm_jax.corruption.corruptor import Corruptor
 from glm_jax.corruption.plan import Segments
 from glm_jax.data.picture import objective_of, segments, slots_used
-from glm_jax.tokenizers.tokenizer import Tokenizer
+from glm_jax.tokenizers.protocol import Tokenizer
 
 TEXT = "The light was good. Then the night came, and it was long. The king was old."
 _LENGTH = 32

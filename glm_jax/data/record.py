@@ -20,7 +20,8 @@ from glm_jax.errors import UserError
 from glm_jax.files import write_whole
 from glm_jax.interop.companions import TOKENIZER_FILES
 from glm_jax.json_files import JsonObject
-from glm_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer
+from glm_jax.tokenizers.protocol import Tokenizer
+from glm_jax.tokenizers.tokenizer import load_tokenizer
 
 NAME = "data.json"
 _ACCEPT = "--accept_data_change (train.accept_data_change=True)"

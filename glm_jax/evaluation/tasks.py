@@ -21,7 +21,7 @@ from glm_jax.evaluation.data import (
 )
 from glm_jax.evaluation.ngrams import WordCounts
 from glm_jax.generation.texts import blanked_ids, causal_prefix
-from glm_jax.tokenizers.tokenizer import Tokenizer
+from glm_jax.tokenizers.protocol import Tokenizer
 
 if TYPE_CHECKING:
     from glm_jax.generation.language_model import LanguageModel

@@ -7,7 +7,7 @@ from glm_jax.checks import finite_number, whole_number
 from glm_jax.config.model import ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.special_tokens import SPELLINGS
-from glm_jax.tokenizers.tokenizer import Tokenizer
+from glm_jax.tokenizers.protocol import Tokenizer
 
 ENCODE = "lm.tokenizer.encode(text, allow_special=True), which gives ids"
 

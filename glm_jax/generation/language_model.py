@@ -50,7 +50,7 @@ from glm_jax.paths import expanded
 from glm_jax.sharding.mesh import is_first, mesh_of, on_host, placed, with_mesh_of_params
 from glm_jax.special_tokens import SpecialTokens
 from glm_jax.tokenizers.ids import id_rows, one_or_more
-from glm_jax.tokenizers.tokenizer import Tokenizer
+from glm_jax.tokenizers.protocol import Tokenizer
 
 
 class LanguageModel(Scoring, Writing):

@@ -14,7 +14,7 @@ from glm_jax.generation.windows import blank_window, causal_window, windows
 from glm_jax.models.trees import Params
 from glm_jax.special_tokens import SpecialTokens
 from glm_jax.tokenizers.ids import id_row, id_rows
-from glm_jax.tokenizers.tokenizer import Tokenizer
+from glm_jax.tokenizers.protocol import Tokenizer
 
 Ids = Sequence[int]
 # Slots of the longest row where no window is given.

@@ -20,7 +20,7 @@ from glm_jax.generation.options import (
 )
 from glm_jax.special_tokens import SPELLINGS
 from glm_jax.tokenizers.ids import check_text
-from glm_jax.tokenizers.tokenizer import Tokenizer
+from glm_jax.tokenizers.protocol import Tokenizer
 
 if TYPE_CHECKING:
     from glm_jax.generation.language_model import LanguageModel
@@ -315,8 +315,10 @@ def blanked_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
     """The ids of a text with blanks, as in training: [CLS], the text, eos.
 
     There is no eos behind a [gMASK] that ends the text, since the text goes on (the published
-    rule).
+    rule). ChatGLM-6B has neither (`Tokenizer.frames_texts`).
     """
+    if not tokenizer.frames_texts:
+        return tokenizer.encode(prompt, allow_special=True)
     ids = [tokenizer.special.cls, *tokenizer.encode(prompt, allow_special=True)]
     return ids if ids[-1] == tokenizer.special.gmask else [*ids, tokenizer.special.eos]
 
@@ -351,5 +353,5 @@ def _plain(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
 
 def _tokenizer(model: "LanguageModel") -> Tokenizer:
     if model.tokenizer is None:
-        raise UserError("the checkpoint holds no tokenizer.model; text needs a tokenizer")
+        raise UserError("the checkpoint holds no tokenizer; text needs one")
     return model.tokenizer

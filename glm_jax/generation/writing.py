@@ -20,7 +20,7 @@ from glm_jax.generation.texts import Candidate, complete, fill, fill_candidates
 from glm_jax.models.trees import Params
 from glm_jax.special_tokens import SpecialTokens
 from glm_jax.tokenizers.ids import id_row
-from glm_jax.tokenizers.tokenizer import Tokenizer
+from glm_jax.tokenizers.protocol import Tokenizer
 
 if TYPE_CHECKING:
     from glm_jax.generation.language_model import LanguageModel

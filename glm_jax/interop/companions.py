@@ -18,29 +18,26 @@ from glm_jax.interop.origin import GENERATION, Origin
 
 _LOG = logging.getLogger(__name__)
 
-# The files of all tokenizers that this package reads and writes.
-TOKENIZER_FILES = (
+# A directory with one of these has a tokenizer.
+VOCABULARIES = (
     "cog-pretrain.model",
-    "glm_tokenizer.json",
-    "merges.txt",
+    "ice_text.model",
+    "tokenizer.json",
     "tokenizer.model",
     "vocab.json",
     "vocab.txt",
 )
-COMPANIONS = tuple(
-    sorted(
-        (
-            *TOKENIZER_FILES,
-            "added_tokens.json",
-            "chat_template.jinja",
-            "generation_config.json",
-            "ice_text.model",
-            "special_tokens_map.json",
-            "tokenizer.json",
-            "tokenizer_config.json",
-        )
-    )
+# The files of all tokenizers that this package reads and writes.
+TOKENIZER_FILES = (
+    *VOCABULARIES,
+    "added_tokens.json",
+    "chat_template.jinja",
+    "glm_tokenizer.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "tokenizer_config.json",
 )
+COMPANIONS = tuple(sorted((*TOKENIZER_FILES, "generation_config.json")))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,7 +30,7 @@ from glm_jax.models.prefix import is_prefix
 from glm_jax.models.trees import Params, from_paths, is_stacked, to_paths, unstack_layers
 from glm_jax.models.weights import plain
 from glm_jax.sharding.mesh import is_first, on_host
-from glm_jax.tokenizers.tokenizer import Tokenizer
+from glm_jax.tokenizers.protocol import Tokenizer
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ from glm_jax.config.objective import ObjectiveConfig
 from glm_jax.data.rows import RowBuilder
 from glm_jax.data.store import Documents, TokenStore
 from glm_jax.tasks.features import DTYPES, FIELDS
-from glm_jax.tokenizers.tokenizer import Tokenizer
+from glm_jax.tokenizers.protocol import Tokenizer
 
 # Documents whose rows are built together; of these only the last row may not be full.
 _BATCH = 64

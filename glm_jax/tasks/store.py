@@ -20,7 +20,8 @@ from glm_jax.errors import UserError
 from glm_jax.files import new_directory
 from glm_jax.tasks.named import NamedSource, registered
 from glm_jax.tasks.quiet import without_chatter
-from glm_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer
+from glm_jax.tokenizers.protocol import Tokenizer
+from glm_jax.tokenizers.tokenizer import load_tokenizer
 
 # Examples passed from TensorFlow to numpy at once.
 _BATCH = 128

@@ -24,15 +24,14 @@ import sentencepiece
 
 from glm_jax.errors import UserError
 from glm_jax.files import write_whole
-from glm_jax.json_files import parse_object, read_object, shown
+from glm_jax.json_files import parse_object, shown
 from glm_jax.remote import as_path
 from glm_jax.special_tokens import SpecialTokens
 from glm_jax.tokenizers.byte_pairs import BytePairs
 from glm_jax.tokenizers.ids import check_text, id_row
+from glm_jax.tokenizers.protocol import SETTINGS, WithoutChat
 from glm_jax.tokenizers.wordpiece import WordPieces
 
-# Written by `save`; records whether the ids collide.
-SETTINGS = "glm_tokenizer.json"
 CHINESE_MODEL = "cog-pretrain.model"
 SENTENCE_MARKS = ".?!;:\n。？！；…"
 _SPELLINGS = {
@@ -69,8 +68,8 @@ class _Vocabulary:
     joins: bool
 
 
-class PublishedTokenizer:
-    """One of the four tokenizers, with the interface of `glm_jax.tokenizers.tokenizer.Tokenizer`.
+class PublishedTokenizer(WithoutChat):
+    """One of the four tokenizers.
 
     Attributes:
       vocab_size: V, command tokens included; published models pad it to a multiple of 128.
@@ -78,6 +77,9 @@ class PublishedTokenizer:
       fingerprint: SHA-256 of the files and of `colliding`, in hexadecimal.
       carries_spaces: whether the space in front of a word is part of its token.
     """
+
+    kind = "glm2021"
+    frames_texts = True
 
     def __init__(self, files: Mapping[str, bytes], name: str, colliding: bool = False):
         """Reads a vocabulary.
@@ -90,7 +92,7 @@ class PublishedTokenizer:
         Raises:
           ValueError: the files are none of the four tokenizers.
         """
-        self._files, self._colliding = dict(files), colliding
+        self._files, self._name, self._colliding = dict(files), name, colliding
         try:
             self._vocabulary = _read(files, colliding)
         except (ValueError, KeyError, RuntimeError, OSError, TypeError, AttributeError) as error:
@@ -205,29 +207,11 @@ def published_files(path: Path) -> dict[str, bytes] | None:
     return {CHINESE_MODEL: path.read_bytes()} if path.name == CHINESE_MODEL else None
 
 
-def has_published(path: Path) -> bool:
-    """Whether a directory holds the files of one of the four tokenizers."""
-    return bool(_names_in(path))
-
-
 def _names_in(directory: Path) -> tuple[str, ...]:
     for names in (("vocab.txt",), ("vocab.json", "merges.txt"), (CHINESE_MODEL,)):
         if all((directory / name).is_file() for name in names):
             return names
     return ()
-
-
-def collides(path: Path) -> bool:
-    """Whether a directory written by `save` records colliding ids."""
-    settings = path / SETTINGS
-    if not settings.is_file():
-        return False
-    colliding = read_object(settings).get("colliding_ids", False)
-    if not isinstance(colliding, bool):
-        raise UserError(
-            f"colliding_ids in {settings} must be true or false; got {shown(colliding)}"
-        )
-    return colliding
 
 
 def _read(files: Mapping[str, bytes], colliding: bool) -> _Vocabulary:

@@ -1,191 +1,62 @@
-"""Text to ids and back, with sentencepiece. Special tokens are read from text only when asked for.
+"""Text to ids and back. Special tokens are read from text only when asked for.
 
 tokenizer = load_tokenizer("bundled")
 tokenizer.encode("the [MASK] was")                      ▁the ▁ [ M A S K ] ▁was
 tokenizer.encode("the [MASK] was", allow_special=True)  ▁the [MASK] ▁was
 """
 
-import dataclasses
 import functools
-import hashlib
+import importlib
 import importlib.resources
-import re
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import cast
-
-import numpy as np
-import sentencepiece
 
 from glm_jax.errors import UserError
-from glm_jax.files import write_whole
 from glm_jax.paths import expanded
-from glm_jax.remote import as_path
-from glm_jax.special_tokens import OPTIONAL, SPELLINGS, SpecialTokens
-from glm_jax.tokenizers.ids import check_text, id_row
-from glm_jax.tokenizers.published import PublishedTokenizer, collides, published_files
+from glm_jax.tokenizers.protocol import Tokenizer
+from glm_jax.tokenizers.published import PublishedTokenizer, published_files
+from glm_jax.tokenizers.sentencepieces import FILE_NAME, SentencePieceTokenizer
+from glm_jax.tokenizers.settings import read_settings
 
-# A token that contains one of these ends a sentence (the reference's rule, with its Chinese marks).
-SENTENCE_MARKS = ".?!;:\n。？！；…"
-
-FILE_NAME = "tokenizer.model"
-
-# Appended to a serialised model, this overrides its add_dummy_prefix and remove_extra_whitespaces
-# with false: protobuf merges a message that occurs twice, and the later scalar wins.
-_CONTINUE = b"\x1a\x04\x18\x00\x20\x00"
+# Of vocabularies with a chat format. Imported when a path may hold one: templates and the library
+# `tokenizers` take time to load, and nothing else here needs them.
+_KINDS = "glm_jax.tokenizers.kinds"
 
 
-class Tokenizer:
-    """A sentencepiece model whose special tokens are control symbols.
-
-    Attributes:
-      vocab_size: V, number of ids.
-      special: the ids of the special tokens.
-      fingerprint: SHA-256 of the model file, in hexadecimal.
-      carries_spaces: whether the space in front of a word is part of its token.
-    """
-
-    carries_spaces = True
-
-    def __init__(self, model: bytes, name: str = "the sentencepiece model"):
-        """Reads a serialised sentencepiece model.
-
-        Args:
-          model: the content of a model file.
-          name: of the model, for errors.
-
-        Raises:
-          ValueError: not a sentencepiece model, or one that lacks a special token.
-        """
-        self._model = model
-        self._whole = _processor(model, name)
-        # Reads text behind a special token: no space is added in front of it or removed.
-        self._behind = _processor(model + _CONTINUE, name)
-        self.vocab_size: int = self._whole.vocab_size()
-        self.special = _special_tokens(self._whole, name)
-        self.fingerprint = hashlib.sha256(model).hexdigest()
-        ids = {
-            role: id_ for role, id_ in dataclasses.asdict(self.special).items() if id_ is not None
-        }
-        self._id_of_spelling = {SPELLINGS[role]: id_ for role, id_ in ids.items()}
-        self._spelling_of_id = {id_: spelling for spelling, id_ in self._id_of_spelling.items()}
-        self._spellings = re.compile("(" + "|".join(map(re.escape, self._id_of_spelling)) + ")")
-
-    def encode(self, text: str, allow_special: bool = False) -> list[int]:
-        """Returns the ids of a text; no token is added in front or behind.
-
-        In a training row a mask replaces whole tokens, and a token includes the space on its left.
-        So spaces before a mask are dropped. Text after a mask is read as the middle of a text:
-        "▁was" keeps its space, and no space is added in front of ", was".
-
-            encode("the light [MASK] was good", allow_special=True)
-                -> ▁the ▁light [MASK] ▁was ▁good
-            encode("[CLS]the light was [MASK].", allow_special=True)
-                -> [CLS] ▁the ▁light ▁was [MASK] .
-            encode("床前[MASK]光", allow_special=True)
-                -> ▁ 床 前 [MASK] 光
-
-        Args:
-          text: any text.
-          allow_special: read the spellings of special tokens (`SPELLINGS`) as their ids; False:
-            they are ordinary characters.
-        """
-        check_text("encode", text, "decode(ids) gives text")
-        if not allow_special:
-            return self._whole.encode(text)
-        ids: list[int] = []
-        # Odd parts are spellings, even parts the text between them.
-        parts = self._spellings.split(text)
-        begins = True
-        for index, part in enumerate(parts):
-            if index % 2:
-                ids.append(self._id_of_spelling[part])
-                begins = begins and ids[-1] == self.special.cls
-                continue
-            follower = parts[index + 1] if index + 1 < len(parts) else ""
-            if self._id_of_spelling.get(follower) in self.special.masks:
-                part = part.rstrip(" ")
-            ids += self._reader(begins).encode(part)
-            begins = begins and part == ""
-        return ids
-
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """`encode` of many texts, without special tokens; several times faster than one by one."""
-        if isinstance(texts, str):
-            raise UserError("encode_batch takes a list of texts and got one text; use encode")
-        return self._whole.encode(list(texts))
-
-    def decode(self, ids: Sequence[int], skip_special: bool = False) -> str:
-        """Returns the text of ids; the inverse of `encode(text, allow_special=True)`.
-
-        A space is put in front of a mask that follows a word, as one would write it:
-
-            ▁the ▁light [MASK] ▁was ▁good -> "the light [MASK] was good"
-
-        Args:
-          ids: ids below `vocab_size`.
-          skip_special: leave special tokens out instead of spelling them.
-
-        Raises:
-          ValueError: an id outside 0..vocab_size - 1.
-        """
-        text = ""
-        run: list[int] = []  # ordinary ids since the last special one
-        begins = True
-        for id_ in id_row("decode", ids, "encode(text), which gives ids"):
-            if not 0 <= id_ < self.vocab_size:
-                raise ValueError(f"ids must lie in 0..{self.vocab_size - 1}; got {id_}")
-            if id_ not in self._spelling_of_id:
-                run.append(id_)
-                continue
-            words = self._reader(begins).decode(run)
-            space = " " if id_ in self.special.masks and _wants_space(words) else ""
-            text += words if skip_special else words + space + self._spelling_of_id[id_]
-            begins = begins and not run and id_ == self.special.cls
-            run = []
-        return text + self._reader(begins).decode(run)
-
-    def sentence_ends(self) -> np.ndarray:
-        """[V] bool: which ids end a sentence; those whose text holds one of `SENTENCE_MARKS`."""
-        ends = np.zeros(self.vocab_size, np.bool_)
-        for id_ in range(self.vocab_size):
-            piece = self._whole.id_to_piece(id_)
-            if self._whole.is_byte(id_):
-                piece = chr(int(piece[1:-1], 16))
-            ends[id_] = any(mark in piece for mark in SENTENCE_MARKS)
-        ends[list(self._spelling_of_id)] = False
-        return ends
-
-    def save(self, directory: str | Path) -> None:
-        """Writes the model file as `tokenizer.model` into an existing directory."""
-        write_whole(as_path(directory) / FILE_NAME, self._model)
-
-    def _reader(self, begins: bool) -> sentencepiece.SentencePieceProcessor:
-        """The processor for a part of a text; `begins`: nothing but [CLS] precedes it."""
-        return self._whole if begins else self._behind
-
-
-def load_tokenizer(path: str | Path = "bundled", colliding_ids: bool = False) -> Tokenizer:
+def load_tokenizer(
+    path: str | Path = "bundled", kind: str | None = None, colliding_ids: bool = False
+) -> Tokenizer:
     """Reads a tokenizer.
 
     Args:
       path: "bundled" (7168 tokens, English and Chinese); a sentencepiece model file, or a directory
-        with a `tokenizer.model`, such as a workdir of `glm_jax.train`; or the vocabulary of a GLM
-        of 2021 (`glm_jax.tokenizers.published` lists its files), or a directory with one.
+        with a `tokenizer.model`, such as a workdir of `glm_jax.train`; the vocabulary of a ChatGLM
+        or GLM-4, or a tokenizer.json, or a directory with one (`glm_jax.tokenizers.kinds` lists
+        them); or the vocabulary of a GLM of 2021 (`glm_jax.tokenizers.published`).
+      kind: "chatglm", "chatglm2", "chatglm3", "glm4" or "glm4_0414"; None: told from what is there.
       colliding_ids: [gMASK] has the id of <|endofpiece|>, as in GLM-10B-Chinese.
 
     Raises:
-      ValueError: nothing there, not a sentencepiece model, or one that lacks a special token.
+      UserError: nothing there, a damaged file or one of another kind, or a special token missing.
     """
+    if kind is not None:
+        if colliding_ids:
+            raise UserError(f"colliding_ids are those of GLM-10B-Chinese, not of kind={kind!r}")
+        if found := _opened("tokenizer_of_kind", expanded(path), kind):
+            return found
     if str(path) == "bundled":
         return _bundled()
     path = expanded(path)
-    if not (path / FILE_NAME).is_file() and (files := published_files(path)):
-        colliding = colliding_ids or collides(path)
-        # Another class with the same interface.
-        return cast(Tokenizer, PublishedTokenizer(files, str(path), colliding))
+    if found := _opened("told_tokenizer", path):
+        return found
+    if not (path / FILE_NAME).is_file():
+        if files := published_files(path):
+            colliding = colliding_ids or (path.is_dir() and read_settings(path).colliding)
+            return PublishedTokenizer(files, str(path), colliding)
+        if found := _opened("fast_tokenizer", path):
+            return found
     file = tokenizer_file(path)
-    return Tokenizer(file.read_bytes(), name=str(file))
+    return SentencePieceTokenizer(file.read_bytes(), name=str(file))
 
 
 def tokenizer_file(path: str | Path = "bundled") -> Path:
@@ -209,38 +80,12 @@ def tokenizer_file(path: str | Path = "bundled") -> Path:
     return file
 
 
+def _opened(function: str, path: Path, *arguments: str) -> Tokenizer | None:
+    """What a function of `kinds` makes of a path."""
+    open_: Callable[..., Tokenizer | None] = getattr(importlib.import_module(_KINDS), function)
+    return open_(path, *arguments)
+
+
 @functools.cache
-def _bundled() -> Tokenizer:
-    return Tokenizer(tokenizer_file().read_bytes(), name="the bundled vocabulary")
-
-
-def _processor(model: bytes, name: str) -> sentencepiece.SentencePieceProcessor:
-    if not model:
-        raise UserError(f"{name} is empty, not a sentencepiece model")
-    try:
-        return sentencepiece.SentencePieceProcessor(model_proto=model)
-    except (RuntimeError, OSError, ValueError) as error:
-        raise UserError(f"{name} is not a sentencepiece model") from error
-
-
-def _special_tokens(processor: sentencepiece.SentencePieceProcessor, name: str) -> SpecialTokens:
-    """Finds the control symbol of each role; eos and pad may be sentencepiece's own."""
-    ids = {"eos": processor.eos_id(), "pad": processor.pad_id()}
-    missing = []
-    for role, spelling in SPELLINGS.items():
-        id_ = processor.piece_to_id(spelling)
-        if processor.id_to_piece(id_) == spelling and processor.is_control(id_):
-            ids[role] = id_
-        elif ids.get(role, -1) < 0 and role not in OPTIONAL:
-            missing.append(spelling)
-    if missing:
-        raise UserError(
-            f"{name} lacks the control symbols {', '.join(missing)}; train it with "
-            "control_symbols (user-defined symbols would be matched in raw text)"
-        )
-    return SpecialTokens(**ids)
-
-
-def _wants_space(text: str) -> bool:
-    """Whether a space belongs behind a text: not after white space, not in Chinese."""
-    return text != "" and not text[-1].isspace() and ord(text[-1]) < 0x2E80
+def _bundled() -> SentencePieceTokenizer:
+    return SentencePieceTokenizer(tokenizer_file().read_bytes(), name="the bundled vocabulary")

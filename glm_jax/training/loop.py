@@ -30,7 +30,7 @@ from glm_jax.errors import UserError
 from glm_jax.models.trees import Params
 from glm_jax.paths import expanded
 from glm_jax.sharding.mesh import batch_sharding, make_mesh
-from glm_jax.tokenizers.tokenizer import Tokenizer
+from glm_jax.tokenizers.protocol import Tokenizer
 from glm_jax.training.checkpoints import Checkpoints
 from glm_jax.training.distributed import (
     any_of,

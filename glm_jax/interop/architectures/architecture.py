@@ -38,6 +38,8 @@ class Architecture:
       requires: a further condition on a config.json that has the keys.
       blanks: config.json -> ((mask ids, the one of [gMASK] last), start id), for models that say
         them there; None: it does not.
+      tokenizers: kinds of the tokenizers of its published models
+        (`glm_jax.tokenizers.settings.KINDS`); (): any.
       doubt: a warning about a value that `read_config` had to guess; None: no guess.
     """
 
@@ -56,6 +58,7 @@ class Architecture:
     ties_equal: bool = False
     requires: Callable[[Values], bool] = lambda values: True
     blanks: Callable[[Values], tuple[tuple[int, ...], int] | None] = lambda values: None
+    tokenizers: tuple[str, ...] = ()
     doubt: Callable[[Values], str | None] = lambda values: None
 
     def knows(self, values: Values) -> bool:

@@ -228,4 +228,5 @@ CHATGLM = Architecture(
     # The published code has a separate LM head, whatever config.json says.
     writes_repeats=True,
     doubt=_doubt,
+    tokenizers=("chatglm2", "chatglm3", "glm4", "glm4_0414"),
 )

@@ -171,4 +171,5 @@ CHATGLM_6B = Architecture(
     writes_repeats=True,
     ties_equal=True,
     blanks=_blanks,
+    tokenizers=("chatglm",),
 )

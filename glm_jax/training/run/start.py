@@ -31,7 +31,8 @@ from glm_jax.models.params import abstract_params, create_prefix
 from glm_jax.models.trees import Params, stack_layers
 from glm_jax.models.weights import plain
 from glm_jax.paths import checkpoint
-from glm_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer
+from glm_jax.tokenizers.protocol import Tokenizer
+from glm_jax.tokenizers.tokenizer import load_tokenizer
 from glm_jax.training.run.workdir import read_record
 
 _LOG = logging.getLogger(__name__)

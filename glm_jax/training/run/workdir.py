@@ -29,7 +29,7 @@ from glm_jax.losses.registry import loss_of
 from glm_jax.models.params import abstract_params
 from glm_jax.models.trees import split_params
 from glm_jax.sharding.mesh import row_groups, slot_groups
-from glm_jax.tokenizers.tokenizer import Tokenizer
+from glm_jax.tokenizers.protocol import Tokenizer
 from glm_jax.training.run.extension import extends
 
 FILES = (

@@ -20,7 +20,7 @@ from glm_jax.generation.engine import Engine
 from glm_jax.generation.options import Limits, Marks
 from glm_jax.generation.sampling import Sampling
 from glm_jax.models.trees import Params
-from glm_jax.tokenizers.tokenizer import Tokenizer
+from glm_jax.tokenizers.protocol import Tokenizer
 from glm_jax.training.distributed import any_of, is_first, on_first
 from glm_jax.training.watch.progress import say
 

@@ -6,7 +6,8 @@ import sentencepiece
 
 from glm_jax.errors import UserError
 from glm_jax.special_tokens import SPELLINGS
-from glm_jax.tokenizers.tokenizer import Tokenizer, load_tokenizer
+from glm_jax.tokenizers.sentencepieces import SentencePieceTokenizer as Tokenizer
+from glm_jax.tokenizers.tokenizer import load_tokenizer
 
 
 @pytest.fixture(scope="module")
