@@ -86,6 +86,8 @@ def python_call(content: str) -> JsonObject | None:
             if not isinstance(call.func, ast.Name) or call.func.id != "tool_call":
                 return None
             values = {one.arg: ast.literal_eval(one.value) for one in call.keywords}
+        if len(values) < len(call.keywords):  # a name twice
+            return None
         return {_text(name): _literal(value) for name, value in values.items()}
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
         return None

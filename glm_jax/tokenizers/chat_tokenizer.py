@@ -161,9 +161,8 @@ class ChatTokenizer(abc.ABC):
     def sentence_ends(self) -> np.ndarray:
         """[V] bool: which ids end a sentence; those whose text holds one of `SENTENCE_MARKS`."""
         ends = np.zeros(self.vocab_size, np.bool_)
-        for id_ in range(self.vocab_size):
+        for id_ in set(range(self.vocab_size)) - self._spelling_of.keys():
             ends[id_] = any(mark in self._decode([id_], False) for mark in SENTENCE_MARKS)
-        ends[list(self._spelling_of)] = False
         return ends
 
     def apply_chat_template(

@@ -143,12 +143,8 @@ def _coder(ranks: Mapping[bytes, int]) -> "Tokenizer":
     def written(token: bytes) -> str:
         return "".join(map(letters.__getitem__, token))
 
-    merges = [
-        (written(left), written(right))
-        for token, rank in ranks.items()
-        if len(token) > 1 and len(pair := joined(token, ranks, rank)) == 2
-        for left, right in [pair]
-    ]
+    pairs = [_pair(token, ranks) for token in ranks if len(token) > 1]
+    merges = [(written(pair[0]), written(pair[1])) for pair in pairs if len(pair) == 2]
     vocabulary = {written(token): rank for token, rank in ranks.items()}
     coder = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=True))
     words = pre_tokenizers.Split(Regex(PATTERN), "isolated")
@@ -156,6 +152,18 @@ def _coder(ranks: Mapping[bytes, int]) -> "Tokenizer":
     coder.pre_tokenizer = pre_tokenizers.Sequence([words, spelled])
     coder.decoder = decoders.ByteLevel()
     return coder
+
+
+def _pair(token: bytes, ranks: Mapping[bytes, int]) -> list[bytes]:
+    """The two parts that a token is joined from; other than two where it is never reached."""
+    below = ranks[token]
+    cuts = [
+        [token[:at], token[at:]]
+        for at in range(1, len(token))
+        if ranks.get(token[:at], below) < below and ranks.get(token[at:], below) < below
+    ]
+    # Many tokens can be cut in one way alone, which spares joining their bytes.
+    return cuts[0] if len(cuts) == 1 else joined(token, ranks, below)
 
 
 def joined(token: bytes, ranks: Mapping[bytes, int], below: int) -> list[bytes]:

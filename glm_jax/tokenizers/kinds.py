@@ -27,6 +27,7 @@ from glm_jax.tokenizers.sentencepieces import has_control_symbols
 from glm_jax.tokenizers.settings import KINDS, read_settings
 
 _GLM4 = ("glm4", "glm4_0414")
+_NAMES = {"chatglm2": "chatglm2", "codegeex2": "chatglm2", "chatglm3": "chatglm3"}
 _CODE = "tokenization_chatglm.py"
 # Bytes of a file in which something is looked for.
 _MOST = 10 * 2**20
@@ -79,7 +80,7 @@ def told_tokenizer(path: Path) -> ChatTokenizer | None:
 def fast_tokenizer(path: Path) -> ChatTokenizer | None:
     """That of a tokenizer.json with whatever tokens; None where there is no such file."""
     file = path / FAST if path.is_dir() else path
-    if not file.is_file() or not _is_json(file):
+    if not file.is_file() or (file.name != FAST and not _is_json(file)):
         return None
     return HuggingFaceTokenizer(TokenizerFiles.of(file, FAST))
 
@@ -116,15 +117,17 @@ def _kind_beside(directory: Path) -> str | None:
         return "chatglm3"
     if texts[-1]:
         return "chatglm2"
-    names = [str(directory.absolute()), str(directory.resolve())]
+    names = [*_nearest_names(directory.absolute()), *_nearest_names(directory.resolve())]
     for file in (directory / CONFIG, directory / "config.json"):
         values = read_object(file) if file.is_file() else {}
-        names += [str(values.get(key)) for key in ("_name_or_path", "name_or_path")]
-    # The nearest name: a directory may lie in one that is named after another model.
-    last = ["/".join(name.lower().split("/")[-4:]) for name in names]
-    if any("chatglm3" in name for name in last):
-        return "chatglm3"
-    return "chatglm2" if any("chatglm2" in n or "codegeex2" in n for n in last) else None
+        names += [str(values.get(key)).lower() for key in ("_name_or_path", "name_or_path")]
+    found = (kind for name in names for text, kind in _NAMES.items() if text in name)
+    return next(found, None)
+
+
+def _nearest_names(directory: Path) -> list[str]:
+    """Of a directory and those it lies in: models--THUDM--chatglm3-6b/snapshots/COMMIT."""
+    return [part.lower() for part in directory.parts[-3:][::-1]]
 
 
 def _head(file: Path) -> bytes:

@@ -20,16 +20,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import (
-    Callable,
-    ItemsView,
-    Iterator,
-    KeysView,
-    Mapping,
-    Sequence,
-    Sized,
-    ValuesView,
-)
+from collections.abc import Callable, ItemsView, Iterator, KeysView, Sequence, ValuesView
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -44,7 +35,7 @@ MOST_CHARACTERS = 50_000_000
 # Seconds of processor time of one rendering.
 MOST_SECONDS = 5.0
 # Texts and lists within one another, as one value holds them.
-MOST_ELEMENTS = 100_000
+MOST_ELEMENTS = 50_000
 _FILE = "<template>"  # where Jinja says that the code of a template comes from
 _JOIN = "glm_jax_join"  # the filter that a ~ b becomes
 _MAKE = "glm_jax_make"  # that a list, a tuple or an object goes through
@@ -259,18 +250,21 @@ def _size(value: object) -> int:
     Raises:
       TooMuch: it holds more than `MOST_ELEMENTS`.
     """
-    total, seen, pending = 0, 0, [value]
+    total, seen, pending = 0, 0, list[Any]([value])
     while pending:
         one = pending.pop()
-        seen += 1
-        if isinstance(one, Sized):
+        if hasattr(one, "__len__"):
             total += 1 + len(one)
-        if isinstance(one, Mapping):
-            pending += [*one.keys(), *one.values()]
+        if isinstance(one, dict):
+            inside = [*one.keys(), *one.values()]
         elif isinstance(one, list | tuple | KeysView | ValuesView | ItemsView):
-            pending += one
-        if seen + len(pending) > MOST_ELEMENTS:
+            inside = list(one)
+        else:
+            continue
+        seen += len(inside)
+        if seen > MOST_ELEMENTS:
             raise TooMuch(f"it makes lists of more than {MOST_ELEMENTS:,} elements")
+        pending += inside
     return total
 
 
@@ -280,6 +274,6 @@ def _checked(value: Any) -> Any:
     Raises:
       TooMuch: it does.
     """
-    if isinstance(value, list | tuple | Mapping):
+    if isinstance(value, list | tuple | dict):
         _size(value)
     return value
