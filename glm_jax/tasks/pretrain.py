@@ -12,6 +12,7 @@ import tensorflow as tf
 from glm_jax.config import Config
 from glm_jax.config.data import DataConfig
 from glm_jax.data.store_path import is_scheme
+from glm_jax.errors import UserError
 from glm_jax.tasks.corrupt import corrupt_documents
 from glm_jax.tasks.features import output_features
 from glm_jax.tasks.metrics import objective_metrics
@@ -34,8 +35,15 @@ class Vocabulary(seqio.SentencePieceVocabulary):
         """Makes the vocabulary of the tokenizer at `path`, as `data.tokenizer`.
 
         Raises:
-          ValueError: there is no tokenizer.
+          UserError: there is no tokenizer, or it is that of a chat model, of which SeqIO has no
+            vocabulary. A token store takes those (`glm_jax.cache`).
         """
+        kind = load_tokenizer(path).kind
+        if kind not in ("sentencepiece", "glm2021"):
+            raise UserError(
+                f"a SeqIO task needs a sentencepiece model of this package as its data.tokenizer; "
+                f"{path!r} is of the kind {kind!r} (glm_jax.train and glm_jax.cache take it)"
+            )
         super().__init__(str(tokenizer_file(path)), extra_ids=0)
 
     def _encode_tf(self, s: tf.Tensor) -> tf.Tensor | tf.RaggedTensor:

@@ -213,7 +213,7 @@ class ChatTokenizer(abc.ABC):
             part if isinstance(part, str) else part.spelling if spelled else "" for part in prompt
         )
 
-    def read_answer(self, answer: Sequence[int] | str, tools: Messages | None = None) -> JsonObject:
+    def read_answer(self, ids: Sequence[int] | str, tools: Messages | None = None) -> JsonObject:
         """The message that an answer is.
 
             get_weather             {"role": "assistant", "metadata": "get_weather",
@@ -221,7 +221,7 @@ class ChatTokenizer(abc.ABC):
                                      "function": {"name": "get_weather", "arguments": {..}}}]}
 
         Args:
-          answer: generated ids, the end id cut off, or their text.
+          ids: as they were generated, the end id cut off; or their text.
           tools: what the model was given; without them no calls are read.
 
         Returns:
@@ -230,10 +230,10 @@ class ChatTokenizer(abc.ABC):
           last one is under "earlier"; `apply_chat_template` takes it back.
         """
         has_tools = checked_tools(tools) is not None
-        if isinstance(answer, str):
-            texts = answer.split(_ASSISTANT)
+        if isinstance(ids, str):
+            texts = ids.split(_ASSISTANT)
         else:
-            texts = [self.decode(part) for part in self._cut(id_row("read_answer", answer, ""))]
+            texts = [self.decode(part) for part in self._cut(id_row("read_answer", ids, ""))]
         if self._begins_in_thought and "<think>" not in texts[0]:
             texts[0] = f"<think>{texts[0]}"
         return read_turn(texts, self._calls, has_tools)

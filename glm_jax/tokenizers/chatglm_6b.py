@@ -71,12 +71,12 @@ class ChatGLM6BTokenizer(ChatTokenizer):
         own = id_ - self.num_image_tokens
         return f"<image_{id_}>" if own < 0 else self._published.id_to_piece(own)
 
-    def read_answer(self, answer: Sequence[int] | str, tools: Messages | None = None) -> JsonObject:
+    def read_answer(self, ids: Sequence[int] | str, tools: Messages | None = None) -> JsonObject:
         """As of all; full-width punctuation is put back beside Chinese characters.
 
         "你好! ok, yes"   ->   {"role": "assistant", "content": "你好！ ok, yes"}
         """
-        message = super().read_answer(answer, tools)
+        message = super().read_answer(ids, tools)
         content = _BESIDE_CHINESE.sub(lambda mark: _MARKS[mark[0]], message["content"])
         return {**message, "content": content}
 

@@ -83,9 +83,7 @@ class Tokenizer(Protocol):
         """
         ...
 
-    def read_answer(
-        self, answer: Sequence[int] | str, tools: Messages | None = None
-    ) -> "JsonObject":
+    def read_answer(self, ids: Sequence[int] | str, tools: Messages | None = None) -> "JsonObject":
         """The message that an answer is (`ChatTokenizer.read_answer`)."""
         ...
 
@@ -107,9 +105,7 @@ class WithoutChat:
         """Raises UserError: there is no chat format."""
         raise self._refusal()
 
-    def read_answer(
-        self, answer: Sequence[int] | str, tools: Messages | None = None
-    ) -> "JsonObject":
+    def read_answer(self, ids: Sequence[int] | str, tools: Messages | None = None) -> "JsonObject":
         """Raises UserError: there is no chat format."""
         raise self._refusal()
 

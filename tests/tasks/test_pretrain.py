@@ -1,10 +1,12 @@
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from glm_jax.batch import Batch
 from glm_jax.config import Config, DataConfig, ObjectiveConfig
+from glm_jax.errors import UserError
 from glm_jax.tokenizers.tokenizer import load_tokenizer
 
 seqio = pytest.importorskip("seqio")
@@ -155,6 +157,13 @@ def test_text_that_spells_special_tokens_stays_letters(tmp_path, tokenizer):
         tokens = row["tokens"].tolist()
         assert tokens.count(special.mask) == tokens.count(special.start)
         assert not {special.gmask, special.smask, special.end} & set(tokens)
+
+
+def test_a_vocabulary_of_a_chat_model_is_refused():
+    golden = Path(__file__).parents[1] / "golden" / "chatglm" / "chat"
+    ranks = golden / "glm4_tokenizer.model"
+    with pytest.raises(UserError, match=r"a SeqIO task needs .* is of the kind 'glm4'"):
+        tasks.pretrain.Vocabulary(str(ranks))
 
 
 def test_vocabulary_has_the_ids_of_the_tokenizer(tokenizer):
