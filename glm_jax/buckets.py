@@ -19,12 +19,12 @@ import io
 import logging
 import os
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING
 
 from glm_jax.errors import UserError, how_to_install
+from glm_jax.platforms import keep_paths_from_tensorflow
 from glm_jax.remote import RemotePath
 
 if TYPE_CHECKING:
@@ -329,13 +329,9 @@ _USABLE: set[str] = set()
 def _file_system() -> "fsspec.AbstractFileSystem":
     """gcsfs, which finds credentials by itself, as google.auth does."""
     # Otherwise gcsfs asks for the kind of each bucket by gRPC, and waits a minute where none
-    # answers; and orbax's path library takes TensorFlow's files where TensorFlow is installed.
+    # answers.
     os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
-    os.environ.setdefault("EPATH_USE_TF", "false")
-    # It remembers what it was told when it was first asked, by jax for its compiled programs, say.
-    told = getattr(sys.modules.get("etils.epath.gpath"), "_is_tf_installed", None)
-    if told is not None:
-        told.cache_clear()
+    keep_paths_from_tensorflow()
     try:
         import fsspec
         import gcsfs  # noqa: F401

@@ -1,4 +1,4 @@
-"""Which devices there are, as far as files tell: keeps jax off a TPU that is not there."""
+"""What libraries are kept from: jax from a TPU that is not there, orbax's paths from TensorFlow."""
 
 import glob
 import importlib.util
@@ -52,3 +52,15 @@ def _is_googles(vendor: str) -> bool:
         return Path(vendor).read_text(encoding="ascii").strip() == _GOOGLE
     except (OSError, ValueError):
         return False
+
+
+def keep_paths_from_tensorflow() -> None:
+    """Keeps orbax's path library from importing TensorFlow, where that is installed.
+
+    By default it does, for paths in buckets, and takes TensorFlow's files there.
+    """
+    os.environ.setdefault("EPATH_USE_TF", "false")
+    # It remembers what it was told when it was first asked, by jax for its compiled programs, say.
+    told = getattr(sys.modules.get("etils.epath.gpath"), "_is_tf_installed", None)
+    if told is not None:
+        told.cache_clear()

@@ -84,3 +84,20 @@ def test_plain_python_is_quiet(first):
     if done.stdout != "cpu\n":
         pytest.skip("this machine has an accelerator")
     assert done.stderr == ""
+
+
+@pytest.mark.processes
+def test_the_path_library_is_told_even_if_it_was_asked_before():
+    code = """
+import sys, etils.epath.gpath as paths
+asked = getattr(paths, "_is_tf_installed", None)
+before = asked() if asked else None
+from glm_jax.platforms import keep_paths_from_tensorflow
+keep_paths_from_tensorflow()
+print(asked() if asked else False, "tensorflow" in sys.modules)
+"""
+    environment = {k: v for k, v in os.environ.items() if k != "EPATH_USE_TF"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    )
+    assert done.stdout == "False False\n"

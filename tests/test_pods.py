@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.free_port import free_port
+from tests.free_port import joining
 
 pytestmark = [pytest.mark.processes, pytest.mark.nightly]  # minutes each
 
@@ -46,7 +46,6 @@ FORMS = {
 def start(workdir, form, processes):
     """`train` on so many processes, eight devices in all; their output is beside the workdir."""
     config, changes = FORMS[form]
-    address = f"127.0.0.1:{free_port()}"
     devices = f"--xla_force_host_platform_device_count={8 // processes}"
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": devices}
     command = [sys.executable, "-m", "glm_jax.train", "--config", config]
@@ -54,9 +53,7 @@ def start(workdir, form, processes):
         command += ["--set", f"{name}={value}"]
     command += ["--workdir", str(workdir)]
     running = []
-    for index in range(processes):
-        joins = ["--coordinator", address, "--num_processes", str(processes)]
-        joins = [*joins, "--process_id", str(index)] if processes > 1 else []
+    for index, joins in enumerate(joining(processes)):
         with open(workdir.with_name(f"{workdir.name}_{index}.log"), "a") as log:
             running.append(
                 subprocess.Popen(

@@ -1,6 +1,5 @@
 """Checkpoints on disk: names, checksums, retention, and parameters alone."""
 
-import os
+from glm_jax.platforms import keep_paths_from_tensorflow
 
-# By default orbax's path library imports TensorFlow, for gs:// paths; training does not have it.
-os.environ.setdefault("EPATH_USE_TF", "0")
+keep_paths_from_tensorflow()

@@ -29,7 +29,8 @@ from glm_jax.sharding.mesh import is_first
 from glm_jax.training.failures import FailedElsewhere
 
 T = TypeVar("T")
-_DAY = 24 * 3600 * 1000  # ms
+# Processes that die end the others before; this bounds only how long one may read a disk. ms
+_PATIENCE = 24 * 3600 * 1000
 
 # The error that the other processes raise, by the number that is sent, which counts from 1.
 _KINDS: tuple[type[Exception], ...] = (UserError, DiskTrouble, FailedElsewhere)
@@ -107,7 +108,7 @@ def wait_for_all() -> None:
     """
     client = global_state.client
     if client is not None:
-        client.wait_at_barrier(f"glm_jax/{next(_barriers)}", _DAY)
+        client.wait_at_barrier(f"glm_jax/{next(_barriers)}", _PATIENCE)
 
 
 def any_of(flag: bool) -> bool:
@@ -162,8 +163,6 @@ def on_all(name: str, act: Callable[[], str], what: str) -> list[str]:
 
 
 _ROUNDS: Counter[str] = Counter()
-# Processes that die end the others before; this bounds only how long one may read a disk.
-_PATIENCE_MS = 6 * 3600 * 1000
 
 
 def _exchange(name: str, text: str) -> list[str]:
@@ -174,9 +173,9 @@ def _exchange(name: str, text: str) -> list[str]:
     _ROUNDS[name] += 1
     folder = f"glm_jax/{name}/{_ROUNDS[name]}/"
     client.key_value_set(f"{folder}{jax.process_index()}", text)
-    client.wait_at_barrier(f"{folder}written", _PATIENCE_MS)
+    client.wait_at_barrier(f"{folder}written", _PATIENCE)
     found = dict(client.key_value_dir_get(folder))
-    client.wait_at_barrier(f"{folder}read", _PATIENCE_MS)
+    client.wait_at_barrier(f"{folder}read", _PATIENCE)
     if is_first():
         client.key_value_delete(folder)
     return [found[f"{folder}{index}"] for index in range(jax.process_count())]

@@ -13,7 +13,7 @@ import pytest
 
 from glm_jax.errors import UserError
 from glm_jax.training.joining import Network, asked, code_digest, detected
-from tests.free_port import free_port
+from tests.free_port import joining
 
 NAMES = ("COORDINATOR", "NUM_PROCESSES", "PROCESS_ID")
 
@@ -108,7 +108,6 @@ def commands(workdir, processes, *options, devices=2, variables=None):
 
 def start(workdir, processes, *options, devices=2, variables=None):
     """`train` on some processes at once, each with options, and variables, of its own."""
-    address = f"127.0.0.1:{free_port()}"
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     flags = environment.get("XLA_FLAGS", "")
     environment["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={devices}"
@@ -127,9 +126,7 @@ def start(workdir, processes, *options, devices=2, variables=None):
     command += [word for name, value in changes.items() for word in ("--set", f"{name}={value}")]
     command += ["--workdir", str(workdir)]
     running = []
-    for index, extra in enumerate(processes):
-        joins = ["--coordinator", address, "--num_processes", str(len(processes))]
-        joins = [*joins, "--process_id", str(index)] if len(processes) > 1 else []
+    for index, (joins, extra) in enumerate(zip(joining(len(processes)), processes, strict=True)):
         running.append(
             subprocess.Popen(
                 [*command, *joins, *options, *extra],

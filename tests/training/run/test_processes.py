@@ -11,7 +11,7 @@ import pytest
 from glm_jax import cli
 from glm_jax.config.training import MeshConfig
 from glm_jax.training.run.processes import run_alike, wanted_mesh
-from tests.free_port import free_port
+from tests.free_port import joining
 
 ROOT = Path(__file__).parents[3]
 TEXT = "The [MASK] was without form."
@@ -21,17 +21,16 @@ def on_two(*command):
     """Output and errors of both processes, which must end with status 0."""
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
-    joins = ["--coordinator", f"127.0.0.1:{free_port()}", "--num_processes", "2"]
     running = [
         subprocess.Popen(
-            [sys.executable, "-m", *command, *joins, "--process_id", str(index)],
+            [sys.executable, "-m", *command, *joins],
             cwd=ROOT,
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for index in range(2)
+        for joins in joining(2)
     ]
     return [(*process.communicate(timeout=600), process.returncode) for process in running]
 
