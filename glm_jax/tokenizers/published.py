@@ -253,7 +253,9 @@ def _ids(text: str) -> dict[str, int]:
 def _word_pieces(pieces: list[str]) -> _Vocabulary:
     ids = {piece: id_ for id_, piece in enumerate(pieces)}
     size, pad = len(pieces), ids["[PAD]"]
-    coder = WordPieces(pieces, ids["[UNK]"])
+    if "[UNK]" not in ids:
+        raise KeyError("[UNK]")
+    coder = WordPieces(pieces)
     special = SpecialTokens(
         mask=ids["[MASK]"],
         cls=ids["[CLS]"],

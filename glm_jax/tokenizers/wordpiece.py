@@ -2,23 +2,17 @@
 
 "It's naïve"  ->  it ' s naive                      lower case, no accents, punctuation split off
 unaffable     ->  un ##aff ##able                   the longest piece first
+
+Hugging Face's `tokenizers` does it, with Unicode tables of its own: the same ids whatever Python
+runs, where the published code had those of its Python. Characters of scripts that are newer than
+the tables may be cut otherwise there.
 """
 
-import unicodedata
 from collections.abc import Sequence
 
+from glm_jax.errors import UserError
+
 _LONGEST_WORD = 100
-# Blocks of Chinese characters; each character is a word.
-_CHINESE = (
-    (0x4E00, 0x9FFF),
-    (0x3400, 0x4DBF),
-    (0x20000, 0x2A6DF),
-    (0x2A700, 0x2B73F),
-    (0x2B740, 0x2B81F),
-    (0x2B820, 0x2CEAF),
-    (0xF900, 0xFAFF),
-    (0x2F800, 0x2FA1F),
-)
 
 
 class WordPieces:
@@ -28,63 +22,33 @@ class WordPieces:
       pieces: the pieces by id.
     """
 
-    def __init__(self, pieces: Sequence[str], unknown: int):
+    def __init__(self, pieces: Sequence[str], unknown: str = "[UNK]"):
         """Args:
         pieces: the pieces by id; "##ing" can only continue a word.
-        unknown: the id of [UNK].
+        unknown: the one of words that they do not spell.
+
+        Raises:
+          UserError: no package `tokenizers`.
         """
+        try:
+            from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+        except ImportError as error:
+            raise UserError(
+                "vocabularies of word pieces (BERT's) need the package tokenizers: pip install "
+                "tokenizers"
+            ) from error
         self.pieces = list(pieces)
-        self._id_of = {piece: id_ for id_, piece in enumerate(pieces)}
-        self._unknown = unknown
+        ids = {piece: id_ for id_, piece in enumerate(pieces)}
+        self._coder = Tokenizer(
+            models.WordPiece(ids, unk_token=unknown, max_input_chars_per_word=_LONGEST_WORD)
+        )
+        self._coder.normalizer = normalizers.BertNormalizer(strip_accents=True, lowercase=True)
+        self._coder.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
 
     def encode(self, text: str) -> list[int]:
         """Returns the ids of a text."""
-        return [id_ for word in words(text) for id_ in self._pieces_of(word)]
+        return self._coder.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of ids, with a space between words."""
         return " ".join(self.pieces[id_] for id_ in ids).replace(" ##", "")
-
-    def _pieces_of(self, word: str) -> list[int]:
-        if len(word) > _LONGEST_WORD:
-            return [self._unknown]
-        ids, start = [], 0
-        while start < len(word):
-            for stop in range(len(word), start, -1):
-                piece = ("##" if start else "") + word[start:stop]
-                if piece in self._id_of:
-                    ids.append(self._id_of[piece])
-                    start = stop
-                    break
-            else:
-                return [self._unknown]
-        return ids
-
-
-def words(text: str) -> list[str]:
-    """Words and punctuation marks, in lower case and without accents."""
-    spaced = "".join(map(_spaced, text))
-    stripped = unicodedata.normalize("NFD", spaced.lower())
-    apart = (
-        f" {char} " if _is_mark(char) else char
-        for char in stripped
-        if unicodedata.category(char) != "Mn"
-    )
-    return "".join(apart).split()
-
-
-def _spaced(char: str) -> str:
-    if char in "\t\n\r" or unicodedata.category(char) == "Zs":
-        return " "
-    if char == "\ufffd" or unicodedata.category(char).startswith("C"):
-        return ""
-    if any(low <= ord(char) <= high for low, high in _CHINESE):
-        return f" {char} "
-    return char
-
-
-def _is_mark(char: str) -> bool:
-    # In ASCII everything counts that is neither letter, digit nor space, "$", "+" and "^" too.
-    if "!" <= char <= "~":
-        return not char.isalnum()
-    return unicodedata.category(char).startswith("P")

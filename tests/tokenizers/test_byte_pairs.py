@@ -75,12 +75,17 @@ from glm_jax.tokenizers.tokenizer import load_tokenizer
 tokenizer = load_tokenizer("bundled")
 assert tokenizer.decode(tokenizer.encode("the light was good")) == "the light was good"
 from glm_jax.tokenizers.byte_pairs import BytePairs
-BytePairs({"a": 0}, [])
+from glm_jax.tokenizers.wordpiece import WordPieces
 """
 
 
-def test_only_byte_pairs_need_the_package():
-    done = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True)
+@pytest.mark.parametrize(
+    ("made", "which"),
+    [('BytePairs({"a": 0}, [])', "byte pairs"), ('WordPieces(["[UNK]"])', "word pieces")],
+)
+def test_only_byte_pairs_and_word_pieces_need_the_package(made, which):
+    code = WITHOUT + made
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     last = done.stderr.strip().split("\n")[-1]
-    assert last.startswith("glm_jax.errors.UserError: vocabularies of byte pairs")
+    assert last.startswith(f"glm_jax.errors.UserError: vocabularies of {which}")
     assert last.endswith("pip install tokenizers")

@@ -34,6 +34,24 @@ def test_golden_prompts(tokenizer, row):
     assert ids.index(tokenizer.special.gmask) == row["mask_position"]
 
 
+@pytest.mark.parametrize("row", GOLDEN["chat"], ids=lambda row: f"{len(row['history'])} rounds")
+def test_golden_positions_are_those_of_a_blank_that_ends_the_text(tokenizer, row):
+    """The answer is a span that stood where [gMASK] is: its first slot has the mask's position."""
+    special, mask = tokenizer.special, row["mask_position"]
+    text = np.array([*tokenizer.apply_chat_template(messages_of(row))[:mask], 100])
+    found = glm_jax.corruption.assemble(
+        text,
+        [(mask, mask + 1)],
+        [0],
+        mask_id=special.gmask,
+        start_id=special.start,
+        end_id=special.end,
+    )
+    assert found["tokens"].tolist()[:-1] == row["input_ids"]
+    positions = [found[name].tolist()[:-1] for name in ("positions", "block_positions")]
+    assert positions == row["position_ids"]
+
+
 def test_golden_replies(tokenizer):
     for row in GOLDEN["process_response"]:
         message = {"role": "assistant", "content": row["processed"]}

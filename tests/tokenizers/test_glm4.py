@@ -99,12 +99,14 @@ def lines(*tokens):
 def test_joins_are_those_of_the_ranks(tmp_path):
     """Whole words of the vocabulary are taken as they are, others joined by rank."""
     tokens = [bytes([byte]) for byte in range(256)] + [b"ow", b"lo", b"low", b"lower"]
+    tokens += [b"ab", b"bc", b"abc"]  # two ways to cut it, one to reach it
     file = tmp_path / "tokenizer.model"
     file.write_bytes(lines(*tokens))
     tokenizer = glm_jax.load_tokenizer(tmp_path)
     assert tokenizer.encode("low lower") == [258, 32, 258, 101, 114]  # " lower": no such token
     assert tokenizer.encode("lower") == [259]  # though no join reaches it
     assert tokenizer.encode("lol") == [257, 108]
+    assert tokenizer.encode("xabc") == [120, 262]
     assert np.flatnonzero(tokenizer.sentence_ends()).tolist() == [10, 33, 46, 58, 59, 63]
 
 
