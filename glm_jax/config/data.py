@@ -28,8 +28,8 @@ class DataConfig:
         (name, source, rate).
       text_field: key of the text in JSON lines, in tf.train.Examples, and in the examples of a
         dataset or a task.
-      tokenizer: "bundled", or the path of a sentencepiece model, of a vocabulary of ChatGLM or GLM-4
-        or of a tokenizer.json, or of a directory that holds one.
+      tokenizer: "bundled", or the path of a sentencepiece model, of a vocabulary of ChatGLM or
+        GLM-4 or of a tokenizer.json, or of a directory that holds one.
       sequence_length: T, slots in a row of a Batch: part A and part B together.
       batch_size: B, rows per step over all hosts.
       eval_fraction: share of the documents held out as the split "eval"; a document's split
