@@ -32,6 +32,8 @@ from glm_jax.tokenizers.templates import ChatTemplate, Disguise
 SENTENCE_MARKS = ".?!;:\n。？！；…"
 _UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 _ASSISTANT = "<|assistant|>"
+# How GLM-4's template looks for tools: on a message, not by themselves.
+_TOOLS_OF_A_MESSAGE = re.compile(r"\[['\"]tools['\"]\]|\.tools\b")
 
 
 class ChatTokenizer(abc.ABC):
@@ -345,7 +347,7 @@ def _fitting(chat: Chat, template: ChatTemplate, calls: Calls | None) -> dict[st
         if calls is None:
             raise UserError(f"{template.name} has no calls of tools")
         messages = with_calls_as_text(messages, calls)
-    if tools is not None and "tools" not in template.variables:
+    if tools is not None and _TOOLS_OF_A_MESSAGE.search(template.source):
         message: Message = {"role": "system", "content": "", "tools": tools}
         messages, tools = [message, *messages], None
     return {"messages": messages, "tools": tools}
