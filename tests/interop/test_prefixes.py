@@ -52,7 +52,7 @@ def test_what_is_saved_is_loaded_bit_for_bit(case, format, tmp_path):
         again = glm_jax.load(tmp_path / "saved")
     assert again.config == model.config
     same(again.params, model.params)
-    if format == "orbax":
+    if format != "ptuning":
         half = glm_jax.load(tmp_path / "saved", dtype="bfloat16")
         same(half.params["prefix"], model.params["prefix"])
         assert half.params["embedding"]["table"].dtype == "bfloat16"
