@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from glm_jax.sharding.mesh import make_mesh
 
     mesh = None if args.mesh is None else make_mesh(args.mesh)
-    model = load(args.checkpoint, dtype=args.dtype, mesh=mesh)
+    model = load(args.checkpoint, dtype=args.dtype, mesh=mesh, adapter=args.adapter)
     sampling = {name: getattr(args, name) for name in _SAMPLING}
     talk = Conversation(model, (), tools, args.max_new_tokens, **sampling)
     talk.prompt([{"role": "user", "content": "?"}])  # a template that fails does so at once
@@ -74,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         help="a Hugging Face directory with its tokenizer, a workdir of glm_jax.train, or one of "
         "its checkpoints",
     )
+    cli.add_adapter_argument(parser)
     parser.add_argument("--system", type=cli.text, metavar="TEXT", help="a message of the system")
     parser.add_argument(
         "--tools",

@@ -161,14 +161,15 @@ class Engine:
         longest = max(len(row) - 1 - count for count, row in zip(kept, rows, strict=True))
         width = min(bucket(longest), CHUNK)
         last = room.size - -(-longest // width) * width
+        config, params = self._plain
         return _resume(
-            self.params,
+            params,
             slots.caches if known == room.size else _grow(slots.caches, room.size),
             tokens,
             length,
             fill_up([min(count, last) for count in kept], len(tokens)),
             *self._answers(prompts, room, len(tokens)),
-            config=self.config,
+            config=config,
             width=width,
             answers=room.answers,
         )

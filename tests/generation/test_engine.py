@@ -4,11 +4,13 @@ import jax
 import numpy as np
 import pytest
 
+from glm_jax.config import MeshConfig, ModelConfig
 from glm_jax.generation.engine import Engine, Room
 from glm_jax.generation.options import BeamSearch, Limits
 from glm_jax.generation.prompts import Prompt
 from glm_jax.generation.sampling import Sampling
-from glm_jax.models.params import bind
+from glm_jax.models.params import bind, create_prefix
+from glm_jax.sharding.mesh import make_mesh
 
 ROOM = Room(size=64, answers=32, blanks=4, ends=2)
 TEXTS = [
@@ -141,6 +143,29 @@ def test_rows_go_on_with_other_prompts_on_what_their_caches_hold(causal_lm):
     wrong = engine.resume(engine.start([TEXTS[0]], room), prompts[:1], [3], room)
     right = engine.start(prompts[:1], ROOM)
     assert np.abs(wrong.feed(model)[0][0] - right.feed(model)[0][0]).max() > 1e-2
+
+
+def test_a_trained_prefix_is_there_however_a_row_begins(causal_lm):
+    """Its encoder has run once: what is compiled has the plain table, in every call."""
+    asked = ModelConfig(prefix_length=3, prefix_projection=8)
+    config = causal_lm.config.with_prefix(asked).resolved()
+    prefix = create_prefix(config, make_mesh(MeshConfig(), jax.devices()[:1]), seed=1)
+    engine = Engine(config, {**causal_lm.params, "prefix": prefix}, tiles=False)
+    assert engine.params["prefix"].keys() == prefix.keys()
+    room = ROOM._replace(size=256)
+    prompts = [Prompt([40] * 20 + [7, 7, 9], Limits([3], 9), Sampling())]
+    before = engine.run(engine.start([TEXTS[3]], room))
+    resumed = engine.resume(before, prompts, [20], room)
+    fresh = engine.start(prompts, room)
+    model = bind(engine.config, engine.params)
+    expected = fresh.feed(model)[0][:1]
+    np.testing.assert_allclose(resumed.feed(model)[0][:1], expected, atol=1e-5, rtol=0)
+    bare = Engine(causal_lm.config, causal_lm.params, tiles=False)
+    without = bare.start(prompts, room).feed(bind(bare.config, bare.params))[0][:1]
+    assert np.abs(without - expected).max() > 1e-2
+    table = engine._for_rows(1)[1]["prefix"]
+    assert table.keys() == {"table"}
+    assert engine.chosen(engine.run(resumed))[:1] == engine.chosen(engine.run(fresh))[:1]
 
 
 def test_a_prompt_of_blanks_goes_on_with_no_other(lm):
