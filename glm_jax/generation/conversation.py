@@ -10,8 +10,8 @@ holds of it is not computed again (`glm_jax.generation.kept_row`).
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict, Unpack, runtime_checkable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from glm_jax.checks import whole_number
 from glm_jax.errors import UserError
@@ -20,14 +20,11 @@ from glm_jax.generation.kept_row import Ended, KeptRow, never
 from glm_jax.generation.options import Limits
 from glm_jax.generation.sampling import Sampling
 from glm_jax.generation.streaming import TextStream
+from glm_jax.tokenizers.messages import Message
+from glm_jax.tokenizers.protocol import Messages, Tokenizer
 
 if TYPE_CHECKING:
     from glm_jax.generation.language_model import LanguageModel
-
-# A message as in transformers: role, content, optional metadata and tool_calls; and the description
-# of a function. `Any`: the template of a checkpoint decides what it reads of them.
-Message = dict[str, Any]
-Tools = Sequence[Mapping[str, Any]]
 
 # Of the context, at least this share is left for an answer when old turns are dropped, unless
 # max_new_tokens is less.
@@ -44,24 +41,6 @@ class ChatOptions(TypedDict, total=False):
     repetition_penalty: float
     min_new_tokens: int
     no_repeat_ngram: int
-
-
-@runtime_checkable
-class ChatFormat(Protocol):
-    """What a chat needs of a tokenizer."""
-
-    @property
-    def chat_end_ids(self) -> tuple[int, ...]:
-        """Ids that end an answer."""
-
-    def apply_chat_template(self, messages: Sequence[Message], tools: Tools | None = None) -> Any:
-        """The ids of messages, up to where the model begins its answer."""
-
-    def read_answer(self, ids: Sequence[int], tools: Tools | None = None) -> Message:
-        """The message that generated ids are, the end id cut off."""
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,8 +75,8 @@ class Conversation:
     def __init__(
         self,
         model: "LanguageModel",
-        messages: Sequence[Message] | str = (),
-        tools: Tools | None = None,
+        messages: Messages | str = (),
+        tools: Messages | None = None,
         max_new_tokens: int = 512,
         **sampling: Unpack[ChatOptions],
     ):
@@ -113,11 +92,10 @@ class Conversation:
             says.
 
         Raises:
-          UserError: no tokenizer or none with a chat format, messages that are none, an option out
-            of range.
+          UserError: no tokenizer, messages that are none, an option out of range.
         """
-        self.tools, self.messages = tools, checked_messages(messages)
-        self.model, self._format = model, chat_format(model)
+        self.tools, self.messages = tools, as_messages(messages)
+        self.model, self._tokenizer = model, _tokenizer(model)
         self._max_new_tokens = whole_number("max_new_tokens", max_new_tokens, least=1)
         self._sampling = Sampling(**sampling)
         self._row: KeptRow | None = None
@@ -153,7 +131,9 @@ class Conversation:
     def prompt(self, messages: Sequence[Message] | None = None) -> list[int]:
         """The ids to which an answer is the continuation; None: of all messages so far."""
         written = self.messages if messages is None else messages
-        return list(self._format.apply_chat_template(written, tools=self.tools))
+        ids = self._tokenizer.apply_chat_template(written, tools=self.tools)
+        assert not isinstance(ids, str)  # which it is with tokenize=False
+        return ids
 
     def say(
         self,
@@ -170,7 +150,7 @@ class Conversation:
         Raises:
           UserError: the message alone does not fit, or the template refuses it. It is not kept.
         """
-        before, (new,) = list(self.messages), checked_messages([message])
+        before, (new,) = list(self.messages), as_messages([message])
         self.messages.append(new)
         try:
             dropped = self._fit()
@@ -203,15 +183,15 @@ class Conversation:
         room = self.context - len(ids)
         if room < 1:
             raise UserError(self._too_long(len(ids)))
-        ends = chat_ends_of(self.model._origin, self._format.chat_end_ids)
+        ends = chat_ends_of(self.model._origin, self._tokenizer.chat_end_ids)
         limits = Limits(ends, min(self._max_new_tokens, room))
-        text = TextStream(self._format.decode, on_text) if on_text is not None else None
+        text = TextStream(self._tokenizer.decode, on_text) if on_text is not None else None
         found = self._kept_row().continue_(
             ids, limits, self._sampling, None if text is None else text.push, stop
         )
         if text is not None:
             text.finish()
-        message = self._format.read_answer(found.ids, tools=self.tools)
+        message = self._tokenizer.read_answer(found.ids, tools=self.tools)
         if found.ids or found.ended != "stopped":
             self.messages.append(message)
         return Answer(message, found.ids, found.ended)
@@ -273,20 +253,13 @@ class Conversation:
         return self._row
 
 
-def chat_format(model: "LanguageModel") -> ChatFormat:
-    """The model's tokenizer, which must know a chat format; else raises UserError."""
-    tokenizer = model.tokenizer
-    if tokenizer is None:
+def _tokenizer(model: "LanguageModel") -> Tokenizer:
+    if model.tokenizer is None:
         raise UserError("the checkpoint holds no tokenizer; a chat needs one")
-    if not isinstance(tokenizer, ChatFormat):
-        raise UserError(
-            "the checkpoint's tokenizer has no chat format; a chat needs the tokenizer of ChatGLM "
-            "or GLM-4 (lm.complete and lm.fill take plain text)"
-        )
-    return tokenizer
+    return model.tokenizer
 
 
-def checked_messages(messages: Sequence[Message | str] | str) -> list[Message]:
+def as_messages(messages: Iterable[Mapping[str, object] | str] | str) -> list[Message]:
     """Messages as dicts of their own; a text is one of the user.
 
     Raises:
@@ -294,6 +267,8 @@ def checked_messages(messages: Sequence[Message | str] | str) -> list[Message]:
     """
     if isinstance(messages, str | Mapping):
         messages = [messages]
+    if not isinstance(messages, Iterable):
+        raise UserError(f"messages must be a list of dicts, or a text; got {messages!r}")
     found = []
     for index, one in enumerate(messages):
         message = {"role": "user", "content": one} if isinstance(one, str) else one

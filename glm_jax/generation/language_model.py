@@ -23,7 +23,7 @@ from glm_jax.errors import UserError
 from glm_jax.generation.beam_rows import search_blanks, search_texts
 from glm_jax.generation.blank_filling import fill_rows
 from glm_jax.generation.continuation import generate_rows
-from glm_jax.generation.conversation import ChatOptions, Conversation, Message, Tools
+from glm_jax.generation.conversation import ChatOptions, Conversation
 from glm_jax.generation.ends import eos_ids_of, marks_of, span_ends_of
 from glm_jax.generation.engine import Engine
 from glm_jax.generation.given import ENCODE, check_encoded, check_special_ids, given
@@ -50,7 +50,8 @@ from glm_jax.paths import expanded
 from glm_jax.sharding.mesh import is_first, mesh_of, on_host, placed, with_mesh_of_params
 from glm_jax.special_tokens import SpecialTokens
 from glm_jax.tokenizers.ids import id_rows, one_or_more
-from glm_jax.tokenizers.protocol import Tokenizer
+from glm_jax.tokenizers.messages import Message
+from glm_jax.tokenizers.protocol import Messages, Tokenizer
 
 
 class LanguageModel(Scoring, Writing):
@@ -238,8 +239,8 @@ class LanguageModel(Scoring, Writing):
 
     def chat(
         self,
-        messages: Sequence[Message] | str,
-        tools: Tools | None = None,
+        messages: Messages | str,
+        tools: Messages | None = None,
         max_new_tokens: int = 512,
         on_text: Callable[[str], object] | None = None,
         **sampling: Unpack[ChatOptions],

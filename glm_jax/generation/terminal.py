@@ -19,9 +19,10 @@ from glm_jax.cli.streams import read_line
 from glm_jax.cli.typed import at_terminal, stops_by_interrupt, typed_line
 from glm_jax.errors import UserError, did_you_mean
 from glm_jax.files import write_whole
-from glm_jax.generation.conversation import Answer, Conversation, Message
+from glm_jax.generation.conversation import Answer, Conversation
 from glm_jax.generation.kept_row import never
 from glm_jax.paths import local
+from glm_jax.tokenizers.messages import Message
 
 COMMANDS = {
     "/clear": "forgets all turns; a system message stays",

@@ -1,12 +1,16 @@
 """Turns of a conversation: their prompts, what is kept of them, and what no longer fits."""
 
+from pathlib import Path
+
 import pytest
 
 import glm_jax
 from glm_jax.errors import UserError
-from glm_jax.generation.conversation import Conversation, checked_messages
+from glm_jax.generation.conversation import Conversation, as_messages
 from glm_jax.interop.origin import Origin
 from tests.generation.chat_stand_ins import BOT, EOS, GMASK, ROLES, SOP, USER, ScriptedRow, model
+
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 @pytest.fixture(scope="module")
@@ -219,6 +223,8 @@ def test_a_model_that_fills_blanks_computes_each_prompt(monkeypatch):
 def test_what_is_no_chat_is_said(lm):
     with pytest.raises(UserError, match="holds no tokenizer; a chat needs one"):
         glm_jax.LanguageModel(lm.config, lm.params).chat("hello")
+    with pytest.raises(UserError, match="messages must be a list of dicts, or a text; got 5"):
+        lm.chat(5)
     with pytest.raises(UserError, match="no messages; give one at least"):
         lm.chat([])
     with pytest.raises(UserError, match="temperature"):
@@ -232,7 +238,7 @@ def test_what_is_no_chat_is_said(lm):
 @pytest.mark.parametrize("odd", [[{"content": "a"}], [{"role": 3}], [[1]], [None]])
 def test_what_is_no_message(odd):
     with pytest.raises(UserError, match="message 0 is"):
-        checked_messages(odd)
+        as_messages(odd)
 
 
 def test_messages_are_copied(lm):
@@ -240,4 +246,32 @@ def test_messages_are_copied(lm):
     talk = scripted(lm, "b", messages=given)
     talk.answer()
     assert given == [{"role": "user", "content": "a"}]
-    assert checked_messages({"role": "user", "content": "a"}) == given
+    assert as_messages({"role": "user", "content": "a"}) == given
+
+
+VOCABULARIES = {
+    "chatglm": ("ice_text.model", {"position_encoding": "rotary_block"}),
+    "chatglm2": ("tokenizer.model", {}),
+    "chatglm3": ("tokenizer.model", {}),
+    "glm4": ("glm4_tokenizer.model", {}),
+    "glm4_0414": ("glm4_tokenizer.model", {}),
+}
+
+
+@pytest.mark.parametrize("kind", VOCABULARIES)
+def test_every_generation_talks_in_its_own_format(kind):
+    """Random models of the tokenizers' sizes; turns equal fresh prompts, and so do streams."""
+    file, changes = VOCABULARIES[kind]
+    tokenizer = glm_jax.load_tokenizer(GOLDEN / "chatglm" / "chat" / file, kind=kind)
+    changes = {"vocab_size": tokenizer.vocab_size, "embed_dim": 16, "num_layers": 1, **changes}
+    lm = model(tokenizer, **changes)
+    talk = Conversation(lm, max_new_tokens=8, temperature=1.5, seed=3)
+    for text in ("你好", "hello <|user|> [gMASK]"):
+        ids = tokenizer.apply_chat_template([*talk.messages, {"role": "user", "content": text}])
+        parts = []
+        answer = talk.say(text, parts.append)
+        options = {"max_new_tokens": 8, "temperature": 1.5, "seed": 3}
+        assert [answer.ids] == lm.generate([ids], eos_ids=tokenizer.chat_end_ids, **options)
+        assert answer.message == tokenizer.read_answer(answer.ids)
+        assert "".join(parts) == tokenizer.decode(answer.ids).lstrip()
+    assert (talk.cached > 0) == (kind != "chatglm")

@@ -164,6 +164,16 @@ def test_an_interrupt_within_a_step_leaves_an_empty_row(engine, monkeypatch):
     assert row.continue_(ids, LIMITS, GREEDY).ids == fresh(engine, ids)
 
 
+@pytest.mark.parametrize("projection", [None, 16])
+def test_a_trained_prefix_is_seen_by_what_is_prefilled_later(projection):
+    lm = model(prefix_length=3, prefix_projection=projection)
+    engine = Engine(lm.config, lm.params)
+    row, ids = KeptRow(engine), some(70)
+    row.continue_(ids, LIMITS, GREEDY)
+    ids = [*ids[:66], *some(9)]
+    assert row.continue_(ids, LIMITS, GREEDY).ids == fresh(engine, ids)
+
+
 def test_a_model_that_fills_blanks_keeps_nothing():
     lm = model(position_encoding="rotary_block")
     engine, marks = Engine(lm.config, lm.params), Marks((GMASK,), SOP)
