@@ -35,8 +35,8 @@ def test_options_reach_the_conversation(held, tmp_path):
     (tmp_path / "tools.json").write_text(json.dumps(tools))
     options = ["--system", "Be brief.", "--tools", str(tmp_path / "tools.json"), "--dtype"]
     options += ["bfloat16", "--max_new_tokens", "9", "--temperature", "0.5", "--top_k", "4"]
-    options += ["--top_p", "0.9", "--seed", "3", "--adapter", "y"]
-    assert main(["--checkpoint", "x", *options]) == 0
+    options += ["--adapter", "y"]
+    assert main(["--checkpoint", "x", *options, "--top_p", "0.9", "--seed", "3"]) == 0
     assert held["asked"] == ("x", {"dtype": "bfloat16", "mesh": None, "adapter": Path("y")})
     talk = held["talk"]
     assert talk.messages == [{"role": "system", "content": "Be brief."}]
@@ -89,7 +89,7 @@ def test_tools_are_a_list_of_objects(held, tmp_path, content):
 
 def test_a_model_answers_what_is_piped(monkeypatch, capsys):
     lm = model()
-    monkeypatch.setattr(language_model, "load", lambda path, dtype, mesh, adapter: lm)
+    monkeypatch.setattr(language_model, "load", lambda path, **options: lm)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("床\n".encode())))
     assert main(["--checkpoint", "x", "--max_new_tokens", "5"]) == 0
     expected = lm.chat("床", max_new_tokens=5)["content"]

@@ -4,6 +4,7 @@ import io
 import json
 import re
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -192,3 +193,8 @@ def test_the_end_of_the_input_ends_a_session_with_status_0(tmp_path):
         terminal.type(CTRL_D)
         status, shown = terminal.status()
         assert (status, shown.count("Traceback")) == (0, 0)
+
+
+def test_the_page_lists_every_command():
+    page = (Path(__file__).parents[2] / "docs" / "chat.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in page for name in COMMANDS)
