@@ -198,6 +198,51 @@ assert together == alone
 together
 
 # %% [markdown]
+# ## Chat
+#
+# The real directory has a vocabulary beside its weights, `tokenizer.model` of sentencepiece. Here
+# is one for ours, with a byte for whatever it does not know. ChatGLM2's five special tokens have
+# the ids behind its pieces, so no text spells them.
+
+# %%
+import sentencepiece
+
+sentencepiece.SentencePieceTrainer.train(
+    sentence_iterator=iter(["[Round 1]", "问：你好", "答：你好！", "hello, how are you?"] * 9),
+    model_prefix=str(published / "tokenizer"),
+    model_type="bpe",
+    vocab_size=315,
+    byte_fallback=True,
+    character_coverage=1.0,
+    normalization_rule_name="identity",
+    remove_extra_whitespaces=False,
+    hard_vocab_limit=False,
+    minloglevel=2,
+)
+(published / "glm_tokenizer.json").write_text('{"kind": "chatglm2"}')
+
+lm = glm_jax.load(published)
+messages = [{"role": "user", "content": "你好"}]
+print(lm.tokenizer.apply_chat_template(messages, tokenize=False))
+print(lm.tokenizer.apply_chat_template(messages))
+
+# %% [markdown]
+# `lm.chat` answers messages; with random numbers for weights it answers nonsense
+# (`docs/chat.md` shows a model that was trained). A `Conversation` keeps the cache from turn to
+# turn: the next prompt is the whole history again, and only what is new of it is computed. The
+# answer is that of a fresh prompt.
+
+# %%
+talk = glm_jax.Conversation(lm, max_new_tokens=8)
+for message in ("你好", "how are you?"):
+    answer = talk.say(message)
+    print(len(answer.ids), "new ids;", talk.cached, "tokens in the cache")
+assert lm.chat(talk.messages[:-1], max_new_tokens=8) == answer.message
+
+# %% [markdown]
+# In a terminal: `python -m glm_jax.chat --checkpoint DIR`.
+
+# %% [markdown]
 # ## Save it under the names of transformers
 #
 # `names="native"` writes a directory that `transformers.AutoModelForCausalLM` loads as a Glm model,

@@ -4,6 +4,7 @@ import json
 import math
 import re
 import runpy
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +146,61 @@ def test_a_directory_of_ones_own_is_compared_too(pretrained, capsys):
     config = json.loads(Path("copy/config.json").read_text())
     assert config == json.loads((pretrained[1] / "config.json").read_text())
     assert "no code of its own" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def talker(cache, tmp_path_factory):
+    """A model that has read small talk for a few steps, and the talk."""
+    from glm_jax.train import main as train
+
+    folder = tmp_path_factory.mktemp("talker")
+    talks = runpy.run_path(str(FOLDER / "chat_model" / "talks.py"))
+    talks["main"](["--out", str(folder / "talks"), "--count", "600"])
+    changes = [f"data.source={folder}/talks/talks.jsonl", f"data.tokenizer={folder}/talks"]
+    changes += ["train.num_steps=12", "train.eval_every=0", "model.num_layers=1"]
+    arguments = ["train", "--config", str(FOLDER / "chat_model" / "config.py"), "--workdir"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GLM_JAX_CACHE", str(cache))
+        patch.setattr(sys, "argv", [*arguments, str(folder / "run"), "--set", *changes])
+        assert train() == 0
+    return folder
+
+
+def test_talks_end_with_answers_and_their_questions_are_prompts(talker):
+    """Each prompt of the chat format is a beginning of a talk, by its ids."""
+    tokenizer = glm_jax.load_tokenizer(talker / "talks")
+    lines = (talker / "talks" / "talks.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 600
+    several = 0
+    for line in lines:
+        text = json.loads(line)["text"]
+        rounds = re.findall(r"问：(.*)\n\n答：(.*)", text)
+        several += len(rounds) > 1
+        messages = []
+        for question, answer in rounds:
+            messages.append({"role": "user", "content": question})
+            prompt = tokenizer.apply_chat_template(messages)
+            assert [*prompt[:2], *tokenizer.encode(text)][: len(prompt)] == prompt
+            messages.append({"role": "assistant", "content": answer})
+        assert text.endswith(messages[-1]["content"])
+        for name in re.findall(r"你叫(\w+)。|Your name is (\w+)", text):
+            assert text.index(name[0] or name[1]) < text.index(
+                "我叫什么" if name[0] else "my name?"
+            )
+    assert 0.3 < several / 600 < 0.5
+
+
+def test_chat_answers_as_generate_does(talker, capsys):
+    talk = example("chat")["main"](["--checkpoint", str(talker / "run"), "--max_new_tokens", "6"])
+    lm = glm_jax.load(talker / "run")
+    question = {"role": "user", "content": "床前明月光的下一句是什么？"}
+    prompt = lm.tokenizer.apply_chat_template([question])
+    (ids,) = lm.generate([prompt], max_new_tokens=6)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == str(lm.tokenizer.read_answer(ids))
+    assert len(talk.messages) == 4
+    assert printed[-1] == str([message["content"] for message in talk.messages])
+    assert talk.cached > len(talk.prompt(talk.messages[:1]))
 
 
 def test_the_table_lists_every_example():
