@@ -18,6 +18,7 @@ _HOMES = {
     "ModelConfig": "glm_jax.config",
     "Config": "glm_jax.config",
     "load_config": "glm_jax.config.files",
+    "Quantize": "glm_jax.adapters.quantising",
     "load": "glm_jax.generation.language_model",
     "Conversation": "glm_jax.generation.conversation",
     "LanguageModel": "glm_jax.generation.language_model",
@@ -32,6 +33,7 @@ __all__ = [
     "Conversation",
     "LanguageModel",
     "ModelConfig",
+    "Quantize",
     "batches",
     "corruption",
     "load",
@@ -42,6 +44,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from glm_jax import corruption
+    from glm_jax.adapters.quantising import Quantize
     from glm_jax.batch import Batch, prefix_bounds
     from glm_jax.config import Config, ModelConfig
     from glm_jax.config.files import load_config

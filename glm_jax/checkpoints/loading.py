@@ -8,7 +8,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from glm_jax.adapters.quantising import Quantize, quantize_of
 from glm_jax.checkpoints.finding import find_workdir, on_this_machine
+from glm_jax.checkpoints.quantising import quantise_params
 from glm_jax.config.model import ModelConfig, ResolvedModel
 from glm_jax.config.training import MeshConfig
 from glm_jax.data.record import check_kept
@@ -53,9 +55,10 @@ def load_model(
     dtype: str | None = None,
     mesh: Mesh | None = None,
     progress: Progress = silent,
+    quantize: str | Quantize | None = None,
 ) -> Loaded:
     """Reads a model; arguments and errors as of `glm_jax.load`."""
-    path = checkpoint(path)
+    path, how = checkpoint(path), quantize_of(quantize)
     if dtype is not None and dtype not in DTYPES:
         raise UserError(f"dtype must be one of {DTYPES}; got {dtype!r}")
     workdir = find_workdir(path)
@@ -74,8 +77,10 @@ def load_model(
         for where, leaf in jax.tree.leaves_with_path(params):
             unusable.look_at_leaf(path_name(where), leaf)
         unusable.warn(str(path))
+        if how is not None:
+            params = quantise_params(params, mesh, how)
     else:
-        model, params, origin = load_directory(home, dtype, mesh, progress)
+        model, params, origin = load_directory(home, dtype, mesh, progress, how)
         config = model.resolved()
     tokenizer = _tokenizer_of(home)
     if tokenizer is not None:

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import jax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from orbax.checkpoint import v1 as ocp
 
+from glm_jax.adapters.quantised import arrays_by_name, quantised
+from glm_jax.arrays import AbstractArray
 from glm_jax.checkpoints.checksums import damage, write_manifest
 from glm_jax.checkpoints.disk import DiskTrouble
 from glm_jax.checkpoints.held_back import HeldBack
@@ -19,7 +21,7 @@ from glm_jax.files import replaced_directory
 from glm_jax.interop.companions import COMPANIONS, keep_companions
 from glm_jax.interop.origin import Origin
 from glm_jax.models.params import abstract_params
-from glm_jax.models.trees import Params, is_stacked
+from glm_jax.models.trees import Params, from_paths, is_stacked, to_paths
 from glm_jax.paths import expanded
 from glm_jax.sharding.mesh import make_mesh
 from glm_jax.tokenizers.protocol import Tokenizer
@@ -53,6 +55,8 @@ def load_params(
     mesh = mesh or make_mesh(MeshConfig(), jax.devices()[:1])
     kind = config.train.weights
     like = abstract_params(config.resolved_model, mesh, kind, listed=not about["stacked"])
+    if kind == "plain":
+        like = _with_quantised(like, step_directory)
     with HeldBack(step_directory):
         params = ocp.load_checkpointables(str(step_directory), {"params": like})["params"]
     return config, params
@@ -62,6 +66,28 @@ def _about(step: Path, verify: bool) -> About:
     """The metadata that `Checkpoints.save` wrote: config, and whether layers are stacked."""
     _refuse_damage(step, "_CHECKPOINT_METADATA", verify)
     return ocp.checkpointables_metadata(str(step)).custom_metadata
+
+
+def _with_quantised(like: Params, step: Path) -> Params:
+    """`like` with those matrices quantised that are stored so."""
+    stored = arrays_by_name(ocp.checkpointables_metadata(str(step)).metadata["params"])
+    leaves = to_paths(like)
+    for name, values in stored.items():
+        path, _, last = name.rpartition("/")
+        if last != "values" or path not in leaves:
+            continue
+        matrix, scale = leaves[path].sharding, stored[f"{path}/scale"]
+        node = quantised(path, _abstract(values), _abstract(scale))
+        leaves[path] = jax.tree.map(
+            lambda array, spec, mesh=matrix.mesh: array.update(sharding=NamedSharding(mesh, spec)),
+            node,
+            node.specs(matrix.spec),
+        )
+    return from_paths(leaves)
+
+
+def _abstract(stored: AbstractArray) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(stored.shape, stored.dtype)
 
 
 def _refuse_damage(step: Path, part: str, read: bool) -> None:

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from numpy.typing import ArrayLike
 
 from glm_jax.adapters.prefix import with_plain_prefix
+from glm_jax.adapters.quantising import Quantize
 from glm_jax.batch import Batch
 from glm_jax.checkpoints.loading import load_model, with_adapter
 from glm_jax.config.model import ModelConfig, ResolvedModel
@@ -46,6 +47,7 @@ from glm_jax.losses.by_objective import hidden_of, objective_sums, summarize, to
 from glm_jax.models.params import bind
 from glm_jax.models.positions import check_positions
 from glm_jax.models.trees import Params, to_paths, unstack_layers
+from glm_jax.models.weights import plain
 from glm_jax.paths import expanded
 from glm_jax.sharding.mesh import is_first, mesh_of, on_host, placed, with_mesh_of_params
 from glm_jax.special_tokens import SpecialTokens
@@ -279,6 +281,7 @@ class LanguageModel(Scoring, Writing):
         format: str = "huggingface",
         names: str = "as_loaded",
         progress: Progress = silent,
+        dequantize: bool = False,
     ) -> None:
         """Writes the model as a directory, all of it or nothing; `load` reads it back bit for bit.
 
@@ -290,6 +293,8 @@ class LanguageModel(Scoring, Writing):
           names: of the tensors, for "huggingface": "as_loaded", "original" (of the code the model
             was published with) or "native" (of transformers).
           progress: for "huggingface", wraps the tensors as they are written.
+          dequantize: write quantised matrices as plain ones of `config.param_dtype`. Without it
+            they are written as ChatGLM's are published, which "native" names have no way to say.
 
         Raises:
           UserError: an unknown format or names, names that the model does not have, or a directory
@@ -301,14 +306,15 @@ class LanguageModel(Scoring, Writing):
                 self.config,
                 self.params,
                 self._origin,
-                SaveAs(names),
+                SaveAs(names, dequantize=dequantize),
                 self.tokenizer,
                 progress,
             )
         elif format == "orbax":
             from glm_jax.checkpoints.params import save_params  # brings orbax
 
-            save_params(expanded(path), self.config, self.params, self.tokenizer, self._origin)
+            params = plain(self.params, self.config.param_dtype) if dequantize else self.params
+            save_params(expanded(path), self.config, params, self.tokenizer, self._origin)
         elif format in FORMATS:
             self._save_prefix(expanded(path), format)
         else:
@@ -381,6 +387,7 @@ def load(
     compute_dtype: str | None = None,
     mesh: Mesh | None = None,
     adapter: str | Path | None = None,
+    quantize: str | Quantize | None = None,
     progress: Progress = silent,
 ) -> LanguageModel:
     """Loads a model.
@@ -395,13 +402,16 @@ def load(
       mesh: devices to shard over (`glm_jax.sharding.make_mesh`); None: the first device.
       adapter: directory of a trained prefix for the model, as ChatGLM's P-Tuning or PEFT
         (PREFIX_TUNING) writes it; None: the model alone.
+      quantize: "int8" or "int4": the matrices of the layers as integers, one scale per output, as
+        ChatGLM is published; a `glm_jax.Quantize` says more: groups, a search, the embedding. None:
+        as they are; a quantised directory stays quantised.
       progress: wraps the iterator over the tensors of a Hugging Face directory.
 
     Raises:
       UserError: no checkpoint at `path`, or one that cannot be used; names what is missing or
         wrong.
     """
-    found = load_model(path, dtype, mesh, progress)
+    found = load_model(path, dtype, mesh, progress, quantize)
     if adapter is not None:
         found = with_adapter(found, adapter, mesh)
     compute_dtype = compute_dtype or _compute_dtype(found.config)

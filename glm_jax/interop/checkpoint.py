@@ -15,6 +15,7 @@ from glm_jax.interop.architectures.architecture import Architecture
 from glm_jax.interop.architectures.rows import Row
 from glm_jax.interop.key_tables import candidates, choose
 from glm_jax.interop.origin import CONFIG, Origin, eos_in, read_generation
+from glm_jax.interop.packed import SCALE, packed_rows, read_bits
 from glm_jax.interop.weights import StoredTensor, open_weights
 from glm_jax.json_files import JsonObject, read_object, some
 
@@ -26,7 +27,8 @@ class Checkpoint:
     """An opened directory: config, names and shapes are checked, but no tensor has been read.
 
     Attributes:
-      architecture, config, origin: of the model; `config.param_dtype` is the token embedding's.
+      architecture, config, origin: of the model; `config.param_dtype` is that of the
+        first tensor that is not quantised, the token embedding.
       rows: the rows of the key table whose tensors the directory holds.
       tensors: the tensors by name, prefix included.
     """
@@ -50,6 +52,7 @@ def open_directory(path: Path) -> Checkpoint:
         not those of the architecture.
     """
     values = _read_config(path)
+    read_bits(values)
     found = candidates(values, str(path / CONFIG))
     tensors = open_weights(path)
     architecture = choose(found, values, tensors.keys(), str(path))
@@ -66,12 +69,12 @@ def open_directory(path: Path) -> Checkpoint:
         config = dataclasses.replace(
             config, tied_embeddings=_is_tied(architecture, config, tensors)
         )
-    rows = architecture.rows(config)
-    prefix = _check_names(path, tensors, rows, architecture)
+    prefix, rows = _packed_rows(path, values, architecture, config, tensors)
+    _check_names(path, tensors, rows, architecture, prefix)
     rows = [row for row in rows if not row.repeats or prefix + row.key in tensors]
     _check_tensors(path, tensors, rows, prefix)
-    dtype = str(tensors[prefix + rows[0].key].dtype)
-    config = dataclasses.replace(config, param_dtype=dtype)
+    first = next(row for row in rows if row.dtype is None)
+    config = dataclasses.replace(config, param_dtype=str(tensors[prefix + first.key].dtype))
     origin = Origin(architecture, prefix, values, path, read_generation(path))
     eos_in(str(path / CONFIG), values)
     return Checkpoint(architecture, config, origin, rows, tensors)
@@ -84,6 +87,11 @@ def check_repeated(checkpoint: Checkpoint, row: Row) -> None:
       UserError: they differ.
     """
     first = next(other for other in checkpoint.rows if other.paths == row.paths)
+    if first is row:
+        raise UserError(
+            f"of the tied token embedding and LM head in {str(checkpoint.origin.directory)!r} "
+            f"{row.key} alone is {'plain' if row.dtype is None else 'quantised'}"
+        )
     if not _is_same(checkpoint.tensor(first), checkpoint.tensor(row)):
         raise UserError(
             f"config.json and weights in {str(checkpoint.origin.directory)!r} disagree: "
@@ -99,8 +107,15 @@ def _is_tied(
     rows = architecture.rows(config)
     head = next(row for row in rows if row.repeats)
     embedding = next(row for row in rows if row.paths == head.paths)
-    stored = [tensors.get(prefix + row.key) for row in (embedding, head)]
-    return None in stored or _is_same(*stored)  # type: ignore[arg-type]
+    if prefix + head.key not in tensors or prefix + embedding.key not in tensors:
+        return True
+    both = [(prefix + embedding.key + end, prefix + head.key + end) for end in ("", SCALE)]
+    return all(
+        _is_same(tensors[one], tensors[two])
+        if one in tensors and two in tensors
+        else one not in tensors and two not in tensors
+        for one, two in both
+    )
 
 
 def _is_same(one: StoredTensor, two: StoredTensor) -> bool:
@@ -120,16 +135,33 @@ def _read_config(path: Path) -> JsonObject:
     return nested if isinstance(nested, dict) else values
 
 
-def _check_names(
-    path: Path, tensors: Mapping[str, object], rows: list[Row], architecture: Architecture
-) -> str:
-    """Returns the prefix of the names.
-
-    Raises:
-      UserError: names are missing or unknown.
-    """
+def _packed_rows(
+    path: Path,
+    values: JsonObject,
+    architecture: Architecture,
+    config: ModelConfig,
+    tensors: Mapping[str, StoredTensor],
+) -> tuple[str, list[Row]]:
+    """The prefix of the names, and the rows of the key table, of quantised tensors too."""
+    rows = architecture.rows(config)
     prefixes = [p for p in architecture.prefixes if f"{p}{rows[0].key}" in tensors]
     prefix = prefixes[0] if prefixes else architecture.prefixes[0]
+    bare = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    return prefix, packed_rows(path, values, rows, bare)
+
+
+def _check_names(
+    path: Path,
+    tensors: Mapping[str, object],
+    rows: list[Row],
+    architecture: Architecture,
+    prefix: str,
+) -> None:
+    """Refuses names that are missing or unknown.
+
+    Raises:
+      UserError: names them.
+    """
     wanted = {prefix + row.key for row in rows}
     optional = {prefix + row.key for row in rows if row.repeats}
     missing = sorted(wanted - optional - tensors.keys())
@@ -150,7 +182,6 @@ def _check_names(
             f"the weights in {str(path)!r} do not fit {architecture.name} with its config.json: "
             f"missing {some(missing)}; unknown {some(extra)}"
         )
-    return prefix
 
 
 @functools.cache
@@ -164,13 +195,16 @@ def _check_tensors(
     for row in rows:
         key = prefix + row.key
         tensor = tensors[key]
+        if row.dtype is None and tensor.dtype == np.int8:
+            raise UserError(
+                f"{key} in {str(path)!r} is quantised, int8, and has no scale beside it ({key}"
+                f"{SCALE})"
+            )
+        if tensor.dtype is None or (row.dtype not in (None, tensor.dtype)):
+            wanted = row.dtype or "float32, float16 or bfloat16"
+            raise UserError(f"{key} in {str(path)!r} must be {wanted}; got {tensor.code}")
         if tensor.shape != row.shape:
             raise UserError(
                 f"{key} in {str(path)!r} has shape {tensor.shape}; its config.json asks for "
                 f"{row.shape}"
-            )
-        if tensor.dtype is None:
-            raise UserError(
-                f"{key} in {str(path)!r} is neither float32, float16 nor bfloat16; quantised "
-                "checkpoints are not supported"
             )

@@ -37,7 +37,7 @@ class Unusable:
 
         Args:
           name: of the tensor.
-          tensor: float32, float16 or bfloat16, of any shape and strides.
+          tensor: float32, float16, bfloat16 or integers, of any shape and strides.
         """
         if name not in self._names and not is_finite(tensor):
             self._names.append(name)
@@ -62,7 +62,9 @@ def _is_on_host(leaf: jax.Array) -> bool:
 
 
 def is_finite(tensor: np.ndarray) -> bool:
-    """Whether a float32, float16 or bfloat16 tensor holds neither NaN nor infinities."""
+    """Whether a tensor holds neither NaN nor infinities; integers never do."""
+    if tensor.dtype not in _BITS:
+        return True
     kind, magnitude, infinity = _BITS[tensor.dtype]
     # The order of elements does not matter; that of the file needs no copy.
     flat = tensor.ravel(order="K").view(kind)

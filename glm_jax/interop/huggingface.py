@@ -14,21 +14,33 @@ from typing import Protocol, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, Sharding
+from jax.sharding import Mesh, NamedSharding, Sharding
+from jaxtyping import PyTree
 
+from glm_jax.adapters.quantised import from_arrays, is_quantised, quantised
+from glm_jax.adapters.quantising import Quantize
 from glm_jax.arrays import Array
 from glm_jax.config.model import ModelConfig
+from glm_jax.errors import UserError
 from glm_jax.files import replaced_directory
 from glm_jax.interop.architectures.rows import Row
-from glm_jax.interop.checkpoint import check_repeated, open_directory
+from glm_jax.interop.checkpoint import Checkpoint, check_repeated, open_directory
 from glm_jax.interop.finite import Unusable
 from glm_jax.interop.origin import CONFIG, Origin
+from glm_jax.interop.packed import (
+    BITS,
+    Packed,
+    is_quantisable,
+    quantise,
+    read_bits,
+    stored_dtype,
+)
 from glm_jax.interop.save_plan import AS_LOADED, SaveAs, SavePlan, is_model, plan_save
 from glm_jax.interop.weights import INDEX, TensorToWrite, copy_out, in_order, write_safetensors
 from glm_jax.models.params import abstract_params
 from glm_jax.models.prefix import is_prefix
-from glm_jax.models.trees import Params, from_paths, is_stacked, to_paths, unstack_layers
-from glm_jax.models.weights import plain
+from glm_jax.models.trees import Params, is_stacked, to_paths, unstack_layers
+from glm_jax.models.weights import is_weight, plain
 from glm_jax.sharding.mesh import is_first, on_host
 from glm_jax.tokenizers.protocol import Tokenizer
 
@@ -47,41 +59,96 @@ def silent(items: Iterable[T], total: int) -> Iterable[T]:
 
 
 def load_directory(
-    path: Path, dtype: str | None, mesh: Mesh, progress: Progress = silent
+    path: Path,
+    dtype: str | None,
+    mesh: Mesh,
+    progress: Progress = silent,
+    quantize: Quantize | None = None,
 ) -> tuple[ModelConfig, Params, Origin]:
     """Reads a model tensor by tensor onto its devices; warns of tensors with NaN or infinities.
 
     Args:
       path: a directory with config.json and weights.
-      dtype: of the parameters; None keeps that of each tensor.
+      dtype: of the parameters; None keeps that of each tensor. Quantised ones stay as they are.
       mesh: where the parameters go, by the rules of `glm_jax.sharding`.
       progress: wraps the tensors as they are read.
+      quantize: how matrices are quantised, each as soon as it is read; None: they are not.
 
     Returns:
-      (config, parameters, origin): `config.param_dtype` is that of the token embedding; layers are
-      listed, not stacked.
+      (config, parameters, origin): `config.param_dtype` is that of the token embedding, or where it
+      is quantised of the norms; layers are listed, not stacked.
 
     Raises:
-      UserError: as `open_directory`.
+      UserError: as `open_directory`; or `quantize` for a model that is quantised.
     """
     checkpoint = open_directory(path)
-    like = to_paths(abstract_params(checkpoint.config.resolved(), mesh, listed=True))
-    params: dict[str, jax.Array] = {}
-    unusable = Unusable()
+    if quantize is not None and any(row.dtype is not None for row in checkpoint.rows):
+        raise UserError(
+            f"quantize: the model in {str(path)!r} is quantised already "
+            f"({BITS}={checkpoint.origin.values[BITS]} in its config.json); load it without"
+        )
+    reader = _Reader(checkpoint, dtype, mesh, quantize)
     for row in progress(checkpoint.rows, len(checkpoint.rows)):
         if row.repeats:
             check_repeated(checkpoint, row)
-            continue
-        tensor = checkpoint.tensor(row).read()
-        for name, part in zip(row.paths, row.split(tensor), strict=True):
-            target = np.dtype(like[name].dtype if is_prefix(name) else dtype or tensor.dtype)
-            look_at = functools.partial(unusable.look_at, row.key)
-            params[name] = _to_devices(part, target, like[name].sharding, look_at)
-    unusable.warn(str(path))
+        else:
+            reader.read(row)
+    reader.unusable.warn(str(path))
     config = dataclasses.replace(
-        checkpoint.config, param_dtype=str(params["embedding/table"].dtype)
+        checkpoint.config, param_dtype=dtype or checkpoint.config.param_dtype
     )
-    return config, from_paths(params), checkpoint.origin
+    return config, from_arrays(reader.arrays), checkpoint.origin
+
+
+class _Reader:
+    """Reads the tensors of a checkpoint one by one into the arrays of a model.
+
+    Attributes:
+      arrays: of the parameters; those of quantised ones by names of their own, ../values.
+      unusable: collects what is not finite.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, dtype: str | None, mesh: Mesh, quantize: Quantize | None
+    ):
+        self.arrays: dict[str, jax.Array] = {}
+        self.unusable = Unusable()
+        self._checkpoint, self._dtype, self._quantize = checkpoint, dtype, quantize
+        self._integers = stored_dtype(read_bits(checkpoint.origin.values) or 8)
+        self._like = to_paths(abstract_params(checkpoint.config.resolved(), mesh, listed=True))
+
+    def read(self, row: Row) -> None:
+        """Reads the tensor of a row, and quantises it where that is asked for."""
+        tensor, how = self._checkpoint.tensor(row).read(), self._quantize
+        if how is None or not is_quantisable(row, how):
+            self._put(row, tensor, row.dtype and self._integers)
+            return
+        values, scale = quantise(row.key, tensor, how)
+        del tensor
+        # 8 bits: what was just made is not packed as in a file.
+        pair = Packed(row, 8, scale.shape[1])
+        self._put(pair.values, values, stored_dtype(how.bits))
+        del values
+        self._put(pair.scale, scale, scale.dtype)
+
+    def _put(self, row: Row, tensor: np.ndarray, dtype: np.dtype | None) -> None:
+        """Moves the parts of a tensor to the devices; dtype None: that of the others."""
+        for name, part in zip(row.paths, row.split(tensor), strict=True):
+            is_scale = name.endswith(("/kernel/scale", "/table/scale"))
+            own = tensor.dtype if is_scale else np.dtype(self._dtype or tensor.dtype)
+            own = self._like[name].dtype if is_prefix(name) else own
+            look_at = functools.partial(self.unusable.look_at, row.key)
+            self.arrays[name] = _to_devices(part, dtype or own, self._sharding(name, part), look_at)
+
+    def _sharding(self, name: str, part: np.ndarray) -> Sharding:
+        if name in self._like:
+            return self._like[name].sharding
+        path, _, last = name.rpartition("/")
+        matrix = self._like[path]
+        if last == "values":
+            return matrix.sharding
+        specs = quantised(path, matrix, part).specs(matrix.sharding.spec)
+        return NamedSharding(matrix.sharding.mesh, specs.scale)
 
 
 def _to_devices(
@@ -118,9 +185,10 @@ def save_directory(
 
     Args:
       path: the directory to write; an existing one is replaced if it holds nothing but a model.
-      config, params, origin: of the model; layers stacked or listed. A `Weight` is written as the
-        plain matrix that it stands for.
-      save_as: names of the tensors and size of the files.
+      config, params, origin: of the model; layers stacked or listed. Quantised matrices are
+        written as ChatGLM's are published, a `Weight` of another kind as the plain matrix that it
+        stands for.
+      save_as: names of the tensors, size of the files, and whether quantised ones become plain.
       tokenizer: is written too.
       progress: wraps the tensors as they are written.
 
@@ -128,17 +196,23 @@ def save_directory(
       UserError: unknown names, a config that the format cannot express, or a directory that holds
         something else.
     """
-    whole = functools.partial(plain, dtype=config.param_dtype)
+    whole = functools.partial(_plain, dtype=config.param_dtype, also=save_as.dequantize)
     listed = to_paths(jax.eval_shape(lambda params: unstack_layers(whole(params)), params))
     plan = plan_save(config, listed, origin, save_as)
     leaves = to_paths(params)
 
     def leaf(name: str) -> np.ndarray:
-        if not is_stacked(params) or not name.startswith("layers/"):
-            return _to_host(whole(leaves[name]))
-        _, index, rest = name.split("/", 2)
+        path, _, last = name.rpartition("/")
+        of_weight = is_weight(listed.get(path))
+        node = weight(path if of_weight else name)
+        return _to_host(getattr(node, last) if of_weight else node)
+
+    def weight(path: str) -> PyTree:
+        if not is_stacked(params) or not path.startswith("layers/"):
+            return whole(leaves[path])
+        _, index, rest = path.split("/", 2)
         of_layer = jax.tree.map(lambda part: part[int(index)], leaves[f"layers/{rest}"])
-        return _to_host(whole(of_layer))
+        return whole(of_layer)
 
     if tokenizer is not None and origin.architecture is None:
         special = tokenizer.special
@@ -146,6 +220,15 @@ def save_directory(
     if origin.eos_ids is not None and origin.architecture is None:
         plan.values.update(eos_token_id=origin.eos_ids)
     write_directory(path, plan, leaf, tokenizer, progress)
+
+
+def _plain(params: PyTree, dtype: str, also: bool) -> PyTree:
+    """Replaces weights by plain matrices, quantised ones if `also`."""
+    return jax.tree.map(
+        lambda leaf: leaf if is_quantised(leaf) and not also else plain(leaf, dtype),
+        params,
+        is_leaf=is_weight,
+    )
 
 
 def write_directory(
@@ -214,7 +297,8 @@ def _to_host(leaf: Array) -> np.ndarray:
     if not isinstance(leaf, jax.Array):
         return leaf
     devices = leaf.devices()
-    if len(devices) == 1 and next(iter(devices)).platform == "cpu":
+    # Of int4 there is no memory that numpy could share.
+    if len(devices) == 1 and next(iter(devices)).platform == "cpu" and leaf.dtype != jnp.int4:
         return np.asarray(leaf)
     return on_host(jnp.copy(leaf) if leaf.is_fully_addressable else leaf)
 

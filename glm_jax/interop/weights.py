@@ -33,6 +33,7 @@ _DTYPES = {
     "F32": np.dtype(np.float32),
     "F16": np.dtype(np.float16),
     "BF16": np.dtype(ml_dtypes.bfloat16),
+    "I8": np.dtype(np.int8),
 }
 # A transposed copy of this size stays in the cache (8 times as fast as 32 MiB).
 _BLOCK_BYTES = 2**20
@@ -45,13 +46,15 @@ class StoredTensor:
 
     Attributes:
       shape: its shape.
-      dtype: float32, float16 or bfloat16; None: another one, which cannot be read.
+      dtype: float32, float16, bfloat16 or int8; None: another one, which cannot be read.
       read: maps the file; the array is read-only and backed by the file.
+      code: how the file calls its dtype.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype | None
     read: Callable[[], np.ndarray]
+    code: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +154,7 @@ def _stored(path: Path, start: int, about: JsonObject) -> StoredTensor:
     shape, dtype = tuple(about["shape"]), _DTYPES.get(about["dtype"])
     offset = start + about["data_offsets"][0]
     read = functools.partial(np.memmap, path, dtype=dtype, mode="r", offset=offset, shape=shape)
-    return StoredTensor(shape, dtype, read)
+    return StoredTensor(shape, dtype, read, about["dtype"])
 
 
 def copy_out(view: np.ndarray, out: np.ndarray) -> None:
@@ -189,7 +192,7 @@ def write_safetensors(path: Path, tensors: Iterable[TensorToWrite]) -> Iterator[
 
     Args:
       path: of the file.
-      tensors: float32, float16 or bfloat16.
+      tensors: float32, float16, bfloat16 or int8.
     """
     ordered = in_order(tensors)
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
@@ -233,10 +236,13 @@ def _open_torch(path: Path) -> dict[str, StoredTensor]:
             ("float32", np.float32),
             ("float16", np.float16),
             ("bfloat16", ml_dtypes.bfloat16),
+            ("int8", np.int8),
         )
     }
     return {
-        name: StoredTensor(tuple(t.shape), dtypes.get(t.dtype), functools.partial(read, name))
+        name: StoredTensor(
+            tuple(t.shape), dtypes.get(t.dtype), functools.partial(read, name), str(t.dtype)
+        )
         for name, t in tensors.items()
         if isinstance(t, torch.Tensor)
     }

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from glm_jax.errors import UserError, did_you_mean
-from glm_jax.models.weights import is_weight
+from glm_jax.models.weights import cast_floats, is_weight
 from glm_jax.sharding.rules import path_name, without_layer
 
 # Nested dicts; a leaf is an array, a `Master`, a shape or a sharding.
@@ -64,15 +64,15 @@ def _split(stacked: Params) -> Params:
 def cast(params: Params, dtype: str) -> Params:
     """Casts all arrays of floating-point numbers but those of a prefix, which are float32.
 
-    Others, as of quantised weights, stay.
+    A `Weight` decides for itself: quantised ones stay as they are.
     """
 
-    def of(path: tuple, leaf: jax.Array) -> jax.Array:
-        stays = path_name(path).startswith("prefix/")
-        floats = jnp.issubdtype(leaf.dtype, jnp.floating) and not stays
-        return leaf.astype(dtype) if floats else leaf
+    def of(path: tuple, leaf: PyTree) -> PyTree:
+        if path_name(path).startswith("prefix/"):
+            return leaf
+        return leaf.cast(dtype) if is_weight(leaf) else cast_floats(leaf, dtype)
 
-    return jax.tree.map_with_path(of, params)
+    return jax.tree.map_with_path(of, params, is_leaf=is_weight)
 
 
 def split_params(params: Params, chosen: str | None) -> tuple[Params, Params]:

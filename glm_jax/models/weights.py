@@ -92,8 +92,17 @@ class Weight(abc.ABC):
         del dtype
         return jax.tree.map(gathered, self, self.specs(spec))
 
+    def cast(self, dtype: DTypeLike) -> "Weight":
+        """Itself, its arrays of floating-point numbers in a dtype."""
+        return jax.tree.map(functools.partial(cast_floats, dtype=dtype), self)
+
 
 Matrix = jax.Array | Weight
+
+
+def cast_floats(array: jax.Array, dtype: DTypeLike) -> jax.Array:
+    """Casts an array of floating-point numbers; others stay."""
+    return array.astype(dtype) if jnp.issubdtype(array.dtype, jnp.floating) else array
 
 
 @jax.tree_util.register_dataclass

@@ -95,10 +95,13 @@ def test_config_and_weights_that_disagree(tmp_path, model, config, message):
     assert "\n" not in str(caught.value)
 
 
-def test_quantised_weights_are_refused(tmp_path):
-    packed = np.zeros((64, 64), np.int8)
-    with pytest.raises(UserError, match=rf"{DENSE} .*neither float32, .*quantised"):
-        open_directory(write(tmp_path, tensors={DENSE: packed}))
+def test_integers_without_a_scale_and_other_dtypes_are_refused(tmp_path):
+    for packed in (np.zeros((64, 64), np.int8), np.zeros((64, 32), np.int8)):
+        with pytest.raises(UserError, match=rf"{DENSE} .*int8, and has no scale .*{DENSE}_scale"):
+            open_directory(write(tmp_path, tensors={DENSE: packed}))
+    odd = np.zeros((64, 64), np.float64)
+    with pytest.raises(UserError, match=rf"{DENSE} .*must be float32, .*bfloat16; got F64"):
+        open_directory(write(tmp_path, tensors={DENSE: odd}))
 
 
 @pytest.mark.parametrize(

@@ -67,8 +67,12 @@ def test_a_tensor_is_converted_and_laid_out_as_it_is_written(tmp_path):
 
 
 def test_other_dtypes_are_seen_but_not_read(tmp_path):
-    save_file({"packed": np.zeros((2, 2), np.int8)}, tmp_path / "model.safetensors")
-    assert open_weights(tmp_path)["packed"].dtype is None
+    odd = {"double": np.zeros((2, 2), np.float64), "packed": np.full((2, 2), -7, np.int8)}
+    save_file(odd, tmp_path / "model.safetensors")
+    found = open_weights(tmp_path)
+    assert (found["double"].dtype, found["double"].code) == (None, "F64")
+    assert (found["packed"].dtype, found["packed"].code) == (np.int8, "I8")
+    np.testing.assert_array_equal(found["packed"].read(), odd["packed"])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, BF16], ids=str)

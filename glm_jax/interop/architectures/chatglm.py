@@ -43,8 +43,6 @@ _FIXED = {
     "post_layer_norm": (True, None),
     "apply_residual_connection_post_layernorm": (False, None),
     "original_rope": (True, None),
-    "quantization_bit": (0, None),
-    "quantization_config": (None,),
     "rope_mode": ("base", "linear", None),
 }
 

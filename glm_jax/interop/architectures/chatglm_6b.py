@@ -40,7 +40,6 @@ _SIZES = (
 # What no released model has, or what is not read, and the values that are.
 _FIXED = {
     "position_encoding_2d": (True, None),
-    "quantization_bit": (0, None),
     "rotary_dtype": ("float16", "float32", None),
 }
 

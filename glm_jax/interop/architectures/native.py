@@ -47,7 +47,7 @@ _ROPE_KEYS: dict[str, set[str]] = {
 
 
 def _read(residual: str, values: Values) -> ModelConfig:
-    check_fixed(values, {"hidden_act": ("silu", "swish"), "quantization_config": (None,)})
+    check_fixed(values, {"hidden_act": ("silu", "swish")})
     sizes = {key: whole(values, key) for key in _SIZES}
     heads = sizes["num_attention_heads"]
     return ModelConfig(

@@ -16,6 +16,22 @@ Shape = tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
+class Outputs:
+    """How the outputs of a tensor, its first dimension, are divided among parameters.
+
+    Attributes:
+      split: [outputs, *rest] -> [*outputs, *rest] of each parameter; views.
+      join: the inverse.
+    """
+
+    split: Callable[[np.ndarray], tuple[np.ndarray, ...]]
+    join: Callable[..., np.ndarray]
+
+
+WHOLE = Outputs(lambda x: (x,), lambda x: x)
+
+
+@dataclasses.dataclass(frozen=True)
 class Row:
     """One tensor of a checkpoint.
 
@@ -26,6 +42,8 @@ class Row:
       split: tensor -> parameters, in the order of `paths`; views, also of a mapped file.
       join: the inverse of `split`.
       repeats: it holds the parameters of an earlier row; a checkpoint may lack it.
+      outputs: how its outputs are divided among the parameters.
+      dtype: that it must have; None: float32, float16 or bfloat16.
     """
 
     key: str
@@ -34,11 +52,13 @@ class Row:
     split: Callable[[np.ndarray], tuple[np.ndarray, ...]]
     join: Callable[..., np.ndarray]
     repeats: bool = False
+    outputs: Outputs = WHOLE
+    dtype: np.dtype | None = None
 
 
 def same(key: str, path: str, shape: Shape, repeats: bool = False) -> Row:
     """A tensor that holds one parameter, unchanged."""
-    return Row(key, shape, (path,), lambda x: (x,), lambda x: x, repeats)
+    return Row(key, shape, (path,), WHOLE.split, WHOLE.join, repeats)
 
 
 def norm(key: str, path: str, width: int, bias: bool) -> list[Row]:
@@ -59,34 +79,44 @@ def linear(
       outputs: dimensions of each matrix's output.
       bias: whether there is a bias.
     """
-    size_in = math.prod(inputs)
     sizes = [math.prod(shape) for shape in outputs]
     ends = np.cumsum(sizes)[:-1].tolist()
-    weight = Row(
-        f"{key}.weight",
-        (sum(sizes), size_in),
-        tuple(f"{path}/kernel" for path in paths),
+    divided = Outputs(
         split=lambda x: tuple(
-            part.T.reshape(*inputs, *shape)
+            part.reshape(*shape, *x.shape[1:])
             for part, shape in zip(np.split(x, ends), outputs, strict=True)
         ),
         join=lambda *parts: _concatenate(
-            [part.reshape(size_in, size).T for part, size in zip(parts, sizes, strict=True)]
+            [
+                part.reshape(size, *part.shape[len(shape) :])
+                for part, size, shape in zip(parts, sizes, outputs, strict=True)
+            ]
         ),
     )
-    if not bias:
-        return [weight]
+    return _rows(key, paths, inputs, (sum(sizes), divided), bias)
+
+
+def _rows(
+    key: str, paths: Sequence[str], inputs: Shape, outputs: tuple[int, Outputs], bias: bool
+) -> list[Row]:
+    """A weight, and its bias; outputs are their number and how they are divided."""
+    size, divided = outputs
+    weight = Row(
+        f"{key}.weight",
+        (size, math.prod(inputs)),
+        tuple(f"{path}/kernel" for path in paths),
+        split=lambda x: tuple(
+            np.moveaxis(part, -1, 0).reshape(*inputs, *part.shape[:-1]) for part in divided.split(x)
+        ),
+        join=lambda *parts: divided.join(
+            *(np.moveaxis(part.reshape(-1, *part.shape[len(inputs) :]), 0, -1) for part in parts)
+        ),
+        outputs=divided,
+    )
+    names = tuple(f"{path}/bias" for path in paths)
     return [
         weight,
-        Row(
-            f"{key}.bias",
-            (sum(sizes),),
-            tuple(f"{path}/bias" for path in paths),
-            split=lambda x: tuple(
-                part.reshape(shape) for part, shape in zip(np.split(x, ends), outputs, strict=True)
-            ),
-            join=lambda *parts: _concatenate([part.reshape(-1) for part in parts]),
-        ),
+        *[Row(f"{key}.bias", (size,), names, divided.split, divided.join)] * bias,
     ]
 
 
@@ -107,32 +137,18 @@ def fused_by_head(
     num_heads, head_dim = heads
     orders = (np.array(order), np.array(order), np.arange(head_dim))
 
-    def split(tensor: np.ndarray) -> list[np.ndarray]:
+    def split(tensor: np.ndarray) -> tuple[np.ndarray, ...]:
         by_head = tensor.reshape(num_heads, 3, head_dim, *tensor.shape[1:])
-        return [by_head[:, index, order] for index, order in enumerate(orders)]
+        return tuple(by_head[:, index, order] for index, order in enumerate(orders))
 
-    def join(parts: Sequence[np.ndarray]) -> np.ndarray:
+    def join(*parts: np.ndarray) -> np.ndarray:
         together = np.empty((num_heads, 3, *parts[0].shape[1:]), parts[0].dtype)
         for index, (part, order) in enumerate(zip(parts, orders, strict=True)):
             together[:, index, order] = part
         return together.reshape(-1, *parts[0].shape[2:])
 
-    return [
-        Row(
-            f"{key}.weight",
-            (3 * num_heads * head_dim, inputs),
-            tuple(f"{path}/kernel" for path in paths),
-            split=lambda x: tuple(np.moveaxis(part, -1, 0) for part in split(x)),
-            join=lambda *parts: join([np.moveaxis(part, 0, -1) for part in parts]),
-        ),
-        Row(
-            f"{key}.bias",
-            (3 * num_heads * head_dim,),
-            tuple(f"{path}/bias" for path in paths),
-            split=lambda x: tuple(split(x)),
-            join=lambda *parts: join(parts),
-        ),
-    ]
+    size = 3 * num_heads * head_dim
+    return _rows(key, paths, (inputs,), (size, Outputs(split, join)), bias=True)
 
 
 def layer_of_two_norms(

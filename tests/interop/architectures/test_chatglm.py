@@ -131,8 +131,6 @@ def test_switches_that_no_released_model_uses():
         {"post_layer_norm": False},
         {"apply_residual_connection_post_layernorm": True},
         {"original_rope": False},
-        {"quantization_bit": 4},
-        {"quantization_config": {}},
         {"rope_mode": "ntk"},
     ],
 )

@@ -129,7 +129,7 @@ def test_what_the_format_cannot_say_is_refused(change):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("quantization_bit", 4), ("position_encoding_2d", False)],
+    [("position_encoding_2d", False), ("rotary_dtype", "float64")],
 )
 def test_what_is_not_read_is_refused(key, value):
     with pytest.raises(UserError, match=f"{key}={value!r} in config.json is not supported"):

@@ -159,11 +159,6 @@ def test_options_of_yarn_that_are_its_defaults_are_allowed():
     assert GLM4.read_config({**FLAT, "rope_parameters": {**said, "mscale": None}}) == expected
 
 
-def test_quantised_checkpoints_are_refused():
-    with pytest.raises(UserError, match=r"quantization_config={'bits': 4} in config.json is not"):
-        GLM4.read_config({**VALUES, "quantization_config": {"bits": 4}})
-
-
 def test_other_activations_are_refused():
     with pytest.raises(UserError, match=r"hidden_act='gelu' in config.json is not supported"):
         GLM4.read_config({**VALUES, "hidden_act": "gelu"})
