@@ -1,8 +1,9 @@
 """Converts a model: `python -m glm_jax.convert SRC DST [--to huggingface|orbax] [--names native]`.
 
 Tensors are read and written one at a time. Between two Hugging Face directories only a few of them
-are in memory. Otherwise the host holds the whole model once, in its final dtype; or several hosts
-hold a share each, on which the same command is started with --coordinator and the like.
+are in memory. Otherwise the host holds the whole model once, in its final dtype, with --quantize as
+integers; or several hosts hold a share each, on which the same command is started with
+--coordinator and the like.
 """
 
 import argparse
@@ -27,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     if args.to == "orbax" and args.names != "as_loaded":
         raise UserError("--names is for --to huggingface; orbax uses this project's own names")
+    if args.dequantize and args.quantize is not None:
+        raise UserError("--dequantize and --quantize ask for opposite things; give one of them")
 
     return run_alike(lambda: _run(args), args)
 
@@ -48,7 +51,16 @@ def _run(args: argparse.Namespace) -> None:
 def _convert(args: argparse.Namespace) -> None:
     import jax
 
-    from glm_jax.checkpoints.conversion import check_apart, check_target, describe, look, rewrite
+    from glm_jax.adapters.quantising import Quantize
+    from glm_jax.checkpoints.conversion import (
+        check_apart,
+        check_target,
+        dequantised_source,
+        describe,
+        look,
+        quantised_source,
+        rewrite,
+    )
     from glm_jax.config.training import MeshConfig
     from glm_jax.generation.language_model import load
     from glm_jax.sharding.mesh import make_mesh
@@ -60,8 +72,14 @@ def _convert(args: argparse.Namespace) -> None:
         raise UserError("several processes write --to huggingface; --to orbax is for one")
     devices = jax.devices("cpu")
     mesh = make_mesh(MeshConfig(data=1, fsdp=-1), devices if several else devices[:1])
-    source = look(args.source, args.dtype, mesh, args.adapter)
-    report = describe(source, args.destination, args.to, args.names)
+    options = cli.quantize_options(args)
+    how = None if options is None else Quantize(**options)
+    source = planned = look(args.source, args.dtype, mesh, args.adapter)
+    if how is not None:
+        planned = quantised_source(source, how)
+    elif args.dequantize:
+        planned = dequantised_source(source)
+    report = describe(planned, args.destination, args.to, args.names)
     for path in filter(None, (args.source, args.adapter)):
         check_apart(path, args.destination)
     check_target(args.destination, args.to)
@@ -73,13 +91,14 @@ def _convert(args: argparse.Namespace) -> None:
         return
     if replaces and not args.overwrite:
         on_first(lambda: _ask(args.destination), "replace the model there")
-    if args.to == "huggingface" and source.checkpoint is not None and args.adapter is None:
+    as_it_is = planned is source and args.adapter is None
+    if args.to == "huggingface" and source.checkpoint is not None and as_it_is:
         rewriting = functools.partial(rewrite, source, args.destination, args.names)
         on_first(lambda: rewriting(_bar("converting")), "write the model")
     else:
-        reading = _bar("reading")
-        model = load(args.source, args.dtype, mesh=mesh, adapter=args.adapter, progress=reading)
-        model.save(args.destination, args.to, args.names, progress=_bar("writing"))
+        reading = {"progress": _bar("reading"), "quantize": how, "adapter": args.adapter}
+        model = load(args.source, args.dtype, mesh=mesh, **reading)
+        model.save(args.destination, args.to, args.names, _bar("writing"), args.dequantize)
     if is_first():
         print(report)
         print(f"written      {args.destination}")
@@ -141,6 +160,12 @@ def _parser() -> argparse.ArgumentParser:
     cli.add_adapter_argument(parser)
     parser.add_argument(
         "--dtype", choices=["float32", "bfloat16", "float16"], help="default: each tensor's own"
+    )
+    cli.add_quantize_arguments(parser, "as they are in SRC")
+    parser.add_argument(
+        "--dequantize",
+        action="store_true",
+        help="write a quantised SRC as a plain model, of --dtype",
     )
     parser.add_argument(
         "--overwrite",

@@ -31,14 +31,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _evaluate(args: argparse.Namespace, task: Task, config: Config) -> None:
+    from glm_jax.adapters.quantising import Quantize
     from glm_jax.checkpoints.finding import find_workdir
     from glm_jax.generation.language_model import load
     from glm_jax.sharding.mesh import make_mesh
     from glm_jax.training.distributed import on_first
 
-    wanted = wanted_mesh(args.mesh)
+    wanted, options = wanted_mesh(args.mesh), cli.quantize_options(args)
     mesh = None if wanted is None else make_mesh(wanted)
-    lm = load(args.checkpoint, mesh=mesh, adapter=args.adapter)
+    how = None if options is None else Quantize(**options)
+    lm = load(args.checkpoint, mesh=mesh, adapter=args.adapter, quantize=how)
     own = args.config is None and not any(one.strip()[:5] == "data." for one in args.overrides)
     request = Request(
         config,
@@ -121,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     cli.add_set_argument(parser)
     cli.add_mesh_argument(parser)
+    cli.add_quantize_arguments(parser, "as they are in the checkpoint")
     parser.add_argument(
         "--output", type=cli.path, metavar="FILE", help="also write the metrics as JSON"
     )

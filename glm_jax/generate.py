@@ -54,12 +54,16 @@ def _generate(args: argparse.Namespace) -> int:
         raise UserError("of several processes none has the standard input of all: give the prompt")
     prompt = cli.read_input() if args.prompt == "-" else args.prompt
 
+    options = cli.quantize_options(args)
+
+    from glm_jax.adapters.quantising import Quantize
     from glm_jax.generation.language_model import load
     from glm_jax.sharding.mesh import make_mesh
 
     wanted = wanted_mesh(args.mesh)
     mesh = None if wanted is None else make_mesh(wanted)
-    model = load(args.checkpoint, mesh=mesh, adapter=args.adapter)
+    how = None if options is None else Quantize(**options)
+    model = load(args.checkpoint, mesh=mesh, adapter=args.adapter, quantize=how)
     show = functools.partial(print, flush=True) if is_first() else _silent
     answer = functools.partial(_answer, model, args, show)
     if prompt is None:
@@ -129,6 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--interactive", action="store_true", help="one prompt per line from stdin")
     _add_decoding_arguments(parser)
     cli.add_mesh_argument(parser)
+    cli.add_quantize_arguments(parser, "as they are in the checkpoint")
     parser.add_argument(
         "--candidates",
         type=int,

@@ -176,6 +176,33 @@ def quantised(path: str, values: PyTree, scale: PyTree) -> AnyQuantised:
     return Quantised(values, scale, len(scale.shape) - 1 - stacked)
 
 
+def abstract_quantised(
+    path: str, shape: tuple[int, ...], values: DTypeLike, groups: int, scale: DTypeLike = "float16"
+) -> AnyQuantised:
+    """The shapes of a quantised matrix of a listed layer, or of a table.
+
+    Args:
+      path: of the parameter.
+      shape: of the plain matrix.
+      values, scale: dtypes.
+      groups: of its inputs.
+    """
+    is_table = path.endswith("/table")
+    of_scale = (shape[0], groups) if is_table else (groups, *shape[num_inputs(path) :])
+    return quantised(
+        path, jax.ShapeDtypeStruct(shape, values), jax.ShapeDtypeStruct(of_scale, scale)
+    )
+
+
+def num_bytes(params: PyTree) -> int:
+    """Of all arrays of a tree, or of their shapes; two values of int4 take one byte."""
+    leaves = jax.tree.leaves(params)
+    return sum(
+        -(-leaf.size // 2) if leaf.dtype == jnp.int4 else leaf.size * leaf.dtype.itemsize
+        for leaf in leaves
+    )
+
+
 def num_inputs(path: str) -> int:
     """Axes of a layer's matrix that are inputs: of attention's output the heads and their H."""
     return 2 if path.endswith("attention/out/kernel") else 1

@@ -1,6 +1,7 @@
 """Describes a conversion before it happens, and converts tensor by tensor without loading."""
 
 import dataclasses
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,8 +10,17 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from glm_jax.adapters.quantised import (
+    AnyQuantised,
+    abstract_quantised,
+    is_quantised,
+    num_bytes,
+    num_inputs,
+    quantised_in,
+)
+from glm_jax.adapters.quantising import Quantize
 from glm_jax.checkpoints.finding import RUN, find_workdir, on_this_machine
-from glm_jax.checkpoints.params import holds_only_params
+from glm_jax.checkpoints.params import holds_only_params, stored_quantised
 from glm_jax.config.files import read_run
 from glm_jax.config.model import ModelConfig
 from glm_jax.errors import UserError
@@ -19,8 +29,10 @@ from glm_jax.interop.checkpoint import Checkpoint, check_repeated, open_director
 from glm_jax.interop.companions import Companions
 from glm_jax.interop.huggingface import Progress, silent, write_directory
 from glm_jax.interop.origin import Origin
+from glm_jax.interop.packed import TABLES, is_quantisable, read_bits, stored_dtype
 from glm_jax.interop.prefixes import read_prefix_directory
-from glm_jax.interop.save_plan import SaveAs, is_model, plan_save
+from glm_jax.interop.save_plan import Leaf, SaveAs, is_model, plan_save
+from glm_jax.interop.weights import StoredTensor
 from glm_jax.models.params import abstract_params
 from glm_jax.models.prefix import is_prefix
 from glm_jax.models.trees import to_paths
@@ -34,7 +46,7 @@ class Source:
     Attributes:
       path: its directory.
       config: of the model.
-      leaves: shape and dtype of each parameter, layers listed.
+      leaves: shape and dtype of each parameter, layers listed; a quantised matrix of such.
       checkpoint: of a Hugging Face directory; None for a model that glm_jax trained.
       workdir: of a model that glm_jax trained, or what of it was copied from a bucket; None for a
         Hugging Face directory.
@@ -42,7 +54,7 @@ class Source:
 
     path: Path
     config: ModelConfig
-    leaves: Mapping[str, jax.ShapeDtypeStruct]
+    leaves: Mapping[str, Leaf]
     checkpoint: Checkpoint | None
     workdir: Path | None = None
 
@@ -65,28 +77,77 @@ def look(path: Path, dtype: str | None, mesh: Mesh, adapter: Path | None = None)
       UserError: there is no model, or it cannot be used.
     """
     workdir = find_workdir(path)
-    stored: dict[str, np.dtype | None] = {}
+    stored: dict[str, StoredTensor] = {}
+    kept: dict[str, AnyQuantised] = {}
     checkpoint = None
     if workdir is None:
         checkpoint = open_directory(on_this_machine(path, None))
         config = checkpoint.config
         for row in checkpoint.rows:
-            stored |= {name: checkpoint.tensor(row).dtype for name in row.paths}
+            stored |= {name: checkpoint.tensor(row) for name in row.paths}
     else:
-        config = read_run(workdir / RUN)[0].model
+        run = read_run(workdir / RUN)[0]
+        config = run.model
+        # Other kinds of weights are written plainly.
+        kept = stored_quantised(path) if run.train.weights == "plain" else {}
     if adapter is not None:
         origin = checkpoint.origin if checkpoint else Origin()
         config = read_prefix_directory(on_this_machine(adapter, None), config, origin).config
     config = dataclasses.replace(config, param_dtype=dtype or config.param_dtype)
     shapes = to_paths(abstract_params(config.resolved(), mesh, listed=True))
-    leaves = {
-        name: jax.ShapeDtypeStruct(
-            leaf.shape, leaf.dtype if is_prefix(name) else dtype or stored.get(name, leaf.dtype)
-        )
-        for name, leaf in shapes.items()
-    }
+
+    def of(name: str, leaf: jax.ShapeDtypeStruct) -> Leaf:
+        if name in kept or is_prefix(name):
+            return kept.get(name, leaf)
+        if f"{name}/scale" not in stored:
+            found = stored[name].dtype if name in stored else leaf.dtype
+            return jax.ShapeDtypeStruct(leaf.shape, dtype or found)
+        assert checkpoint is not None
+        scale = stored[f"{name}/scale"]
+        groups = scale.shape[1] if len(scale.shape) > 1 else 1
+        values = stored_dtype(read_bits(checkpoint.origin.values) or 8)
+        return abstract_quantised(name, leaf.shape, values, groups, scale.dtype or "float16")
+
+    leaves = {name: of(name, leaf) for name, leaf in shapes.items()}
     home = None if workdir is None else on_this_machine(path, workdir)
     return Source(path, config, leaves, checkpoint, home)
+
+
+def quantised_source(source: Source, how: Quantize) -> Source:
+    """`source` as it will be once it is quantised.
+
+    Raises:
+      UserError: it is quantised already, or groups do not divide inputs.
+    """
+    if any(map(is_quantised, source.leaves.values())):
+        raise UserError(f"--quantize: the model in {str(source.path)!r} is quantised already")
+
+    def of(path: str, leaf: Leaf) -> Leaf:
+        if not is_quantisable(path, how):
+            return leaf
+        inputs = leaf.shape[1:] if path in TABLES else leaf.shape[: num_inputs(path)]
+        groups = how.num_groups(path, math.prod(inputs))
+        return abstract_quantised(path, leaf.shape, stored_dtype(how.bits), groups)
+
+    leaves = {path: of(path, leaf) for path, leaf in source.leaves.items()}
+    return dataclasses.replace(source, leaves=leaves)
+
+
+def dequantised_source(source: Source) -> Source:
+    """`source` as it will be once its matrices are plain.
+
+    Raises:
+      UserError: they are.
+    """
+    if not any(map(is_quantised, source.leaves.values())):
+        raise UserError(f"--dequantize: the model in {str(source.path)!r} is not quantised")
+    leaves = {
+        path: jax.ShapeDtypeStruct(leaf.shape, source.config.param_dtype)
+        if is_quantised(leaf)
+        else leaf
+        for path, leaf in source.leaves.items()
+    }
+    return dataclasses.replace(source, leaves=leaves)
 
 
 def check_apart(source: Path, destination: Path) -> None:
@@ -135,12 +196,12 @@ def describe(source: Source, destination: Path, to: str, names: str) -> str:
     Raises:
       UserError: the model cannot be written in this format with these names.
     """
-    num_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in source.leaves.values())
+    total = num_bytes(dict(source.leaves))
     scheme, files = "names of this project", ["run.json", "checkpoints/0/"]
     companions = [file.name for file in Companions.of(source.origin.directory).files]
     if to == "huggingface":
         plan = plan_save(source.config, source.leaves, source.origin, SaveAs(names))
-        scheme, files, num_bytes = plan.architecture.name, plan.files, plan.num_bytes
+        scheme, files, total = plan.architecture.name, plan.files, plan.num_bytes
     if source.checkpoint is None or to == "orbax":
         files = [*(file for file in files if file not in companions), *companions]
     origin = source.origin.architecture
@@ -155,11 +216,24 @@ def describe(source: Source, destination: Path, to: str, names: str) -> str:
             f"from         {source.path}: {origin.name if origin else 'trained by glm_jax'}",
             f"to           {destination}: {to}, {scheme}",
             f"config       {', '.join(values)}",
-            f"parameters   {sum(leaf.size for leaf in source.leaves.values()):,}",
-            f"bytes        {num_bytes:,}",
+            f"parameters   {sum(math.prod(leaf.shape) for leaf in source.leaves.values()):,}",
+            f"quantised    {_about_quantised(source)}",
+            f"bytes        {total:,}",
             f"files        {', '.join(files)}",
         ]
     )
+
+
+def _about_quantised(source: Source) -> str:
+    """Which matrices are quantised, in words: "int4, 14 of 16 matrices, a scale per output"."""
+    matrices = [path for path in source.leaves if path.endswith("/kernel") or path in TABLES]
+    found = list(quantised_in(dict(source.leaves)))
+    if not found:
+        return "no"
+    bits = " and ".join(f"int{number}" for number in sorted({node.bits for node in found}))
+    grouped = max(node.num_groups for node in found) > 1
+    scales = "a scale per group of inputs" if grouped else "a scale per output"
+    return f"{bits}, {len(found)} of {len(matrices)} matrices, {scales}"
 
 
 def rewrite(

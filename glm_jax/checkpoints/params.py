@@ -6,8 +6,7 @@ import jax
 from jax.sharding import Mesh, NamedSharding
 from orbax.checkpoint import v1 as ocp
 
-from glm_jax.adapters.quantised import arrays_by_name, quantised
-from glm_jax.arrays import AbstractArray
+from glm_jax.adapters.quantised import AnyQuantised, arrays_by_name, quantised
 from glm_jax.checkpoints.checksums import damage, write_manifest
 from glm_jax.checkpoints.disk import DiskTrouble
 from glm_jax.checkpoints.held_back import HeldBack
@@ -68,26 +67,34 @@ def _about(step: Path, verify: bool) -> About:
     return ocp.checkpointables_metadata(str(step)).custom_metadata
 
 
+def stored_quantised(path: str | Path) -> dict[str, AnyQuantised]:
+    """Shapes of the quantised matrices of a step, or of the newest of a workdir, by their paths."""
+    step = _find_step(expanded(path).absolute(), None)
+    _refuse_damage(step, "_CHECKPOINT_METADATA", True)
+    stored = arrays_by_name(ocp.checkpointables_metadata(str(step)).metadata["params"])
+    found = {}
+    for name, values in stored.items():
+        matrix, _, last = name.rpartition("/")
+        scale = stored.get(f"{matrix}/scale")
+        if last == "values" and scale is not None:
+            arrays = (jax.ShapeDtypeStruct(one.shape, one.dtype) for one in (values, scale))
+            found[matrix] = quantised(matrix, *arrays)
+    return found
+
+
 def _with_quantised(like: Params, step: Path) -> Params:
     """`like` with those matrices quantised that are stored so."""
-    stored = arrays_by_name(ocp.checkpointables_metadata(str(step)).metadata["params"])
     leaves = to_paths(like)
-    for name, values in stored.items():
-        path, _, last = name.rpartition("/")
-        if last != "values" or path not in leaves:
-            continue
-        matrix, scale = leaves[path].sharding, stored[f"{path}/scale"]
-        node = quantised(path, _abstract(values), _abstract(scale))
+    for path, node in stored_quantised(step).items():
+        of_matrix = leaves[path].sharding
         leaves[path] = jax.tree.map(
-            lambda array, spec, mesh=matrix.mesh: array.update(sharding=NamedSharding(mesh, spec)),
+            lambda array, spec, mesh=of_matrix.mesh: array.update(
+                sharding=NamedSharding(mesh, spec)
+            ),
             node,
-            node.specs(matrix.spec),
+            node.specs(of_matrix.spec),
         )
     return from_paths(leaves)
-
-
-def _abstract(stored: AbstractArray) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(stored.shape, stored.dtype)
 
 
 def _refuse_damage(step: Path, part: str, read: bool) -> None:

@@ -7,7 +7,7 @@ from jax.sharding import Mesh, NamedSharding
 from glm_jax.adapters.quantised import AnyQuantised, num_inputs, quantised, quantised_in
 from glm_jax.adapters.quantising import Quantize
 from glm_jax.errors import UserError
-from glm_jax.interop.packed import TABLES, quantise, stored_dtype
+from glm_jax.interop.packed import TABLES, is_quantisable, quantise, stored_dtype
 from glm_jax.models.trees import Params, from_paths, to_paths
 from glm_jax.sharding.rules import param_spec, without_layer
 
@@ -28,7 +28,7 @@ def quantise_params(params: Params, mesh: Mesh, how: Quantize) -> Params:
     leaves = to_paths(params)
     params.clear()
     for path in list(leaves):
-        if path.endswith("/kernel") or (how.embedding and path in TABLES):
+        if is_quantisable(path, how):
             leaves[path] = _quantised(path, leaves.pop(path), mesh, how)
     return from_paths(leaves)
 

@@ -7,6 +7,7 @@ from glm_jax.cli.options import (
     add_config_arguments,
     add_mesh_argument,
     add_process_arguments,
+    add_quantize_arguments,
     add_set_argument,
     config_from,
     mesh,
@@ -15,6 +16,7 @@ from glm_jax.cli.options import (
     path_or_bucket,
     positive_integer,
     positive_number,
+    quantize_options,
     text,
 )
 from glm_jax.cli.streams import read_input, read_line
@@ -25,6 +27,7 @@ __all__ = [
     "add_config_arguments",
     "add_mesh_argument",
     "add_process_arguments",
+    "add_quantize_arguments",
     "add_set_argument",
     "config_from",
     "mesh",
@@ -33,6 +36,7 @@ __all__ = [
     "path_or_bucket",
     "positive_integer",
     "positive_number",
+    "quantize_options",
     "read_input",
     "read_line",
     "run",

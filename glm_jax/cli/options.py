@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from glm_jax.config import Config
 from glm_jax.config.files import load_config
@@ -187,6 +187,61 @@ def add_adapter_argument(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="a trained prefix for the model, as ChatGLM's P-Tuning or PEFT writes it",
     )
+
+
+def add_quantize_arguments(parser: argparse.ArgumentParser, default: str) -> None:
+    """Adds `--quantize` and what goes with it; `quantize_options` reads them.
+
+    Args:
+      default: what happens without it, for --help.
+    """
+    group = parser.add_argument_group("quantised weights")
+    group.add_argument(
+        "--quantize",
+        choices=["int8", "int4"],
+        help="the matrices of the layers as integers of 8 or 4 bits, with a scale per output as "
+        f"ChatGLM is published; without it: {default}",
+    )
+    group.add_argument(
+        "--group_size",
+        type=positive_integer,
+        metavar="N",
+        help="a scale per output and N inputs, 128 for example: closer, and slower on a TPU",
+    )
+    group.add_argument(
+        "--scale_search",
+        action="store_true",
+        help="search the scales with the smallest squared error; takes some times as long",
+    )
+    group.add_argument(
+        "--quantize_embedding",
+        action="store_true",
+        help="the token embedding and the LM head too",
+    )
+
+
+def quantize_options(args: argparse.Namespace) -> dict[str, Any] | None:
+    """The fields of a `glm_jax.Quantize`, by the options of `add_quantize_arguments`; None: none.
+
+    Raises:
+      UserError: one of them without --quantize.
+    """
+    others = {
+        "group_size": args.group_size,
+        "search": args.scale_search,
+        "embedding": args.quantize_embedding,
+    }
+    if args.quantize is not None:
+        return {"bits": int(args.quantize[len("int") :]), **others}
+    named = {
+        "--group_size": args.group_size is not None,
+        "--scale_search": args.scale_search,
+        "--quantize_embedding": args.quantize_embedding,
+    }
+    alone = next((name for name, is_given in named.items() if is_given), None)
+    if alone is not None:
+        raise UserError(f"{alone} goes with --quantize int8 or int4, which is missing")
+    return None
 
 
 def add_set_argument(parser: argparse.ArgumentParser) -> None:

@@ -1,9 +1,11 @@
 """A loaded model in one line."""
 
+import math
 from typing import TYPE_CHECKING
 
 import jax
 
+from glm_jax.models.trees import to_paths
 from glm_jax.models.variants import variant_name
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ def describe(model: "LanguageModel") -> str:
     if model.tokenizer is not None:
         tokenizer = f"tokenizer of {model.tokenizer.vocab_size:,} ids"
     parts = [
-        f"{sum(leaf.size for leaf in leaves):,} parameters",
+        f"{sum(math.prod(leaf.shape) for leaf in to_paths(model.params).values()):,} parameters",
         "+".join(dtypes),
         f"{len(devices)} x {'+'.join(platforms)}",
         tokenizer,

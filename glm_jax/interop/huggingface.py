@@ -120,7 +120,7 @@ class _Reader:
     def read(self, row: Row) -> None:
         """Reads the tensor of a row, and quantises it where that is asked for."""
         tensor, how = self._checkpoint.tensor(row).read(), self._quantize
-        if how is None or not is_quantisable(row, how):
+        if how is None or not is_quantisable(row.paths[0], how):
             self._put(row, tensor, row.dtype and self._integers)
             return
         values, scale = quantise(row.key, tensor, how)

@@ -121,12 +121,13 @@ def packed(values: np.ndarray) -> np.ndarray:
 
 def is_layer_matrix(row: Row) -> bool:
     """Whether a row holds matrices of a layer."""
-    return all(path.endswith("/kernel") for path in row.paths)
+    return all(path.startswith("layers/") and path.endswith("/kernel") for path in row.paths)
 
 
-def is_quantisable(row: Row, how: Quantize) -> bool:
-    """Whether `how` quantises the tensor of a row."""
-    return is_layer_matrix(row) or (how.embedding and row.paths[0] in TABLES)
+def is_quantisable(path: str, how: Quantize) -> bool:
+    """Whether `how` quantises the parameter of a path."""
+    is_layers = path.startswith("layers/") and path.endswith("/kernel")
+    return is_layers or (how.embedding and path in TABLES)
 
 
 def quantise(name: str, tensor: np.ndarray, how: Quantize) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,6 @@ from glm_jax.adapters.quantising import Quantize
 from glm_jax.batch import Batch
 from glm_jax.errors import UserError
 from glm_jax.interop import packed as module
-from glm_jax.interop.architectures.rows import same
 from glm_jax.interop.checkpoint import open_directory
 from glm_jax.interop.packed import packed, quantise, read_bits, unpacked
 from glm_jax.models.trees import to_paths
@@ -307,8 +306,14 @@ def test_of_a_tied_head_both_are_quantised_or_neither(tmp_path):
         glm_jax.load(tmp_path / "tied")
 
 
-def test_a_row_of_a_norm_is_never_packed():
-    assert not module.is_quantisable(same("n.weight", "final_norm/scale", (4,)), Quantize())
-    table = same("e.weight", "embedding/table", (4, 4))
-    assert not module.is_quantisable(table, Quantize())
-    assert module.is_quantisable(table, Quantize(embedding=True))
+def test_what_is_quantised():
+    for path, plainly, with_tables in (
+        ("final_norm/scale", False, False),
+        ("layers/0/mlp/up/bias", False, False),
+        ("positions/table", False, False),
+        ("embedding/table", False, True),
+        ("output/table", False, True),
+        ("layers/0/mlp/up/kernel", True, True),
+    ):
+        assert module.is_quantisable(path, Quantize()) == plainly
+        assert module.is_quantisable(path, Quantize(embedding=True)) == with_tables
