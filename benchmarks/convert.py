@@ -1,11 +1,14 @@
 """Peak memory and speed of a conversion.
 
-python benchmarks/convert.py [--gigabytes 3] [--stored float16] [--dtype bfloat16]
+python benchmarks/convert.py [--gigabytes 3] [--stored float16] [--dtype bfloat16 | --quantize int4]
 
 Writes a random ChatGLM2 checkpoint in shards, converts it to native names, and loads and saves it
 (then it is on a device, here the same memory), each in a process of its own; prints one JSON line
 last. `bound_gib` is the model in its target dtype plus twice its largest tensor; `baseline_gib`
 is what a process holds before it reads anything (its libraries).
+
+With --quantize the checkpoint is quantised: by convert, by load, and what convert wrote is loaded
+(`packed`). `bound_gib` is then the packed model plus twice the largest tensor as stored.
 """
 
 import argparse
@@ -29,6 +32,7 @@ def main() -> None:
         "--stored", choices=ITEM_SIZES, default="float16", help="dtype of its files"
     )
     parser.add_argument("--dtype", choices=ITEM_SIZES, default=None, help="target; None: as stored")
+    parser.add_argument("--quantize", choices=["int8", "int4"])
     parser.add_argument(
         "--directory", default=None, help="where the files go; None: a temporary one"
     )
@@ -46,21 +50,24 @@ def _measure(args: argparse.Namespace, directory: Path) -> dict[str, object]:
     largest, total = _write(source, args.gigabytes * 1e9, args.stored)
     scale = ITEM_SIZES[args.dtype or args.stored] / ITEM_SIZES[args.stored]
     values: dict[str, float] = {}
-    for mode in ("convert", "load"):
-        child = [mode, str(source), str(target), args.dtype or ""]
+    modes = ["convert", "load", *["packed"] * bool(args.quantize)]
+    for mode in modes:
+        child = [mode, str(source), str(target), args.dtype or "", args.quantize or ""]
         command = [sys.executable, __file__, "--child", *child]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         values |= json.loads(done.stdout.splitlines()[-1])
-    bound = (total + 2 * largest) * scale
+    size = total * scale
+    if args.quantize:
+        size, scale = sum(file.stat().st_size for file in target.glob("*.safetensors")), 1.0
+    bound = size + 2 * largest * scale
     return {
         "stored": args.stored,
-        "dtype": args.dtype or args.stored,
-        "model_gib": round(total * scale / GIB, 3),
+        "dtype": args.quantize or args.dtype or args.stored,
+        "model_gib": round(size / GIB, 3),
         "largest_tensor_gib": round(largest * scale / GIB, 3),
         "bound_gib": round(bound / GIB, 3),
         **{key: round(value, 3) for key, value in values.items()},
-        "convert_within_bound": values["convert_peak_gib"] <= bound / GIB,
-        "load_within_bound": values["load_peak_gib"] <= bound / GIB,
+        **{f"{mode}_within_bound": values[f"{mode}_peak_gib"] <= bound / GIB for mode in modes},
         "python": platform.python_version(),
         "machine": platform.machine(),
     }
@@ -108,7 +115,7 @@ def _write(directory: Path, num_bytes: float, dtype: str) -> tuple[int, int]:
     return max(sizes), sum(sizes)
 
 
-def _child(mode: str, source: str, target: str, dtype: str) -> None:
+def _child(mode: str, source: str, target: str, dtype: str, quantize: str) -> None:
     import jax
 
     import glm_jax
@@ -119,7 +126,12 @@ def _child(mode: str, source: str, target: str, dtype: str) -> None:
     baseline = _peak()
     start = time.perf_counter()
     options = ["--dtype", dtype] if dtype else []
-    if mode == "convert":
+    if quantize and mode == "convert":
+        convert([source, target, "--quantize", quantize])
+    elif quantize:
+        found = [source, quantize] if mode == "load" else [target, None]
+        jax.block_until_ready(glm_jax.load(found[0], quantize=found[1]).params)
+    elif mode == "convert":
         convert([source, target, "--names", "native", *options])
     else:
         glm_jax.load(source, dtype or None).save(target, names="native")
