@@ -36,7 +36,14 @@ from glm_jax.interop.packed import (
     stored_dtype,
 )
 from glm_jax.interop.save_plan import AS_LOADED, SaveAs, SavePlan, is_model, plan_save
-from glm_jax.interop.weights import INDEX, TensorToWrite, copy_out, in_order, write_safetensors
+from glm_jax.interop.weights import (
+    INDEX,
+    TensorToWrite,
+    copy_out,
+    in_order,
+    own_memory,
+    write_safetensors,
+)
 from glm_jax.models.params import abstract_params
 from glm_jax.models.prefix import is_prefix
 from glm_jax.models.trees import Params, is_stacked, to_paths, unstack_layers
@@ -157,11 +164,9 @@ def _to_devices(
     """Copies a view of a mapped file to devices; a sharded array is read shard by shard."""
 
     def owned(index: tuple[slice, ...] | None) -> np.ndarray:
-        # On CPU, jax adopts memory that is aligned to 64 bytes instead of copying it again.
+        # On CPU, jax adopts such memory instead of copying it again.
         view = part[index]
-        buffer = np.empty(view.size * dtype.itemsize + 64, np.uint8)
-        start = -buffer.ctypes.data % 64
-        array = buffer[start : start + view.size * dtype.itemsize].view(dtype).reshape(view.shape)
+        array = own_memory(view.shape, dtype)
         copy_out(view, array)
         look_at(array)
         return array

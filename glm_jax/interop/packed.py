@@ -24,7 +24,7 @@ from glm_jax.adapters.quantising import Quantize, quantised_rows
 from glm_jax.errors import UserError
 from glm_jax.interop.architectures.architecture import whole
 from glm_jax.interop.architectures.rows import Row
-from glm_jax.interop.weights import StoredTensor, copy_out
+from glm_jax.interop.weights import StoredTensor, copy_out, own_memory
 from glm_jax.json_files import JsonObject, shown, some
 
 BITS, GROUP_SIZE, EMBEDDINGS = (
@@ -105,7 +105,7 @@ class Packed:
 
 def unpacked(tensor: np.ndarray) -> np.ndarray:
     """int8 [outputs, inputs / 2] with two values in a byte -> int8 [outputs, inputs]."""
-    values = np.empty((len(tensor), 2 * tensor.shape[1]), np.int8)
+    values = own_memory((len(tensor), 2 * tensor.shape[1]), _INT8)
     np.right_shift(tensor, 4, out=values[:, 0::2])
     odd = values[:, 1::2]
     np.left_shift(tensor, 4, out=odd)
@@ -145,7 +145,7 @@ def quantise(name: str, tensor: np.ndarray, how: Quantize) -> tuple[np.ndarray, 
     """
     outputs, inputs = tensor.shape
     groups = how.num_groups(name, inputs)
-    values = np.empty((outputs, inputs), np.int8)
+    values = own_memory((outputs, inputs), _INT8)
     scale = np.empty((outputs, groups), np.float16)
     step = max(1, _BLOCK_BYTES // (4 * inputs))
     block = np.empty((step, inputs), np.float32)

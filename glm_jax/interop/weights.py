@@ -157,6 +157,18 @@ def _stored(path: Path, start: int, about: JsonObject) -> StoredTensor:
     return StoredTensor(shape, dtype, read, about["dtype"])
 
 
+def own_memory(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An array in pages of its own, which go back to the system when it is released.
+
+    What malloc gives stays with the process between two large tensors, in pieces that the next one
+    may not fit. Pages are also aligned as jax asks for, to take them without a copy.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    # Behind a memoryview, so that `copy_out` does not take it for a file that can be read again.
+    pages = memoryview(mmap.mmap(-1, max(size, 1)))
+    return np.frombuffer(pages, np.uint8, size).view(dtype).reshape(shape)
+
+
 def copy_out(view: np.ndarray, out: np.ndarray) -> None:
     """Copies a view of a mapped tensor block by block, releasing the pages that have been copied.
 

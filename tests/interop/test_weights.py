@@ -11,7 +11,13 @@ from safetensors.numpy import load_file, save_file
 
 from glm_jax.errors import UserError
 from glm_jax.interop import weights
-from glm_jax.interop.weights import TensorToWrite, copy_out, open_weights, write_safetensors
+from glm_jax.interop.weights import (
+    TensorToWrite,
+    copy_out,
+    open_weights,
+    own_memory,
+    write_safetensors,
+)
 
 BF16 = ml_dtypes.bfloat16
 TENSORS = {
@@ -85,6 +91,21 @@ def test_copying_out_in_blocks_is_the_whole(tmp_path, monkeypatch, dtype):
         out = np.empty(mapped.shape, dtype)
         copy_out(mapped, out)
         np.testing.assert_array_equal(out, view(tensor).astype(dtype))
+
+
+def test_memory_of_its_own_is_kept_while_it_is_copied(monkeypatch):
+    """It has no file to be read from again."""
+    monkeypatch.setattr(weights, "_BLOCK_BYTES", 4096)
+    array = own_memory((64, 4096), np.dtype(np.int8))
+    array[:] = np.arange(64, dtype=np.int8)[:, None]
+    assert array.ctypes.data % 64 == 0
+    for view in (array, array[1:].T):
+        out = np.empty(view.shape, np.int8)
+        for _ in range(2):
+            copy_out(view, out)
+        np.testing.assert_array_equal(out, view)
+    np.testing.assert_array_equal(array.sum(1), 4096 * np.arange(64))
+    assert own_memory((0, 3), np.dtype(np.float32)).shape == (0, 3)
 
 
 @pytest.mark.skipif(not hasattr(mmap, "MADV_DONTNEED"), reason="no madvise")
