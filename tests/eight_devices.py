@@ -2,6 +2,7 @@
 
 python eight_devices.py               parameters, scores, losses, dropout, work
 python eight_devices.py inference     what scores, fills and continues texts
+python eight_devices.py quantised     quantised weights, in listed and in scanned layers
 """
 
 import os
@@ -17,10 +18,13 @@ from unittest import mock
 
 import jax
 import numpy as np
+from jax.sharding import PartitionSpec
 
+from glm_jax.adapters.quantising import Quantize
 from glm_jax.attention import dispatch as attention
 from glm_jax.attention.platform import refuses_many_devices
 from glm_jax.batch import Batch
+from glm_jax.checkpoints.quantising import quantise_params
 from glm_jax.config import (
     ComputeConfig,
     Config,
@@ -36,7 +40,7 @@ from glm_jax.generation.options import Limits
 from glm_jax.generation.sampling import Sampling
 from glm_jax.losses.by_objective import token_losses
 from glm_jax.models.params import bind, create_params
-from glm_jax.models.trees import to_paths
+from glm_jax.models.trees import join_params, split_params, to_paths
 from glm_jax.sharding.mesh import batch_sharding, make_mesh
 from glm_jax.training.step import compile_train_step
 
@@ -62,6 +66,7 @@ CAUSAL = dataclasses.replace(
 )
 # Its two key heads are whole over a tensor axis of four, its hidden layer is split over fsdp.
 PREFIXED = dataclasses.replace(CAUSAL, prefix_length=3, prefix_projection=16).with_sizes()
+INPUTS = ("tokens", "positions", "block_positions", "attend_start", "attend_end")
 SIZES = [(2, 2, 2, 1), (1, 2, 4, 1), (1, 2, 2, 2)]
 
 
@@ -83,8 +88,7 @@ def rows():
 def hidden_with_dropout(params, mesh, config=CONFIG):
     """As a training step has it: traced with the mesh set, so that activations are constrained."""
     fields = rows()
-    names = ("tokens", "positions", "block_positions", "attend_start", "attend_end")
-    inputs = jax.device_put([fields[name] for name in names], batch_sharding(mesh))
+    inputs = jax.device_put([fields[name] for name in INPUTS], batch_sharding(mesh))
 
     def run(params, inputs):
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
@@ -203,10 +207,51 @@ def check_state_bytes():
     assert [argument_bytes(*sizes) for sizes in [(1, 4, 1, 2), (1, 1, 1, 8)]] == [least] * 2
 
 
+def check_quantised(one, mesh):
+    """Logits and gradients of the norms of quantised models, layers listed and stacked."""
+    for config, how in ((CAUSAL, Quantize(8)), (CONFIG, Quantize(4, 16, embedding=True))):
+        params, split = (
+            quantise_params(create_params(config, where, seed=0), where, how)
+            for where in (one, mesh)
+        )
+        out = split["layers"]["attention"]["out"]["kernel"]
+        assert out.values.sharding.spec == PartitionSpec(None, "tensor", None, "fsdp")
+        assert out.values.addressable_shards[0].data.shape == (2, 2, 8, 16)
+        assert out.num_groups == (2 if how.group_size else 1)
+        model, ours = (LanguageModel(config, leaves) for leaves in (params, split))
+        logits = np.asarray(model.logits(rows()))
+        np.testing.assert_allclose(ours.logits(rows()), logits, atol=2e-5)
+        expected = norm_gradients(params, one, config)
+        for scanned in (True, False):
+            found = norm_gradients(split, mesh, config.with_compute(scan_layers=scanned))
+            for name, leaf in expected.items():
+                np.testing.assert_allclose(found[name], leaf, atol=2e-5, err_msg=name)
+
+
+def norm_gradients(params, mesh, config):
+    """Of a loss with respect to the norms, all else frozen."""
+    trained, frozen = split_params(params, ".*norm/.*")
+    inputs = jax.device_put(rows(), batch_sharding(mesh))
+
+    @jax.jit
+    def run(trained, frozen, inputs):
+        def loss(trained):
+            hidden = bind(config, join_params(trained, frozen))(*[inputs[name] for name in INPUTS])
+            return (hidden.astype("float32") ** 2).mean()
+
+        return jax.grad(loss)(trained)
+
+    with jax.set_mesh(mesh):
+        return jax.device_get(to_paths(run(trained, frozen, inputs)))
+
+
 def main():
     one = make_mesh(MeshConfig(), jax.devices()[:1])
     if sys.argv[1:] == ["inference"]:
         check_inference(one, make_mesh(MeshConfig(2, 2, 2, 1)))
+        return
+    if sys.argv[1:] == ["quantised"]:
+        check_quantised(one, make_mesh(MeshConfig(2, 2, 2, 1)))
         return
     params = create_params(CONFIG, one, seed=0)
     model = LanguageModel(CONFIG, params)

@@ -20,6 +20,7 @@ from glm_jax.models.trees import to_paths
 from tests.interop.prefix_directories import write_ptuning
 
 GOLDEN = Path(__file__).parent / "golden" / "chatglm"
+WEIGHTS = "model.safetensors"
 CHATGLM2 = str(GOLDEN / "chatglm2")
 
 
@@ -105,6 +106,62 @@ def test_mistakes_are_said_before_anything_is_read(tmp_path):
     with pytest.raises(UserError, match="holds more than a model"):
         main([CHATGLM2, str(tmp_path), "--dry-run"])
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_model_is_quantised_and_made_plain_again(tmp_path, capsys):
+    four = str(tmp_path / "int4")
+    options = ["--quantize", "int4", "--group_size", "16", "--scale_search"]
+    assert main([CHATGLM2, four, *options, "--quantize_embedding", "--dry-run"]) == 0
+    assert "quantised    int4, 16 of 16 matrices, a scale per group of inputs" in (
+        capsys.readouterr().out
+    )
+    assert not Path(four).exists()
+    assert main([CHATGLM2, four, *options]) == 0
+    out = capsys.readouterr().out
+    assert "parameters   109,120" in out  # as without
+    assert "quantised    int4, 14 of 16 matrices, a scale per group of inputs" in out
+    tensors = load_file(tmp_path / "int4" / "model.safetensors")
+    assert f"bytes        {sum(tensor.nbytes for tensor in tensors.values()):,}" in out
+    how = glm_jax.Quantize(4, 16, search=True)
+    expected = glm_jax.load(CHATGLM2, quantize=how)
+    expected.save(tmp_path / "saved")
+    same_tensors(tmp_path / "int4" / "model.safetensors", load_file(tmp_path / "saved" / WEIGHTS))
+
+    # Tensor by tensor, with other names of files alone; through this project's format; and plain.
+    assert main([four, str(tmp_path / "again"), "--names", "original"]) == 0
+    same_tensors(tmp_path / "again" / "model.safetensors", tensors)
+    assert main([four, str(tmp_path / "orbax"), "--to", "orbax"]) == 0
+    assert main([str(tmp_path / "orbax"), str(tmp_path / "back")]) == 0
+    assert "quantised    int4, 14 of 16" in capsys.readouterr().out
+    same_tensors(tmp_path / "back" / "model.safetensors", tensors)
+    assert main([four, str(tmp_path / "plain"), "--dequantize", "--names", "native"]) == 0
+    assert "quantised    no" in capsys.readouterr().out
+    plain = load_file(tmp_path / "plain" / "model.safetensors")
+    up = expected.params["layers"]["1"]["mlp"]["down"]["kernel"].used("float32")
+    np.testing.assert_array_equal(plain["model.layers.1.mlp.down_proj.weight"].T, up)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--quantize", "int4", "--dequantize"], "--dequantize and --quantize ask for opposite"),
+        (["--dequantize"], r"--dequantize: the model in .* is not quantised"),
+        (["--group_size", "16"], "--group_size goes with --quantize int8 or int4"),
+        (["--quantize", "int4", "--group_size", "48"], "48 does not divide the 64 inputs of lay"),
+        (["--quantize", "int4", "--group_size", "1"], "group_size must be a whole number, at lea"),
+        (["--quantize", "int8", "--names", "native"], "cannot say quantised weights, transformers"),
+    ],
+)
+def test_what_cannot_be_quantised_is_said_before_anything_is_written(tmp_path, arguments, message):
+    with pytest.raises(UserError, match=message):
+        main([CHATGLM2, str(tmp_path / "a"), *arguments])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_quantised_model_is_not_quantised_again(tmp_path):
+    assert main([CHATGLM2, str(tmp_path / "a"), "--quantize", "int8"]) == 0
+    with pytest.raises(UserError, match=r"--quantize: the model in .* is quantised already"):
+        main([str(tmp_path / "a"), str(tmp_path / "b"), "--quantize", "int8"])
 
 
 def everything(directory):

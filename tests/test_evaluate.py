@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from glm_jax import evaluate
+from glm_jax.adapters.quantising import Quantize
 from glm_jax.config import Config, DataConfig, MeshConfig, ModelConfig, ObjectiveConfig, to_json
 from glm_jax.config.files import read_run
 from glm_jax.data.documents import SPLITS
@@ -56,7 +57,7 @@ def lm():
 
 @pytest.fixture(autouse=True)
 def loaded(monkeypatch, lm):
-    monkeypatch.setattr(language_model, "load", lambda path, mesh, adapter: lm)
+    monkeypatch.setattr(language_model, "load", lambda path, mesh, adapter, quantize: lm)
     monkeypatch.setitem(sys.modules, "tensorflow", None)  # importing it would raise
 
 
@@ -157,6 +158,19 @@ def test_mistakes(workdir, monkeypatch, arguments, message):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=message):
         evaluate.main(["--checkpoint", str(workdir), *arguments])
+
+
+def test_a_model_is_quantised_for_the_numbers(workdir, lm, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(
+        language_model, "load", lambda path, mesh, adapter, quantize: asked.append((path, quantize)) or lm
+    )
+    arguments = ["--num_batches", "1", "--checkpoint", str(workdir)]
+    evaluate.main(arguments)
+    evaluate.main([*arguments, "--quantize", "int4", "--group_size", "16", "--quantize_embedding"])
+    assert asked == [(workdir, None), (workdir, Quantize(4, 16, embedding=True))]
+    with pytest.raises(UserError, match="--scale_search goes with --quantize"):
+        evaluate.main([*arguments, "--scale_search"])
 
 
 def test_no_checkpoint(tmp_path):

@@ -43,7 +43,7 @@ class Filler:
 def loaded(monkeypatch):
     """Makes `load` return a Filler and records what was asked for."""
     model = Filler("light", "very good")
-    monkeypatch.setattr(language_model, "load", lambda path, mesh, adapter: model)
+    monkeypatch.setattr(language_model, "load", lambda path, mesh, adapter, quantize: model)
     return model
 
 
@@ -95,7 +95,7 @@ class Searcher(Filler):
 
 def test_candidates(capsys, monkeypatch):
     model = Searcher()
-    monkeypatch.setattr(language_model, "load", lambda path, mesh, adapter: model)
+    monkeypatch.setattr(language_model, "load", lambda path, mesh, adapter, quantize: model)
     arguments = ["--checkpoint", "x", "the [MASK] is", "--candidates", "3"]
     main([*arguments, "--max_new_tokens", "5"])
     assert capsys.readouterr().out == "0.6      the light is\n0.2      the day is\n"
@@ -165,7 +165,7 @@ def test_without_a_checkpoint_the_bundled_model_answers(monkeypatch, capsys):
     asked = []
     model = Filler("light")
     monkeypatch.setattr(
-        language_model, "load", lambda path, mesh, adapter: asked.append(path) or model
+        language_model, "load", lambda path, mesh, adapter, quantize: asked.append(path) or model
     )
     assert main(["the [MASK]"]) == 0
     assert capsys.readouterr().out == "the [light]\n"
