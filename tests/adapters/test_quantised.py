@@ -19,9 +19,14 @@ from glm_jax.adapters.quantised import (
     quantised_in,
 )
 from glm_jax.models.trees import cast, split_params, stack_layers, to_paths, unstack_layers
-from glm_jax.models.weights import multiply, plain, scorer
+from glm_jax.models.weights import KINDS, multiply, plain, scorer
+from glm_jax.sharding.mesh import make_mesh
 from glm_jax.sharding.rules import param_shardings
+from glm_jax.training.checkpoints import Checkpoints
+from glm_jax.training.state import create_state
+from glm_jax.training.step import make_train_step
 from tests.meshes import abstract_mesh
+from tests.tiny_run import batch, change, config  # noqa: F401
 
 INT4 = jnp.int4
 RNG = np.random.default_rng(3)
@@ -198,3 +203,41 @@ def test_it_is_donated_and_comes_back():
     assert weight.values.is_deleted()
     np.testing.assert_array_equal(after.values, kept.values)
     np.testing.assert_array_equal(after.scale, 2 * kept.scale)
+
+
+def rounded(name, matrix):
+    """A kind for `train.weights`: int8 with a scale per output, for kernels alone."""
+    if not name.endswith("/kernel"):
+        return matrix
+    inputs = num_inputs(name)
+    axes = tuple(range(inputs))
+    scale = jnp.abs(matrix).max(axes) / 127
+    values = jnp.round(matrix / scale).astype(jnp.int8)
+    return Quantised(values, scale[None].astype(jnp.float16), matrix.ndim - inputs)
+
+
+@pytest.mark.parametrize("scanned", [False, True])
+def test_frozen_integers_are_trained_around(config, change, batch, monkeypatch, tmp_path, scanned):  # noqa: F811
+    monkeypatch.setitem(KINDS, "rounded", rounded)
+    run = change(change(config, "train.weights", "rounded"), "compute.scan_layers", scanned)
+    run = change(change(run, "train.trainable", r".*norm/.*|.*/bias"), "model.dropout_rate", 0.0)
+    mesh = make_mesh(run.mesh)
+    state, step = create_state(run, mesh), make_train_step(run, mesh)
+    before = jax.device_get(state.params)
+    losses = []
+    for _ in range(4):
+        state, metrics = step(state, batch)
+        losses.append(float(metrics["loss"]))
+    assert losses[-1] < losses[0]
+    after = jax.device_get(state.params)
+    for name, leaf in arrays_by_name(before).items():
+        is_trained = "norm/" in name or name.endswith("/bias")
+        assert np.array_equal(arrays_by_name(after)[name], leaf) != is_trained, name
+    assert not any(quantised_in(state.opt_state))
+
+    checkpoints = Checkpoints(tmp_path, run, mesh)
+    checkpoints.save(state, b"stream")
+    checkpoints.wait()
+    restored, _ = checkpoints.restore()
+    checkpoints.close()
+    same(restored, state)
