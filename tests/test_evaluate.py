@@ -163,7 +163,9 @@ def test_mistakes(workdir, monkeypatch, arguments, message):
 def test_a_model_is_quantised_for_the_numbers(workdir, lm, monkeypatch, capsys):
     asked = []
     monkeypatch.setattr(
-        language_model, "load", lambda path, mesh, adapter, quantize: asked.append((path, quantize)) or lm
+        language_model,
+        "load",
+        lambda path, mesh, adapter, quantize: asked.append((path, quantize)) or lm,
     )
     arguments = ["--num_batches", "1", "--checkpoint", str(workdir)]
     evaluate.main(arguments)
