@@ -23,14 +23,17 @@ _SAMPLING = ("temperature", "top_k", "top_p", "seed")
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     tools = None if args.tools is None else _tools(args.tools)
+    options = cli.quantize_options(args)
 
+    from glm_jax.adapters.quantising import Quantize
     from glm_jax.generation.conversation import Conversation
     from glm_jax.generation.language_model import load
     from glm_jax.generation.terminal import converse
     from glm_jax.sharding.mesh import make_mesh
 
     mesh = None if args.mesh is None else make_mesh(args.mesh)
-    model = load(args.checkpoint, dtype=args.dtype, mesh=mesh, adapter=args.adapter)
+    how = None if options is None else Quantize(**options)
+    model = load(args.checkpoint, dtype=args.dtype, mesh=mesh, adapter=args.adapter, quantize=how)
     sampling = {name: getattr(args, name) for name in _SAMPLING}
     talk = Conversation(model, (), tools, args.max_new_tokens, **sampling)
     talk.prompt([{"role": "user", "content": "?"}])  # a template that fails does so at once
@@ -111,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=("float32", "bfloat16", "float16"),
         help="of the parameters (default: the checkpoint's)",
     )
+    cli.add_quantize_arguments(parser, "as they are in the checkpoint")
     parser.add_argument(
         "--mesh",
         type=cli.mesh,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from glm_jax.adapters.quantising import Quantize
 from glm_jax.chat import main
 from glm_jax.errors import UserError
 from glm_jax.generation import language_model, terminal
@@ -35,9 +36,10 @@ def test_options_reach_the_conversation(held, tmp_path):
     (tmp_path / "tools.json").write_text(json.dumps(tools))
     options = ["--system", "Be brief.", "--tools", str(tmp_path / "tools.json"), "--dtype"]
     options += ["bfloat16", "--max_new_tokens", "9", "--temperature", "0.5", "--top_k", "4"]
-    options += ["--adapter", "y"]
+    options += ["--adapter", "y", "--quantize", "int8"]
     assert main(["--checkpoint", "x", *options, "--top_p", "0.9", "--seed", "3"]) == 0
-    assert held["asked"] == ("x", {"dtype": "bfloat16", "mesh": None, "adapter": Path("y")})
+    expected = {"dtype": "bfloat16", "mesh": None, "adapter": Path("y"), "quantize": Quantize(8)}
+    assert held["asked"] == ("x", expected)
     talk = held["talk"]
     assert talk.messages == [{"role": "system", "content": "Be brief."}]
     assert talk.tools == tools

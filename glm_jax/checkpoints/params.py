@@ -71,7 +71,11 @@ def stored_quantised(path: str | Path) -> dict[str, AnyQuantised]:
     """Shapes of the quantised matrices of a step, or of the newest of a workdir, by their paths."""
     step = _find_step(expanded(path).absolute(), None)
     _refuse_damage(step, "_CHECKPOINT_METADATA", True)
-    stored = arrays_by_name(ocp.checkpointables_metadata(str(step)).metadata["params"])
+    return _quantised_of(step)
+
+
+def _quantised_of(step: Path) -> dict[str, AnyQuantised]:
+    stored = arrays_by_name(ocp.checkpointables_metadata(str(step)).metadata.get("params", {}))
     found = {}
     for name, values in stored.items():
         matrix, _, last = name.rpartition("/")
@@ -85,7 +89,7 @@ def stored_quantised(path: str | Path) -> dict[str, AnyQuantised]:
 def _with_quantised(like: Params, step: Path) -> Params:
     """`like` with those matrices quantised that are stored so."""
     leaves = to_paths(like)
-    for path, node in stored_quantised(step).items():
+    for path, node in _quantised_of(step).items():
         of_matrix = leaves[path].sharding
         leaves[path] = jax.tree.map(
             lambda array, spec, mesh=of_matrix.mesh: array.update(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from glm_jax.adapters.quantised import AnyQuantised, arrays_by_name, is_quantised
+from glm_jax.adapters.quantised import AnyQuantised, arrays_by_name, is_quantised, quantised_in
 from glm_jax.arrays import AbstractArray
 from glm_jax.config.model import ModelConfig
 from glm_jax.errors import UserError
@@ -88,7 +88,10 @@ def plan_save(
     Raises:
       UserError: unknown names, or a model that the format cannot express.
     """
-    architecture = for_saving(config, origin.architecture, save_as.names)
+    names = save_as.names
+    if names == "as_loaded" and origin.architecture is None and any(quantised_in(dict(leaves))):
+        names = "original"  # native ones cannot say it
+    architecture = for_saving(config, origin.architecture, names)
     rows = [
         row for row in architecture.rows(config) if architecture.writes_repeats or not row.repeats
     ]
