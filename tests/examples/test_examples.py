@@ -7,6 +7,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -201,6 +202,21 @@ def test_chat_answers_as_generate_does(talker, capsys):
     assert len(talk.messages) == 4
     assert printed[-1] == str([message["content"] for message in talk.messages])
     assert talk.cached > len(talk.prompt(talk.messages[:1]))
+
+
+def test_fewer_bits_are_smaller_and_int8_costs_nothing(capsys):
+    found = example("quantize")["main"](["--num_examples", "1", "--output", "packed"])
+    sizes = {name: size for name, (size, _) in found.items()}
+    plain = glm_jax.load("bundled")
+    count = sum(leaf.size for leaf in jax.tree.leaves(plain.params))
+    assert sizes["bfloat16"] == 2 * count / 1e6
+    # The matrices of the layers are 6 x 12 x 256 x 256 of them.
+    assert sizes["bfloat16"] - sizes["int8"] == pytest.approx(4.72, abs=0.08)
+    assert sizes["int8"] - sizes["int4"] == pytest.approx(2.36, abs=0.01)
+    perplexity = {name: value for name, (_, value) in found.items()}
+    assert perplexity["int8"] == pytest.approx(perplexity["bfloat16"], rel=0.005)
+    assert len(set(perplexity.values())) == 4
+    assert "packed: 6.3 MB" in capsys.readouterr().out
 
 
 def test_the_table_lists_every_example():
