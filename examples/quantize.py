@@ -55,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, tuple[float, float]]:
 
 def perplexity(lm: glm_jax.LanguageModel, num_examples: int) -> float:
     """As `python -m glm_jax.evaluate --task perplexity` has it: of held-out bundled text."""
+    assert lm.tokenizer is not None
     return TASKS["perplexity"](lm, lm.tokenizer, num_examples)["perplexity"]
 
 
