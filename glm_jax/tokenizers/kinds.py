@@ -112,10 +112,12 @@ def _of_pieces(file: Path, kind: str) -> ChatTokenizer:
 
 def _kind_beside(directory: Path) -> str | None:
     """ "chatglm2" or "chatglm3", by what lies beside a tokenizer.model; None: nothing tells."""
-    texts = [_text(directory / name) for name in (CONFIG, TEMPLATE, _CODE)]
-    if any("<|assistant|>" in text for text in texts):
+    code = _text(directory / _CODE)
+    texts = [_text(directory / CONFIG), _text(directory / TEMPLATE)]
+    # Other models have the role too.
+    if "<|assistant|>" in code or any("[gMASK]" in t and "<|assistant|>" in t for t in texts):
         return "chatglm3"
-    if texts[-1]:
+    if code:
         return "chatglm2"
     names = [*_nearest_names(directory.absolute()), *_nearest_names(directory.resolve())]
     for file in (directory / CONFIG, directory / "config.json"):

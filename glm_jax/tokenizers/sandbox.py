@@ -240,7 +240,7 @@ def _check_cost(value: object, others: Sequence[object]) -> None:
     No filter or method makes more than the product of what goes in: `replace`, `join`, `center`.
     """
     widths = sum(abs(one) for one in others if isinstance(one, int))
-    if (1 + _size(value)) * (1 + widths + sum(map(_size, others))) > 10 * MOST_CHARACTERS:
+    if (1 + _size(value)) * (1 + widths + sum(map(_size, others))) > 2 * MOST_CHARACTERS:
         raise TooMuch(f"it makes more than {MOST_CHARACTERS:,} characters")
 
 

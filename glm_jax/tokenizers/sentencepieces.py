@@ -177,16 +177,16 @@ def processor(model: bytes, name: str) -> sentencepiece.SentencePieceProcessor:
         raise UserError(f"{name} is not a sentencepiece model") from error
 
 
+def has_control_symbols(model: bytes) -> bool:
+    """Whether a serialised model is one of this package's kind; none at all counts as one."""
+    try:
+        return not _roles(processor(model, "it"))[1]
+    except UserError:
+        return True
+
+
 def _special_tokens(processor: sentencepiece.SentencePieceProcessor, name: str) -> SpecialTokens:
-    """Finds the control symbol of each role; eos and pad may be sentencepiece's own."""
-    ids = {"eos": processor.eos_id(), "pad": processor.pad_id()}
-    missing = []
-    for role, spelling in SPELLINGS.items():
-        id_ = processor.piece_to_id(spelling)
-        if processor.id_to_piece(id_) == spelling and processor.is_control(id_):
-            ids[role] = id_
-        elif ids.get(role, -1) < 0 and role not in OPTIONAL:
-            missing.append(spelling)
+    ids, missing = _roles(processor)
     if missing:
         raise UserError(
             f"{name} lacks the control symbols {', '.join(missing)}; train it with "
@@ -196,13 +196,17 @@ def _special_tokens(processor: sentencepiece.SentencePieceProcessor, name: str) 
     return SpecialTokens(**ids)
 
 
-def has_control_symbols(model: bytes) -> bool:
-    """Whether a serialised model is one of this package's kind, or none at all."""
-    try:
-        _special_tokens(processor(model, ""), "")
-    except UserError as error:
-        return "lacks" not in str(error)
-    return True
+def _roles(processor: sentencepiece.SentencePieceProcessor) -> tuple[dict[str, int], list[str]]:
+    """The control symbol of each role, eos and pad may be sentencepiece's own; what is missing."""
+    ids = {"eos": processor.eos_id(), "pad": processor.pad_id()}
+    missing = []
+    for role, spelling in SPELLINGS.items():
+        id_ = processor.piece_to_id(spelling)
+        if processor.id_to_piece(id_) == spelling and processor.is_control(id_):
+            ids[role] = id_
+        elif ids.get(role, -1) < 0 and role not in OPTIONAL:
+            missing.append(spelling)
+    return ids, missing
 
 
 def _wants_space(text: str) -> bool:

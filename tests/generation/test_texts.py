@@ -148,5 +148,5 @@ def test_the_model_decides_what_is_done():
 @pytest.mark.parametrize("model", [Filler("light"), Continuer([])])
 def test_a_model_without_a_tokenizer_says_so(model):
     model.tokenizer = None
-    with pytest.raises(UserError, match=r"no tokenizer.model"):
+    with pytest.raises(UserError, match="holds no tokenizer; text needs one"):
         written(complete_text, model, "the [MASK]")

@@ -184,5 +184,5 @@ def test_arrays_are_ids_too(lm):
 def test_without_a_tokenizer(lm):
     bare = LanguageModel(dataclasses.replace(lm.config), lm.params)
     for ask in (lambda: bare.fill("a [MASK]"), lambda: bare.fill("a [MASK]", 3)):
-        with pytest.raises(UserError, match=r"no tokenizer.model; text needs a tokenizer"):
+        with pytest.raises(UserError, match="holds no tokenizer; text needs one"):
             ask()

@@ -8,7 +8,7 @@ from glm_jax.tokenizers.kinds import fast_tokenizer, tokenizer_of_kind, told_tok
 from glm_jax.tokenizers.settings import KINDS
 from tests.tokenizers.golden_chat import ICE_TEXT, PIECES, RANKS, directory, fast_json
 
-ROLES = "{% for m in messages %}<|assistant|>{% endfor %}"
+ROLES = "[gMASK]sop{% for m in messages %}<|assistant|>{% endfor %}"
 CODE = "tokenization_chatglm.py"
 
 
@@ -55,6 +55,11 @@ def test_published_code_tells_and_is_not_run(tmp_path, code, kind):
     path = directory(tmp_path / "model", PIECES, "tokenizer.model")
     (path / CODE).write_text(f"raise SystemExit\n{code}")
     assert kind_of(path) == kind
+
+
+def test_a_template_of_others_tells_nothing(tmp_path):
+    path = directory(tmp_path / "model", PIECES, "tokenizer.model", template="<|assistant|>")
+    assert told_tokenizer(path) is None
 
 
 def test_names_of_directories_tell(tmp_path):
