@@ -91,6 +91,10 @@ class ChatTokenizer(abc.ABC):
         """The ids of a text, none of them special."""
 
     @abc.abstractmethod
+    def _encode_batch(self, texts: list[str]) -> list[list[int]]:
+        """`_encode` of many texts."""
+
+    @abc.abstractmethod
     def _decode(self, ids: list[int], begins: bool) -> str:
         """The text of ids that are not special; `begins`: nothing precedes them."""
 
@@ -130,10 +134,10 @@ class ChatTokenizer(abc.ABC):
         ]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """`encode` of many texts, without special tokens."""
+        """`encode` of many texts, without special tokens; faster than one by one."""
         if isinstance(texts, str):
             raise UserError("encode_batch takes a list of texts and got one text; use encode")
-        return [self.encode(text) for text in texts]
+        return self._encode_batch([check_text("encode_batch", text, "") for text in texts])
 
     def decode(self, ids: Sequence[int], skip_special: bool = False) -> str:
         """Returns the text of ids, as the published code does.

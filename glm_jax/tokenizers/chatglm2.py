@@ -54,6 +54,9 @@ class _BehindPieces(ChatTokenizer):
     def _encode(self, text: str) -> list[int]:
         return self._pieces.encode(text)
 
+    def _encode_batch(self, texts: list[str]) -> list[list[int]]:
+        return self._pieces.encode(texts)
+
     def _decode(self, ids: list[int], begins: bool) -> str:
         return self._pieces.decode(ids)
 

@@ -83,6 +83,9 @@ class ChatGLM6BTokenizer(ChatTokenizer):
     def _encode(self, text: str) -> list[int]:
         return self._moved(self._pieces.encode(_written(text)))
 
+    def _encode_batch(self, texts: list[str]) -> list[list[int]]:
+        return list(map(self._moved, self._pieces.encode(list(map(_written, texts)))))
+
     def _decode(self, ids: list[int], begins: bool) -> str:
         text, run = "", list[int]()
         for id_ in [*ids, None]:

@@ -63,6 +63,10 @@ class HuggingFaceTokenizer(ChatTokenizer):
     def _encode(self, text: str) -> list[int]:
         return self._coder.encode(text, add_special_tokens=False).ids
 
+    def _encode_batch(self, texts: list[str]) -> list[list[int]]:
+        # The library's own threads would warn on every process that is forked later.
+        return [self._encode(text) for text in texts]
+
     def _decode(self, ids: list[int], begins: bool) -> str:
         return self._coder.decode(ids, skip_special_tokens=False)
 

@@ -20,6 +20,9 @@ def test_every_kind_has_all_of_it(path, kind):
     assert set(dir(tokenizer)) >= MEMBERS
     assert len(tokenizer.fingerprint) == 64
     assert tokenizer.sentence_ends().shape == (tokenizer.vocab_size,)
+    texts = ["hello", "", "  a\n\tb <|user|>", "你好，世界！"]
+    assert tokenizer.encode_batch(texts) == [tokenizer.encode(text) for text in texts]
+    assert tokenizer.encode_batch([]) == []
     assert all(0 <= id_ < tokenizer.vocab_size for id_ in tokenizer.chat_end_ids)
 
 
