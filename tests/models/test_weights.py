@@ -107,7 +107,8 @@ def test_its_arrays_decay_with_it():
 
 
 def test_a_prefix_decays_as_embeddings_do():
-    mask = decay_mask({"prefix": {"rows": {"table": 1.0}, "up": {"kernel": 1.0, "bias": 1.0}}})
+    one = jnp.ones(2)
+    mask = decay_mask({"prefix": {"rows": {"table": one}, "up": {"kernel": one, "bias": one}}})
     assert mask == {"prefix": {"rows": {"table": True}, "up": {"kernel": True, "bias": False}}}
 
 
