@@ -165,7 +165,8 @@ def own_memory(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """
     size = math.prod(shape) * dtype.itemsize
     # Behind a memoryview, so that `copy_out` does not take it for a file that can be read again.
-    pages = memoryview(mmap.mmap(-1, max(size, 1)))
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    pages = memoryview(mmap.mmap(-1, max(size, 1), flags=flags))
     return np.frombuffer(pages, np.uint8, size).view(dtype).reshape(shape)
 
 
