@@ -9,6 +9,7 @@ from glm_jax.adapters.quantising import Quantize
 from glm_jax.errors import UserError
 from glm_jax.interop.packed import TABLES, is_quantisable, quantise, stored_dtype
 from glm_jax.models.trees import Params, from_paths, to_paths
+from glm_jax.models.weights import is_weight
 from glm_jax.sharding.rules import param_spec, without_layer
 
 
@@ -29,7 +30,9 @@ def quantise_params(params: Params, mesh: Mesh, how: Quantize) -> Params:
     params.clear()
     for path in list(leaves):
         if is_quantisable(path, how):
-            leaves[path] = _quantised(path, leaves.pop(path), mesh, how)
+            leaf = leaves.pop(path)
+            matrix = leaf.used("float32") if is_weight(leaf) else leaf
+            leaves[path] = _quantised(path, matrix, mesh, how)
     return from_paths(leaves)
 
 

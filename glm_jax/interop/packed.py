@@ -170,7 +170,8 @@ def read_bits(values: Mapping[str, object]) -> int | None:
     """
     settings = values.get("quantization_config")
     if settings:
-        method = settings.get("quant_method") if isinstance(settings, dict) else settings
+        known = settings if isinstance(settings, dict) else {}
+        method = known.get("quant_method", settings)
         raise UserError(
             f"the model is quantised by {shown(method)} (quantization_config in config.json); "
             f"{_READ}"

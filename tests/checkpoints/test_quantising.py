@@ -12,6 +12,7 @@ from glm_jax.config.training import MeshConfig
 from glm_jax.errors import UserError
 from glm_jax.models.params import create_params
 from glm_jax.models.trees import to_paths, unstack_layers
+from glm_jax.models.weights import Master
 from glm_jax.sharding.mesh import make_mesh
 
 MESH = make_mesh(MeshConfig(), jax.devices()[:1])
@@ -40,6 +41,14 @@ def test_a_run_is_quantised_as_its_directory(tmp_path, config, drawn, how, stack
             assert ours.is_equivalent_to(leaf.sharding, leaf.ndim), name
     with pytest.raises(UserError, match="quantised already"):
         quantise_params(found, MESH, how)
+
+
+def test_other_kinds_of_weights_are_quantised_as_what_they_stand_for(drawn):
+    params, plain = drawn(), drawn()
+    kernel = params["layers"]["mlp"]["up"]["kernel"]
+    params["layers"]["mlp"]["up"]["kernel"] = Master(kernel, kernel)
+    found, expected = (quantise_params(tree, MESH, Quantize(4)) for tree in (params, plain))
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
 def test_of_a_workdir(tmp_path, config, drawn):

@@ -226,6 +226,20 @@ def test_blocks_change_nothing(monkeypatch):
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e6], ids=str)
+def test_what_has_no_scale_is_warned_of(tmp_path, caplog, value):
+    """A weight that is not finite; or beyond float16, as which its scale is kept."""
+    values = json.loads((GOLDEN / "chatglm2" / "config.json").read_text())
+    tensors = load_file(GOLDEN / "chatglm2" / "model.safetensors")
+    tensors[UP][3, 4] = value
+    write(tmp_path, values, tensors)
+    lm = glm_jax.load(tmp_path, quantize="int4")
+    assert f"NaN or infinite values in {tmp_path}: {UP}_scale" in caplog.text
+    up = lm.params["layers"]["1"]["mlp"]["gate"]["kernel"]
+    assert not np.isfinite(up.scale[0, 3])
+    assert np.isfinite(np.delete(np.asarray(up.scale[0]), 3)).all()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -242,6 +256,7 @@ def test_blocks_change_nothing(monkeypatch):
             {"quantization_config": {"quant_method": "awq", "bits": 4}},
             r"quantised by 'awq' \(quantization_config in config.json\); what is read are float32",
         ),
+        ({"quantization_config": {"bits": 4}}, r"quantised by {'bits': 4} \(quantization_config"),
         ({"quantization_config": {"quant_method": "gptq"}}, "quantised by 'gptq'"),
         ({"quantization_config": {"quant_method": "bitsandbytes"}}, "quantised by 'bitsandbytes'"),
     ],
