@@ -28,13 +28,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     from glm_jax.adapters.quantising import Quantize
     from glm_jax.generation.conversation import Conversation
     from glm_jax.generation.language_model import load
+    from glm_jax.generation.sampling import Sampling
     from glm_jax.generation.terminal import converse
     from glm_jax.sharding.mesh import make_mesh
 
+    sampling = {name: getattr(args, name) for name in _SAMPLING}
+    Sampling(**sampling)  # refuses what it does before a large model is read
     mesh = None if args.mesh is None else make_mesh(args.mesh)
     how = None if options is None else Quantize(**options)
     model = load(args.checkpoint, dtype=args.dtype, mesh=mesh, adapter=args.adapter, quantize=how)
-    sampling = {name: getattr(args, name) for name in _SAMPLING}
     talk = Conversation(model, (), tools, args.max_new_tokens, **sampling)
     talk.prompt([{"role": "user", "content": "?"}])  # a template that fails does so at once
     if args.system:
@@ -87,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--max_new_tokens",
-        type=int,
+        type=cli.positive_integer,
         default=512,
         help="length of the longest answer in tokens (default: %(default)s)",
     )

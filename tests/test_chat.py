@@ -48,6 +48,15 @@ def test_options_reach_the_conversation(held, tmp_path):
     assert (sampling.temperature, sampling.top_k, sampling.top_p, sampling.seed) == (0.5, 4, 0.9, 3)
 
 
+@pytest.mark.parametrize(
+    ("option", "value"), [("--temperature", "-1"), ("--top_p", "0"), ("--max_new_tokens", "0")]
+)
+def test_an_option_out_of_range_is_refused_before_the_model_is_read(held, option, value):
+    with pytest.raises(UserError, match=option.removeprefix("--")):
+        main(["--checkpoint", "x", option, value])
+    assert "asked" not in held
+
+
 def test_a_mesh_is_made_of_its_axes(held):
     assert main(["--checkpoint", "x", "--mesh", "tensor=1"]) == 0
     assert dict(held["asked"][1]["mesh"].shape)["tensor"] == 1
