@@ -8,11 +8,15 @@ from pathlib import Path
 
 import pytest
 
+import glm_jax
 from glm_jax.adapters.quantising import Quantize
 from glm_jax.chat import main
 from glm_jax.errors import UserError
 from glm_jax.generation import language_model, terminal
+from tests.cli.in_terminal import CTRL_C, Terminal
 from tests.generation.chat_stand_ins import Speaker, model
+
+GOLDEN = Path(__file__).parent / "golden"
 
 
 @pytest.fixture
@@ -116,3 +120,23 @@ def test_what_cannot_chat_is_one_sentence(tmp_path):
         assert done.stderr.startswith(sentence)
         assert done.stderr.count("\n") == 1
         assert done.stdout == ""
+
+
+@pytest.mark.processes
+def test_a_saved_model_talks_in_a_terminal(tmp_path):
+    """ChatGLM2's format, random numbers: loads, answers, is stopped, goes on, ends."""
+    vocabulary = GOLDEN / "chatglm" / "chat" / "tokenizer.model"
+    tokenizer = glm_jax.load_tokenizer(vocabulary, kind="chatglm2")
+    lm = model(tokenizer, vocab_size=tokenizer.vocab_size, max_positions=4096)
+    lm.save(tmp_path / "model", format="orbax")
+    arguments = ["--checkpoint", str(tmp_path / "model"), "--max_new_tokens"]
+    with Terminal("-m", "glm_jax.chat", *arguments, "3000", JAX_PLATFORMS="cpu") as terminal:
+        assert "continues texts" in terminal.until("\n> ")
+        terminal.type("hello\n")
+        terminal.until("hello\n")
+        assert terminal.anything()  # three thousand steps take a while
+        terminal.type(CTRL_C)
+        terminal.until("(stopped")
+        terminal.until("> ")
+        terminal.type("/exit\n")
+        assert terminal.status()[0] == 0

@@ -58,6 +58,13 @@ class Terminal:
         shown, self._shown = self._shown[:at], self._shown[at:]
         return shown.decode(errors="replace")
 
+    def anything(self):
+        """Waits for something to be shown since the last `until`; False: the process ended."""
+        while not self._shown:
+            if not self._read():
+                return False
+        return True
+
     def status(self):
         """Waits for the end; the exit status, and what was shown since the last `until`."""
         while self._read():
