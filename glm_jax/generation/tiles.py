@@ -8,7 +8,8 @@ of tiles are separate products, which XLA runs on all cores at once:
     matrix [D, F]    a a b b c c d d       groups of tiles [n, D, 2]    a a   b b      c c   d d
                      a a b b c c d d       (2 columns instead of 16)    a a   b b      c c   d d
 
-A tiled matrix is a kind of weight (`glm_jax.models.weights`). Measured with 8 layers of width 512:
+A tiled matrix is a kind of weight (`glm_jax.models.weights`). Quantised ones have tiles of another
+kind (`glm_jax.generation.integer_tiles`). Measured with 8 layers of width 512:
 docs/decisions/010-decoding-on-cpu.md.
 """
 
@@ -22,14 +23,20 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 
+from glm_jax.adapters.quantised import (
+    Quantised,
+    QuantisedTable,
+    is_quantised,
+    num_bytes,
+    num_inputs,
+)
 from glm_jax.config.model import ResolvedModel
+from glm_jax.generation.integer_tiles import MOST_GROUPS, TiledIntegers, tile_integers
 from glm_jax.models.trees import Params
-from glm_jax.models.weights import Weight, is_matrix, is_weight
+from glm_jax.models.weights import Matrix, Weight, is_matrix, is_weight
 from glm_jax.sharding.rules import path_name
 
 WIDTH = 16
-# XLA's executor runs up to 8 ready operations on one thread, and distributes only those beyond.
-MOST_GROUPS = 16
 # With more rows a step is bound by arithmetic, and the plain matrices are as fast.
 MOST_ROWS = 32
 
@@ -60,10 +67,10 @@ class Tiled(Weight):
 
     def multiply(self, x: jax.Array, num_inputs: int) -> jax.Array:
         lead = x.shape[: x.ndim - num_inputs]
-        y = self._product(x.reshape(math.prod(lead), -1)).astype(x.dtype)
+        y = self.product(x.reshape(math.prod(lead), -1)).astype(x.dtype)
         return y.reshape(*lead, *self.whole[num_inputs:])
 
-    def _product(self, x: jax.Array) -> jax.Array:
+    def product(self, x: jax.Array) -> jax.Array:
         """[M, D] -> float32 [M, the product of the output axes]."""
         products = [
             jax.lax.dot_general(
@@ -83,7 +90,7 @@ class Tiled(Weight):
 class TiledHead(Weight):
     """A table [V, D] as the LM head, its transpose in tiles."""
 
-    transpose: Tiled
+    transpose: Tiled | TiledIntegers
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -93,7 +100,7 @@ class TiledHead(Weight):
         return self.transpose.used(dtype).T
 
     def score(self, hidden: jax.Array) -> jax.Array:
-        y = self.transpose._product(hidden.reshape(-1, hidden.shape[-1]))
+        y = self.transpose.product(hidden.reshape(-1, hidden.shape[-1]))
         return y.reshape(*hidden.shape[:-1], self.shape[0])
 
     def gathered(self, dtype: DTypeLike, spec: PartitionSpec) -> "TiledHead":
@@ -102,9 +109,10 @@ class TiledHead(Weight):
 
 
 def tiled(config: ResolvedModel, params: Params) -> tuple[ResolvedModel, Params] | None:
-    """The same model with a copy of every matrix in tiles of compute.dtype, to decode few rows.
+    """The same model with a copy of every matrix in tiles, to decode few rows.
 
-    A tied LM head gets its own matrix, since looking up token embeddings needs whole rows.
+    Plain matrices are in compute.dtype, quantised ones as many bits as they have. A tied LM head
+    gets its own matrix, since looking up token embeddings needs whole rows.
 
     Args:
       config, params: the model, its layers listed.
@@ -113,25 +121,38 @@ def tiled(config: ResolvedModel, params: Params) -> tuple[ResolvedModel, Params]
       None if tiles would not help or the copy does not fit: the model is not on one CPU device, has
       weights of another kind, or less memory is free than twice the size of the copy.
     """
-    leaves = jax.tree.leaves(params)
-    devices = {device for leaf in leaves for device in leaf.devices()}
-    size = sum(leaf.size for leaf in leaves) * jnp.dtype(config.compute.dtype).itemsize
-    if len(devices) > 1 or devices.pop().platform != "cpu" or 2 * size > _free_memory():
+    leaves = jax.tree.leaves(params, is_leaf=is_weight)
+    devices = {device for leaf in jax.tree.leaves(params) for device in leaf.devices()}
+    if len(devices) > 1 or devices.pop().platform != "cpu":
         return None
-    if any(map(is_weight, jax.tree.leaves(params, is_leaf=is_weight))):
+    if any(is_weight(leaf) and not is_quantised(leaf) for leaf in leaves):
+        return None
+    itemsize = jnp.dtype(config.compute.dtype).itemsize
+    size = sum(num_bytes(leaf) if is_weight(leaf) else leaf.size * itemsize for leaf in leaves)
+    if 2 * size > _free_memory():
         return None
 
-    def of(path: tuple, leaf: jax.Array) -> jax.Array | Tiled:
+    def of(path: tuple, leaf: Matrix) -> Matrix:
         name = path_name(path)
-        if not is_matrix(name):
+        if isinstance(leaf, Quantised):
+            return tile_integers(leaf)
+        if isinstance(leaf, Weight) or not is_matrix(name):
             return leaf
-        return tile(leaf, 2 if name.endswith("attention/out/kernel") else 1, config.compute.dtype)
+        return tile(leaf, num_inputs(name), config.compute.dtype)
 
-    head = params["embedding"] if config.tied_embeddings else params["output"]
-    head = TiledHead(tile(head["table"].T, 1, config.compute.dtype))
-    layers = jax.tree.map_with_path(of, params["layers"])
+    table = (params["embedding"] if config.tied_embeddings else params["output"])["table"]
+    layers = jax.tree.map_with_path(of, params["layers"], is_leaf=is_weight)
     untied = dataclasses.replace(config, tied_embeddings=False)
+    head = TiledHead(_transposed(table, config.compute.dtype))
     return untied, {**params, "layers": layers, "output": {"table": head}}
+
+
+def _transposed(table: Matrix, dtype: str) -> Tiled | TiledIntegers:
+    """A table [V, D] as a tiled matrix [D, V]."""
+    if isinstance(table, QuantisedTable):
+        return tile_integers(Quantised(table.values.T, table.scale.T, 1))
+    assert isinstance(table, jax.Array)
+    return tile(table.T, 1, dtype)
 
 
 @functools.partial(jax.jit, static_argnames=("num_inputs", "dtype"))
