@@ -1,12 +1,17 @@
 """Speed of greedy generation on CPU, beside transformers where it and torch are installed.
 
-python benchmarks/decode.py [--layers 8] [--rounds 5] [--threads 2]
+python benchmarks/decode.py [--layers 8] [--rounds 5] [--threads 2] [--quantize int8 int4]
 
 A GLM-4 (grouped heads, SwiGLU, rotary positions) of random parameters in float32 continues prompts
 by a fixed number of tokens, for 1 row and for 8; transformers does it with `GlmForCausalLM`'s
 `generate`. Each side runs in a process of its own, and they take turns, so that what else goes on
 on the machine slows both. The last line is a JSON object; `tokens_per_second_batch_N` counts new
 tokens of all rows over the whole call, prompt included, and is the median.
+
+`--quantize int8` or `int4`, or both, adds the same model with quantised matrices, in turns with the
+others: `int8_tokens_per_second_batch_N`, and how many times the speed of float32 that is, the
+median over rounds (`int8_times_float32_batch_N`, and `.._cpu_..` of processor time, which says more
+where other programs run). `benchmarks/rivals.py` has how the sides take turns.
 
 torch's threads wait for each other in a loop: where other programs hold one of the cores, its times
 and CPU seconds both grow many times over. There, compare with `--threads 1`.
@@ -16,6 +21,7 @@ share of the memory's bandwidth too (`accelerator.py`).
 """
 
 import argparse
+import functools
 import importlib.util
 import json
 import os
@@ -36,10 +42,19 @@ def make_prompts(args: argparse.Namespace, batch_size: int) -> np.ndarray:
     return random.integers(0, args.vocab_size, (batch_size, args.prompt))
 
 
-def jax_side(args: argparse.Namespace) -> tuple[Callable[[int], None], dict[str, Any]]:
-    """Generation for a batch size, and the versions."""
+def jax_side(
+    args: argparse.Namespace, bits: int | None = None
+) -> tuple[Callable[[int], None], dict[str, Any]]:
+    """Generation for a batch size, and the versions.
+
+    Args:
+      args: of the command.
+      bits: of quantised matrices; None: float32.
+    """
     import jax
 
+    from glm_jax.adapters.quantising import Quantize
+    from glm_jax.checkpoints.quantising import quantise_params
     from glm_jax.config import ComputeConfig, MeshConfig, ModelConfig
     from glm_jax.generation.language_model import LanguageModel
     from glm_jax.models.params import count_params, create_params
@@ -60,13 +75,18 @@ def jax_side(args: argparse.Namespace) -> tuple[Callable[[int], None], dict[str,
         max_positions=args.prompt + args.new_tokens,
     ).resolved(ComputeConfig(scan_layers=False))
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    lm = LanguageModel(config, create_params(config, mesh, seed=0))
+    params = create_params(config, mesh, seed=0)
+    lm = LanguageModel(
+        config, quantise_params(params, mesh, Quantize(bits)) if bits is not None else params
+    )
 
     def generate(batch_size: int) -> None:
         prompts = make_prompts(args, batch_size).tolist()
         answers = lm.generate(prompts, max_new_tokens=args.new_tokens, eos_ids=[])
         assert {len(answer) for answer in answers} == {args.new_tokens}
 
+    if bits is not None:
+        return generate, {}
     # All but the word table is read in every step.
     read = 4 * (count_params(config) - args.vocab_size * args.width)
     return generate, {"jax_version": jax.__version__, "weight_bytes_per_step": read}
@@ -164,7 +184,12 @@ def accelerator_result(args: argparse.Namespace) -> dict[str, Any]:
     return result | {"dtype": args.dtype, "attention_backend": args.attention_backend, **facts}
 
 
-SIDES = {"jax": jax_side, "transformers": transformers_side}
+QUANTISED = {"int8": 8, "int4": 4}
+SIDES = {
+    "jax": jax_side,
+    "transformers": transformers_side,
+    **{name: functools.partial(jax_side, bits=bits) for name, bits in QUANTISED.items()},
+}
 
 
 def serve(args: argparse.Namespace) -> None:
@@ -188,6 +213,7 @@ def main() -> None:
 
     found = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
     sides = ["jax", "transformers"] if found and not args.no_transformers else ["jax"]
+    sides += args.quantize
     servers = {side: rivals.Server(side, args.threads) for side in sides}
     result: dict[str, Any] = {"benchmark": "decode"}
     for server in servers.values():
@@ -217,11 +243,22 @@ def compare(
         wall, cpu = (statistics.median(time) for time in zip(*times, strict=True))
         result[f"{prefix}tokens_per_second_batch_{batch_size}"] = round(tokens / wall, 1)
         result[f"{prefix}cpu_seconds_per_token_batch_{batch_size}"] = round(cpu / tokens, 6)
-    for index, name in enumerate(("times_transformers", "times_transformers_cpu")):
-        if len(took) == 2:
-            pairs = zip(took["jax"], took["transformers"], strict=True)
-            ratio = statistics.median(theirs[index] / ours[index] for ours, theirs in pairs)
-            result[f"{name}_batch_{batch_size}"] = round(ratio, 3)
+    if "transformers" in took:
+        result |= ratios("times_transformers", took["jax"], took["transformers"], batch_size)
+    for side in args.quantize:
+        result |= ratios(f"{side}_times_float32", took[side], took["jax"], batch_size)
+    return result
+
+
+def ratios(
+    name: str, ours: list[list[float]], theirs: list[list[float]], batch_size: int
+) -> dict[str, float]:
+    """How many times as fast ours is, by the clock and by processor time: medians over rounds."""
+    result = {}
+    for index, suffix in enumerate(("", "_cpu")):
+        pairs = zip(ours, theirs, strict=True)
+        ratio = statistics.median(other[index] / one[index] for one, other in pairs)
+        result[f"{name}{suffix}_batch_{batch_size}"] = round(ratio, 3)
     return result
 
 
@@ -241,6 +278,7 @@ def _parser() -> argparse.ArgumentParser:
     ):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--no_transformers", action="store_true")
+    parser.add_argument("--quantize", nargs="+", choices=sorted(QUANTISED), default=[])
     parser.add_argument("--serve", choices=sorted(SIDES), help=argparse.SUPPRESS)
     return parser
 

@@ -50,6 +50,33 @@ def test_a_preset_is_defaults_and_what_is_given_goes_before(load):
         decode.accelerator.parse(decode._parser(), "decode")
 
 
+def test_quantised_matrices_are_a_side_of_their_own(load, capsys, monkeypatch):
+    decode = load("decode", "--no_transformers", "--quantize", "int8", "int4", "--rounds", "3")
+    # Seconds by the clock and of processor, by round.
+    times = {"jax": [2.0, 8.0, 4.0], "int8": [1.0, 2.0, 4.0], "int4": [4.0, 4.0, 4.0]}
+
+    class Server:
+        def __init__(self, side, threads):
+            self.left = iter(2 * times[side])
+            self.facts = {"jax_version": "1"} if side == "jax" else {}
+
+        def ask(self, line):
+            wall = next(self.left)
+            return [wall, wall / 2]
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(decode.rivals, "Server", Server)
+    decode.main()
+    result = last_line(capsys)
+    assert result["tokens_per_second_batch_8"] == 8 * 64 / 4
+    assert result["int8_tokens_per_second_batch_8"] == 8 * 64 / 2
+    assert result["int8_times_float32_batch_1"] == 2.0  # of 2, 4 and 1
+    assert result["int4_times_float32_cpu_batch_8"] == 1.0  # of 0.5, 2 and 1
+    assert not any("transformers" in name for name in result)
+
+
 def test_the_products_of_a_step_on_cpu_are_counted(load):
     """As docs/decisions/007-cpu-attention.md does: 386 GFLOP, attention over all pairs."""
     module = load("train_step")

@@ -14,6 +14,7 @@ docs/decisions/010-decoding-on-cpu.md.
 """
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -21,7 +22,6 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int8
 
-from glm_jax.adapters.quantised import Quantised
 from glm_jax.models.weights import Weight
 
 # Wider than tiles of floating-point numbers: int8 is a quarter of their bytes.
@@ -128,22 +128,26 @@ def from_digits(y: jax.Array) -> jax.Array:
     return first + (second + third / _BASE) / _BASE
 
 
-@jax.jit
-def tile_integers(weight: Quantised) -> TiledIntegers:
-    """Lays a quantised matrix of a listed layer out in tiles; the last is padded with 0."""
-    values, groups = weight.values.astype(jnp.int8), weight.num_groups
-    num_inputs = values.ndim - weight.num_outputs
+@functools.partial(jax.jit, static_argnames="num_outputs")
+def tile_integers(values: jax.Array, scale: jax.Array, num_outputs: int) -> TiledIntegers:
+    """Lays a quantised matrix of a listed layer out in tiles; the last is padded with 0.
+
+    Args:
+      values, scale, num_outputs: as of `glm_jax.adapters.quantised.Quantised`.
+    """
+    bits, groups = 4 if values.dtype == jnp.int4 else 8, len(scale)
+    values, num_inputs = values.astype(jnp.int8), values.ndim - num_outputs
     inputs = math.prod(values.shape[:num_inputs])
     flat = values.reshape(groups, inputs // groups, -1)
-    packed = INTEGER_WIDTH * (8 // weight.bits)
+    packed = INTEGER_WIDTH * (8 // bits)
     flat = jnp.pad(flat, ((0, 0), (0, 0), (0, -flat.shape[2] % packed)))
     tiles = jnp.moveaxis(flat.reshape(*flat.shape[:2], -1, INTEGER_WIDTH), 2, 0)
-    if weight.bits == 4:
+    if bits == 4:
         tiles = (tiles[::2] << 4) | (tiles[1::2] & 15)
     return TiledIntegers(
         tuple(jnp.array_split(tiles, min(MOST_GROUPS, len(tiles)))),
-        weight.scale.astype(jnp.float32).reshape(groups, -1),
-        weight.bits,
+        scale.astype(jnp.float32).reshape(groups, -1),
+        bits,
         num_inputs,
-        weight.shape,
+        values.shape,
     )

@@ -135,7 +135,7 @@ def tiled(config: ResolvedModel, params: Params) -> tuple[ResolvedModel, Params]
     def of(path: tuple, leaf: Matrix) -> Matrix:
         name = path_name(path)
         if isinstance(leaf, Quantised):
-            return tile_integers(leaf)
+            return tile_integers(leaf.values, leaf.scale, leaf.num_outputs)
         if isinstance(leaf, Weight) or not is_matrix(name):
             return leaf
         return tile(leaf, num_inputs(name), config.compute.dtype)
@@ -150,7 +150,7 @@ def tiled(config: ResolvedModel, params: Params) -> tuple[ResolvedModel, Params]
 def _transposed(table: Matrix, dtype: str) -> Tiled | TiledIntegers:
     """A table [V, D] as a tiled matrix [D, V]."""
     if isinstance(table, QuantisedTable):
-        return tile_integers(Quantised(table.values.T, table.scale.T, 1))
+        return tile_integers(table.values.T, table.scale.T, 1)
     assert isinstance(table, jax.Array)
     return tile(table.T, 1, dtype)
 

@@ -12,12 +12,14 @@ from glm_jax.adapters.quantised import (
     Quantised,
     QuantisedTable,
     arrays_by_name,
+    contracted,
     from_arrays,
     is_quantised,
     num_inputs,
     quantised,
     quantised_in,
 )
+from glm_jax.models.products import linear
 from glm_jax.models.trees import cast, split_params, stack_layers, to_paths, unstack_layers
 from glm_jax.models.weights import KINDS, multiply, plain, scorer
 from glm_jax.sharding.mesh import make_mesh
@@ -241,3 +243,28 @@ def test_frozen_integers_are_trained_around(config, change, batch, monkeypatch, 
     restored, _ = checkpoints.restore()
     checkpoints.close()
     same(restored, state)
+
+
+@pytest.mark.parametrize(("shape", "num_inputs"), [((4, 3, 8), 1), ((3, 8, 20), 2)])
+def test_axes_of_the_kernel_need_not_be_merged(shape, num_inputs):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, 5, *shape[:num_inputs])).astype(np.float32)
+    kernel = rng.normal(size=shape).astype(np.float32)
+    found = contracted(jnp.asarray(x), jnp.asarray(kernel), num_inputs)
+    expected = linear(jnp.asarray(x), jnp.asarray(kernel), num_inputs=num_inputs)
+    np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("bits", ["int8", "int4"])
+def test_matrices_are_unpacked_one_after_the_other(bits):
+    shape = (512, 512)
+    weight = Quantised(jnp.ones(shape, bits), jnp.ones((1, 512), "float16"), 1)
+
+    def run(x, weights):
+        for one in weights:
+            x = jnp.tanh(one.multiply(x, 1))
+        return x
+
+    compiled = jax.jit(run).lower(jnp.zeros((2, 512)), [weight] * 8).compile()
+    # As float32 one is 1 MiB; all eight would be 8.
+    assert compiled.memory_analysis().temp_size_in_bytes < 3 << 20

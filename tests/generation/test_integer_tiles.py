@@ -1,13 +1,14 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from glm_jax.adapters.quantised import Quantised, QuantisedTable, num_bytes
-from glm_jax.checkpoints.quantising import quantise_params
 from glm_jax.adapters.quantising import Quantize
+from glm_jax.checkpoints.quantising import quantise_params
 from glm_jax.config import ComputeConfig, MeshConfig, ModelConfig
-from glm_jax.generation.engine import Engine
 from glm_jax.generation.integer_tiles import (
     INTEGER_WIDTH,
     TiledIntegers,
@@ -43,6 +44,10 @@ def draw(shape, num_outputs, bits, groups=1):
     scale = rng.uniform(0.5, 1.5, (groups, *shape[len(shape) - num_outputs :]))
     dtype = jnp.int8 if bits == 8 else jnp.int4
     return Quantised(jnp.asarray(values, dtype), jnp.asarray(scale, "float16"), num_outputs)
+
+
+def laid_out(weight):
+    return tile_integers(weight.values, weight.scale, weight.num_outputs)
 
 
 def quantised_model(config, how):
@@ -82,7 +87,7 @@ def test_digits_hold_what_float32_holds():
 )
 def test_a_product_is_that_of_the_matrix(bits, shape, num_outputs, groups):
     weight = draw(shape, num_outputs, bits, groups)
-    tiles = tile_integers(weight)
+    tiles = laid_out(weight)
     assert all(group.shape[-1] == INTEGER_WIDTH for group in tiles.groups)
     assert tiles.shape == shape
     np.testing.assert_array_equal(tiles.used("float32"), weight.used("float32"))
@@ -97,7 +102,7 @@ def test_a_product_is_that_of_the_matrix(bits, shape, num_outputs, groups):
 
 
 def test_four_bits_take_half_a_byte():
-    tiles = tile_integers(draw((96, 16 * 128), 1, 4))
+    tiles = laid_out(draw((96, 16 * 128), 1, 4))
     assert num_bytes(tiles.groups) == 96 * 16 * 128 // 2
     assert len(tiles.groups) == 16
 
@@ -105,7 +110,7 @@ def test_four_bits_take_half_a_byte():
 def test_no_copy_of_a_matrix_is_made():
     weights = [draw((256, 16 * 128), 1, bits) for bits in (8, 4)]
     for weight in weights:
-        chain = [tile_integers(weight)] * 4
+        chain = [laid_out(weight)] * 4
 
         def run(x, chain):
             for tiles in chain:
@@ -123,16 +128,14 @@ def test_no_copy_of_a_matrix_is_made():
     [Quantize(8), Quantize(4), Quantize(4, group_size=2), Quantize(8, embedding=True)],
 )
 def test_a_model_decodes_the_same_ids(how, tied):
-    import dataclasses
-
     config = dataclasses.replace(CONFIG, tied_embeddings=tied)
     params = quantised_model(config, how)
-    _, laid_out = tiled(config, params)
-    parts = jax.tree.leaves(laid_out, is_leaf=lambda node: isinstance(node, TiledIntegers))
+    _, copy = tiled(config, params)
+    parts = jax.tree.leaves(copy, is_leaf=lambda node: isinstance(node, TiledIntegers))
     parts = [part for part in parts if isinstance(part, TiledIntegers)]
     assert len(parts) == 2 * 7 + how.embedding
-    assert isinstance(laid_out["output"]["table"], TiledHead)
-    assert isinstance(laid_out["embedding"]["table"], QuantisedTable) == how.embedding
+    assert isinstance(copy["output"]["table"], TiledHead)
+    assert isinstance(copy["embedding"]["table"], QuantisedTable) == how.embedding
     lm, prompts = LanguageModel(config, params), [[3, 5, 8], [60, 1]]
     options = {"max_new_tokens": 20, "eos_ids": []}
     found = lm.generate(prompts, **options)
@@ -143,4 +146,3 @@ def test_a_model_decodes_the_same_ids(how, tied):
     other._engine()._tiles = False
     assert other.generate(prompts, **options) == found
     assert other._engine()._tiled is None
-    assert isinstance(engine, Engine)
