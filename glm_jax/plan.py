@@ -18,6 +18,8 @@ _EXAMPLES = """examples:
       the same for a host of GPUs
   python -m glm_jax.plan --config FILE --topology v5e:16x16 --tune
       the same for several remat policies, rows per chip and meshes, the best first
+  python -m glm_jax.plan --config FILE --topology v5e:1x1 --inference --quantize int4 --batch 8
+      what decoding takes instead: weights, KV cache, workspace, time of a step
 
 exit status: 0 also if the run does not fit; 1 the compiler failed, with --tune for all choices;
 2 a mistake in the config or the topology"""
@@ -26,8 +28,8 @@ exit status: 0 also if the run does not fit; 1 the compiler failed, with --tune 
 def _parser() -> argparse.ArgumentParser:
     parser = cli.Parser(
         prog="python -m glm_jax.plan",
-        description="Compiles a run's training step and predicts its memory and time. It runs "
-        "nothing and reads no data.",
+        description="Compiles a run's training step, or a step of decoding, and predicts its "
+        "memory and time. It runs nothing and reads no data.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -68,12 +70,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="with --tune: compile N and 2 N layers and extrapolate; the best is compiled in full",
     )
+    cli.add_inference_arguments(parser)
     return parser
 
 
 def main() -> int:
     args = _parser().parse_args()
     config = cli.config_from(args)
+    inference = cli.inference_options(args)
     if args.tune_layers and not args.tune:
         raise UserError("--tune_layers needs --tune")
     import jax  # noqa: F401  (if it is missing, this process reports it, not the one it starts)
@@ -83,7 +87,13 @@ def main() -> int:
     from glm_jax.planning.apart import run_apart
     from glm_jax.planning.saving import checkpoint_times
 
-    reports = run_apart(functools.partial(_reports, config, args), _progress)
+    reports = run_apart(functools.partial(_reports, config, args, inference), _progress)
+    if inference:
+        from glm_jax.planning.inference import describe_inference
+
+        for report in reports:
+            print(json.dumps(report) if args.json else describe_inference(report), flush=True)
+        return int(any(report["failed"] is not None for report in reports))
     reports = [one | checkpoint_times(one, args.disk_gb_per_second) for one in reports]
     if args.json:
         for report in reports:
@@ -94,11 +104,14 @@ def main() -> int:
     return int(bool(failed) and (all(failed) if args.tune else any(failed)))
 
 
-def _reports(config, args, attempts) -> list[dict]:
+def _reports(config, args, inference, attempts) -> list[dict]:
     """The reports of all topologies."""
-    return [
-        one for name in args.topology or [None] for one in _reports_of(config, name, args, attempts)
-    ]
+    names = args.topology or [None]
+    if inference:
+        from glm_jax.planning.inference import attempted_inference
+
+        return [attempted_inference(config, name, attempts, **inference) for name in names]
+    return [one for name in names for one in _reports_of(config, name, args, attempts)]
 
 
 def _reports_of(config, name, args, attempts) -> list[dict]:

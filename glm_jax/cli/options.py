@@ -189,6 +189,47 @@ def add_adapter_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds `--inference` of `plan` and what goes with it; `inference_options` reads them."""
+    group = parser.add_argument_group("decoding instead of training")
+    group.add_argument(
+        "--inference",
+        action="store_true",
+        help="plan a step of decoding on one device: weights, KV cache, workspace, time",
+    )
+    group.add_argument(
+        "--quantize",
+        choices=["int8", "int4"],
+        help="the matrices of the layers, a scale per output; without it: compute.dtype",
+    )
+    group.add_argument(
+        "--batch", type=positive_integer, metavar="N", help="rows decoded together (default 1)"
+    )
+    group.add_argument(
+        "--context",
+        type=positive_integer,
+        metavar="N",
+        help="slots of each row in the KV cache (default model.max_positions)",
+    )
+
+
+def inference_options(args: argparse.Namespace) -> dict[str, Any] | None:
+    """The options of `add_inference_arguments` by name; None: without --inference.
+
+    Raises:
+      UserError: options of decoding without --inference, or of training with it.
+    """
+    decoding = ("quantize", "batch", "context")
+    others = ("tune", "tune_layers", "sequences_per_chip")
+    for name in others if args.inference else decoding:
+        if getattr(args, name):
+            problem = "is for training, not for" if args.inference else "needs"
+            raise UserError(f"--{name} {problem} --inference")
+    if not args.inference:
+        return None
+    return {"quantize": args.quantize, "batch_size": args.batch or 1, "context": args.context}
+
+
 def add_quantize_arguments(parser: argparse.ArgumentParser, default: str) -> None:
     """Adds `--quantize` and what goes with it; `quantize_options` reads them.
 

@@ -19,10 +19,6 @@ from jaxtyping import Array, Float, Int
 
 from glm_jax.config.model import ResolvedModel
 
-# Rows that are written one by one. All at once is a scatter, of which a TPU makes a loop: with 28
-# layers and 8 rows a tenth of a step. Each write is an operation to compile.
-_MOST_WRITES = 32
-
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -94,14 +90,8 @@ def power_of_two(number: int) -> int:
 
 def _write(whole: jax.Array, new: jax.Array, at: jax.Array) -> jax.Array:
     """Writes new [B, T, K, H] into whole [B, K, S, H], each row from its own slot `at` on."""
-    new = jnp.moveaxis(new, 1, 2).astype(whole.dtype)
-    if len(new) <= _MOST_WRITES:
-        for row in range(len(new)):
-            start = (row, 0, at[row], 0)
-            whole = jax.lax.dynamic_update_slice(whole, new[row : row + 1], start)
-        return whole
 
-    def write(whole: jax.Array, new: jax.Array, at: jax.Array) -> jax.Array:
+    def row(whole: jax.Array, new: jax.Array, at: jax.Array) -> jax.Array:
         return jax.lax.dynamic_update_slice(whole, new, (0, at, 0))
 
-    return jax.vmap(write)(whole, new, at)
+    return jax.vmap(row)(whole, jnp.moveaxis(new, 1, 2).astype(whole.dtype), at)

@@ -129,8 +129,11 @@ def tiled(config: ResolvedModel, params: Params) -> tuple[ResolvedModel, Params]
         return None
     itemsize = jnp.dtype(config.compute.dtype).itemsize
     size = sum(num_bytes(leaf) if is_weight(leaf) else leaf.size * itemsize for leaf in leaves)
-    if 2 * size > _free_memory():
-        return None
+    return None if 2 * size > _free_memory() else lay_out(config, params)
+
+
+def lay_out(config: ResolvedModel, params: Params) -> tuple[ResolvedModel, Params]:
+    """What `tiled` returns, whatever memory is free; for use with shapes too."""
 
     def of(path: tuple, leaf: Matrix) -> Matrix:
         name = path_name(path)

@@ -128,3 +128,21 @@ def test_a_mesh_is_axes_with_sizes():
     }.items():
         with pytest.raises(UserError, match=message):
             parser.parse_args(["--mesh", wrong])
+
+
+def inference(*arguments):
+    parser = cli.Parser(prog="plan")
+    cli.add_inference_arguments(parser)
+    for name in ("tune", "tune_layers", "sequences_per_chip"):
+        parser.add_argument(f"--{name}", type=int)
+    return cli.inference_options(parser.parse_args(arguments))
+
+
+def test_options_of_decoding_and_of_training_do_not_mix():
+    assert inference("--sequences_per_chip", "2") is None
+    found = inference("--inference", "--quantize", "int4", "--context", "64")
+    assert found == {"quantize": "int4", "batch_size": 1, "context": 64}
+    with pytest.raises(UserError, match="--batch needs --inference"):
+        inference("--batch", "8")
+    with pytest.raises(UserError, match="--tune is for training, not for --inference"):
+        inference("--inference", "--tune", "1")

@@ -28,16 +28,6 @@ def test_rows_are_written_behind_their_own_length():
     assert longer.keys is cache.keys
 
 
-def test_many_rows_are_written_as_few_are():
-    rng = np.random.default_rng(0)
-    old, new = (jnp.asarray(rng.normal(size=(40, 2, n, 3))) for n in (9, 2))
-    at = jnp.asarray(rng.integers(0, 8, 40), jnp.int32)
-    whole = LayerCache(old, old, at).append(new, new)[0]
-    part = LayerCache(old[:5], old[:5], at[:5]).append(new[:5], new[:5])
-    np.testing.assert_array_equal(whole[:5], part[0])
-    np.testing.assert_array_equal(whole[39, at[39]], new[39, 0])
-
-
 def test_an_empty_cache_has_the_shape_of_the_model():
     config = ModelConfig(num_layers=3, embed_dim=32, num_heads=4)
     config = config.resolved(ComputeConfig(dtype="bfloat16"))
