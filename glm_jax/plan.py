@@ -7,6 +7,8 @@ import os
 import sys
 
 from glm_jax import cli
+from glm_jax.config import Config
+from glm_jax.config.files import apply_overrides
 from glm_jax.errors import UserError
 
 _EXAMPLES = """examples:
@@ -18,7 +20,7 @@ _EXAMPLES = """examples:
       the same for a host of GPUs
   python -m glm_jax.plan --config FILE --topology v5e:16x16 --tune
       the same for several remat policies, rows per chip and meshes, the best first
-  python -m glm_jax.plan --config FILE --topology v5e:1x1 --inference --quantize int4 --batch 8
+  python -m glm_jax.plan --inference --model chatglm3-6b --quantize int4 --topology v5e:1x1
       what decoding takes instead: weights, KV cache, workspace, time of a step
 
 exit status: 0 also if the run does not fit; 1 the compiler failed, with --tune for all choices;
@@ -33,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    cli.add_config_arguments(parser)
+    cli.add_config_arguments(parser, required=False)
     parser.add_argument(
         "--topology",
         action="append",
@@ -76,8 +78,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     args = _parser().parse_args()
-    config = cli.config_from(args)
     inference = cli.inference_options(args)
+    config = _config(args)
     if args.tune_layers and not args.tune:
         raise UserError("--tune_layers needs --tune")
     import jax  # noqa: F401  (if it is missing, this process reports it, not the one it starts)
@@ -85,36 +87,53 @@ def main() -> int:
     if args.topology:
         _plan_without_a_backend()
     from glm_jax.planning.apart import run_apart
-    from glm_jax.planning.saving import checkpoint_times
 
     reports = run_apart(functools.partial(_reports, config, args, inference), _progress)
-    if inference:
-        from glm_jax.planning.inference import describe_inference
-
-        for report in reports:
-            print(json.dumps(report) if args.json else describe_inference(report), flush=True)
-        return int(any(report["failed"] is not None for report in reports))
-    reports = [one | checkpoint_times(one, args.disk_gb_per_second) for one in reports]
-    if args.json:
-        for report in reports:
-            print(json.dumps(report), flush=True)
-    else:
-        _print_texts(reports, args)
+    for line in map(json.dumps, reports) if args.json else _texts(reports, args):
+        print(line, flush=True)
     failed = [report["failed"] is not None for report in reports]
     return int(bool(failed) and (all(failed) if args.tune else any(failed)))
 
 
+def _config(args) -> Config:
+    """The config of --config, or one of the published model of --model."""
+    if (args.config is None) == (args.model is None):
+        raise UserError("give one of --config FILE and, with --inference, --model NAME")
+    if args.model is None:
+        return cli.config_from(args)
+    from glm_jax.planning.inference import published
+
+    return apply_overrides(published(args.model), args.overrides)
+
+
+def _texts(reports: list[dict], args) -> list[str]:
+    """The reports as text; several after a table, of which --tune shows the best in full."""
+    if args.inference:
+        from glm_jax.planning.inference import describe_inference
+
+        return list(map(describe_inference, reports))
+    from glm_jax.planning.text import describe, table
+
+    if len(reports) == 1:
+        return [describe(reports[0])]
+    shown = reports[:1] if args.tune else reports
+    return [table(reports), *("\n" + describe(report) for report in shown)]
+
+
 def _reports(config, args, inference, attempts) -> list[dict]:
-    """The reports of all topologies."""
+    """The reports on all topologies."""
     names = args.topology or [None]
     if inference:
         from glm_jax.planning.inference import attempted_inference
 
         return [attempted_inference(config, name, attempts, **inference) for name in names]
-    return [one for name in names for one in _reports_of(config, name, args, attempts)]
+    from glm_jax.planning.saving import checkpoint_times
+
+    found = [one for name in names for one in _training(config, name, args, attempts)]
+    return [one | checkpoint_times(one, args.disk_gb_per_second) for one in found]
 
 
-def _reports_of(config, name, args, attempts) -> list[dict]:
+def _training(config, name, args, attempts) -> list[dict]:
     """The report of a topology; with --tune the reports of all choices, the best first."""
     import jax
 
@@ -130,21 +149,12 @@ def _reports_of(config, name, args, attempts) -> list[dict]:
     def measure(config, mesh):
         return attempted(config, mesh, name, attempts)
 
+    rows = args.sequences_per_chip
     if args.tune:
-        rows, layers = args.sequences_per_chip, args.tune_layers
-        return tune(config, devices, measure, rows, layers, attempts.say)
-    ready, mesh = prepare(config, devices, args.sequences_per_chip)
+        return tune(config, devices, measure, rows, args.tune_layers, attempts.say)
+    ready, mesh = prepare(config, devices, rows)
     attempts.say(f"compiling for {name or 'the devices at hand'} ...")
     return [measure(ready, mesh)]
-
-
-def _print_texts(reports: list[dict], args) -> None:
-    from glm_jax.planning.text import describe, table
-
-    if len(reports) > 1:
-        print(table(reports))
-    for report in reports[:1] if args.tune else reports:
-        print(("\n" if len(reports) > 1 else "") + describe(report))
 
 
 def _plan_without_a_backend() -> None:

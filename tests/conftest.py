@@ -13,6 +13,7 @@ import os
 import shutil
 import tempfile
 
+import jax
 import pytest
 from jaxtyping import install_import_hook
 
@@ -46,10 +47,13 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
     flags = os.environ.get("XLA_FLAGS", "")
     if LEVEL not in flags:
-        # A flag that XLA does not know ends the process, so these are for the version they were
-        # tried with.
-        quick = QUICK if importlib.metadata.version("jaxlib") == "0.10.2" else ""
-        os.environ["XLA_FLAGS"] = f"{flags} {LEVEL}=0 {quick}".strip()
+        os.environ["XLA_FLAGS"] = flags = f"{flags} {LEVEL}=0".strip()
+    # A flag that XLA does not know ends the process. So these are for the version of jaxlib with
+    # which they were tried, and gone when libtpu or another process reads the variable.
+    if f"{LEVEL}=0" in flags and importlib.metadata.version("jaxlib") == "0.10.2":
+        os.environ["XLA_FLAGS"] = f"{flags} {QUICK}"
+        jax.jit(lambda: 0)()
+        os.environ["XLA_FLAGS"] = flags
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

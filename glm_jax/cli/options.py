@@ -122,11 +122,11 @@ class Parser(argparse.ArgumentParser):
         self.error(f"one argument too many: {odd!r}; put a text with spaces in quotes")
 
 
-def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+def add_config_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """Adds `--config FILE` and `--set NAME=VALUE ..`."""
     parser.add_argument(
         "--config",
-        required=True,
+        required=required,
         type=path,
         metavar="FILE",
         help="a file in configs/ or one like them; it is run as Python, so use only files that you "
@@ -198,6 +198,12 @@ def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
         help="plan a step of decoding on one device: weights, KV cache, workspace, time",
     )
     group.add_argument(
+        "--model",
+        metavar="NAME",
+        help="a published model in bfloat16 instead of --config: chatglm-6b, chatglm3-6b, "
+        "glm4-9b-chat, ..",
+    )
+    group.add_argument(
         "--quantize",
         choices=["int8", "int4"],
         help="the matrices of the layers, a scale per output; without it: compute.dtype",
@@ -219,7 +225,7 @@ def inference_options(args: argparse.Namespace) -> dict[str, Any] | None:
     Raises:
       UserError: options of decoding without --inference, or of training with it.
     """
-    decoding = ("quantize", "batch", "context")
+    decoding = ("model", "quantize", "batch", "context")
     others = ("tune", "tune_layers", "sequences_per_chip")
     for name in others if args.inference else decoding:
         if getattr(args, name):

@@ -19,7 +19,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from glm_jax.adapters.quantised import abstract_quantised, num_bytes
-from glm_jax.config import Config, MeshConfig
+from glm_jax.checks import check_choice
+from glm_jax.config import ComputeConfig, Config, MeshConfig
 from glm_jax.config.model import ResolvedModel
 from glm_jax.errors import UserError
 from glm_jax.generation.cache import LayerCache, empty_cache
@@ -27,6 +28,7 @@ from glm_jax.generation.slots import feed
 from glm_jax.generation.tiles import MOST_ROWS, lay_out
 from glm_jax.models.params import abstract_params, bind, count_params
 from glm_jax.models.trees import Params, from_paths, to_paths
+from glm_jax.models.variants import VARIANTS
 from glm_jax.models.weights import is_weight
 from glm_jax.planning.apart import Attempts, Report
 from glm_jax.planning.chips import chip_of
@@ -40,6 +42,16 @@ from glm_jax.training.memory import GIB
 # Keys and values of each layer.
 CacheParts = list[tuple[jax.Array, jax.Array]]
 STEP = "the larger of compute_ms (the compiler's cycles) and memory_ms (bytes over the bandwidth)"
+
+
+def published(name: str) -> Config:
+    """A config of the published model of that name, computed with in bfloat16.
+
+    Raises:
+      UserError: there is none; names those in `VARIANTS`.
+    """
+    check_choice("--model", name, sorted(VARIANTS))
+    return Config(model=VARIANTS[name], compute=ComputeConfig(dtype="bfloat16"))
 
 
 def attempted_inference(

@@ -142,6 +142,8 @@ def test_options_of_decoding_and_of_training_do_not_mix():
     assert inference("--sequences_per_chip", "2") is None
     found = inference("--inference", "--quantize", "int4", "--context", "64")
     assert found == {"quantize": "int4", "batch_size": 1, "context": 64}
+    with pytest.raises(UserError, match="--model needs --inference"):
+        inference("--model", "chatglm3-6b")
     with pytest.raises(UserError, match="--batch needs --inference"):
         inference("--batch", "8")
     with pytest.raises(UserError, match="--tune is for training, not for --inference"):

@@ -8,11 +8,13 @@ import pytest
 
 from glm_jax.config import ComputeConfig, Config, MeshConfig, ModelConfig
 from glm_jax.errors import UserError
+from glm_jax.models.variants import VARIANTS
 from glm_jax.planning.apart import Attempts
 from glm_jax.planning.inference import (
     attempted_inference,
     describe_inference,
     inference_report,
+    published,
 )
 from glm_jax.planning.topologies import topology_devices
 from glm_jax.sharding.mesh import make_mesh
@@ -95,3 +97,11 @@ def test_what_cannot_be_planned_is_one_sentence(monkeypatch):
 
 def test_a_compiler_that_failed_is_told():
     assert describe_inference({"failed": "the compiler failed: x"}) == "the compiler failed: x"
+
+
+def test_a_published_model_by_its_name():
+    config = published("chatglm3-6b")
+    assert config.model == VARIANTS["chatglm3-6b"]
+    assert config.compute.dtype == "bfloat16"
+    with pytest.raises(UserError, match=r"--model must be one of .*did you mean 'chatglm3-6b'"):
+        published("chatglm-3-6b")
