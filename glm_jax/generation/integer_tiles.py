@@ -1,13 +1,15 @@
 """Quantised matrices in tiles, multiplied as integers, for steps of few rows on CPU.
 
 XLA's CPU compiler casts a matrix of integers to float32 before it multiplies, and so writes and
-reads four times its bytes, of int4 eight times. It multiplies int8 by int8 without a copy. So here
-the activations are int8 too, in three digits to the base 254:
+reads four times its bytes, of int4 eight times. It multiplies int8 by int8 without a copy. So with
+few rows the activations are int8 too, in three digits to the base 254:
 
     x [M, D]  =  s (d0 + d1 / 254 + d2 / 254^2)       s = max |x| / 127 of each row, |d| <= 127
 
 A product of M rows is one of 3 M rows of digits. What the digits leave out of an activation is at
 most 2^-24 of the largest of its row, so the product is as exact as one in float32.
+
+With more rows the tiles are cast, one matrix after the other, which the caches hold.
 
 int4 is held as nibbles, two tiles in one array of bytes, and unpacked group by group. Measured in
 docs/decisions/010-decoding-on-cpu.md.
@@ -28,6 +30,8 @@ from glm_jax.models.weights import Weight
 INTEGER_WIDTH = 64
 # XLA's executor runs up to 8 ready operations on one thread, and distributes only those beyond.
 MOST_GROUPS = 16
+# With more rows, products of digits take longer than casting the tiles.
+MOST_ROWS_OF_DIGITS = 4
 _DIGITS = 3
 _BASE = 254.0
 
@@ -57,9 +61,9 @@ class TiledIntegers(Weight):
         return self.whole
 
     def used(self, dtype: DTypeLike) -> jax.Array:
-        shift = jnp.int8(4)
+        zero = jnp.int8(0)
         tiles = jnp.concatenate(
-            [jnp.stack(self._parts(group, shift), 1).reshape(-1, *group.shape[1:])
+            [jnp.stack(self._parts(group, zero), 1).reshape(-1, *group.shape[1:])
              for group in self.groups]
         )  # fmt: skip
         integers = jnp.moveaxis(tiles, 0, 2).reshape(*tiles.shape[1:3], -1)
@@ -73,34 +77,39 @@ class TiledIntegers(Weight):
 
     def product(self, x: Float[Array, "M D"]) -> Float[Array, "M F"]:
         """In float32."""
-        rows, (groups, outputs) = len(x), self.scale.shape
-        digits, unit = to_digits(x)
-        # A shift that depends on x, and is 4 always. Else XLA unpacks all matrices of a program
-        # before its first product, and the whole model lies in memory as int8.
-        shift = 4 + jnp.minimum(jnp.abs(digits[0, 0]), 0)
-        digits = jnp.moveaxis(digits.reshape(_DIGITS * rows, groups, -1), 1, 0)
+        (rows, _), (groups, outputs) = x.shape, self.scale.shape
+        few = rows <= MOST_ROWS_OF_DIGITS
+        factor, unit = to_digits(x) if few else (x.astype(jnp.float32), jnp.ones((rows, 1)))
+        # 0 always, and read from x. Else XLA casts or unpacks all matrices of a program before its
+        # first product, and the whole model lies in memory unpacked.
+        zero = jnp.minimum(jnp.abs(factor[0, 0]), 0).astype(jnp.int8)
+        factor = jnp.moveaxis(factor.reshape(len(factor), groups, -1), 1, 0)
         products = [
-            jnp.stack([_dot(digits, part) for part in self._parts(tiles, shift)], 1)
+            jnp.stack([_dot(factor, part) for part in self._parts(tiles, zero)], 1)
             for tiles in self.groups
         ]
-        # [n, 1 or 2, G, 3 M, WIDTH] each.
+        # [n, 1 or 2, G, M or 3 M, WIDTH] each.
         y = jnp.concatenate([part.reshape(-1, *part.shape[2:]) for part in products])
-        y = jnp.moveaxis(y, 0, 2).reshape(groups, _DIGITS, rows, -1)[..., :outputs]
-        y = from_digits(jnp.moveaxis(y, 1, 0)) * self.scale[:, None]
-        return y.sum(0) * unit
+        y = jnp.moveaxis(y, 0, 2).reshape(*factor.shape[:2], -1)[..., :outputs]
+        if few:
+            y = from_digits(jnp.moveaxis(y.reshape(groups, _DIGITS, rows, outputs), 1, 0))
+        return (y * self.scale[:, None]).sum(0) * unit
 
-    def _parts(self, tiles: jax.Array, shift: jax.Array) -> list[jax.Array]:
+    def _parts(self, tiles: jax.Array, zero: jax.Array) -> list[jax.Array]:
         """Tiles of int8: themselves, or their high and their low nibbles."""
-        return [tiles] if self.bits == 8 else [tiles >> shift, (tiles << shift) >> shift]
+        if self.bits == 8:
+            return [tiles ^ zero]
+        return [tiles >> (zero + 4), (tiles << (zero + 4)) >> (zero + 4)]
 
 
-def _dot(digits: jax.Array, tiles: jax.Array) -> jax.Array:
-    """[G, R, D / G] times [n, G, D / G, W] -> int32 [n, G, R, W]."""
+def _dot(factor: jax.Array, tiles: jax.Array) -> jax.Array:
+    """[G, R, D / G] times [n, G, D / G, W] -> [n, G, R, W], int32 or float32."""
+    is_digits = factor.dtype == jnp.int8
     return jax.lax.dot_general(
-        jnp.broadcast_to(digits, (len(tiles), *digits.shape)),
-        tiles,
+        jnp.broadcast_to(factor, (len(tiles), *factor.shape)),
+        tiles.astype(factor.dtype),
         (((3,), (2,)), ((0, 1), (0, 1))),
-        preferred_element_type=jnp.int32,
+        preferred_element_type=jnp.int32 if is_digits else jnp.float32,
     )
 
 

@@ -11,6 +11,7 @@ from glm_jax.checkpoints.quantising import quantise_params
 from glm_jax.config import ComputeConfig, MeshConfig, ModelConfig
 from glm_jax.generation.integer_tiles import (
     INTEGER_WIDTH,
+    MOST_ROWS_OF_DIGITS,
     TiledIntegers,
     from_digits,
     tile_integers,
@@ -81,23 +82,24 @@ def test_digits_hold_what_float32_holds():
 
 
 @pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("rows", [MOST_ROWS_OF_DIGITS, MOST_ROWS_OF_DIGITS + 1])
 @pytest.mark.parametrize(
     ("shape", "num_outputs", "groups"),
     [((96, 1200), 1, 1), ((96, 3), 1, 1), ((96, 2, 40), 2, 4), ((3, 32, 130), 1, 2)],
 )
-def test_a_product_is_that_of_the_matrix(bits, shape, num_outputs, groups):
+def test_a_product_is_that_of_the_matrix(bits, rows, shape, num_outputs, groups):
     weight = draw(shape, num_outputs, bits, groups)
     tiles = laid_out(weight)
     assert all(group.shape[-1] == INTEGER_WIDTH for group in tiles.groups)
     assert tiles.shape == shape
     np.testing.assert_array_equal(tiles.used("float32"), weight.used("float32"))
     num_inputs = len(shape) - num_outputs
-    x = np.random.default_rng(1).normal(size=(5, *shape[:num_inputs])).astype(np.float32)
+    x = np.random.default_rng(1).normal(size=(rows, *shape[:num_inputs])).astype(np.float32)
     x[3] *= 1e4
     exact = np.tensordot(x.astype(np.float64), np.asarray(weight.used("float32")), num_inputs)
     found = np.asarray(tiles.multiply(jnp.asarray(x), num_inputs))
     assert found.shape == exact.shape
-    size = np.abs(exact).reshape(5, -1).max(1).reshape(5, *[1] * num_outputs)
+    size = np.abs(exact).reshape(rows, -1).max(1).reshape(rows, *[1] * num_outputs)
     np.testing.assert_allclose(found / size, exact / size, atol=1e-6, rtol=0)
 
 
