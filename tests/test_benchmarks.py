@@ -172,3 +172,20 @@ def test_the_pipeline_counts_the_tokens_of_its_text(load, capsys):
     assert said["shape"] == [4, 64]
     slower = min(said["store_tokens_per_second"], said["stream_tokens_per_second"])
     assert 0 < said["tokens_per_second"] < slower
+
+
+def test_measured_memory_is_set_against_the_planned(load, tmp_path, monkeypatch):
+    memory = load("inference_memory")
+    peaks = {"model": 0.5, "small": 0.25}
+    monkeypatch.setattr(memory, "_child", lambda path, way, context: peaks[path.name])
+    args = types.SimpleNamespace(layers=2, width=128, vocab_size=64, context=32)
+    found = memory._measure(args, tmp_path)
+    # Two layers of 128 with heads of 64: query, output, keys and values of both heads, biases, MLP.
+    layer = 2 * 128 * 128 + 2 * 128 * 128 + 3 * 128 + 3 * 128 * 384 + 2 * 128
+    assert found["parameters"] == 2 * layer + 2 * 64 * 128 + 128
+    for way in ("float32", "int8", "int4"):
+        assert found[f"{way}_measured_gib"] == found[f"{way}_baseline_gib"] == 0.25
+        # Both are rounded to three digits behind the point.
+        planned, ratio = found[f"{way}_planned_gib"], found[f"{way}_ratio"]
+        assert ratio * planned == pytest.approx(0.25, abs=(ratio + planned) * 5e-4)
+    assert found["int4_planned_gib"] <= found["int8_planned_gib"] < found["float32_planned_gib"]
