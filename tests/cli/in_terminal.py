@@ -11,9 +11,11 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PATIENCE = 120.0  # seconds; the machine may be busy
 
-# Makes the terminal the process's own, so that Ctrl-C becomes a signal; then becomes the command.
+# Makes the terminal the process's own, so that Ctrl-C becomes a signal, and heeds it, as a shell
+# would have it (tests in the background of one inherit that it is ignored); then becomes the command.
 _START = (
-    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+    "import fcntl, os, signal, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+    "signal.signal(signal.SIGINT, signal.SIG_DFL); "
     "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
 )
 CTRL_C, CTRL_D, BACKSPACE, UP, LEFT = b"\x03", b"\x04", b"\x7f", b"\x1b[A", b"\x1b[D"
