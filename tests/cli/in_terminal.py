@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 PATIENCE = 120.0  # seconds; the machine may be busy
 
 # Makes the terminal the process's own, so that Ctrl-C becomes a signal, and heeds it, as a shell
-# would have it (tests in a shell's background inherit that it is ignored); then becomes the command.
+# would have it (in a shell's background tests inherit that it is ignored). Becomes the command.
 _START = (
     "import fcntl, os, signal, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
     "signal.signal(signal.SIGINT, signal.SIG_DFL); "
