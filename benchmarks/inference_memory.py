@@ -4,7 +4,7 @@ python benchmarks/inference_memory.py [--layers 12] [--width 1536] [--context 10
 
 Writes a random ChatGLM2 directory in float32, and for float32, int8 and int4 loads it and continues
 a prompt in a process of its own, up to the context. `baseline` is the peak of the same process with
-a model of one small layer: Python, the libraries, compiled programs. Prints one JSON line last, in
+as many layers of width 128: Python, the libraries, compiled programs. Prints one JSON line last, in
 GiB; `ratio` is (measured - baseline) / planned.
 """
 
@@ -43,7 +43,7 @@ def _measure(args: argparse.Namespace, folder: Path) -> dict[str, object]:
     from glm_jax.sharding.mesh import make_mesh
 
     config = _write(folder / "model", args.layers, args.width, args.vocab_size, args.context)
-    _write(folder / "small", 1, 128, args.vocab_size, args.context)
+    _write(folder / "small", args.layers, 128, args.vocab_size, args.context)
     found: dict[str, object] = {"parameters": None}
     for way in WAYS:
         report = inference_report(

@@ -1,13 +1,13 @@
 """What decoding needs on one device: weights, cache and workspace, and the time of a step.
 
-    memory    weights + KV cache of all rows + workspace of a step; on a CPU, for few rows, a
-              copy of the matrices in tiles too (`glm_jax.generation.tiles`)
+    memory    weights + KV cache of all rows + workspace: of a prefill of prompts as long as the
+              cache, or of a step, whichever is more. On a CPU steps of few rows have a copy of the
+              matrices in tiles too (`glm_jax.generation.tiles`)
     step      the larger of the compiler's cycles over the clock and the bytes that a step reads
               over the memory's bandwidth
 
 Two times, since neither has all: the compiler takes what it fetches ahead into the chip's own
-memory for free, and the bandwidth knows no arithmetic. Nothing runs, and nothing is allocated. The
-prefill is not in it; its workspace grows with the prompt, up to 512 slots at once.
+memory for free, and the bandwidth knows no arithmetic. Nothing runs, and nothing is allocated.
 """
 
 import dataclasses
@@ -24,6 +24,8 @@ from glm_jax.config import ComputeConfig, Config, MeshConfig
 from glm_jax.config.model import ResolvedModel
 from glm_jax.errors import UserError
 from glm_jax.generation.cache import LayerCache, empty_cache
+from glm_jax.generation.engine import CHUNK
+from glm_jax.generation.prefill import prefill
 from glm_jax.generation.slots import feed
 from glm_jax.generation.tiles import MOST_ROWS, lay_out
 from glm_jax.models.params import abstract_params, bind, count_params
@@ -116,24 +118,29 @@ def inference_report(
       quantize: "int8" or "int4": the matrices of the layers, a scale per output; None: none.
 
     Returns:
-      Times are None where the compiler gives none, `workspace` where the step does not fit.
+      Times are None where the compiler gives none, `workspace` where the step does not fit,
+      `prefill`, the workspace of a prefill, where that does not.
     """
     config = config.with_compute(scan_layers=False)
     device = mesh.devices.flat[0]
     params = inference_params(config, mesh, quantize)
     caches = jax.eval_shape(lambda: _parts(empty_cache(config, batch_size, context)))
     held = {"weights": num_bytes(params), "cache": num_bytes(caches)}
+    begin = time.monotonic()
+    read, needed_to_read = _compiled_prefill(config, mesh, params, batch_size, context)
     if device.platform == "cpu" and batch_size <= MOST_ROWS:
         params = _on(mesh, jax.eval_shape(lambda params: lay_out(config, params)[1], params))
         config = dataclasses.replace(config, tied_embeddings=False)
         held["tiles"] = sum(
             map(num_bytes, filter(is_weight, jax.tree.leaves(params, is_leaf=is_weight)))
         )
-    begin = time.monotonic()
-    compiled, needed = _compiled(config, mesh, params, caches)
+    compiled, needed_to_step = _compiled(config, mesh, params, caches)
     limit = memory_limit(device)
     workspace = None if compiled is None else _workspace(compiled)
-    peak = needed or sum(held.values()) + (workspace or 0)
+    to_read = None if read is None else _workspace(read) - held["cache"]
+    most = max(held.get("tiles", 0) + (workspace or 0), to_read or 0)
+    planned = held["weights"] + held["cache"] + most
+    peak = max(planned, needed_to_read or 0, needed_to_step or 0)
     return {
         "topology": topology,
         "device_kind": device.device_kind,
@@ -141,11 +148,11 @@ def inference_report(
         "weights": quantize or config.compute.dtype,
         "batch_size": batch_size,
         "context": context,
-        "bytes_per_device": {**held, "workspace": workspace},
+        "bytes_per_device": {**held, "workspace": workspace, "prefill": to_read},
         "failed": None,
         "peak_hbm_gib": peak / GIB,
         "hbm_gib": limit,
-        "fits": compiled is not None and (not limit or peak <= limit * GIB),
+        "fits": None not in (read, compiled) and (not limit or peak <= limit * GIB),
         **_times(compiled, device, sum(held.values()), batch_size),
         "compile_seconds": time.monotonic() - begin,
     }
@@ -177,9 +184,31 @@ def _compiled(
 
     rows = jax.ShapeDtypeStruct((caches[0][0].shape[0],), "int32")
     arguments = (params, *_on(mesh, (caches, rows, rows)))
+    return _attempt(mesh, jax.jit(step, donate_argnums=1), *arguments)
+
+
+def _compiled_prefill(
+    config: ResolvedModel, mesh: Mesh, params: Params, batch_size: int, context: int
+) -> tuple[jax.stages.Compiled | None, int | None]:
+    """A prefill of `context` slots of each row, as `Engine.start` runs it; else as `_compiled`."""
+    width = context if config.fills_blanks else min(context, CHUNK)
+    size = -(-context // width) * width
+
+    def read(params: Params, tokens: jax.Array, length: jax.Array) -> CacheParts:
+        model = bind(config, params)
+        return _parts(prefill(model, tokens, length, config=config, size=size, width=width))
+
+    tokens = jax.ShapeDtypeStruct((batch_size, size), "int32")
+    length = jax.ShapeDtypeStruct((batch_size,), "int32")
+    return _attempt(mesh, jax.jit(read), params, *_on(mesh, (tokens, length)))
+
+
+def _attempt(
+    mesh: Mesh, run: jax.stages.Wrapped, *arguments: PyTree
+) -> tuple[jax.stages.Compiled | None, int | None]:
     try:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-            return jax.jit(step, donate_argnums=1).lower(*arguments).compile(), None
+            return run.lower(*arguments).compile(), None
     except jax.errors.JaxRuntimeError as error:
         needed = needed_bytes(str(error))
         if needed is None:
@@ -232,7 +261,12 @@ def describe_inference(report: Report) -> str:
     if report["failed"] is not None:
         return report["failed"]
     held = report["bytes_per_device"]
-    parts = ", ".join(f"{name} {size / GIB:.3f}" for name, size in held.items() if size is not None)
+    named = {**held, "workspace of a step": held["workspace"], "of a prefill": held["prefill"]}
+    parts = ", ".join(
+        f"{name} {size / GIB:.3f}"
+        for name, size in named.items()
+        if size is not None and name not in ("workspace", "prefill")
+    )
     limit = "" if report["hbm_gib"] is None else f" of {report['hbm_gib']:.2f}"
     lines = [
         f"{report['topology'] or 'devices at hand'}: decoding on one {report['device_kind']}",
