@@ -12,6 +12,7 @@ import importlib.metadata
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 
 import jax
 import pytest
@@ -66,10 +67,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in slow)
 
 
-@pytest.fixture(autouse=True)
-def memory_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A command that a test calls here must not change how this process frees, until its end."""
-    monkeypatch.setattr("glm_jax.train.keep_freed_memory", lambda wanted: False)
+@pytest.fixture(autouse=True, scope="session")
+def memory_is_given_back() -> Iterator[None]:
+    """A command that a test calls here must not change how this process frees, until its end.
+
+    For the whole session: fixtures of a module run commands too.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("glm_jax.train.keep_freed_memory", lambda wanted: False)
+        yield
 
 
 _MADE = pytest.StashKey[str]()

@@ -13,7 +13,7 @@ from glm_jax.adapters.quantising import Quantize
 from glm_jax.chat import main
 from glm_jax.errors import UserError
 from glm_jax.generation import language_model, terminal
-from tests.cli.in_terminal import CTRL_C, Terminal
+from tests.cli.in_terminal import Terminal
 from tests.generation.chat_stand_ins import Speaker, model
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -135,7 +135,7 @@ def test_a_saved_model_talks_in_a_terminal(tmp_path):
         terminal.type("hello\n")
         terminal.until("hello\n")
         assert terminal.anything()  # three thousand steps take a while
-        terminal.type(CTRL_C)
+        terminal.interrupt()
         terminal.until("(stopped")
         terminal.until("> ")
         terminal.type("/exit\n")

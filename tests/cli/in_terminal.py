@@ -50,6 +50,15 @@ class Terminal:
         """Types text, or bytes as they are."""
         os.write(self._near, keys.encode() if isinstance(keys, str) else keys)
 
+    def interrupt(self):
+        """Presses Ctrl-C, and again where nothing comes of it.
+
+        Python overlooks one that comes between a key's echo and its wait for the next key.
+        """
+        self.type(CTRL_C)
+        while not self._shown and not select.select([self._near], [], [], 3)[0]:
+            self.type(CTRL_C)
+
     def until(self, text):
         """What is shown up to and with a text, since the last call."""
         end = time.monotonic() + PATIENCE

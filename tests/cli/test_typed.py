@@ -8,7 +8,7 @@ import pytest
 from glm_jax.cli import typed
 from glm_jax.cli.typed import stops_by_interrupt, typed_line
 from glm_jax.errors import UserError
-from tests.cli.in_terminal import BACKSPACE, CTRL_C, CTRL_D, LEFT, UP, Terminal
+from tests.cli.in_terminal import BACKSPACE, CTRL_D, LEFT, UP, Terminal
 
 ECHOES = """
 from glm_jax.cli.typed import at_terminal, typed_line
@@ -27,6 +27,14 @@ while True:
 """
 
 
+@pytest.fixture
+def heeded():
+    """SIGINT raises here, in the background of a shell too, where it is ignored at first."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.processes
 @pytest.mark.parametrize("locale", ["C.UTF-8", "C"])
 def test_lines_are_edited_and_come_as_they_were_meant(locale):
@@ -43,7 +51,7 @@ def test_lines_are_edited_and_come_as_they_were_meant(locale):
         terminal.until("> ")
         terminal.type("half a line")
         terminal.until("half a line")
-        terminal.type(CTRL_C)
+        terminal.interrupt()
         terminal.until("interrupted")
         terminal.until("> ")
         terminal.type("whole\n")
@@ -70,7 +78,7 @@ def test_both_ends_are_a_terminal_or_it_is_none(monkeypatch):
         assert typed.at_terminal() == (read and written)
 
 
-def test_an_interrupt_is_a_flag_within_the_block_alone():
+def test_an_interrupt_is_a_flag_within_the_block_alone(heeded):
     with stops_by_interrupt() as stop:
         assert not stop()
         os.kill(os.getpid(), signal.SIGINT)

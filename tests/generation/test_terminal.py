@@ -10,7 +10,7 @@ import pytest
 
 from glm_jax.errors import UserError
 from glm_jax.generation.terminal import COMMANDS, Session, converse
-from tests.cli.in_terminal import BACKSPACE, CTRL_C, CTRL_D, Terminal
+from tests.cli.in_terminal import BACKSPACE, CTRL_D, Terminal
 from tests.generation.chat_stand_ins import speaking
 
 
@@ -162,7 +162,7 @@ def test_in_a_real_terminal(tmp_path):
         # Ctrl-C stops the answer, the program goes on, and the turn can be taken back.
         terminal.type("go\n")
         terminal.until("xxxx")
-        terminal.type(CTRL_C)
+        terminal.interrupt()
         terminal.until("\n(stopped)\n")
         terminal.until("> ")
         terminal.type("/undo\n")
@@ -173,16 +173,16 @@ def test_in_a_real_terminal(tmp_path):
         terminal.until("52 tokens so far")
         terminal.until("> ")
         # Ctrl-C at the prompt: once is forgiven, if a line is typed behind it.
-        terminal.type(CTRL_C)
+        terminal.interrupt()
         terminal.until("(Ctrl-C once more ends")
         terminal.until("> ")
         terminal.type("/tokens\n")
         terminal.until("52 tokens so far")
         terminal.until("> ")
-        terminal.type(CTRL_C)
+        terminal.interrupt()
         terminal.until("(Ctrl-C once more ends")
         terminal.until("> ")
-        terminal.type(CTRL_C)
+        terminal.interrupt()
         assert terminal.status()[0] == 130
 
 
