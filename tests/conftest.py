@@ -8,7 +8,6 @@ that tests start with flags of their own, as test_train.py does, are compiled as
 is everything under `XLA_FLAGS=--xla_backend_optimization_level=3 make test`.
 """
 
-import importlib.metadata
 import os
 import shutil
 import tempfile
@@ -19,6 +18,7 @@ import pytest
 from jaxtyping import install_import_hook
 
 import tests.type_checker
+from tests.quick_flags import QUICK
 
 # Annotations, shapes among them, are checked at every call (docs/decisions/027). The hook must come
 # before the first import of these packages. `generation.sampling` is left out: it has `Sampling`,
@@ -38,8 +38,6 @@ __all__ = ["bucket", "bucket_server"]  # fixtures
 
 CACHE = "JAX_COMPILATION_CACHE_DIR"
 LEVEL = "--xla_backend_optimization_level"
-# XLA's earlier way from fusions to LLVM, in one piece: half the time to compile on two cores.
-QUICK = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -49,9 +47,9 @@ def pytest_configure(config: pytest.Config) -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     if LEVEL not in flags:
         os.environ["XLA_FLAGS"] = flags = f"{flags} {LEVEL}=0".strip()
-    # A flag that XLA does not know ends the process. So these are for the version of jaxlib with
-    # which they were tried, and gone when libtpu or another process reads the variable.
-    if f"{LEVEL}=0" in flags and importlib.metadata.version("jaxlib") == "0.10.2":
+    # libtpu does not know these flags, and would end the process: they are gone when it, or
+    # another process, reads the variable.
+    if f"{LEVEL}=0" in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {QUICK}"
         jax.jit(lambda: 0)()
         os.environ["XLA_FLAGS"] = flags

@@ -12,6 +12,7 @@ from glm_jax.attention.call import Call
 from glm_jax.attention.sharded import Split, over_mesh, split_for
 from glm_jax.sharding.mesh import AXES
 from tests.meshes import abstract_mesh
+from tests.quick_flags import with_quick_flags
 
 AUTO, MANUAL = AxisType.Auto, AxisType.Manual
 
@@ -73,6 +74,9 @@ def test_on_one_device_the_function_is_called_as_it_is():
 @pytest.mark.processes
 def test_eight_devices_attend_as_one_does():
     script = Path(__file__).with_name("attention_on_eight.py")
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=600)
+    command = [sys.executable, script]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=600, env=with_quick_flags()
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.split() == ["2x2x2x1", "1x2x2x2", "1x1x4x2", "8x1x1x1"]

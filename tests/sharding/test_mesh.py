@@ -23,6 +23,7 @@ from glm_jax.sharding.mesh import (
     with_mesh_of_params,
 )
 from tests.meshes import abstract_mesh
+from tests.quick_flags import with_quick_flags
 
 
 def test_the_rest_of_the_devices_go_to_the_axis_of_minus_one():
@@ -104,6 +105,8 @@ def test_all_that_computes_with_parameters_for_inference_has_their_mesh():
 def test_eight_devices_compute_what_one_does(arguments, printed):
     script = Path(__file__).parents[1] / "eight_devices.py"
     command = [sys.executable, script, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=900, env=with_quick_flags()
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.split() == printed
