@@ -65,7 +65,8 @@ def open_directory(path: Path) -> Checkpoint:
         )
     if doubt := architecture.doubt(values):
         _warn_once(f"{path}: {doubt}")
-    if architecture.ties_equal and values.get("tie_word_embeddings") is None:
+    compared = architecture.ties_equal and values.get("tie_word_embeddings") is None
+    if compared:
         config = dataclasses.replace(
             config, tied_embeddings=_is_tied(architecture, config, tensors)
         )
@@ -73,6 +74,8 @@ def open_directory(path: Path) -> Checkpoint:
     _check_names(path, tensors, rows, architecture, prefix)
     rows = [row for row in rows if not row.repeats or prefix + row.key in tensors]
     _check_tensors(path, tensors, rows, prefix)
+    # What was compared to tell whether the LM head is tied is not compared again.
+    rows = [row for row in rows if not (compared and row.repeats and row.dtype is None)]
     first = next(row for row in rows if row.dtype is None)
     config = dataclasses.replace(config, param_dtype=str(tensors[prefix + first.key].dtype))
     origin = Origin(architecture, prefix, values, path, read_generation(path))
