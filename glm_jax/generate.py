@@ -157,24 +157,7 @@ def _add_decoding_arguments(parser: argparse.ArgumentParser) -> None:
         default=64,
         help="length of the longest answer in tokens (default: %(default)s)",
     )
-    parser.add_argument(
-        "--temperature",
-        type=float,
-        default=0.0,
-        help="0, the default: always the most probable token",
-    )
-    parser.add_argument(
-        "--top_k", type=int, default=0, help="sample from the k most probable tokens; 0: from all"
-    )
-    parser.add_argument(
-        "--top_p",
-        type=float,
-        default=1.0,
-        help="sample from the most probable tokens that together have this probability",
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="seed of sampling (default: %(default)s)"
-    )
+    cli.add_sampling_arguments(parser)
     parser.add_argument(
         "--num_beams",
         type=int,

@@ -179,6 +179,33 @@ def add_process_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_sampling_arguments(parser: argparse.ArgumentParser, advice: str = "") -> None:
+    """Adds --temperature, --top_k, --top_p and --seed, fields of a `Sampling`.
+
+    Args:
+      parser: of a command that generates.
+      advice: on the temperature, at the end of its help.
+    """
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        default=0.0,
+        help=f"0, the default: always the most probable token{advice}",
+    )
+    parser.add_argument(
+        "--top_k", type=int, default=0, help="sample from the k most probable tokens; 0: from all"
+    )
+    parser.add_argument(
+        "--top_p",
+        type=float,
+        default=1.0,
+        help="sample from the most probable tokens that together have this probability",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of sampling (default: %(default)s)"
+    )
+
+
 def add_adapter_argument(parser: argparse.ArgumentParser) -> None:
     """Adds --adapter, what `glm_jax.load` takes beside the model."""
     parser.add_argument(
