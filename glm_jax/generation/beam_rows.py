@@ -6,14 +6,18 @@ prefill part A  ->  K beams search for the first answer  ->  the best answer is 
 
 import dataclasses
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from glm_jax.errors import UserError
-from glm_jax.generation.engine import Engine, Found
 from glm_jax.generation.options import BeamSearch, Limits, Marks
+from glm_jax.generation.programs import Found
 from glm_jax.generation.prompts import blank_prompts, check_blanks, text_prompts
 from glm_jax.sharding.mesh import on_host
+
+if TYPE_CHECKING:
+    from glm_jax.generation.engine import Engine
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Answer:
 
 
 def search_blanks(
-    engine: Engine,
+    engine: "Engine",
     rows: Sequence[Sequence[int]],
     *,
     marks: Marks,
@@ -60,7 +64,7 @@ def search_blanks(
 
 
 def search_texts(
-    engine: Engine,
+    engine: "Engine",
     rows: Sequence[Sequence[int]],
     *,
     limits: Limits,

@@ -13,15 +13,18 @@ code).
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from glm_jax.generation.engine import Engine
 from glm_jax.generation.options import Limits, Marks
 from glm_jax.generation.prompts import blank_prompts, check_blanks
 from glm_jax.generation.sampling import Sampling
 
+if TYPE_CHECKING:
+    from glm_jax.generation.engine import Engine
+
 
 def fill_rows(
-    engine: Engine,
+    engine: "Engine",
     rows: Sequence[Sequence[int]],
     *,
     marks: Marks,

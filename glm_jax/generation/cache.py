@@ -19,6 +19,9 @@ from jaxtyping import Array, Float, Int
 
 from glm_jax.config.model import ResolvedModel
 
+# Tokens of a text in one call of a prefill: this bounds memory and the number of compiled shapes.
+CHUNK = 512
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)

@@ -8,15 +8,18 @@ part A  the [M] is [M]       blank 1: light -0.4, day -1.9    (K = 2 fillings ar
 
 import dataclasses
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from glm_jax.generation.cache import power_of_two
-from glm_jax.generation.engine import Engine
 from glm_jax.generation.options import BeamSearch, Limits, Marks
 from glm_jax.generation.prompts import blank_prompts, check_blanks
 from glm_jax.generation.slots import stack
 from glm_jax.sharding.mesh import on_host
+
+if TYPE_CHECKING:
+    from glm_jax.generation.engine import Engine
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Filling:
 
 
 def search_fillings(
-    engine: Engine, ids: Sequence[int], *, marks: Marks, limits: Limits, search: BeamSearch
+    engine: "Engine", ids: Sequence[int], *, marks: Marks, limits: Limits, search: BeamSearch
 ) -> list[Filling]:
     """Searches for the `search.num_beams` most probable ways to fill a text.
 

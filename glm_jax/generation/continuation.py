@@ -9,21 +9,24 @@ A model that fills blanks continues a prompt by filling its blank (`blank_fillin
 """
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from glm_jax.generation.engine import Engine
 from glm_jax.generation.options import Limits, Marks
 from glm_jax.generation.prompts import text_prompts
 from glm_jax.generation.sampling import Sampling
 from glm_jax.generation.slots import Slots
 from glm_jax.sharding.mesh import on_host
 
+if TYPE_CHECKING:
+    from glm_jax.generation.engine import Engine
+
 OnToken = Callable[[int, int], None]
 
 
 def generate_rows(
-    engine: Engine,
+    engine: "Engine",
     rows: Sequence[Sequence[int]],
     *,
     limits: Limits,
@@ -58,7 +61,7 @@ def generate_rows(
     return [answer for (answer,) in engine.answers(slots, prompts)]
 
 
-def _run_by_steps(engine: Engine, slots: Slots, end_ids: set[int], on_token: OnToken) -> Slots:
+def _run_by_steps(engine: "Engine", slots: Slots, end_ids: set[int], on_token: OnToken) -> Slots:
     """As `Engine.run`, one step at a time, reporting each new id."""
     before = np.zeros(len(slots.count), np.int32)
     while True:

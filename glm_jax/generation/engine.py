@@ -12,10 +12,8 @@ The answers of a row do not depend on the other rows of its batch.
 """
 
 import dataclasses
-import functools
 import operator
 from collections.abc import Sequence
-from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -24,61 +22,16 @@ from jaxtyping import Int
 
 from glm_jax.adapters.prefix import with_plain_prefix
 from glm_jax.config.model import ModelConfig, ResolvedModel
-from glm_jax.generation.bans import AnyArray, host_array
-from glm_jax.generation.beam import Beams
-from glm_jax.generation.cache import LayerCache, bucket, power_of_two
-from glm_jax.generation.options import BeamSearch
-from glm_jax.generation.prefill import prefill
+from glm_jax.generation import programs
+from glm_jax.generation.asked import arrays_of, room_for
+from glm_jax.generation.bans import AnyArray
+from glm_jax.generation.cache import CHUNK, bucket
+from glm_jax.generation.programs import Found
 from glm_jax.generation.prompts import Prompt
-from glm_jax.generation.sampling import Chooser, Sampling, row_keys
-from glm_jax.generation.slots import (
-    Rules,
-    Slots,
-    feed_span,
-    fill_up,
-    ids_seen,
-    split_answers,
-    stack,
-)
+from glm_jax.generation.slots import Room, Slots, fill_up, split_answers, stack
 from glm_jax.generation.tiles import MOST_ROWS, tiled
-from glm_jax.models.params import bind
 from glm_jax.models.trees import Params, unstack_layers
-from glm_jax.sharding.mesh import on_host, with_mesh_of_params
-
-# Tokens of a text in one call of a prefill: this bounds memory and the number of compiled shapes.
-CHUNK = 512
-
-State = TypeVar("State", Slots, Beams)
-
-
-class Room(NamedTuple):
-    """Sizes of the arrays of `Slots`; rows of equal sizes can join one batch.
-
-    Attributes:
-      size: slots of a row in the caches.
-      answers: most ids of all answers of a row.
-      blanks: most answers of a row.
-      ends: most end ids of a row.
-    """
-
-    size: int
-    answers: int
-    blanks: int = 1
-    ends: int = 1
-
-
-class Found(NamedTuple):
-    """The K best answers that a search found for the present blank of each of S slots, best first.
-
-    Attributes:
-      ids: [S, K, A] int32.
-      counts: [S, K] int32, number of ids of each answer.
-      scores: [S, K] float32, see `BeamSearch.length_penalty`; -inf: no answer.
-    """
-
-    ids: jax.Array
-    counts: jax.Array
-    scores: jax.Array
+from glm_jax.sharding.mesh import on_host
 
 
 class Engine:
@@ -120,14 +73,14 @@ class Engine:
         """
         fills, rows = self.config.fills_blanks, [prompt.ids for prompt in prompts]
         longest = max(map(len, rows))
-        room = room or self._room(prompts)
+        room = room or room_for(self.config, prompts)
         tokens, length = stack(rows, bucket(longest) if fills else room.size, least)
         config, params = self._plain
-        return _start(
+        return programs.start(
             params,
             tokens,
             length,
-            *self._answers(prompts, room, len(tokens)),
+            arrays_of(self.config, prompts, room, len(tokens)),
             config=config,
             room=room,
             width=tokens.shape[1] if fills else min(bucket(longest - 1), CHUNK),
@@ -162,82 +115,23 @@ class Engine:
         width = min(bucket(longest), CHUNK)
         last = room.size - -(-longest // width) * width
         config, params = self._plain
-        return _resume(
+        return programs.resume(
             params,
-            slots.caches if known == room.size else _grow(slots.caches, room.size),
+            slots.caches if known == room.size else programs.grow(slots.caches, room.size),
             tokens,
             length,
             fill_up([min(count, last) for count in kept], len(tokens)),
-            *self._answers(prompts, room, len(tokens)),
+            arrays_of(self.config, prompts, room, len(tokens)),
             config=config,
             width=width,
             answers=room.answers,
         )
 
-    def _room(self, prompts: Sequence[Prompt]) -> Room:
-        """The sizes that prompts need. `accept` writes a whole padded answer, so it needs more."""
-        searches = any(isinstance(prompt.how, BeamSearch) for prompt in prompts)
-        longest = bucket(max(prompt.limits.max_new_tokens for prompt in prompts))
-        ends = max(len(prompt.limits.end_ids) for prompt in prompts)
-        if not self.config.fills_blanks:
-            needed = max(len(one.ids) + one.limits.max_new_tokens for one in prompts)
-            return Room(bucket(needed), longest, 1, ends)
-        blanks = power_of_two(max(len(prompt.blanks) for prompt in prompts))
-        needed = max(len(one.ids) + len(one.blanks) * one.limits.max_new_tokens for one in prompts)
-        if searches:
-            return Room(bucket(needed + longest), longest, blanks, ends)
-        return Room(bucket(needed), bucket(needed), blanks, ends)
-
-    def _answers(
-        self, prompts: Sequence[Prompt], room: Room, batch_size: int
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, Rules]:
-        """Blanks, numbers of answers, ids seen and rules of prompts; other slots are free."""
-        rows = [prompt.ids for prompt in prompts]
-        blanks = np.zeros((batch_size, room.blanks), np.int32)
-        ends = np.full((batch_size, room.ends), -1, np.int32)
-        for index, prompt in enumerate(prompts):
-            blanks[index, : len(prompt.blanks)] = prompt.blanks
-            ends[index, : len(prompt.limits.end_ids)] = prompt.limits.end_ids
-        fills = self.config.fills_blanks
-        numbers = [len(prompt.blanks) if fills else 1 for prompt in prompts]
-        searches = [isinstance(prompt.how, BeamSearch) for prompt in prompts]
-        hows = [
-            Sampling(min_new_tokens=how.min_new_tokens, no_repeat_ngram=how.no_repeat_ngram)
-            if isinstance(how, BeamSearch)
-            else how
-            for how in (prompt.how for prompt in prompts)
-        ]
-        others = batch_size - len(prompts)
-        # For a search, code for a shortest length costs nothing, and one program serves all.
-        chooser = Chooser.create(
-            [*hows, *[Sampling()] * others],
-            row_keys([how.seed for how in hows], rows, batch_size),
-            bans_ends=any(searches),
-        )
-        limits = [prompt.limits for prompt in prompts]
-        rules = Rules(
-            fill_up([prompt.start_id for prompt in prompts], batch_size),
-            host_array(ends),
-            fill_up([one.max_new_tokens for one in limits], batch_size),
-            fill_up(
-                [
-                    number * one.max_new_tokens
-                    if one.max_total_tokens is None
-                    else one.max_total_tokens
-                    for number, one in zip(numbers, limits, strict=True)
-                ],
-                batch_size,
-            ),
-            chooser,
-        )
-        seen = ids_seen(rows, batch_size, self.config.vocab_size) if chooser.penalises else None
-        return host_array(blanks), fill_up(numbers, batch_size), seen, rules
-
     def run(self, slots: Slots, steps: int | None = None) -> Slots:
         """Decodes on the device until no row runs, or for `steps` steps. `slots` is donated."""
         config, params = self._for_rows(len(slots.length))
         most = np.int32(np.iinfo(np.int32).max if steps is None else steps)
-        return _run(params, slots, most, config=config)
+        return programs.run(params, slots, most, config=config)
 
     def search(self, slots: Slots, beams: int, length_penalty: float) -> Found:
         """Searches for the best answers to the present blank of each row; the slots stay unchanged.
@@ -248,7 +142,9 @@ class Engine:
           length_penalty: see `BeamSearch`.
         """
         config, params = self._for_rows(len(slots.length) * beams)
-        return _search(params, slots, np.float32(length_penalty), config=config, beams=beams)
+        return programs.search(
+            params, slots, np.float32(length_penalty), config=config, beams=beams
+        )
 
     def accept(
         self,
@@ -268,9 +164,9 @@ class Engine:
           parents: for each new slot, the slot whose row it continues; None: its own.
         """
         if parents is not None:
-            slots = _take(slots, np.array(parents, np.int32))
+            slots = programs.take(slots, np.array(parents, np.int32))
         config, params = self._plain
-        return _accept(params, slots, ids, counts, config=config)
+        return programs.accept(params, slots, ids, counts, config=config)
 
     def insert(self, slots: Slots, at: Sequence[int], rows: Slots) -> Slots:
         """Puts the first rows of other slots into some of these; `slots` is donated.
@@ -286,7 +182,7 @@ class Engine:
         """
         if operator.ne(jax.tree.structure(slots), jax.tree.structure(rows)):
             raise ValueError("rows that join slots must be decoded by the same compiled program")
-        return _insert(slots, np.array(at, np.int32), rows)
+        return programs.insert(slots, np.array(at, np.int32), rows)
 
     def release(self, slots: Slots, at: Sequence[int]) -> Slots:
         """Frees the slots `at`; the rows in them are given up."""
@@ -325,149 +221,3 @@ class Engine:
         if number <= MOST_ROWS and self._tiled is not None:
             return self._tiled
         return self._plain
-
-
-@with_mesh_of_params
-@functools.partial(jax.jit, static_argnames=("config", "room", "width"))
-def _start(
-    params: Params,
-    tokens: jax.Array,
-    length: jax.Array,
-    blanks: jax.Array,
-    num_answers: jax.Array,
-    seen: jax.Array | None,
-    rules: Rules,
-    *,
-    config: ResolvedModel,
-    room: Room,
-    width: int,
-) -> Slots:
-    """Prefills rows. All arrays of the result are on the devices of the parameters."""
-    if config.fills_blanks:
-        read, token = length, jnp.asarray(rules.start_id)
-    else:
-        read, token = _all_but_last(tokens, length)
-    caches = prefill(bind(config, params), tokens, read, config=config, size=room.size, width=width)
-    asked = (blanks, num_answers, seen, rules)
-    return _before_the_first_step(caches, read, token, asked, room.answers, config.fills_blanks)
-
-
-@with_mesh_of_params
-@functools.partial(
-    jax.jit, static_argnames=("config", "width", "answers"), donate_argnames="caches"
-)
-def _resume(
-    params: Params,
-    caches: list[LayerCache],
-    tokens: jax.Array,
-    length: jax.Array,
-    kept: jax.Array,
-    blanks: jax.Array,
-    num_answers: jax.Array,
-    seen: jax.Array | None,
-    rules: Rules,
-    *,
-    config: ResolvedModel,
-    width: int,
-    answers: int,
-) -> Slots:
-    """Prefills what the caches do not hold of rows of a causal model."""
-    read, token = _all_but_last(tokens, length)
-    caches = prefill(
-        bind(config, params),
-        tokens,
-        read,
-        config=config,
-        size=tokens.shape[1],
-        width=width,
-        caches=caches,
-        kept=kept,
-    )
-    asked = (blanks, num_answers, seen, rules)
-    return _before_the_first_step(caches, read, token, asked, answers, False)
-
-
-@functools.partial(jax.jit, static_argnames="size")
-def _grow(caches: list[LayerCache], size: int) -> list[LayerCache]:
-    """The same caches with `size` slots a row."""
-
-    def grown(whole: jax.Array) -> jax.Array:
-        return jnp.pad(whole, ((0, 0), (0, 0), (0, size - whole.shape[2]), (0, 0)))
-
-    return [LayerCache(grown(one.keys), grown(one.values), one.length) for one in caches]
-
-
-def _all_but_last(tokens: jax.Array, length: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """How many tokens of each text are prefilled, and the one that the first step feeds."""
-    read = jnp.maximum(length - 1, 0)
-    return read, jnp.take_along_axis(tokens, read[:, None], axis=1)[:, 0]
-
-
-def _before_the_first_step(
-    caches: list[LayerCache],
-    length: jax.Array,
-    token: jax.Array,
-    asked: tuple[jax.Array, jax.Array, jax.Array | None, Rules],
-    answers: int,
-    fills: bool,
-) -> Slots:
-    """Slots of rows that have chosen nothing yet; `asked` is what `Engine._answers` returns."""
-    blanks, num_answers, seen, rules = asked
-    zero, chosen = jnp.zeros_like(length), jnp.zeros((len(token), answers), jnp.int32)
-    return Slots(
-        caches, length, token, blanks, num_answers, zero, zero, chosen, zero, seen, rules, fills
-    )
-
-
-@with_mesh_of_params
-@functools.partial(jax.jit, static_argnames="config", donate_argnames="slots")
-def _run(params: Params, slots: Slots, most: jax.Array, *, config: ResolvedModel) -> Slots:
-    return _loop(params, slots, most, config)
-
-
-@with_mesh_of_params
-@functools.partial(jax.jit, static_argnames=("config", "beams"))
-def _search(
-    params: Params, slots: Slots, length_penalty: jax.Array, *, config: ResolvedModel, beams: int
-) -> Found:
-    state = Beams.begin(slots, beams, length_penalty)
-    state = _loop(params, state, jnp.max(slots.rules.max_new_tokens), config)
-    return Found(state.finished, state.count, state.best)
-
-
-def _loop(params: Params, state: State, most: jax.Array, config: ResolvedModel) -> State:
-    """Steps until no row runs, or `most` times; for use inside jit."""
-    model = bind(config, params)
-
-    def step(carry: tuple[jax.Array, State]) -> tuple[jax.Array, State]:
-        done, state = carry
-        return done + 1, state.advance(*state.feed(model))
-
-    def more(carry: tuple[jax.Array, State]) -> jax.Array:
-        done, state = carry
-        return (done < most) & jnp.any(state.running)
-
-    return jax.lax.while_loop(more, step, (jnp.int32(0), state))[1]
-
-
-@with_mesh_of_params
-@functools.partial(jax.jit, static_argnames="config", donate_argnames="slots")
-def _accept(
-    params: Params, slots: Slots, ids: jax.Array, counts: jax.Array, *, config: ResolvedModel
-) -> Slots:
-    runs, rules = slots.running, slots.rules
-    start = jnp.broadcast_to(rules.start_id[:, None], (len(ids), 1))
-    fed = jnp.where(runs, jnp.minimum(counts, rules.max_new_tokens - 1) + 1, 0)
-    inputs = jnp.concatenate([start, ids[:, :-1]], axis=1)
-    caches, length = feed_span(bind(config, params), slots, inputs, fed)
-    return dataclasses.replace(slots, caches=caches, length=length, index=slots.index + runs)
-
-
-@jax.jit
-def _take(slots: Slots, parents: jax.Array) -> Slots:
-    return jax.tree.map(lambda leaf: leaf[parents], slots)
-
-
-@functools.partial(jax.jit, donate_argnames="slots")
-def _insert(slots: Slots, at: jax.Array, rows: Slots) -> Slots:
-    return jax.tree.map(lambda whole, part: whole.at[at].set(part[: len(at)]), slots, rows)

@@ -12,17 +12,19 @@ of its prompt attend to each other, so that one more token changes the keys and 
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import jax
 
-from glm_jax.generation.cache import bucket, power_of_two
-from glm_jax.generation.engine import CHUNK, Engine, Room
+from glm_jax.generation.cache import CHUNK, bucket, power_of_two
 from glm_jax.generation.options import Limits, Marks
 from glm_jax.generation.prompts import Prompt, text_prompts
 from glm_jax.generation.sampling import Sampling
-from glm_jax.generation.slots import Slots
+from glm_jax.generation.slots import Room, Slots
 from glm_jax.sharding.mesh import on_host
+
+if TYPE_CHECKING:
+    from glm_jax.generation.engine import Engine
 
 # Slots of the first cache. It doubles from there, since each size is compiled anew.
 _LEAST_SIZE = 512
@@ -55,7 +57,7 @@ class KeptRow:
       cached: ids whose keys and values are kept.
     """
 
-    def __init__(self, engine: Engine, marks: Marks | None = None):
+    def __init__(self, engine: "Engine", marks: Marks | None = None):
         """Allocates nothing; `marks` are the special ids of a model that fills blanks."""
         self.engine, self._marks = engine, marks
         self.cached: list[int] = []

@@ -17,7 +17,7 @@ block positions count from 1; in a continuation, positions count on.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -66,6 +66,38 @@ class Rules:
     max_new_tokens: AnyArray
     max_total_tokens: AnyArray
     chooser: Chooser
+
+
+class Room(NamedTuple):
+    """Sizes of the arrays of `Slots`; rows of equal sizes can join one batch.
+
+    Attributes:
+      size: slots of a row in the caches.
+      answers: most ids of all answers of a row.
+      blanks: most answers of a row.
+      ends: most end ids of a row.
+    """
+
+    size: int
+    answers: int
+    blanks: int = 1
+    ends: int = 1
+
+
+class Asked(NamedTuple):
+    """What the rows of a batch of S slots are to decode; free slots have no answers.
+
+    Attributes:
+      blanks: [S, most blanks] int32, index of each blank's mask in its text.
+      num_answers: [S] int32.
+      seen: [S, V] bool, ids of the texts; None if nothing is penalised.
+      rules: how to decode.
+    """
+
+    blanks: AnyArray
+    num_answers: AnyArray
+    seen: AnyArray | None
+    rules: Rules
 
 
 @jax.tree_util.register_dataclass

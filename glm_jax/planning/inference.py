@@ -23,8 +23,7 @@ from glm_jax.checks import check_choice
 from glm_jax.config import ComputeConfig, Config, MeshConfig
 from glm_jax.config.model import ResolvedModel
 from glm_jax.errors import UserError
-from glm_jax.generation.cache import LayerCache, empty_cache
-from glm_jax.generation.engine import CHUNK
+from glm_jax.generation.cache import CHUNK, LayerCache, empty_cache
 from glm_jax.generation.prefill import prefill
 from glm_jax.generation.slots import feed
 from glm_jax.generation.tiles import MOST_ROWS, lay_out

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from glm_jax.errors import UserError
-from glm_jax.generation import engine
+from glm_jax.generation import programs
 from glm_jax.generation.blank_filling import fill_rows
 from glm_jax.generation.cache import empty_cache, with_length
 from glm_jax.generation.engine import Engine
@@ -174,11 +174,11 @@ def test_every_step_of_every_blank_draws_anew(lm):
 def test_one_compilation_serves_a_bucket(lm, cases):
     ids = greedy_cases(cases)["one_MASK"]["context"]
     fill(lm, ids, max_new_tokens=5)
-    programs = engine._start, engine._run
-    before = [program.__wrapped__._cache_size() for program in programs]
+    compiled = programs.start, programs.run
+    before = [program.__wrapped__._cache_size() for program in compiled]
     fill(lm, ids[:-3], max_new_tokens=7)
     fill(lm, ids + ids[-4:], max_new_tokens=3, end_ids=[1, 4])
-    assert [program.__wrapped__._cache_size() for program in programs] == before
+    assert [program.__wrapped__._cache_size() for program in compiled] == before
 
 
 def test_an_answer_may_reach_the_last_block_position(lm):

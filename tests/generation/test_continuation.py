@@ -10,7 +10,7 @@ import pytest
 import glm_jax
 from glm_jax.config import ComputeConfig, MeshConfig, ModelConfig
 from glm_jax.errors import UserError
-from glm_jax.generation import engine
+from glm_jax.generation import engine, programs
 from glm_jax.generation.cache import empty_cache, with_length
 from glm_jax.generation.continuation import generate_rows
 from glm_jax.generation.engine import Engine
@@ -187,12 +187,12 @@ def test_one_compilation_serves_a_bucket(lm):
         told.append((row, id_))
 
     lm.generate(PROMPTS, max_new_tokens=5, eos_ids=[4], on_token=on_token)
-    programs = engine._start, engine._run
-    before = [program.__wrapped__._cache_size() for program in programs]
+    compiled = programs.start, programs.run
+    before = [program.__wrapped__._cache_size() for program in compiled]
     lm.generate(PROMPTS[:3], max_new_tokens=9, eos_ids=[6])
     lm.generate([[1] * 40] * 4, max_new_tokens=3, eos_ids=[95], on_token=on_token)
     assert len(told) > 8
-    assert [program.__wrapped__._cache_size() for program in programs] == before
+    assert [program.__wrapped__._cache_size() for program in compiled] == before
 
 
 def test_draws_are_decided_by_seed_and_prompt(lm):

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 from glm_jax.config import MeshConfig, ModelConfig
-from glm_jax.generation.engine import Engine, Room
+from glm_jax.generation.engine import Engine
 from glm_jax.generation.options import BeamSearch, Limits
 from glm_jax.generation.prompts import Prompt
 from glm_jax.generation.sampling import Sampling
+from glm_jax.generation.slots import Room
 from glm_jax.models.params import bind, create_prefix
 from glm_jax.sharding.mesh import make_mesh
 
