@@ -1,15 +1,21 @@
 """`evaluate`, `generate` and `convert` on two processes of two devices give what one gives."""
 
+import dataclasses
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
+import glm_jax
 from glm_jax import cli
 from glm_jax.config.training import MeshConfig
+from glm_jax.generation.language_model import LanguageModel
+from glm_jax.models.params import create_prefix
+from glm_jax.sharding.mesh import make_mesh
 from glm_jax.training.run.processes import run_alike, wanted_mesh
 from tests.free_port import joining
 
@@ -73,6 +79,21 @@ def test_metrics_over_two_processes_are_those_of_one(tmp_path):
     assert (status, other[2]) == (0, 0), errors + other[1]
     assert (said, other[0]) == (on_one(*command), "")
     assert json.loads(output.read_text())["metrics"]["examples"] == 8
+
+
+@pytest.mark.processes
+def test_a_trained_prefix_over_two_processes_is_that_of_one(tmp_path):
+    lm = glm_jax.load("bundled")
+    config = dataclasses.replace(lm.config, prefix_length=3)
+    prefix = create_prefix(config, make_mesh(MeshConfig(), jax.devices()[:1]), seed=0)
+    prefix = jax.tree.map(lambda leaf: 50 * leaf, prefix)  # the answer is another one with it
+    LanguageModel(config, {**lm.params, "prefix": prefix}).save(tmp_path, format="ptuning")
+    command = ["glm_jax.generate", TEXT]
+    adapted = [*command, "--adapter", str(tmp_path)]
+    (said, errors, status), other = on_two(*adapted, "--mesh", "fsdp=2,tensor=2")
+    assert (status, other[2]) == (0, 0), errors + other[1]
+    assert (said, other[0]) == (on_one(*adapted), "")
+    assert said != on_one(*command)
 
 
 @pytest.mark.processes
