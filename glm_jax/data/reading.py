@@ -1,8 +1,8 @@
-"""Reads the files of a token store once, to verify their checksums."""
+"""Reads the files of a store once, to verify their checksums."""
 
 import hashlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +36,8 @@ class Reading:
     def __init__(
         self,
         directory: Path,
-        splits: Sequence[str],
+        ids: Sequence[str],
+        others: Sequence[str],
         vocab_size: int,
         dtype: np.dtype,
         checksums: Mapping[str, str],
@@ -45,14 +46,15 @@ class Reading:
 
         Args:
           directory: of the store.
-          splits: names of the splits.
+          ids: names of the files of ids, without a header.
+          others: names of the other files: arrays, with a header (.npy) or without.
           vocab_size: V; ids must lie below it.
           dtype: of the ids.
-          checksums: of each file by its name, from store.json.
+          checksums: of each file by its name, from the store's index.
         """
         self.directory = directory
         self.trouble: str | None = None
-        self._splits, self._checksums = splits, checksums
+        self._ids, self._others, self._checksums = ids, others, checksums
         self._vocab_size, self._dtype = vocab_size, dtype
         self._thread = threading.Thread(target=self._read, name="token store", daemon=True)
         self._thread.start()
@@ -63,23 +65,30 @@ class Reading:
 
     def _read(self) -> None:
         try:
-            for split in self._splits:
-                self._check_tokens(f"{split}.tokens")
-                name = f"{split}.offsets.npy"
-                offsets = np.load(self.directory / name, mmap_mode="r")
-                self._compare(name, content_checksum(offsets))
+            for name in self._ids:
+                self._compare(name, self._checksum(name, self._check_ids))
+            for name in self._others:
+                if name.endswith(".npy"):
+                    array = np.load(self.directory / name, mmap_mode="r")
+                    self._compare(name, content_checksum(array))
+                else:
+                    self._compare(name, self._checksum(name))
         except (ValueError, EOFError, KeyError, OSError) as error:
             self.trouble = str(error)
 
-    def _check_tokens(self, name: str) -> None:
+    def _checksum(self, name: str, check: Callable[[str, bytes], None] | None = None) -> str:
         digest = hashlib.sha256()
         with open(self.directory / name, "rb") as file:
             while chunk := file.read(_CHUNK):
                 digest.update(chunk)
-                ids = np.frombuffer(chunk, self._dtype)
-                if int(ids.max()) >= self._vocab_size or int(ids.min()) < 0:
-                    raise ValueError(f"{name} holds ids outside 0..{self._vocab_size - 1}")
-        self._compare(name, digest.hexdigest())
+                if check is not None:
+                    check(name, chunk)
+        return digest.hexdigest()
+
+    def _check_ids(self, name: str, chunk: bytes) -> None:
+        ids = np.frombuffer(chunk, self._dtype)
+        if int(ids.max()) >= self._vocab_size or int(ids.min()) < 0:
+            raise ValueError(f"{name} holds ids outside 0..{self._vocab_size - 1}")
 
     def _compare(self, name: str, checksum: str) -> None:
         if checksum != self._checksums[name]:
@@ -92,7 +101,8 @@ _LOCK = threading.Lock()
 
 def read_through(
     directory: Path,
-    splits: Sequence[str],
+    ids: Sequence[str],
+    others: Sequence[str],
     vocab_size: int,
     dtype: np.dtype,
     checksums: Mapping[str, str],
@@ -102,16 +112,15 @@ def read_through(
     A process reads unchanged files only once, although training opens a store several times.
 
     Args:
-      directory, splits, vocab_size, dtype, checksums: as of `Reading`.
+      directory, ids, others, vocab_size, dtype, checksums: as of `Reading`.
     """
-    paths = [directory / f"{split}{end}" for split in splits for end in (".tokens", ".offsets.npy")]
-    states = [path.stat() for path in paths]
+    states = [(directory / name).stat() for name in (*ids, *others)]
     files = tuple((s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in states)
     key = (directory.resolve(), files, vocab_size, tuple(sorted(checksums.items())))
     with _LOCK:
         reading = _READINGS.get(key)
         if reading is None:
-            reading = Reading(directory, splits, vocab_size, dtype, checksums)
+            reading = Reading(directory, ids, others, vocab_size, dtype, checksums)
             _READINGS[key] = reading
     if sum(state.st_size for state in states) < IN_BACKGROUND:
         reading.wait()

@@ -344,7 +344,14 @@ def _opened(directory: Path, index: JsonObject) -> TokenStore:
         splits=splits,
         description=index["description"],
         fingerprint=index["fingerprint"],
-        reading=read_through(directory, sorted(splits), vocab_size, dtype, index["checksums"]),
+        reading=read_through(
+            directory,
+            [f"{split}.tokens" for split in sorted(splits)],
+            [f"{split}.offsets.npy" for split in sorted(splits)],
+            vocab_size,
+            dtype,
+            index["checksums"],
+        ),
     )
 
 
