@@ -49,6 +49,7 @@ INNER = {
     "attention": ["tpu", "gpu"],
     "interop": ["architectures"],
     "corruption": ["published"],
+    "data": ["examples"],
     "training": ["optimizer", "watch", "run"],
 }
 # Modules on the longest way down, this package's alone.

@@ -23,17 +23,22 @@ from glm_jax.tokenizers.calls import Calls, with_calls_as_text
 from glm_jax.tokenizers.chat_formats import Chat, Prompt, Token
 from glm_jax.tokenizers.files import TokenizerFiles
 from glm_jax.tokenizers.ids import check_text, id_row
-from glm_jax.tokenizers.messages import Message, checked_messages, checked_tools
+from glm_jax.tokenizers.messages import checked_messages, checked_tools
 from glm_jax.tokenizers.protocol import Messages
+from glm_jax.tokenizers.rendering import Rendering, names_of
 from glm_jax.tokenizers.settings import KINDS
-from glm_jax.tokenizers.templates import ChatTemplate, Disguise
+from glm_jax.tokenizers.templates import ChatTemplate
+from glm_jax.tokenizers.training_example import (
+    Conversation,
+    TrainingExample,
+    by_template,
+    training_example,
+)
 
 # A token that contains one of these ends a sentence.
 SENTENCE_MARKS = ".?!;:\n。？！；…"
 _UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 _ASSISTANT = "<|assistant|>"
-# How GLM-4's template looks for tools: on a message, not by themselves.
-_TOOLS_OF_A_MESSAGE = re.compile(r"\[['\"]tools['\"]\]|\.tools\b")
 
 
 class ChatTokenizer(abc.ABC):
@@ -203,7 +208,8 @@ class ChatTokenizer(abc.ABC):
         chat = Chat(checked_messages(messages), checked_tools(tools), add_generation_prompt)
         template = self._template_for(chat)
         if template is not None:
-            return self._fill_in(template, chat, variables, tokenize)
+            rendering = self._rendering(template)
+            return rendering.ids(chat, variables) if tokenize else rendering.text(chat, variables)
         if unknown := sorted(set(variables) - set(self._options)):
             raise UserError(
                 f"the built-in chat format of {self.kind} does not use {', '.join(unknown)}"
@@ -218,6 +224,30 @@ class ChatTokenizer(abc.ABC):
         return "".join(
             part if isinstance(part, str) else part.spelling if spelled else "" for part in prompt
         )
+
+    def training_example(
+        self,
+        messages: Messages,
+        tools: Messages | None = None,
+        loss_on: str = "published",
+        max_source_length: int | None = None,
+        max_target_length: int | None = None,
+    ) -> TrainingExample:
+        """A conversation as the model is tuned on it (`Tokenizer.training_example`)."""
+        given, described = checked_messages(messages), checked_tools(tools)
+        chat = Conversation.of(given, described, loss_on, max_source_length, max_target_length)
+        if self.kind in KINDS:
+            return training_example(self, chat)
+        template = self._template_for(Chat(chat.messages, chat.tools, opens=False))
+        if template is None:
+            raise UserError(f"{self._files.place} has no chat template, so no examples of chats")
+        return by_template(self, chat, self._rendering(template))
+
+    @property
+    def chat_fingerprint(self) -> str:
+        """SHA-256 of what a chat's text depends on beside the vocabulary, in hexadecimal."""
+        sources = {name: template.source for name, template in self._templates.items()}
+        return hashlib.sha256(repr((self.kind, sorted(sources.items()))).encode()).hexdigest()
 
     def read_answer(self, ids: Sequence[int] | str, tools: Messages | None = None) -> JsonObject:
         """The message that an answer is.
@@ -279,40 +309,11 @@ class ChatTokenizer(abc.ABC):
             return None
         return template
 
-    def _fill_in(
-        self,
-        template: ChatTemplate,
-        chat: Chat,
-        variables: Mapping[str, object],
-        tokenize: bool,
-    ) -> list[int] | str:
-        unknown = sorted(set(variables) - template.variables)
-        if unknown:
-            raise UserError(f"{template.name} does not use {', '.join(unknown)}")
-        given = _fitting(chat, template, self._calls)
-        disguise = Disguise(self.special_ids, given)
-        values = {**self._names(), **variables, "add_generation_prompt": chat.opens}
-        shown = disguise.put_on(given)
-        assert isinstance(shown, dict)
-        text = template.render({**values, **shown})
-        if not tokenize:
-            return disguise.take_off(text)
-        ids = []
-        for index, part in enumerate(self._spelling.split(text)):
-            if index % 2:
-                ids.append(self.special_ids[part])
-            elif part:
-                ids += self._encode(disguise.take_off(part))
-        return ids
-
-    def _names(self) -> dict[str, str]:
-        """bos_token and others, as templates are given them."""
-        found = {}
-        for name, value in self._files.config.items():
-            value = value.get("content") if isinstance(value, dict) else value
-            if name.endswith("_token") and isinstance(value, str):
-                found[name] = value
-        return found
+    def _rendering(self, template: ChatTemplate) -> Rendering:
+        names = names_of(self._files.config)
+        return Rendering(
+            template, self.special_ids, self._spelling, self._encode, names, self._calls
+        )
 
     @functools.cached_property
     def _begins_in_thought(self) -> bool:
@@ -337,24 +338,6 @@ def required(ids: Mapping[str, int], place: str, *spellings: str) -> list[int]:
     if missing:
         raise UserError(f"{place} lacks the special tokens {', '.join(missing)}")
     return [ids[one] for one in spellings]
-
-
-def _fitting(chat: Chat, template: ChatTemplate, calls: Calls | None) -> dict[str, object]:
-    """The messages and tools in the form that a template looks for."""
-    messages, tools = chat.messages, chat.tools
-    if "observation" in template.source:
-        messages = [
-            {**one, "role": "observation" if one["role"] == "tool" else one["role"]}
-            for one in messages
-        ]
-    if "tool_calls" not in template.source and any(one.get("tool_calls") for one in messages):
-        if calls is None:
-            raise UserError(f"{template.name} has no calls of tools")
-        messages = with_calls_as_text(messages, calls)
-    if tools is not None and _TOOLS_OF_A_MESSAGE.search(template.source):
-        message: Message = {"role": "system", "content": "", "tools": tools}
-        messages, tools = [message, *messages], None
-    return {"messages": messages, "tools": tools}
 
 
 def _pattern(spelling: str) -> str:

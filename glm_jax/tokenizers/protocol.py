@@ -11,6 +11,7 @@ from glm_jax.special_tokens import SpecialTokens
 
 if TYPE_CHECKING:
     from glm_jax.json_files import JsonObject
+    from glm_jax.tokenizers.training_example import TrainingExample
 
 # Written by `save` where the vocabulary does not say all (`glm_jax.tokenizers.settings`).
 SETTINGS = "glm_tokenizer.json"
@@ -87,11 +88,43 @@ class Tokenizer(Protocol):
         """The message that an answer is (`ChatTokenizer.read_answer`)."""
         ...
 
+    def training_example(
+        self,
+        messages: Messages,
+        tools: Messages | None = None,
+        loss_on: str = "published",
+        max_source_length: int | None = None,
+        max_target_length: int | None = None,
+    ) -> "TrainingExample":
+        """A conversation as the model is tuned on it: its ids, and which of them are learnt.
+
+            ChatGLM3    ids     [gMASK] sop <|user|> ▁ \\n ▁hi <|assistant|> ▁ \\n ▁yes </s>
+                        learnt                                                x  x   x    x
+
+        Args:
+          messages, tools: as of `apply_chat_template`; the assistant's answers included.
+          loss_on: "published": the rule of the model's own fine-tuning code
+            (`glm_jax.tokenizers.training_example`), of a template of others "assistant"; "all": all
+            but the first ids, of models without part A; "assistant": what the assistant says, and
+            the id that ends it; "last": its last message alone.
+          max_source_length, max_target_length: the published limits, both or none, which cut.
+
+        Raises:
+          UserError: no answer to learn; messages or a template for which there is no rule.
+        """
+        ...
+
+    @property
+    def chat_fingerprint(self) -> str:
+        """SHA-256 of what a chat's text depends on beside the vocabulary; "" without a format."""
+        ...
+
 
 class WithoutChat:
     """Those parts of a tokenizer that has no chat format: chats are refused, in one sentence."""
 
     chat_end_ids: tuple[int, ...] = ()
+    chat_fingerprint: str = ""
     _name: str
 
     def apply_chat_template(
@@ -106,6 +139,17 @@ class WithoutChat:
         raise self._refusal()
 
     def read_answer(self, ids: Sequence[int] | str, tools: Messages | None = None) -> "JsonObject":
+        """Raises UserError: there is no chat format."""
+        raise self._refusal()
+
+    def training_example(
+        self,
+        messages: Messages,
+        tools: Messages | None = None,
+        loss_on: str = "published",
+        max_source_length: int | None = None,
+        max_target_length: int | None = None,
+    ) -> "TrainingExample":
         """Raises UserError: there is no chat format."""
         raise self._refusal()
 

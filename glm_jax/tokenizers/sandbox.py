@@ -39,6 +39,9 @@ MOST_ELEMENTS = 50_000
 _FILE = "<template>"  # where Jinja says that the code of a template comes from
 _JOIN = "glm_jax_join"  # the filter that a ~ b becomes
 _MAKE = "glm_jax_make"  # that a list, a tuple or an object goes through
+# Around what the model says; Unicode sets them aside for use within programs.
+ANSWER_MARKS = ("\ufdee", "\ufdef")
+MARKS_ANSWERS = "glm_jax_marks_answers"
 _ELEMENT = 10  # characters that an element of a list counts as
 # Not of use to templates; `format` has widths of any size.
 _LEFT_OUT = {"format", "pprint", "random", "urlize", "xmlattr"}
@@ -181,13 +184,26 @@ def _filtered(node: Any, name: str) -> nodes.Filter:
 
 
 class _Generation(ext.Extension):
-    """`{% generation %}..{% endgeneration %}` marks what the model says; the marks are left out."""
+    """`{% generation %}..{% endgeneration %}` is what the model says.
+
+    `ANSWER_MARKS` are written around it where the variable `MARKS_ANSWERS` is true.
+    """
 
     tags = {"generation"}  # noqa: RUF012 - as Jinja's extensions have it
 
     def parse(self, parser: Parser) -> list[nodes.Node]:
         next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        inside = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        begin, end = (
+            nodes.If(
+                nodes.Name(MARKS_ANSWERS, "load"),
+                [nodes.Output([nodes.TemplateData(mark)])],
+                [],
+                [],
+            )
+            for mark in ANSWER_MARKS
+        )
+        return [begin, *inside, end]
 
 
 def _join(items: Sequence[object]) -> str:

@@ -18,12 +18,18 @@ from jinja2.exceptions import SecurityError
 
 from glm_jax.errors import UserError
 from glm_jax.json_files import JsonObject, shown
-from glm_jax.tokenizers.sandbox import MOST_CHARACTERS, Sandbox, TooMuch
+from glm_jax.tokenizers.sandbox import (
+    ANSWER_MARKS,
+    MARKS_ANSWERS,
+    MOST_CHARACTERS,
+    Sandbox,
+    TooMuch,
+)
 
 # The source of a template has some kilobytes.
 MOST_SOURCE = 1_000_000
 # Unicode sets these aside for use within programs.
-_INVISIBLE = [chr(code) for code in range(0xFDD0, 0xFDF0)]
+_INVISIBLE = [chr(code) for code in range(0xFDD0, 0xFDF0) if chr(code) not in ANSWER_MARKS]
 
 Tools = list[JsonObject]
 
@@ -49,17 +55,21 @@ class ChatTemplate:
         """
         return self._ready()[2]
 
-    def render(self, variables: Mapping[str, object]) -> str:
+    def render(self, variables: Mapping[str, object], marks: bool = False) -> str:
         """The text of a prompt.
 
         Args:
           variables: messages, tools and others, of the types of JSON.
+          marks: put `ANSWER_MARKS` around what stands in `{% generation %}`.
 
         Raises:
           UserError: it is no template, refuses the messages, reaches for what it may not, does not
-            end, or fails; names the line.
+            end, or fails; names the line. Or the messages themselves hold such a mark.
         """
         sandbox, template, _ = self._ready()
+        if marks and any(mark in text for text in _texts(variables) for mark in ANSWER_MARKS):
+            raise UserError("messages must be without U+FDEE and U+FDEF, which mark answers")
+        variables = {**variables, MARKS_ANSWERS: marks}
         parts, size = [], 0
         try:
             with sandbox.rendering():
@@ -89,7 +99,8 @@ class ChatTemplate:
                 ) from error
             except Exception as error:
                 raise UserError(f"{self.name} {_what(error)}") from error
-            self._compiled = sandbox, template, frozenset(names) - set(sandbox.globals)
+            known = {*sandbox.globals, MARKS_ANSWERS}
+            self._compiled = sandbox, template, frozenset(names) - known
         return self._compiled
 
 
@@ -112,7 +123,7 @@ class Disguise:
         used = {letter for value in values for text in _texts(value) for letter in text}
         free = [letter for letter in _INVISIBLE if letter not in used]
         if not free:
-            raise UserError("the messages have every character from U+FDD0 to U+FDEF")
+            raise UserError("the messages have every character from U+FDD0 to U+FDED")
         self._mark = free[0]
         longest_first = sorted(spellings, key=len, reverse=True)
         self._spellings = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")

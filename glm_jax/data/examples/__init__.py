@@ -1,0 +1,1 @@
+"""Examples for tuning: from files to a store of segments, and from the store to rows."""
