@@ -27,8 +27,16 @@ import numpy as np
 from glm_jax.checks import whole_number
 
 # Values of `Batch.objective`: the objective of each target.
-NONE, SPAN, SENTENCE, DOCUMENT, CAUSAL = range(5)
-OBJECTIVES = {"span": SPAN, "sentence": SENTENCE, "document": DOCUMENT, "causal": CAUSAL}
+NONE, SPAN, SENTENCE, DOCUMENT, CAUSAL, ANSWER = range(6)
+OBJECTIVES = {
+    "span": SPAN,
+    "sentence": SENTENCE,
+    "document": DOCUMENT,
+    "causal": CAUSAL,
+    "answer": ANSWER,
+}
+# Those of texts, each with a rate in `ObjectiveConfig`; answers are those of examples.
+OF_TEXTS = ("span", "sentence", "document", "causal")
 NUM_OBJECTIVES = len(OBJECTIVES) + 1
 
 

@@ -35,6 +35,7 @@ class Purpose(enum.IntEnum):
     CONTEXT = 9  # which tokens of part A are hidden
     POSITION = 10  # shift of each segment's first positions
     SHORT = 11  # whether the row's segments are cut short, and how short
+    PACK = 12  # which examples of one length share a row
 
 
 def philox4x32(counter: np.ndarray, key: tuple[int, int]) -> np.ndarray:

@@ -87,11 +87,11 @@ def examples(stream: "RowStream", config: "Config", count: int) -> Iterator[tupl
 
     It stops after 2000 rows, so a rare objective may have fewer.
     """
-    from glm_jax.batch import OBJECTIVES
+    from glm_jax.batch import OF_TEXTS
     from glm_jax.data.picture import objective_of, row_of
 
     objective = config.objective
-    missing = {name: count for name in OBJECTIVES if getattr(objective, f"{name}_rate") > 0}
+    missing = {name: count for name in OF_TEXTS if getattr(objective, f"{name}_rate") > 0}
     for number, batch in enumerate(stream):
         for index in range(batch.shape[0]):
             row = row_of(batch, index)

@@ -22,6 +22,7 @@ from glm_jax.config import (
     ComputeConfig,
     Config,
     DataConfig,
+    ExamplesConfig,
     MeshConfig,
     ModelConfig,
     ObjectiveConfig,
@@ -36,6 +37,7 @@ from glm_jax.errors import UserError
 SECTIONS = {
     "model": ModelConfig,
     "data": DataConfig,
+    "examples": ExamplesConfig,
     "objective": ObjectiveConfig,
     "objective.published": PublishedOptions,
     "optimizer": OptimizerConfig,

@@ -1,9 +1,9 @@
 """The config of a run: frozen dataclasses that check their own values.
 
 Each section's docstring says what its fields mean (`config/model.py`, `config/compute.py`,
-`config/data.py`, `config/objective.py`, `config/published.py`, `config/training.py`);
-`config/files.py` reads files and overrides. What a model is (`model`) stands apart from how it runs
-(`compute`).
+`config/data.py`, `config/examples.py`, `config/objective.py`, `config/published.py`,
+`config/training.py`); `config/files.py` reads files and overrides. What a model is (`model`) stands
+apart from how it runs (`compute`).
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ from typing import TypeVar
 from glm_jax.checks import Section
 from glm_jax.config.compute import ComputeConfig
 from glm_jax.config.data import DataConfig
+from glm_jax.config.examples import ExamplesConfig
 from glm_jax.config.model import ModelConfig, ResolvedModel
 from glm_jax.config.moved import moved_of, record_renamed, with_moved
 from glm_jax.config.objective import ObjectiveConfig
@@ -28,6 +29,7 @@ __all__ = [
     "ComputeConfig",
     "Config",
     "DataConfig",
+    "ExamplesConfig",
     "MeshConfig",
     "ModelConfig",
     "ObjectiveConfig",
@@ -53,6 +55,7 @@ class Config:
 
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
+    examples: ExamplesConfig = ExamplesConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     train: TrainConfig = TrainConfig()
@@ -70,6 +73,7 @@ class Config:
                 "data.batch_size must be a multiple of train.accumulation_steps; got "
                 f"{self.data.batch_size} and {self.train.accumulation_steps}"
             )
+        self.examples.check_beside(self.data, self.objective)
         self.objective.published.check_lengths(self.data.sequence_length, self.model.vocab_size)
         if self.train.local_start:
             self._check_local_start()

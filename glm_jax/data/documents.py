@@ -43,7 +43,7 @@ _MARKS = {
 }
 _UTF8_MARK = b"\xef\xbb\xbf"
 # Bytes inspected at the beginning of a file; a larger share of NULs than this means binary data.
-_LOOKED_AT, _MOST_NULS = 1 << 16, 0.05
+LOOKED_AT, _MOST_NULS = 1 << 16, 0.05
 
 
 @dataclasses.dataclass
@@ -153,8 +153,7 @@ def scan(data: DataConfig) -> Corpus:
         try:
             for location, text in documents(path, data.text_field, skipped):
                 locations.extend((number, *location))
-                digest = hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest()
-                hashes.append(int.from_bytes(digest, "little"))
+                hashes.append(content_hash(text))
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror}") from error
     if not hashes:
@@ -164,22 +163,40 @@ def scan(data: DataConfig) -> Corpus:
             + (f"; {why}" if why else "")
         )
     table = np.array(locations, np.int64).reshape(-1, 5)
-    table, is_eval = _split(table, np.array(hashes, np.uint64), data.eval_fraction)
+    table, is_eval = _with_split(table, np.array(hashes, np.uint64), data.eval_fraction)
     return Corpus(files, data.text_field, table, is_eval, skipped)
 
 
-def _split(
+def _with_split(
     locations: np.ndarray, hashes: np.ndarray, eval_fraction: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Adds `is_eval` [N]: hash / 2^64 below the fraction."""
+    """Adds `is_eval` [N]; a single document comes twice."""
     if len(hashes) == 1:
         return np.repeat(locations, 2, axis=0), np.array([False, True])
+    return locations, held_out(hashes, eval_fraction)
+
+
+def held_out(hashes: np.ndarray, eval_fraction: float) -> np.ndarray:
+    """[N] bool, which contents are held out: hash / 2^64 below the fraction.
+
+    Each split gets one at least.
+
+    Args:
+      hashes: [N] uint64, of the contents (`content_hash`); N at least 2.
+      eval_fraction: `data.eval_fraction`.
+    """
     is_eval = hashes / 2.0**64 < eval_fraction
     if not is_eval.any():
         is_eval[np.argmin(hashes)] = True
     if is_eval.all():
         is_eval[np.argmax(hashes)] = False
-    return locations, is_eval
+    return is_eval
+
+
+def content_hash(text: str) -> int:
+    """The hash of a content that decides its split, below 2^64."""
+    digest = hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
 
 
 # First and last + 1 byte in the file, then within the text of a record (0, 0 in plain text).
@@ -191,7 +208,7 @@ def _text_documents(path: Path, text_field: str, skipped: Skipped) -> Iterator[L
     """Documents of a plain text file; empty lines separate them."""
     content = _content(path)
     if path.suffix != ".xz":
-        _check_beginning(path, content[:_LOOKED_AT])
+        check_beginning(path, content[:LOOKED_AT])
     if content.find(b"\n") < 0 <= content.find(b"\r"):
         content = content[:].replace(b"\r", b"\n")  # old Macintosh line ends
     begin = len(_UTF8_MARK) if content[: len(_UTF8_MARK)] == _UTF8_MARK else 0
@@ -205,7 +222,7 @@ def _text_documents(path: Path, text_field: str, skipped: Skipped) -> Iterator[L
         begin = end
 
 
-def _check_beginning(path: Path, beginning: bytes) -> None:
+def check_beginning(path: Path, beginning: bytes) -> None:
     """Refuses a file that is not UTF-8 text as a whole."""
     for mark, encoding in _MARKS.items():
         if beginning.startswith(mark):
@@ -269,9 +286,9 @@ def _record_documents(path: Path, text_field: str, skipped: Skipped) -> Iterator
     """Documents of a file with one text per record."""
     kind = file_kind(path)
     with path.open("rb") as file:
-        beginning = file.read(_LOOKED_AT)
+        beginning = file.read(LOOKED_AT)
     if kind == "json" or beginning.startswith(b"\x1f\x8b\x08"):
-        _check_beginning(path, beginning)
+        check_beginning(path, beginning)
     for number, (start, end, content) in enumerate(read_records(path, kind), 1):
         try:
             if isinstance(content, ValueError):

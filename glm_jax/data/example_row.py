@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from glm_jax.batch import OBJECTIVES, Batch
+from glm_jax.batch import OF_TEXTS, Batch
 from glm_jax.config import Config
 from glm_jax.corruption.corruptor import Corruptor
 from glm_jax.corruption.plan import Segments
@@ -28,7 +28,7 @@ def example_row(config: Config, tokenizer: Tokenizer) -> Batch:
     Returns:
       One row, a Batch of [T] arrays without padding, T <= 32.
     """
-    rates = {name: getattr(config.objective, f"{name}_rate") for name in OBJECTIVES}
+    rates = {name: getattr(config.objective, f"{name}_rate") for name in OF_TEXTS}
     wanted = next(name for name, rate in rates.items() if rate > 0)
     plain = dataclasses.replace(
         config.objective.published, loader=False, short_sequence_rate=0.0, random_position=False

@@ -28,14 +28,14 @@ def row_sums(lm: "LanguageModel", batch: Batch) -> dict[str, np.ndarray]:
     """Sums of losses and of hits of each row by objective; few rows at once if V is large.
 
         one row: targets of objectives [1 1 2], losses 2, 4, 3, the first target is the argmax
-            -> {"losses": [0 6 3 0 0], "count": [0 2 1 0 0], "correct": [0 1 0 0 0], ..}
+            -> {"losses": [0 6 3 0 0 0], "count": [0 2 1 0 0 0], "correct": [0 1 0 0 0 0], ..}
 
     Args:
       lm: the model.
       batch: numpy, [B, T].
 
     Returns:
-      The sums named by `SUMS`, each float64 [B, 5]; the second index is `Batch.objective`.
+      The sums named by `SUMS`, each float64 [B, 6]; the second index is `Batch.objective`.
 
     Raises:
       UserError: positions outside the model's tables.
@@ -56,7 +56,7 @@ def row_sums(lm: "LanguageModel", batch: Batch) -> dict[str, np.ndarray]:
 
 
 def total_sums(lm: "LanguageModel", batches: Iterable[Batch]) -> dict[str, np.ndarray]:
-    """The sums over all rows of batches, [5] each; padding adds nothing."""
+    """The sums over all rows of batches, [6] each; padding adds nothing."""
     total = {name: np.zeros(NUM_OBJECTIVES) for name in SUMS}
     for batch in batches:
         for name, values in row_sums(lm, batch).items():
@@ -67,7 +67,7 @@ def total_sums(lm: "LanguageModel", batches: Iterable[Batch]) -> dict[str, np.nd
 @with_mesh_of_params
 @functools.partial(jax.jit, static_argnames="config")
 def _row_sums(params: Params, batch: Batch, *, config: ResolvedModel) -> jax.Array:
-    """[B, 5 sums, 5 objectives] float32."""
+    """[B, 5 sums, 6 objectives] float32."""
     model = bind(config, params)
     logits = model.logits(hidden_of(model, batch))
     present = batch.loss_weights > 0

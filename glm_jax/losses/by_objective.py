@@ -154,7 +154,7 @@ def objective_sums(
       batch: [B, T].
 
     Returns:
-      Four arrays [5] float32, indexed by the values of `Batch.objective`: `losses` and `count` over
+      Four arrays [6] float32, indexed by the values of `Batch.objective`: `losses` and `count` over
       the targets, `weighted_losses` and `weights` with `loss_weights` multiplied in.
     """
     present = batch.loss_weights > 0
@@ -200,6 +200,6 @@ def _groups(batch: Batch) -> Array:
 
 
 def _group_sums(batch: Batch, values: Array) -> jax.Array:
-    """Sums of `values` [B, T] by objective, [5]."""
+    """Sums of `values` [B, T] by objective, [6]."""
     member = _groups(batch)[None] == jnp.arange(NUM_OBJECTIVES)[:, None, None]
     return jnp.sum(jnp.where(member, values, 0.0), axis=(1, 2))

@@ -6,7 +6,7 @@ import numpy as np
 
 from glm_jax.batch import OBJECTIVES
 
-# Sums over rows, [5] each, by the value of `Batch.objective`: cross entropies, number of targets,
+# Sums over rows, [6] each, by the value of `Batch.objective`: cross entropies, number of targets,
 # targets that the model ranks first, cross entropies times `loss_weights`, and `loss_weights`.
 SUMS = ("losses", "count", "correct", "weighted_losses", "weights")
 
@@ -15,7 +15,7 @@ def mean_metrics(sums: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Metrics from sums over rows.
 
     Args:
-      sums: [5] each, by the names of `SUMS`; losses are in nats.
+      sums: [6] each, by the names of `SUMS`; losses are in nats.
 
     Returns:
       `loss`, the mean weighted by the loss weights; `targets`, their number; and `loss/NAME`,

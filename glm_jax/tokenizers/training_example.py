@@ -24,6 +24,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from glm_jax.checks import check_choice, whole_number
+from glm_jax.config.examples import LOSS_ON
 from glm_jax.errors import UserError
 from glm_jax.json_files import JsonObject
 from glm_jax.tokenizers.chat_formats import Chat
@@ -33,7 +34,6 @@ from glm_jax.tokenizers.protocol import Tokenizer
 if TYPE_CHECKING:
     from glm_jax.tokenizers.rendering import Rendering
 
-LOSS_ON = ("published", "all", "assistant", "last")
 # The label of an id that is not learnt, in the published code.
 IGNORED = -100
 # Kinds whose ids have a special one at the beginning of each message.

@@ -294,8 +294,12 @@ class ExampleStore:
         """Where an example is from: "my/a.jsonl line 7"."""
         file, line = self.splits[split].origins[index].tolist()
         files = self.description.get("files", [])
-        name = str(files[file]["name"]) if 0 <= file < len(files) else "file"
-        return f"{name} line {line}"
+        return place(str(files[file]["name"]) if 0 <= file < len(files) else "file", line)
+
+
+def place(file: str, line: int) -> str:
+    """Where an object of a file stands: "a.jsonl line 7", or "b.json item 2" of a list."""
+    return f"{file} {'item' if file.endswith('.json') else 'line'} {line}"
 
 
 def _dtypes(vocab_size: int) -> dict[str, np.dtype]:

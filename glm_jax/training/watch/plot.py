@@ -6,7 +6,7 @@ from glm_jax.batch import OBJECTIVES
 from glm_jax.files import written
 from glm_jax.training.watch.metrics import Row, read_metrics
 
-_COLOURS = dict(zip(["", *OBJECTIVES], ["black", "C0", "C1", "C2", "C3"], strict=True))
+_COLOURS = dict(zip(["", *OBJECTIVES], ["black", "C0", "C1", "C2", "C3", "C4"], strict=True))
 
 
 def plot_losses(metrics: Path, image: Path) -> None:
