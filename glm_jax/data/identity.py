@@ -10,6 +10,7 @@ explain a difference.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from glm_jax.config.data import DataConfig
 from glm_jax.data.store import TokenStore
@@ -23,7 +24,25 @@ Identity = dict[str, JsonObject]
 _DEFAULT_SOURCE = DataConfig().source
 
 
-def identity(stores: Mapping[str, tuple[float, TokenStore]]) -> Identity:
+class Store(Protocol):
+    """What rows are made from: a `TokenStore`, or another store that knows its content.
+
+    Attributes:
+      fingerprint, description: see `TokenStore`.
+    """
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def description(self) -> JsonObject: ...
+
+    def check(self) -> None:
+        """Raises UserError if a file of it has turned out to be damaged."""
+        ...
+
+
+def identity(stores: Mapping[str, tuple[float, Store]]) -> Identity:
     """The identity of the stores of a run.
 
     Args:
@@ -68,6 +87,14 @@ def _fields(before: JsonObject, now: JsonObject) -> list[str]:
         for name in ("text_field", "eval_fraction")
         if name in before and name in now and before[name] != now[name]
     ]
+    old, new = before.get("settings", {}), now.get("settings", {})
+    said += [
+        f"{name} was {old.get(name)!r}, is {new.get(name)!r}"
+        for name in {**old, **new}
+        if old.get(name) != new.get(name)
+    ]
+    if before.get("chat_fingerprint") != now.get("chat_fingerprint"):
+        said.append("the chat format of the tokenizer is another")
     used = [one.get("tokenizer_fingerprint") for one in (before, now)]
     if used[0] != used[1]:
         said.append(f"the tokenizer (data.tokenizer={now.get('tokenizer')!r}) is another")

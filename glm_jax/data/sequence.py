@@ -8,23 +8,27 @@ A `RowStream` takes its batches from such a sequence, which gives rows of any nu
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from glm_jax.batch import Batch
+from glm_jax.data.identity import Store
 from glm_jax.data.mixing import Mixing, source_seed
 from glm_jax.data.order import EpochOrder
-from glm_jax.data.store import TokenStore
 from glm_jax.errors import UserError
+
+S = TypeVar("S", bound=Store)
 
 
 class Builder(Protocol):
     """Builds rows by epoch and row index; see `glm_jax.data.rows.RowBuilder`."""
 
     num_rows: int
-    store: TokenStore
     seed: int
+
+    @property
+    def store(self) -> Store: ...
 
     def build(self, epochs: np.ndarray, rows: np.ndarray) -> tuple[Batch, dict[str, int]]: ...
 
@@ -44,10 +48,10 @@ class Rows(Protocol):
 
 
 class Source(Protocol):
-    """The origin of rows: one split of one token store or of several.
+    """The origin of rows: one split of one store or of several.
 
     Attributes:
-      builders: the builders of the rows, one per token store.
+      builders: the builders of the rows, one per store.
       num_rows: rows per epoch, summed over the stores.
       stores: rate and store of each source by name; {"": (1.0, store)} for a single source.
     """
@@ -58,7 +62,7 @@ class Source(Protocol):
     def builders(self) -> Sequence[Builder]: ...
 
     @property
-    def stores(self) -> dict[str, tuple[float, TokenStore]]: ...
+    def stores(self) -> dict[str, tuple[float, Store]]: ...
 
     def sequence(self, shuffle: bool = True, repeat: bool = True) -> Rows:
         """The rows in their order.
@@ -105,7 +109,7 @@ class OneSource:
         self.num_rows = builder.num_rows
 
     @property
-    def stores(self) -> dict[str, tuple[float, TokenStore]]:
+    def stores(self) -> dict[str, tuple[float, Store]]:
         return {"": (1.0, self.builders[0].store)}
 
     def sequence(self, shuffle: bool = True, repeat: bool = True) -> Rows:
@@ -138,7 +142,7 @@ class Mixture:
         self.num_rows = sum(builder.num_rows for builder in builders)
 
     @property
-    def stores(self) -> dict[str, tuple[float, TokenStore]]:
+    def stores(self) -> dict[str, tuple[float, Store]]:
         stores = [builder.store for builder in self.builders]
         return dict(zip(self.names, zip(self.rates, stores, strict=True), strict=True))
 
@@ -147,9 +151,9 @@ class Mixture:
 
 
 def mixture(
-    stores: Mapping[str, tuple[float, TokenStore]],
+    stores: Mapping[str, tuple[float, S]],
     seed: int,
-    builder_of: Callable[[TokenStore, int], Builder],
+    builder_of: Callable[[S, int], Builder],
 ) -> Mixture:
     """A mixture whose sources draw independently of each other.
 

@@ -2,23 +2,28 @@
 
 from glm_jax.config import Config
 from glm_jax.data.documents import SPLITS
+from glm_jax.data.examples.rows import ExampleRowBuilder
+from glm_jax.data.examples.store import ExampleStore
 from glm_jax.data.published import PublishedRowBuilder
 from glm_jax.data.rows import RowBuilder
 from glm_jax.data.sequence import Builder, OneSource, Source, mixture
 from glm_jax.data.store import TokenStore
 from glm_jax.data.stream import RowStream
-from glm_jax.errors import UserError
+from glm_jax.errors import UserError, say_once
 from glm_jax.pipeline.corpus import Corpus
+from glm_jax.pipeline.examples import EXAMPLES, PRETRAINING, opened, pretraining
 
 
 def source(config: Config, split: str = "train") -> Source:
     """The source of the rows of a split.
 
     Raises:
-      UserError: an unknown split, or as `Corpus.stores`.
+      UserError: an unknown split, or as `Corpus.stores` or `pipeline.examples.opened`.
     """
     if split not in SPLITS:
         raise UserError(f"split must be one of {list(SPLITS)}; got {split!r}")
+    if config.examples.format is not None:
+        return _of_examples(config, split)
     stores, seed = Corpus(config).stores(), config.train.seed
     kind = PublishedRowBuilder if config.objective.published.loader else RowBuilder
 
@@ -30,13 +35,38 @@ def source(config: Config, split: str = "train") -> Source:
     return mixture(stores, seed, builder_of)
 
 
+def _of_examples(config: Config, split: str) -> Source:
+    """Rows of examples, or of examples and texts."""
+
+    def builder_of(store: ExampleStore | TokenStore, seed: int) -> Builder:
+        if isinstance(store, TokenStore):
+            return RowBuilder(store.splits[split], store, config.data, config.objective, seed)
+        length, packed = config.data.sequence_length, config.examples.packed
+        builder = ExampleRowBuilder(split, store, length, packed, seed)
+        if builder.cuts:
+            say_once(f"the examples {split} {store.fingerprint}", builder.summary)
+        return builder
+
+    examples, seed, rate = opened(config), config.train.seed, config.examples.pretraining_rate
+    if not rate:
+        return OneSource(builder_of(examples, seed))
+    texts = Corpus(pretraining(config)).stores()
+    if list(texts) != [""]:
+        raise UserError("examples.pretraining_source must be one source of texts, not a mixture")
+    stores: dict[str, tuple[float, ExampleStore | TokenStore]] = {
+        EXAMPLES: (1.0 - rate, examples),
+        PRETRAINING: (rate, texts[""][1]),
+    }
+    return mixture(stores, seed, builder_of)
+
+
 def batches(
     config: Config, split: str = "train", shard_index: int = 0, num_shards: int = 1
 ) -> RowStream:
     """The endless stream of Batches of one host.
 
     Args:
-      config: `data`, `objective` and `train.seed` determine every row.
+      config: `data`, `examples`, `objective` and `train.seed` determine every row.
       split: "train" (each epoch has its own order and corruption) or "eval" (rows in ascending
         order, the same each time). With `objective.published.loader`, "train" is in ascending
         order too.

@@ -1,0 +1,169 @@
+"""Rows of an example store: row i of every epoch has the same examples, in an order of the epoch.
+
+    row     | example 7           | example 3    | padding
+    attend  [0, ..)                [s, ..)        empty
+
+Each example is a segment of its own: it attends to itself alone, and its positions are its own.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from glm_jax.batch import ANSWER, Batch, empty_fields
+from glm_jax.corruption.corruptor import Corruptor
+from glm_jax.data.examples.example import FIELDS
+from glm_jax.data.examples.packing import best_fit, one_each
+from glm_jax.data.examples.store import Examples, ExampleStore
+from glm_jax.errors import UserError
+from glm_jax.ragged import within_groups
+
+# Examples whose targets are looked at together.
+_AT_ONCE = 1 << 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Cut:
+    """What the length of a row leaves of a split's examples.
+
+    Attributes:
+      kept: [examples] int64, those with something to learn, ascending.
+      sizes: [examples] int64, slots of each.
+      cut: number of examples that were longer than the row.
+      empty: examples that are left out, since nothing is left of their targets, ascending.
+    """
+
+    kept: np.ndarray
+    sizes: np.ndarray
+    cut: int
+    empty: np.ndarray
+
+
+class ExampleRowBuilder:
+    """Builds the rows of one split of a store.
+
+    Attributes:
+      num_rows: rows per epoch.
+      store: the examples.
+      seed: of which examples share a row, and of the order of rows.
+      summary: "train: 12,034 examples, 20 cut to the row".
+      cuts: whether the length of a row has cut an example.
+    """
+
+    def __init__(self, split: str, store: ExampleStore, length: int, packed: bool, seed: int):
+        """Packs the split's examples.
+
+        Args:
+          split: its name.
+          store: of examples.
+          length: T; longer examples are cut at their end.
+          packed: several examples in a row.
+          seed: see `seed`.
+
+        Raises:
+          UserError: the split is empty, or in no example of it is anything left to learn.
+        """
+        self.store, self.seed, self._length = store, seed, length
+        self._examples = store.splits[split]
+        self._offsets = np.asarray(self._examples.offsets)
+        cut = cut_of(self._examples, length)
+        self.summary = _summary(split, store, cut)
+        self.cuts = bool(cut.cut or len(cut.empty))
+        if not len(cut.kept):
+            raise UserError(
+                f"nothing is learnt from the split {split!r}: {self.summary}; "
+                + (
+                    f"raise data.sequence_length={length}"
+                    if len(cut.empty)
+                    else "give data.source more examples or change data.eval_fraction"
+                )
+            )
+        self._kept, self._sizes = cut.kept, cut.sizes
+        self._packed = (
+            best_fit(cut.sizes[cut.kept], length, seed) if packed else one_each(len(cut.kept))
+        )
+        self.num_rows = len(self._packed)
+
+    def build(self, epochs: np.ndarray, rows: np.ndarray) -> tuple[Batch, dict[str, int]]:
+        """Builds rows; an epoch decides nothing in them.
+
+        Args:
+          epochs: [B] integers.
+          rows: [B] integers, at least 0; rows from `num_rows` on are all padding.
+
+        Returns:
+          A numpy Batch [B, T] and the counts by `Corruptor.statistics_names`, and `examples`.
+        """
+        rows = np.asarray(rows, np.int64)
+        inside = rows < self.num_rows
+        first = self._packed.starts[np.where(inside, rows, 0)]
+        counts = np.where(inside, self._packed.starts[np.where(inside, rows, 0) + 1] - first, 0)
+        chosen = self._kept[self._packed.order[np.repeat(first, counts) + within_groups(counts)]]
+        sizes = self._sizes[chosen]
+        # The first slot of each example: what its row holds before it.
+        before = np.cumsum(sizes) - sizes
+        row_of = np.repeat(np.arange(len(rows)), counts)
+        begins = np.concatenate([[0], np.cumsum(np.bincount(row_of, sizes, len(rows)))])
+        start = before - begins[row_of].astype(np.int64)
+
+        index = within_groups(sizes)
+        source = np.repeat(self._offsets[chosen], sizes) + index
+        slot = np.repeat(row_of * self._length + start, sizes) + index
+        fields = empty_fields(len(rows) * self._length, self.store.special.pad)
+        values = {name: getattr(self._examples, name)[source] for name in FIELDS}
+        learnt = values.pop("learnt")
+        for name, found in values.items():
+            fields[name][slot] = found
+        fields["targets"][slot[~learnt]] = self.store.special.pad
+        fields["loss_weights"][slot] = learnt
+        fields["objective"][slot] = np.where(learnt, ANSWER, 0)
+        own = np.repeat(start, sizes)
+        prefix = np.repeat(np.asarray(self._examples.prefix)[chosen], sizes)
+        fields["attend_start"][slot] = own
+        fields["attend_end"][slot] = own + np.maximum(prefix, index + 1)
+        # Part A is no longer than what is left of an example.
+        ends = own + np.repeat(sizes, sizes)
+        fields["attend_end"][slot] = np.minimum(fields["attend_end"][slot], ends)
+        statistics = dict.fromkeys(Corruptor.statistics_names, 0) | {
+            "rows": len(rows),
+            "places_used": int(sizes.sum()),
+            "source_tokens": int(sizes.sum()),
+            "targets": int(learnt.sum()),
+            "examples": len(chosen),
+        }
+        shape = (len(rows), self._length)
+        return Batch(**{name: value.reshape(shape) for name, value in fields.items()}), statistics
+
+
+def cut_of(examples: Examples, length: int) -> Cut:
+    """What rows of `length` slots leave of examples; each keeps its beginning.
+
+    Args:
+      examples: of a split.
+      length: T.
+    """
+    offsets = np.asarray(examples.offsets)
+    whole = np.diff(offsets)
+    sizes = np.minimum(whole, length)
+    left = np.zeros(len(sizes), bool)
+    for start in range(0, len(sizes), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        first = offsets[start]
+        # Running counts of what is learnt, so that a part is one difference.
+        learnt = examples.learnt[first : offsets[min(start + _AT_ONCE, len(sizes))]]
+        total = np.concatenate([[0], np.cumsum(learnt, dtype=np.int64)])
+        begin = offsets[:-1][part] - first
+        left[part] = total[begin + sizes[part]] > total[begin]
+    kept = np.flatnonzero(left)
+    return Cut(kept, sizes, int((whole > length)[left].sum()), np.flatnonzero(~left))
+
+
+def _summary(split: str, store: ExampleStore, cut: Cut) -> str:
+    """ "train: 12,034 examples, 20 cut to the row, 1 without an answer after the cut: first .."."""
+    said = f"{split}: {len(cut.sizes):,} examples"
+    if cut.cut:
+        said += f", {cut.cut:,} cut to the row"
+    if len(cut.empty):
+        first = store.place(split, int(cut.empty[0]))
+        said += f", {len(cut.empty):,} without an answer after the cut: first {first}"
+    return said
