@@ -73,7 +73,8 @@ class Config:
                 "data.batch_size must be a multiple of train.accumulation_steps; got "
                 f"{self.data.batch_size} and {self.train.accumulation_steps}"
             )
-        self.examples.check_beside(self.data, self.objective)
+        if self.examples.format is not None:
+            self._check_beside_examples()
         self.objective.published.check_lengths(self.data.sequence_length, self.model.vocab_size)
         if self.train.local_start:
             self._check_local_start()
@@ -82,6 +83,28 @@ class Config:
     def resolved_model(self) -> ResolvedModel:
         """What all that computes is given: `model` with its sizes filled in, and `compute`."""
         return self.model.resolved(self.compute)
+
+    def _check_beside_examples(self) -> None:
+        """Refuses texts where examples should be, or an objective for texts that there are not."""
+        form, data = self.examples.format, self.data
+        if data.mixture is not None:
+            raise UserError(
+                "examples.format takes data.source, a glob of files, not data.mixture; "
+                "examples.pretraining_source mixes texts in"
+            )
+        if data.source.startswith(("bundled", "tfds:", "task:")):
+            raise UserError(
+                f"examples.format={form!r} takes files of examples, such as "
+                f"data.source='my/*.jsonl'; got {data.source!r}"
+            )
+        if self.examples.pretraining_rate == 0.0 and self.objective != ObjectiveConfig():
+            raise UserError(
+                "the section objective says how texts are cut, and with examples.format="
+                f"{form!r} there are none; leave it out, or give examples.pretraining_source and "
+                "examples.pretraining_rate"
+            )
+        if self.objective.published.loader:
+            raise UserError("objective.published.loader must be False with examples.format")
 
     def _check_local_start(self) -> None:
         """Refuses `train.local_start` where the model or `train.init_from` rules it out."""

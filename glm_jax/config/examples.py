@@ -3,8 +3,6 @@
 import dataclasses
 
 from glm_jax.checks import check, check_choice, check_rate, check_types, whole_number
-from glm_jax.config.data import DataConfig
-from glm_jax.config.objective import ObjectiveConfig
 from glm_jax.errors import UserError
 
 FORMATS = ("auto", "prompt_response", "chatglm3", "messages", "sharegpt")
@@ -83,35 +81,6 @@ class ExamplesConfig:
                 "examples.pretraining_rate and examples.pretraining_source must be given together; "
                 f"got {self.pretraining_rate} and {self.pretraining_source!r}"
             )
-
-    def check_beside(self, data: DataConfig, objective: ObjectiveConfig) -> None:
-        """Refuses other sections that would do nothing beside examples.
-
-        Raises:
-          UserError: texts where examples should be, or an objective for texts that there are not.
-        """
-        if self.format is None:
-            return
-        if data.mixture is not None:
-            raise UserError(
-                "examples.format takes data.source, a glob of files, not data.mixture; "
-                "examples.pretraining_source mixes texts in"
-            )
-        if data.source == DataConfig().source or data.source.startswith(
-            ("bundled:", "tfds:", "task:")
-        ):
-            raise UserError(
-                f"examples.format={self.format!r} takes files of examples, such as "
-                f"data.source='my/*.jsonl'; got {data.source!r}"
-            )
-        if self.pretraining_rate == 0.0 and objective != ObjectiveConfig():
-            raise UserError(
-                "the section objective says how texts are cut, and with examples.format="
-                f"{self.format!r} there are none; leave it out, or give "
-                "examples.pretraining_source and examples.pretraining_rate"
-            )
-        if objective.published.loader:
-            raise UserError("objective.published.loader must be False with examples.format")
 
     def _check_nothing_else(self) -> None:
         for field in dataclasses.fields(self):

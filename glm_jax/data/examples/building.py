@@ -21,9 +21,9 @@ from glm_jax.data.documents import SPLITS, Skipped, content_hash, held_out
 from glm_jax.data.examples.example import Example
 from glm_jax.data.examples.files import Record, example_files, records
 from glm_jax.data.examples.makers import Maker, maker_of
-from glm_jax.data.examples.store import FORMAT, ExampleWriter
+from glm_jax.data.examples.store import FORMAT, ExampleWriter, place
 from glm_jax.data.file_hashes import file_hashes
-from glm_jax.errors import UserError
+from glm_jax.errors import UserError, short
 from glm_jax.json_files import JsonObject
 from glm_jax.paths import cache_directory
 from glm_jax.tokenizers.tokenizer import load_tokenizer
@@ -55,7 +55,7 @@ def build_store(config: Config, directory: Path, progress: bool | None = None) -
     maker = maker_of(config.examples, tokenizer, config.model.fills_blanks)
     files, skipped = example_files(config.data.source), Skipped()
     is_eval = _held_out(files, maker, skipped, config)
-    made = _Made()
+    made = _Made(files)
     try:
         with (
             ExampleWriter(
@@ -69,7 +69,7 @@ def build_store(config: Config, directory: Path, progress: bool | None = None) -
             for split in SPLITS:
                 writer.add(split, [], [])
             numbered = zip(records(files, Skipped()), is_eval, strict=True)
-            for chunk in in_threads(lambda part: _examples(maker, part), _chunks(numbered)):
+            for chunk in in_threads(lambda part: _examples(files, maker, part), _chunks(numbered)):
                 shown.update(len(chunk))
                 for record, held, examples in chunk:
                     made.add(writer, record, held, examples)
@@ -133,7 +133,8 @@ def store_key(config: Config) -> str:
 class _Made:
     """What has been made so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, files: list[Path]):
+        self._files = files
         self._examples = 0
         self._empty = 0
         self._first = ""
@@ -146,7 +147,7 @@ class _Made:
         self._examples += len(examples)
         self._empty += len(examples) - len(kept)
         if len(kept) < len(examples) and not self._first:
-            self._first = record.name
+            self._first = _name(self._files, record)
         places = [(record.file, record.line)] * len(kept)
         for split in SPLITS:
             if held is None or held == (split == "eval"):
@@ -169,7 +170,9 @@ def _held_out(
     files: list[Path], maker: Maker, skipped: Skipped, config: Config
 ) -> list[bool | None]:
     """Whether each object is held out; None of a single one, which is in both splits."""
-    hashes = [content_hash(_named(record, maker.content)) for record in records(files, skipped)]
+    hashes = [
+        content_hash(_named(files, record, maker.content)) for record in records(files, skipped)
+    ]
     if not hashes:
         why = skipped.summary()
         raise UserError(
@@ -194,14 +197,20 @@ def _chunks(numbered: Iterator[Numbered]) -> Iterator[list[Numbered]]:
 
 
 def _examples(
-    maker: Maker, chunk: list[Numbered]
+    files: list[Path], maker: Maker, chunk: list[Numbered]
 ) -> list[tuple[Record, bool | None, list[Example]]]:
-    return [(record, held, _named(record, maker.examples)) for record, held in chunk]
+    return [(record, held, _named(files, record, maker.examples)) for record, held in chunk]
 
 
-def _named(record: Record, function: Callable[[JsonObject], Out]) -> Out:
+def _named(files: list[Path], record: Record, function: Callable[[JsonObject], Out]) -> Out:
     """What a function makes of an object; its errors begin with where the object stands."""
     try:
+        if not isinstance(record.values, dict):
+            raise UserError(f"must be a JSON object; got {short(record.values)}")
         return function(record.values)
     except UserError as error:
-        raise UserError(f"{record.name}: {error}") from error
+        raise UserError(f"{_name(files, record)}: {error}") from error
+
+
+def _name(files: list[Path], record: Record) -> str:
+    return place(str(files[record.file]), record.line)

@@ -12,9 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from glm_jax.data.documents import LOOKED_AT, Skipped, check_beginning
-from glm_jax.data.examples.store import place
-from glm_jax.errors import UserError, short
-from glm_jax.json_files import JsonObject
+from glm_jax.errors import UserError
 
 _ENDS = (".jsonl", ".json")
 # A list is held as a whole.
@@ -23,19 +21,17 @@ _MOST_BYTES_OF_A_LIST = 2**31
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """One object.
+    """What stands on a line.
 
     Attributes:
       file: number of its file, from 0.
       line: of the file, from 1; of a JSON list, the number of the item.
-      values: the object.
-      name: "my/a.jsonl line 7", for messages.
+      values: the object, or whatever JSON stands there.
     """
 
     file: int
     line: int
-    values: JsonObject
-    name: str
+    values: object
 
 
 def example_files(source: str) -> list[Path]:
@@ -70,8 +66,7 @@ def records(files: list[Path], skipped: Skipped) -> Iterator[Record]:
       skipped: lines that are not UTF-8 or not JSON are left out and counted here.
 
     Raises:
-      UserError: a file cannot be read, is in another encoding as a whole, or holds something other
-        than objects; names the line.
+      UserError: a file cannot be read, or is in another encoding as a whole.
     """
     for number, path in enumerate(files):
         try:
@@ -79,10 +74,7 @@ def records(files: list[Path], skipped: Skipped) -> Iterator[Record]:
                 check_beginning(path, file.read(LOOKED_AT))
             listed = _list(path) if path.suffix == ".json" else _lines(path, skipped)
             for line, values in listed:
-                name = place(str(path), line)
-                if not isinstance(values, dict):
-                    raise UserError(f"{name}: must be a JSON object; got {short(values)}")
-                yield Record(number, line, values, name)
+                yield Record(number, line, values)
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror}") from error
 
