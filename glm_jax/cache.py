@@ -6,10 +6,14 @@ directory, and set `data.store` to the copy.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from glm_jax import cli
 from glm_jax.buckets import is_url
 from glm_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from glm_jax.config import Config
 
 
 def main() -> None:
@@ -21,6 +25,7 @@ def main() -> None:
     args = parser.parse_args()
 
     from glm_jax.data.mixture_store import built
+    from glm_jax.pipeline import examples
     from glm_jax.pipeline.corpus import Corpus, rebuild
 
     config = cli.config_from(args)
@@ -29,6 +34,11 @@ def main() -> None:
             f"--force builds a store on this machine; data.store={config.data.store!r} is copied "
             "from its bucket instead, anew whenever it has changed"
         )
+    if config.examples.format is not None:
+        _examples(config, args.force)
+        if not config.examples.pretraining_rate:
+            return
+        config = examples.pretraining(config)
     corpus = Corpus(config)
     for part in corpus.sources:
         there = part.directory.exists() and not args.force
@@ -37,6 +47,17 @@ def main() -> None:
         for one in built([part]):
             name = f"{one.name}: " if one.name else ""
             print(f"{name}{'there already' if there else 'built'}: {describe(one.directory)}")
+
+
+def _examples(config: "Config", force: bool) -> None:
+    """Builds the store of the examples."""
+    from glm_jax.pipeline import examples
+
+    place = examples.directory(config)
+    there = place.exists() and not force
+    if not there:
+        examples.rebuild(config, place)
+    print(f"{'there already' if there else 'built'}: {examples.describe(place)}")
 
 
 def describe(directory: Path) -> str:

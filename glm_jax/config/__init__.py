@@ -84,6 +84,23 @@ class Config:
         """What all that computes is given: `model` with its sizes filled in, and `compute`."""
         return self.model.resolved(self.compute)
 
+    @property
+    def cost_objective(self) -> ObjectiveConfig:
+        """The objective whose rows cost what those of this config do at most.
+
+        Examples are taken for one answer that fills the row: from left to right, or in a blank.
+        """
+        if self.examples.format is None:
+            return self.objective
+        if self.model.continues_texts:
+            return ObjectiveConfig(span_rate=0.0, causal_rate=1.0)
+        return ObjectiveConfig(span_rate=0.0, document_rate=1.0)
+
+    @property
+    def has_texts(self) -> bool:
+        """Whether rows are made of texts, all of them or some."""
+        return self.examples.format is None or self.examples.pretraining_rate > 0.0
+
     def _check_beside_examples(self) -> None:
         """Refuses texts where examples should be, or an objective for texts that there are not."""
         form, data = self.examples.format, self.data

@@ -6,6 +6,11 @@ from glm_jax.checks import check, check_choice, check_rate, check_types, whole_n
 from glm_jax.errors import UserError
 
 FORMATS = ("auto", "prompt_response", "chatglm3", "messages", "sharegpt")
+# The options that decide what is made of files; the others decide how rows are made of that.
+OF_FILES = (
+    *("format", "prompt_field", "response_field", "history_field", "messages_field", "tools_field"),
+    *("loss_on", "max_source_length", "max_target_length"),
+)
 LOSS_ON = ("published", "all", "assistant", "last")
 
 

@@ -128,7 +128,7 @@ def flops_per_token(config: Config, params: Params) -> float:
       params: as in `parameter_groups`.
     """
     model, length = config.resolved_model, config.data.sequence_length
-    attention = attention_flops_per_token(model, length, attention_density(config.objective))
+    attention = attention_flops_per_token(model, length, attention_density(config.cost_objective))
     return 6 * matrix_parameters(params) + attention
 
 

@@ -119,7 +119,7 @@ def kernel_flops(
     rows = config.data.batch_size / row_groups(mesh) / config.train.accumulation_steps
     share = rows / (mesh.shape["tensor"] * mesh.shape["sequence"])
     width = model.num_heads * model.head_dim
-    pairs = length * length * attention_density(config.objective)
+    pairs = length * length * attention_density(config.cost_objective)
     total, unknown = 0.0, []
     for kernel in kernels:
         ends = [n for end, n in KERNEL_PRODUCTS.items() if kernel.name.endswith(end)]
@@ -178,5 +178,5 @@ def expected_turns(config: Config, mesh: Mesh) -> int:
     `train.cross_entropy` is "gradient_in_forward".
     """
     rows = config.data.batch_size / row_groups(mesh) / config.train.accumulation_steps
-    slots = rows * config.data.sequence_length * predicted_share(config.objective)
+    slots = rows * config.data.sequence_length * predicted_share(config.cost_objective)
     return max(1, math.ceil(round(slots / (config.train.loss_chunk or slots), 6)))

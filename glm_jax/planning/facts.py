@@ -28,7 +28,7 @@ def run_facts(config: Config, mesh: Mesh, state: TrainState) -> Report:
         "parameters": sum(groups.values()),
         "parameters_by_group": groups,
         "flops_per_token": flops_per_token(config, state.params),
-        "attention_density": attention_density(config.objective),
+        "attention_density": attention_density(config.cost_objective),
         "bytes_per_device": held_bytes(config, mesh, state),
         **checkpoint_facts(mesh, state),
     }

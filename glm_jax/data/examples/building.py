@@ -16,6 +16,7 @@ from typing import TypeVar
 import numpy as np
 
 from glm_jax.config import Config
+from glm_jax.config.examples import OF_FILES
 from glm_jax.data.building import bar, in_threads
 from glm_jax.data.documents import SPLITS, Skipped, content_hash, held_out
 from glm_jax.data.examples.example import Example
@@ -32,8 +33,6 @@ Out = TypeVar("Out")
 
 # Objects that a thread makes examples of at once.
 _BATCH = 64
-# Options of `examples` that decide how rows are made of the store, not what is in it.
-_OF_ROWS = ("packed", "pretraining_rate", "pretraining_source")
 
 
 def build_store(config: Config, directory: Path, progress: bool | None = None) -> None:
@@ -100,11 +99,7 @@ def description(config: Config) -> JsonObject:
 
 def settings(config: Config) -> JsonObject:
     """The options that decide what examples are made of files, by name."""
-    found = {
-        f"examples.{name}": value
-        for name, value in vars(config.examples).items()
-        if name not in _OF_ROWS
-    }
+    found = {f"examples.{name}": getattr(config.examples, name) for name in OF_FILES}
     return {**found, "whether the model fills blanks": config.model.fills_blanks}
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from glm_jax.config import Config
 from glm_jax.data.store_path import BUNDLED
+from glm_jax.tokenizers.tokenizer import load_tokenizer
 
 
 def going_on(rewound: bool) -> str:
@@ -17,8 +18,13 @@ def going_on(rewound: bool) -> str:
 
 
 def filling(config: Config, workdir: Path) -> str:
-    """A command that uses the model: fills a blank, or continues a text if the model is causal."""
-    if config.objective.causal_rate == 1.0:
+    """A command that uses the model: chats, fills a blank, or continues a text if it is causal."""
+    if config.examples.format is not None:
+        if load_tokenizer(config.data.tokenizer).chat_end_ids:
+            words = [_python(), "-m", "glm_jax.chat", "--checkpoint", str(workdir)]
+            return f"next: {shlex.join(words)}"
+        prompt = "A question of yours. [gMASK]"
+    elif config.objective.causal_rate == 1.0:
         prompt = "In the beginning"
     elif all(source in BUNDLED for source in _sources(config)):
         prompt = "In the beginning, God [MASK] the heavens and the earth."

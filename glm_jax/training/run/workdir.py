@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 
 from glm_jax.checkpoints.retention import saved_steps
 from glm_jax.config import Config, differences, to_dict
+from glm_jax.config.examples import OF_FILES
 from glm_jax.config.files import read_run
 from glm_jax.data.record import keep_tokenizer, read_data
 from glm_jax.data.rows import ROW_FORMAT
@@ -82,9 +83,15 @@ _TOLD_BY_CONTENT = {
     "data.tfds_data_dir",
     "data.task_module",
     "data.seqio_cache_dir",
+    "examples.pretraining_source",
 }
 # Other values mean other data, which `train.accept_data_change` allows.
-_OTHER_DATA = {"data.mixture", "data.text_field", "data.eval_fraction"}
+_OTHER_DATA = {
+    "data.mixture",
+    "data.text_field",
+    "data.eval_fraction",
+    *(f"examples.{name}" for name in OF_FILES),
+}
 
 
 def check_config(config: Config, mesh: Mesh, vocab_size: int, num_hosts: int = 1) -> None:
@@ -107,7 +114,7 @@ def check_config(config: Config, mesh: Mesh, vocab_size: int, num_hosts: int = 1
         params = abstract_params(config.resolved_model, mesh, config.train.weights)
         split_params(params, config.train.trainable)
     rotates_plainly = not (model.has_position_table or model.uses_block_positions)
-    if rotates_plainly and config.objective.causal_rate != 1.0:
+    if rotates_plainly and config.has_texts and config.objective.causal_rate != 1.0:
         raise UserError(
             f"model.position_encoding={model.position_encoding!r} has no block positions, which "
             "tell the tokens of a span apart; set objective.causal_rate=1 and the other rates to "

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from glm_jax.batch import Batch
+from glm_jax.batch import ANSWER, Batch
 from glm_jax.config import Config
 from glm_jax.data.picture import SPACE, visible
 from glm_jax.files import write_whole
@@ -73,7 +73,11 @@ def blanked_texts(batch: Batch, row: int, end_id: int) -> list[BlankedText]:
         part_a = inside & (batch.block_positions[row] == 0)
         part_b = inside & (batch.block_positions[row] > 0)
         if not part_b.any():  # nothing was cut out
-            texts.append(_beginning(batch.tokens[row][inside].tolist()))
+            learnt = inside & (batch.loss_weights[row] > 0) & (batch.objective[row] == ANSWER)
+            if learnt.any():
+                texts.append(_question(batch.tokens[row][inside], learnt[inside]))
+            else:
+                texts.append(_beginning(batch.tokens[row][inside].tolist()))
             continue
         originals: dict[int, list[int]] = {}
         for blank, target in zip(
@@ -86,6 +90,14 @@ def blanked_texts(batch: Batch, row: int, end_id: int) -> list[BlankedText]:
         tokens = [int(token) for token in batch.tokens[row][part_a]]
         texts.append(BlankedText(tokens, blanks, [originals[blank] for blank in blanks]))
     return texts
+
+
+def _question(tokens: np.ndarray, learnt: np.ndarray) -> BlankedText:
+    """What precedes the first answer of a causal example."""
+    first = int(np.argmax(learnt)) + 1
+    after = np.flatnonzero(~learnt[first:])
+    end = first + int(after[0]) if len(after) else len(tokens)
+    return BlankedText(tokens[:first].tolist(), [first], [tokens[first:end].tolist()])
 
 
 def _beginning(tokens: list[int]) -> BlankedText:
@@ -194,7 +206,7 @@ class Sampler:
             engine,
             [text.tokens for text in texts],
             limits=Limits(
-                (self._tokenizer.special.eos,),
+                (self._tokenizer.special.eos, *self._tokenizer.chat_end_ids),
                 min(_LONGEST_ANSWER, self._model.max_positions - longest),
             ),
             sampling=Sampling(),
