@@ -3,6 +3,8 @@
 python -m glm_jax.preview --config configs/tiny_cpu.py [--num_examples 3]
 """
 
+import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -30,6 +32,19 @@ block    the second position: 0 in part A; 1, 2, 3 ... inside a span
 sees     the keys that its query sees: x in the picture, one column per key; a:b means a to b - 1
 \N{OPEN BOX}        a space"""
 
+LEGEND_OF_EXAMPLES = """\
+How to read a row. It holds examples side by side; each attends to itself alone. First stands the
+text of each, with what is learnt in «signs» or in green, then a table of the slots.
+
+token    the input in a slot of the row (2/3: the second byte of three of a character)
+target   the token to predict there; · is nothing
+pos      the first position: the index in the example; in part B that of its mask
+block    the second position: 0, but 1, 2, 3 ... in part B
+sees     the keys that its query sees: x in the picture, one column per key; a:b means a to b - 1
+
+Rows of your examples:
+"""
+
 
 def main() -> None:
     parser = cli.Parser(
@@ -44,6 +59,12 @@ def main() -> None:
     parser.add_argument(
         "--places", type=int, default=64, help="slots of a row to list (default 64)"
     )
+    parser.add_argument(
+        "--colour",
+        choices=["auto", "always", "never"],
+        default="auto",
+        help="what is learnt of an example in green (auto: on a terminal) or in «signs»",
+    )
     args = parser.parse_args()
     for name, least in (("num_examples", 1), ("places", 16)):
         if getattr(args, name) < least:
@@ -56,9 +77,9 @@ def main() -> None:
     tokenizer = load_tokenizer(config.data.tokenizer)
     stream = batches(config)
     try:
-        print(introduction(config, tokenizer))
+        print(introduction(config, tokenizer) if config.has_texts else LEGEND_OF_EXAMPLES)
         for objective, row in examples(stream, config, args.num_examples):
-            print(describe(objective, row, tokenizer, args.places))
+            print(describe(objective, row, tokenizer, args.places, _in_colour(args.colour)))
             print()
         print(summary(stream.statistics, config.data.sequence_length))
     finally:
@@ -90,8 +111,10 @@ def examples(stream: "RowStream", config: "Config", count: int) -> Iterator[tupl
     from glm_jax.batch import OF_TEXTS
     from glm_jax.data.picture import objective_of, row_of
 
-    objective = config.objective
-    missing = {name: count for name in OF_TEXTS if getattr(objective, f"{name}_rate") > 0}
+    rates = {name: getattr(config.objective, f"{name}_rate") for name in OF_TEXTS}
+    missing = {name: count for name, rate in rates.items() if rate > 0 and config.has_texts}
+    if config.examples.format is not None:
+        missing["answer"] = count
     for number, batch in enumerate(stream):
         for index in range(batch.shape[0]):
             row = row_of(batch, index)
@@ -103,8 +126,11 @@ def examples(stream: "RowStream", config: "Config", count: int) -> Iterator[tupl
             return
 
 
-def describe(objective: str, row: "Batch", tokenizer: "Tokenizer", places: int) -> str:
+def describe(
+    objective: str, row: "Batch", tokenizer: "Tokenizer", places: int, colour: bool = False
+) -> str:
     """Shows a row as text, as a table of its first `places` slots and as a picture of its mask."""
+    from glm_jax.data.examples.picture import COLOURS, SIGNS, spell_examples
     from glm_jax.data.picture import draw_mask, segments, show, slots_used, spell
 
     used, length = slots_used(row), len(row.tokens)
@@ -113,7 +139,9 @@ def describe(objective: str, row: "Batch", tokenizer: "Tokenizer", places: int) 
     parts = [
         f"== {objective}: {used} of {length} slots used, segments: {len(segments(row))}, "
         f"targets: {int((row.loss_weights > 0).sum())}",
-        spell(row, decode),
+        spell_examples(row, decode, COLOURS if colour else SIGNS)
+        if objective == "answer"
+        else spell(row, decode),
         show(row, lambda id_: decode([id_]), mask=beside, slots=places, join=decode),
     ]
     if not beside:
@@ -123,6 +151,12 @@ def describe(objective: str, row: "Batch", tokenizer: "Tokenizer", places: int) 
             draw_mask(row.attend_start[:used], row.attend_end[:used], _WIDE),
         ]
     return "\n\n".join(parts)
+
+
+def _in_colour(asked: str) -> bool:
+    if asked == "auto":
+        return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    return asked == "always"
 
 
 def _decoder(tokenizer: "Tokenizer") -> Callable[[Sequence[int]], str]:
@@ -153,7 +187,13 @@ def _decoder(tokenizer: "Tokenizer") -> Callable[[Sequence[int]], str]:
 
 def summary(statistics: dict[str, int], length: int) -> str:
     """A line of statistics over the rows that were read."""
-    rows, source = statistics["rows"], statistics["source_tokens"]
+    rows, source = statistics["rows"], max(statistics["source_tokens"], 1)
+    if "examples" in statistics:
+        return (
+            f"{rows} rows: {statistics['places_used'] / (rows * length):.1%} of the slots used, "
+            f"{statistics['examples'] / rows:.1f} examples per row, "
+            f"{statistics['targets'] / source:.1%} of the tokens have a target"
+        )
     return (
         f"{rows} rows: {statistics['places_used'] / (rows * length):.1%} of the slots used, "
         f"{source / rows:.0f} tokens of text per row, "
