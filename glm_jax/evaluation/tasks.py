@@ -20,7 +20,7 @@ from glm_jax.evaluation.data import (
     training_chapters,
 )
 from glm_jax.evaluation.ngrams import WordCounts
-from glm_jax.generation.texts import blanked_ids, causal_prefix
+from glm_jax.generation.framing import blanked_ids, causal_prefix
 from glm_jax.tokenizers.protocol import Tokenizer
 
 if TYPE_CHECKING:

@@ -22,6 +22,7 @@ from glm_jax.generation.prompts import Prompt, text_prompts
 from glm_jax.generation.sampling import Sampling
 from glm_jax.generation.slots import Room, Slots
 from glm_jax.sharding.mesh import on_host
+from glm_jax.tokenizers.ids import shared
 
 if TYPE_CHECKING:
     from glm_jax.generation.engine import Engine
@@ -137,13 +138,3 @@ class KeptRow:
             return present
         most = bucket(self.engine.config.max_positions)
         return min(max(_LEAST_SIZE, power_of_two(needed)), most)
-
-
-def shared(one: Sequence[int], other: Sequence[int]) -> int:
-    """Length of the longest common beginning.
-
-    >>> shared([1, 2, 3], [1, 2, 4, 3])
-    2
-    """
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((index for index, (a, b) in pairs if a != b), min(len(one), len(other)))

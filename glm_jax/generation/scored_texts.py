@@ -9,7 +9,13 @@ from glm_jax.checks import whole_number
 from glm_jax.config.model import ResolvedModel
 from glm_jax.errors import UserError
 from glm_jax.generation.given import ENCODE, check_encoded, check_length_penalty, given
-from glm_jax.generation.scoring import ScoredRow, blank_row, causal_row, score_rows
+from glm_jax.generation.scoring import (
+    ScoredRow,
+    TokenScores,
+    blank_row,
+    causal_row,
+    score_rows,
+)
 from glm_jax.generation.windows import blank_window, causal_window, windows
 from glm_jax.models.trees import Params
 from glm_jax.special_tokens import SpecialTokens
@@ -74,8 +80,8 @@ class Scoring:
         if not answers:
             raise UserError("no answers to score; give one at least")
         length_penalty = check_length_penalty(length_penalty)
-        rows = [self._row(ids, answer, mask_ids, start_id, unidirectional) for answer in answers]
-        found = score_rows(self.config, self.params, rows)
+        prompts = [ids] * len(answers)
+        found = self.answer_scores(prompts, answers, mask_ids, start_id, unidirectional)
         return [
             float(one.log_probabilities.sum() / len(one.best) ** length_penalty) for one in found
         ]
@@ -101,11 +107,36 @@ class Scoring:
             raise UserError(
                 f"predicts takes one answer per prompt; got {len(answers)} for {len(prompts)}"
             )
+        found = self.answer_scores(prompts, answers, mask_ids, start_id, unidirectional)
+        return [bool(one.best.all()) for one in found]
+
+    def answer_scores(
+        self,
+        prompts: Sequence[Ids],
+        answers: Sequence[Ids],
+        mask_ids: Ids | None = None,
+        start_id: int | None = None,
+        unidirectional: bool = False,
+    ) -> list[TokenScores]:
+        """The log-probability of every id of every answer, and whether it is the most probable one.
+
+        Rows of like length are computed together, whatever the order of the prompts.
+
+        Args:
+          prompts, answers: as many of the one as of the other.
+          mask_ids, start_id, unidirectional: as of `score`; errors too.
+
+        Returns:
+          One `TokenScores` an answer: float32 [n] in nats and bool [n] for its n ids.
+        """
         rows = [
             self._row(ids, answer, mask_ids, start_id, unidirectional)
             for ids, answer in zip(prompts, answers, strict=True)
         ]
-        return [bool(one.best.all()) for one in score_rows(self.config, self.params, rows)]
+        order = sorted(range(len(rows)), key=lambda index: len(rows[index].tokens))
+        found = score_rows(self.config, self.params, [rows[index] for index in order])
+        scores = dict(zip(order, found, strict=True))
+        return [scores[index] for index in range(len(rows))]
 
     def perplexity(
         self, ids: Ids, bidirectional: bool = False, **options: Unpack[WindowOptions]

@@ -4,13 +4,13 @@ The command `generate` and the methods of `LanguageModel` that take text call th
 """
 
 import dataclasses
-import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypedDict, Unpack, cast
 
 import numpy as np
 
 from glm_jax.errors import UserError
+from glm_jax.generation.framing import MASK, blanked_ids, causal_prefix, check_blanks
 from glm_jax.generation.options import (
     CandidateOptions,
     CompleteOptions,
@@ -18,15 +18,12 @@ from glm_jax.generation.options import (
     FillOptions,
     TextOptions,
 )
-from glm_jax.special_tokens import SPELLINGS
 from glm_jax.tokenizers.ids import check_text
 from glm_jax.tokenizers.protocol import Tokenizer
 
 if TYPE_CHECKING:
     from glm_jax.generation.language_model import LanguageModel
 
-MASKS = [SPELLINGS[role] for role in ("mask", "gmask", "smask")]
-_MASK = re.compile("|".join(map(re.escape, MASKS)))
 _BOLD, _PLAIN = "\033[1m", "\033[0m"
 # Options of sampling, with the values at which nothing is sampled.
 _NO_SAMPLING = {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "seed": 0}
@@ -244,7 +241,7 @@ def with_answers(
       marks: put before and behind each answer.
     """
     text, rest = "", 0
-    for match, ids in zip(_MASK.finditer(prompt), answers, strict=True):
+    for match, ids in zip(MASK.finditer(prompt), answers, strict=True):
         before = text + prompt[rest : match.start()]
         text = before.rstrip(" ")
         # Decoding drops a space at the start of a text, but not one behind a special token.
@@ -309,29 +306,6 @@ def continue_text(
             write(tokenizer.decode([*text_ids, *answers[0]], skip_special=True)[shown:])
     finally:
         write(_PLAIN if bold else "")
-
-
-def blanked_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
-    """The ids of a text with blanks, as in training: [CLS], the text, eos.
-
-    There is no eos behind a [gMASK] that ends the text, since the text goes on (the published
-    rule). ChatGLM-6B has neither (`Tokenizer.frames_texts`).
-    """
-    if not tokenizer.frames_texts:
-        return tokenizer.encode(prompt, allow_special=True)
-    ids = [tokenizer.special.cls, *tokenizer.encode(prompt, allow_special=True)]
-    return ids if ids[-1] == tokenizer.special.gmask else [*ids, tokenizer.special.eos]
-
-
-def causal_prefix(tokenizer: Tokenizer) -> list[int]:
-    """The ids before every text of a causal model: [gMASK] and the start token."""
-    return [tokenizer.special.gmask, tokenizer.special.start]
-
-
-def check_blanks(prompt: str) -> None:
-    """Raises UserError if a prompt has no blank."""
-    if not _MASK.search(prompt):
-        raise UserError(f"no blank in the prompt; write {', '.join(MASKS[:-1])} or {MASKS[-1]}")
 
 
 def _blanked(model: "LanguageModel", prompt: str) -> tuple[Tokenizer, list[int]]:

@@ -7,6 +7,7 @@ from glm_jax.config.model import ResolvedModel
 from glm_jax.errors import UserError
 from glm_jax.generation.candidates import Filling, search_fillings
 from glm_jax.generation.describing import describe
+from glm_jax.generation.ends import chat_ends_of
 from glm_jax.generation.given import ENCODE, check_encoded, given
 from glm_jax.generation.options import (
     BeamSearch,
@@ -116,6 +117,12 @@ class Writing:
           UserError: ids instead of text, a model that fills blanks, a model without a tokenizer.
         """
         return complete(self._model, text, **options)
+
+    @property
+    def chat_end_ids(self) -> list[int]:
+        """The ids that end an answer in a chat, of the tokenizer and of the checkpoint's files."""
+        ends = self.tokenizer.chat_end_ids if self.tokenizer else ()
+        return chat_ends_of(self._model._origin, ends)
 
     def __repr__(self) -> str:
         return describe(self._model)

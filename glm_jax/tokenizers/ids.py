@@ -3,7 +3,7 @@
 import contextlib
 import numbers
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import SupportsIndex
 
 import numpy as np
@@ -107,3 +107,13 @@ def _text_for_ids(name: str, value: str | bytes, instead: str) -> UserError:
 def _short(value: object) -> str:
     shown = repr(value)
     return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]} ..."
+
+
+def shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """Length of the longest common beginning.
+
+    >>> shared([1, 2, 3], [1, 2, 4, 3])
+    2
+    """
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((index for index, (a, b) in pairs if a != b), min(len(one), len(other)))

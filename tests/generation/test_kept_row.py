@@ -6,7 +6,7 @@ import pytest
 from glm_jax.generation import kept_row
 from glm_jax.generation.continuation import generate_rows
 from glm_jax.generation.engine import Engine
-from glm_jax.generation.kept_row import KeptRow, shared
+from glm_jax.generation.kept_row import KeptRow
 from glm_jax.generation.options import Limits, Marks
 from glm_jax.generation.sampling import Sampling
 from tests.generation.chat_stand_ins import EOS, GMASK, SOP, model
@@ -183,11 +183,3 @@ def test_a_model_that_fills_blanks_keeps_nothing():
     options = {"limits": LIMITS, "sampling": GREEDY, "marks": marks}
     assert found.ids == seen == generate_rows(engine, [ids], **options)[0]
     assert row.cached == []
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "length"),
-    [([], [1], 0), ([1, 2], [1, 2, 3], 2), ([1, 2, 3], [1, 5, 3], 1), ([4], [5], 0)],
-)
-def test_shared(one, other, length):
-    assert shared(one, other) == shared(other, one) == length

@@ -94,3 +94,20 @@ def test_mistakes_are_named(lm, causal_lm):
         lm.score([1, 2], [[3]])
     with pytest.raises(UserError, match="got 1 for 2"):
         lm.predicts([[1, 2]] * 2, [[3]], **SPECIAL)
+
+
+def test_scores_of_every_id_are_in_the_order_of_the_prompts(lm, causal_lm):
+    """Rows are computed by length; nine of them, so that two batches are."""
+    random = np.random.default_rng(4)
+    prompts = [[1, *random.integers(20, 60, n).tolist(), 2] for n in (9, 2, 7, 30, 3, 5, 21, 4, 8)]
+    answers = [random.integers(20, 60, n).tolist() for n in (1, 3, 2, 1, 4, 2, 1, 2, 3)]
+    for model, options in ((lm, SPECIAL), (causal_lm, {})):
+        found = model.answer_scores(prompts, answers, **options)
+        assert [len(one.best) for one in found] == [1, 3, 2, 1, 4, 2, 1, 2, 3]
+        alone = [
+            model.score(prompt, [answer], **options)[0]
+            for prompt, answer in zip(prompts, answers, strict=True)
+        ]
+        sums = [float(one.log_probabilities.sum()) for one in found]
+        assert sums == pytest.approx(alone, abs=1e-4)
+        assert len({round(one, 3) for one in sums}) == 9

@@ -5,7 +5,6 @@ from glm_jax.config import ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.generation.texts import (
     answer_record,
-    blanked_ids,
     complete_text,
     continue_text,
     fill_text,
@@ -50,14 +49,6 @@ def written(complete, *arguments, **options):
     pieces = []
     complete(*arguments, pieces.append, **options)
     return pieces
-
-
-def test_a_prompt_with_blanks_is_framed_as_in_training():
-    words = TOKENIZER.encode("the [MASK] was", allow_special=True)
-    assert blanked_ids(TOKENIZER, "the [MASK] was") == [SPECIAL.cls, *words, SPECIAL.eos]
-    assert blanked_ids(TOKENIZER, "the [gMASK]")[-1] == SPECIAL.gmask
-    assert blanked_ids(TOKENIZER, "the [MASK]")[-2:] == [SPECIAL.mask, SPECIAL.eos]
-    assert blanked_ids(TOKENIZER, "[gMASK] the")[-1] == SPECIAL.eos
 
 
 def test_blanks_are_filled_in_order_and_marked():

@@ -10,10 +10,11 @@ import glm_jax
 from glm_jax.config import MeshConfig, ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.generate import main
+from glm_jax.generation.framing import blanked_ids
 from glm_jax.generation.language_model import LanguageModel
-from glm_jax.generation.texts import blanked_ids
 from glm_jax.models.params import create_params
 from glm_jax.sharding.mesh import make_mesh
+from tests.generation.chat_stand_ins import model as chat_model
 
 TOKENIZER = glm_jax.load_tokenizer("bundled")
 SPECIAL = TOKENIZER.special
@@ -186,3 +187,11 @@ def test_without_a_tokenizer(lm):
     for ask in (lambda: bare.fill("a [MASK]"), lambda: bare.fill("a [MASK]", 3)):
         with pytest.raises(UserError, match="holds no tokenizer; text needs one"):
             ask()
+
+
+def test_what_ends_an_answer_in_a_chat():
+    """The tokenizer's ids, and those of the checkpoint's files."""
+    lm = chat_model()
+    assert lm.chat_end_ids == sorted({*lm.tokenizer.chat_end_ids, *(lm._origin.eos_ids or ())})
+    assert len(lm.chat_end_ids) > 0
+    assert model(position_encoding="rotary").chat_end_ids == []

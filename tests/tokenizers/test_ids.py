@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from glm_jax.errors import UserError
-from glm_jax.tokenizers.ids import check_text, id_row, id_rows, one_or_more
+from glm_jax.tokenizers.ids import check_text, id_row, id_rows, one_or_more, shared
 
 GOOD = [[1, 2], (1, 2), np.array([1, 2]), np.array([1, 2], np.uint8), [np.int64(1), 2]]
 
@@ -84,3 +84,11 @@ def test_what_is_no_text(value, message):
 
 def test_text():
     assert check_text("f", "床 \N{GRINNING FACE}", "g") == "床 \N{GRINNING FACE}"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "length"),
+    [([], [1], 0), ([1, 2], [1, 2, 3], 2), ([1, 2, 3], [1, 5, 3], 1), ([4], [5], 0)],
+)
+def test_shared(one, other, length):
+    assert shared(one, other) == shared(other, one) == length
