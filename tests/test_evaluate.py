@@ -10,6 +10,7 @@ import pytest
 
 from glm_jax import evaluate
 from glm_jax.adapters.quantising import Quantize
+from glm_jax.cli import model as cli_model
 from glm_jax.config import Config, DataConfig, MeshConfig, ModelConfig, ObjectiveConfig, to_json
 from glm_jax.config.files import read_run
 from glm_jax.data.documents import SPLITS
@@ -178,3 +179,73 @@ def test_a_model_is_quantised_for_the_numbers(workdir, lm, monkeypatch, capsys):
 def test_no_checkpoint(tmp_path):
     with pytest.raises(UserError, match="no directory"):
         evaluate.main(["--checkpoint", str(tmp_path / "none")])
+
+
+@pytest.fixture
+def task(tmp_path):
+    """A directory with one task of two examples."""
+    spec = 'kind = "choice"\ndata = "d.jsonl"\nprompt = "{text} [MASK]"\nchoices = ["a", "the"]'
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "words.toml").write_text(spec)
+    lines = [{"text": "God said", "answer": "the"}, {"text": "And he", "answer": "a"}]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "tasks" / "d.jsonl").write_text(text)
+    return tmp_path / "tasks"
+
+
+def test_a_directory_of_tasks_is_one_table(workdir, task, tmp_path, capsys):
+    arguments = ["--checkpoint", str(workdir), "--task", str(task)]
+    assert evaluate.main([*arguments, "--output", str(tmp_path / "a.json")]) == 0
+    head, first, second = capsys.readouterr().out.splitlines()
+    assert head.split() == ["task", "examples", "metric", "value", "standard", "error"]
+    assert first.split()[:3] == ["words", "2", "accuracy"]
+    assert second.split()[2] == "accuracy_per_token"
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert found["checkpoint"] == str(workdir)
+    assert len(found["tasks"][0]["examples"]) == 2
+    evaluate.main([*arguments, "--num_examples", "1", "--output", str(tmp_path / "a.md")])
+    assert "| words | 1 | accuracy | " in (tmp_path / "a.md").read_text()
+
+
+def test_two_checkpoints_are_compared(workdir, task, tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def load(path, mesh, adapter, quantize):
+        asked.append((str(path), adapter, quantize))
+        seed = len(asked)
+        mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+        return LanguageModel(MODEL, create_params(MODEL, mesh, seed), load_tokenizer("bundled"))
+
+    monkeypatch.setattr(language_model, "load", load)
+    arguments = ["--checkpoint", str(workdir), "--task", str(task / "words.toml"), "--quantize"]
+    arguments += ["int8", "--compare"]
+    evaluate.main([*arguments, "bundled", "--output", str(tmp_path / "b.json")])
+    (other, this) = asked
+    assert other == (str(cli_model("bundled")), None, None)
+    assert this == (str(workdir), None, Quantize(8))
+    shown = capsys.readouterr()
+    assert shown.out.splitlines()[0].split()[3:6] == ["baseline", "checkpoint", "difference"]
+    assert f"baseline: bundled; checkpoint: {workdir}\n" in shown.err
+    assert len(json.loads((tmp_path / "b.json").read_text())["differences"]) == 2
+    # An earlier result is read, and no other model is loaded.
+    evaluate.main([*arguments, str(tmp_path / "b.json")])
+    assert len(asked) == 3
+    with pytest.raises(UserError, match="the task 'words' has 2 and 1"):
+        evaluate.main([*arguments, str(tmp_path / "b.json"), "--num_examples", "1"])
+
+
+@pytest.mark.parametrize(
+    "option",
+    [["--split", "x"], ["--num_batches", "1"], ["--task_module", "x"], ["--set", "data.source=x"]],
+)
+def test_what_is_not_for_tasks_in_files(workdir, task, option):
+    with pytest.raises(UserError, match=f"{option[0]} is not for tasks in files; .*tasks' is one"):
+        evaluate.main(["--checkpoint", str(workdir), "--task", str(task), *option])
+
+
+def test_registered_tasks_are_not_compared_but_written_as_a_table(workdir, tmp_path):
+    arguments = ["--checkpoint", str(workdir), "--num_batches", "1"]
+    with pytest.raises(UserError, match="--compare is for tasks in files, --task DIRECTORY"):
+        evaluate.main([*arguments, "--compare", "bundled"])
+    evaluate.main([*arguments, "--output", str(tmp_path / "a.md")])
+    assert "| metric | value |\n| --- | --- |\n| loss | " in (tmp_path / "a.md").read_text()

@@ -111,6 +111,11 @@ def about(name: str, request: Request) -> str:
     )
 
 
+def is_task_files(name: str) -> bool:
+    """Whether a name is that of a task file or of a directory, not of a registered task."""
+    return name.endswith(".toml") or Path(name).expanduser().is_dir()
+
+
 def find_task(name: str, module: str | None = None) -> Task:
     """Finds a task by its name in `TASKS`, in `glm_jax.evaluation.tasks`, then in SeqIO.
 
