@@ -15,7 +15,7 @@ from jaxtyping import PyTree
 
 from glm_jax.attention.dropout import dropout
 from glm_jax.models.products import linear
-from glm_jax.models.weights import Matrix, Weight, cast_floats, multiply
+from glm_jax.models.weights import Matrix, Weight, cast_floats, is_weight, multiply
 from glm_jax.sharding.rules import gathered
 
 
@@ -101,3 +101,19 @@ class LowRank(Weight):
 
 def _product(a: jax.Array, b: jax.Array) -> jax.Array:
     return jax.numpy.tensordot(a, b, axes=1)
+
+
+def merged(params: PyTree, dtype: DTypeLike) -> PyTree:
+    """Parameters with each adapter added to its matrix.
+
+    Args:
+      params: a tree with matrices of any kind.
+      dtype: of a merged matrix whose base is no plain array; others keep that of their base.
+    """
+
+    def of(leaf: Matrix) -> Matrix:
+        if not isinstance(leaf, LowRank):
+            return leaf
+        return leaf.used(dtype if isinstance(leaf.base, Weight) else leaf.base.dtype)
+
+    return jax.tree.map(of, params, is_leaf=is_weight)

@@ -4,8 +4,11 @@ from typing import TypedDict, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
-from glm_jax.models.trees import stack_layers
+from glm_jax.adapters.quantised import arrays_by_name
+from glm_jax.models.trees import Params, from_paths, stack_layers, to_paths
+from glm_jax.sharding.rules import path_name
 
 Tree = TypeVar("Tree")
 
@@ -19,12 +22,15 @@ class About(TypedDict, total=False):
         versions on CPU; those of a model that was saved alone lie as they were.
       manifest: whether it was saved with a manifest; missing in those of older versions.
       data: fingerprints of the data, by source; missing likewise.
+      base: of a run that does not train all parameters of the model that it began with: that model
+        (`glm_jax.checkpoints.base`). The step then holds what is trained alone.
     """
 
     config: dict[str, dict[str, object]]
     stacked: bool
     manifest: bool
     data: dict[str, str]
+    base: dict[str, object]
 
 
 def own_copy(tree: Tree) -> Tree:
@@ -36,6 +42,20 @@ def own_copy(tree: Tree) -> Tree:
     if jax.default_backend() != "cpu":
         return tree
     return jax.tree.map(jnp.copy, tree)
+
+
+def by_arrays(tree: PyTree) -> Params:
+    """A part of the parameters as nested dicts of arrays, those of a weight by their names.
+
+    `{"query": {"kernel": LowRank(None, a, b)}}` -> `{"query": {"kernel": {"a": a, "b": b}}}`
+    """
+    return from_paths(arrays_by_name(tree))
+
+
+def from_arrays_like(like: Tree, arrays: Params) -> Tree:
+    """The inverse of `by_arrays`, for a tree of the structure of `like`."""
+    found = to_paths(arrays)
+    return jax.tree.map_with_path(lambda path, _: found[path_name(path)], like)
 
 
 def with_stacked_layers(tree: Tree, like: Tree, params_structure: jax.tree_util.PyTreeDef) -> Tree:

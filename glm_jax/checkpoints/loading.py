@@ -8,20 +8,29 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from glm_jax.adapters.held import (
+    abstract_base,
+    check_base,
+    plain_base,
+    quantised_base,
+    with_trained,
+)
 from glm_jax.adapters.quantising import Quantize, quantize_of
-from glm_jax.checkpoints.finding import find_workdir, on_this_machine
+from glm_jax.checkpoints.finding import RUN, find_workdir, on_this_machine
 from glm_jax.checkpoints.quantising import quantise_params
+from glm_jax.config import Config
 from glm_jax.config.model import ModelConfig, ResolvedModel
 from glm_jax.config.training import MeshConfig
 from glm_jax.data.record import check_kept
 from glm_jax.errors import UserError
+from glm_jax.interop.checkpoint import open_directory
 from glm_jax.interop.companions import TOKENIZER_FILES, VOCABULARIES, lies_inside
 from glm_jax.interop.finite import Unusable
 from glm_jax.interop.huggingface import Progress, load_directory, silent
 from glm_jax.interop.origin import Origin, read_generation
 from glm_jax.interop.prefixes import read_prefix_directory
 from glm_jax.models.params import abstract_params
-from glm_jax.models.trees import Params, cast, from_paths
+from glm_jax.models.trees import Params, cast, from_paths, is_stacked, unstack_layers
 from glm_jax.paths import checkpoint, expanded
 from glm_jax.sharding.mesh import make_mesh
 from glm_jax.sharding.rules import path_name
@@ -65,9 +74,7 @@ def load_model(
     home = on_this_machine(path, workdir)
     mesh = mesh or make_mesh(MeshConfig(), jax.devices()[:1])
     if workdir is not None:
-        from glm_jax.checkpoints.params import load_params  # brings orbax
-
-        run, params = load_params(path, mesh=mesh)
+        run, params = _load_run(path, mesh, progress, how)
         config = run.resolved_model
         origin = Origin(directory=home, generation=read_generation(home))
         if dtype is not None:
@@ -77,8 +84,6 @@ def load_model(
         for where, leaf in jax.tree.leaves_with_path(params):
             unusable.look_at_leaf(path_name(where), leaf)
         unusable.warn(str(path))
-        if how is not None:
-            params = quantise_params(params, mesh, how)
     else:
         model, params, origin = load_directory(home, dtype, mesh, progress, how)
         config = model.resolved()
@@ -90,18 +95,111 @@ def load_model(
     return Loaded(config, params, tokenizer, origin)
 
 
-def with_adapter(model: Loaded, adapter: str | Path, mesh: Mesh | None = None) -> Loaded:
-    """The model with a trained prefix.
+def _load_run(
+    path: Path, mesh: Mesh, progress: Progress, how: Quantize | None
+) -> tuple[Config, Params]:
+    """The config and all parameters of a run, those that it did not train from its base."""
+    from glm_jax.checkpoints.params import load_saved  # brings orbax
+
+    saved = load_saved(path, mesh=mesh)
+    if saved.base is None:
+        params = saved.params if how is None else quantise_params(saved.params, mesh, how)
+        return saved.config, params
+    where = saved.base.where()
+    base = load_base(saved.config, where, mesh, progress, how)
+    saved.base.check(base.params, where)
+    return saved.config, _joined(base.params, saved.params)
+
+
+def load_base(
+    config: Config,
+    path: str | Path,
+    mesh: Mesh,
+    progress: Progress = silent,
+    quantize: Quantize | None = None,
+) -> Loaded:
+    """The model that a run begins with, its parameters as the run holds them, without adapters.
 
     Args:
-      model: without one.
-      adapter: a P-Tuning or PEFT directory.
+      config: of the run; `train.quantize_base` says how matrices are held.
+      path, mesh, progress: as of `load_model`.
+      quantize: how matrices are held where `config` says nothing.
+
+    Raises:
+      UserError: as `load_model`; or it is quantised otherwise than `config` says.
+    """
+    how = quantised_base(config)
+    if how is not None and quantize is not None:
+        raise UserError("quantize: the model is quantised already; load it without")
+    model = load_model(
+        path,
+        config.model.param_dtype,
+        mesh,
+        progress,
+        quantize if how is None or holds_quantised(path) else how,
+    )
+    if quantize is not None:
+        return model
+    params = plain_base(config, model.params)
+    shapes = abstract_params(config.resolved_model, mesh, listed=not is_stacked(params))
+    check_base(config, params, abstract_base(config, shapes))
+    return dataclasses.replace(model, params=params)
+
+
+def holds_quantised(path: str | Path) -> bool:
+    """Whether the model of a path has quantised matrices; its weights are not read."""
+    path = checkpoint(path)
+    workdir = find_workdir(path)
+    if workdir is None:
+        return any(
+            row.dtype is not None for row in open_directory(on_this_machine(path, None)).rows
+        )
+    from glm_jax.checkpoints.params import base_of, stored_quantised  # brings orbax
+
+    return base_of(path) is None and bool(stored_quantised(path))
+
+
+def _joined(base: Params, trained: Params) -> Params:
+    """The parameters of a base with what was trained over it; layers as in the base."""
+    same = trained if is_stacked(base) else unstack_layers(trained)
+    return with_trained(base, same)
+
+
+def with_adapter(model: Loaded, adapter: str | Path, mesh: Mesh | None = None) -> Loaded:
+    """The model with what was trained over it.
+
+    Args:
+      model: the base.
+      adapter: a P-Tuning or PEFT directory; or the workdir of a run that trained a part of the
+        parameters, or one of its checkpoints.
       mesh: as of `load_model`.
 
     Raises:
-      UserError: as `read_prefix_directory`.
+      UserError: as `read_prefix_directory`; or the run's base is another model.
     """
-    home = on_this_machine(expanded(adapter), None)
+    path = expanded(adapter)
+    if any((where / RUN).is_file() for where in (path, path.parent.parent)):
+        return _with_run(model, path, mesh)
+    return _with_prefix(model, path, mesh)
+
+
+def _with_run(model: Loaded, path: Path, mesh: Mesh | None) -> Loaded:
+    from glm_jax.checkpoints.params import load_saved  # brings orbax
+
+    saved = load_saved(path, mesh=mesh)
+    if saved.base is None:
+        raise UserError(f"adapter: the run in {str(path)!r} holds a whole model; load it by itself")
+    saved.base.check(model.params, model.origin.directory or "the model")
+    config = model.config
+    if "prefix" in saved.params:
+        config = config.with_prefix(saved.config.model).resolved(config.compute)
+    params = _joined(model.params, saved.params)
+    return dataclasses.replace(model, config=config, params=params)
+
+
+def _with_prefix(model: Loaded, path: Path, mesh: Mesh | None) -> Loaded:
+    """The model with the prefix of a P-Tuning or PEFT directory."""
+    home = on_this_machine(path, None)
     found = read_prefix_directory(home, model.config, model.origin)
     config = found.config.resolved(model.config.compute)
     like = abstract_params(config, mesh or make_mesh(MeshConfig(), jax.devices()[:1]))

@@ -1,16 +1,20 @@
 """Reads parameters, without the optimizer, from a run or a step; writes them as a workdir."""
 
+import dataclasses
 from pathlib import Path
 
 import jax
 from jax.sharding import Mesh, NamedSharding
 from orbax.checkpoint import v1 as ocp
 
+from glm_jax.adapters.held import abstract_held, split_held
+from glm_jax.adapters.low_rank import merged
 from glm_jax.adapters.quantised import AnyQuantised, arrays_by_name, quantised
+from glm_jax.checkpoints.base import Base
 from glm_jax.checkpoints.checksums import damage, write_manifest
 from glm_jax.checkpoints.disk import DiskTrouble
 from glm_jax.checkpoints.held_back import HeldBack
-from glm_jax.checkpoints.layouts import About
+from glm_jax.checkpoints.layouts import About, by_arrays, from_arrays_like
 from glm_jax.checkpoints.retention import check_name, check_names, saved_steps
 from glm_jax.config import Config, from_dict, to_dict, to_json
 from glm_jax.config.model import ModelConfig
@@ -24,6 +28,22 @@ from glm_jax.models.trees import Params, from_paths, is_stacked, to_paths
 from glm_jax.paths import expanded
 from glm_jax.sharding.mesh import make_mesh
 from glm_jax.tokenizers.protocol import Tokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Saved:
+    """The parameters of a step.
+
+    Attributes:
+      config: of the run.
+      params: nested dict, layers as they were saved; with a `base` the trained part alone, in which
+        an adapter has no arrays for its base (`glm_jax.adapters.held.with_trained`).
+      base: the model that the others are of; None: there are no others.
+    """
+
+    config: Config
+    params: Params
+    base: Base | None
 
 
 def load_params(
@@ -45,20 +65,50 @@ def load_params(
 
     Raises:
       ValueError: there is no checkpoint, or not of that step, or its files do not match its
-        manifest (checksums are compared if `train.verify_checkpoints` is True, else sizes alone).
+        manifest (checksums are compared if `train.verify_checkpoints` is True, else sizes alone);
+        or it holds the trained part alone.
     """
+    saved = load_saved(path, config, mesh, step)
+    if saved.base is not None:
+        raise UserError(
+            f"{str(path)!r} holds what was trained over {saved.base.name!r} alone; glm_jax.load "
+            "reads both"
+        )
+    return saved.config, saved.params
+
+
+def load_saved(
+    path: str | Path,
+    config: Config | None = None,
+    mesh: Mesh | None = None,
+    step: int | None = None,
+) -> Saved:
+    """`load_params` for any step, also one that holds the trained part alone."""
     step_directory = _find_step(expanded(path).absolute(), step)
     about = _about(step_directory, config is None or config.train.verify_checkpoints)
     config = config or from_dict(about["config"])
     _refuse_damage(step_directory, "params", config.train.verify_checkpoints)
     mesh = mesh or make_mesh(MeshConfig(), jax.devices()[:1])
-    kind = config.train.weights
-    like = abstract_params(config.resolved_model, mesh, kind, listed=not about["stacked"])
-    if kind == "plain":
+    kind, listed = config.train.weights, not about["stacked"]
+    shapes = abstract_params(config.resolved_model, mesh, kind, listed=listed)
+    like = abstract_held(config, shapes)
+    recorded = about.get("base")
+    if recorded is not None:
+        like, _ = split_held(config, like)
+    elif kind == "plain" and not config.lora.rank:
         like = _with_quantised(like, step_directory)
+    asked = like if recorded is None else by_arrays(like)
     with HeldBack(step_directory):
-        params = ocp.load_checkpointables(str(step_directory), {"params": like})["params"]
-    return config, params
+        params = ocp.load_checkpointables(str(step_directory), {"params": asked})["params"]
+    if recorded is None:
+        return Saved(config, params, None)
+    return Saved(config, from_arrays_like(like, params), Base.recorded(recorded))
+
+
+def base_of(path: str | Path) -> Base | None:
+    """The base of a step, or of the newest of a workdir; None if it holds all parameters."""
+    recorded = _about(_find_step(expanded(path).absolute(), None), False).get("base")
+    return None if recorded is None else Base.recorded(recorded)
 
 
 def _about(step: Path, verify: bool) -> About:
@@ -122,7 +172,7 @@ def save_params(
     Args:
       path: a directory to be created; one that an earlier call wrote is replaced.
       config: of the model.
-      params: stacked or listed, on any devices.
+      params: stacked or listed, on any devices; adapters are merged.
       tokenizer: saved beside them; None: no tokenizer.
       origin: of a loaded model; the companion files of its directory are copied.
 
@@ -137,7 +187,8 @@ def save_params(
         if tokenizer is not None:
             tokenizer.save(directory)
         step = directory / "checkpoints" / "0"
-        ocp.save_checkpointables(step, {"params": params}, custom_metadata=about)
+        items = {"params": merged(params, config.param_dtype)}
+        ocp.save_checkpointables(step, items, custom_metadata=about)
         write_manifest(step, {})
 
 

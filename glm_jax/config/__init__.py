@@ -2,8 +2,8 @@
 
 Each section's docstring says what its fields mean (`config/model.py`, `config/compute.py`,
 `config/data.py`, `config/examples.py`, `config/objective.py`, `config/published.py`,
-`config/training.py`); `config/files.py` reads files and overrides. What a model is (`model`) stands
-apart from how it runs (`compute`).
+`config/training.py`, `config/lora.py`); `config/files.py` reads files and overrides. What a model
+is (`model`) stands apart from how it runs (`compute`).
 """
 
 import dataclasses
@@ -16,6 +16,7 @@ from glm_jax.checks import Section
 from glm_jax.config.compute import ComputeConfig
 from glm_jax.config.data import DataConfig
 from glm_jax.config.examples import ExamplesConfig
+from glm_jax.config.lora import LoraConfig
 from glm_jax.config.model import ModelConfig, ResolvedModel
 from glm_jax.config.moved import moved_of, record_renamed, with_moved
 from glm_jax.config.objective import ObjectiveConfig
@@ -30,6 +31,7 @@ __all__ = [
     "Config",
     "DataConfig",
     "ExamplesConfig",
+    "LoraConfig",
     "MeshConfig",
     "ModelConfig",
     "ObjectiveConfig",
@@ -61,6 +63,7 @@ class Config:
     train: TrainConfig = TrainConfig()
     mesh: MeshConfig = MeshConfig()
     compute: ComputeConfig = ComputeConfig()
+    lora: LoraConfig = LoraConfig()
 
     def __post_init__(self):
         if isinstance(self.model, ResolvedModel):
@@ -78,6 +81,11 @@ class Config:
         self.objective.published.check_lengths(self.data.sequence_length, self.model.vocab_size)
         if self.train.local_start:
             self._check_local_start()
+        if self.train.quantize_base is not None and not self.freezes:
+            raise UserError(
+                f"train.quantize_base={self.train.quantize_base!r} holds what is not trained as "
+                "integers, and here all is trained; set lora.rank or train.trainable"
+            )
 
     @property
     def resolved_model(self) -> ResolvedModel:
@@ -122,6 +130,16 @@ class Config:
             )
         if self.objective.published.loader:
             raise UserError("objective.published.loader must be False with examples.format")
+
+    @property
+    def freezes(self) -> bool:
+        """Whether some parameters are not trained."""
+        return self.lora.rank > 0 or self.train.trainable is not None
+
+    @property
+    def has_dropout(self) -> bool:
+        """Whether a training step draws any dropout."""
+        return self.model.has_dropout or (self.lora.rank > 0 and self.lora.dropout > 0)
 
     def _check_local_start(self) -> None:
         """Refuses `train.local_start` where the model or `train.init_from` rules it out."""

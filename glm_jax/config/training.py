@@ -105,7 +105,13 @@ class TrainConfig:
         cross-entropy of every token that a row's objective predicts.
       trainable: which parameters are trained: a regular expression that must match their whole
         names, which have no layer number, such as "layers/attention/query/kernel". All others stay
-        as they are and have neither gradients nor moments. None: all are trained.
+        as they are and have neither gradients nor moments. None: all are trained, or with lora.rank
+        the adapters alone.
+      quantize_base: "int8" or "int4": the matrices of the layers that are not trained are held as
+        integers with a scale, which `train.init_from` may be already (QLoRA, arXiv:2305.14314).
+        None: as `model.param_dtype` says.
+      quantize_group_size: inputs that share a scale there; None: one scale per output, as
+        published.
       weights: kind of the matrices, by its name in `glm_jax.models.weights.KINDS`: "plain" arrays,
         or one that a module of your own has added.
       loss_reduction: "token_mean" (mean over all predicted tokens of the global batch, each with
@@ -148,6 +154,8 @@ class TrainConfig:
     loss: str = "pretraining"
     weights: str = "plain"
     trainable: str | None = None
+    quantize_base: str | None = None
+    quantize_group_size: int | None = None
     loss_reduction: str = "token_mean"
     cross_entropy: str | None = None
     loss_chunk: int | None = None
@@ -181,6 +189,20 @@ class TrainConfig:
         finite_number("train.preemption_deadline", self.preemption_deadline, above=0)
         check(self.wandb != "", "train.wandb", self.wandb, "the name of a project, or None")
         self._check_trainable()
+        check_choice("train.quantize_base", self.quantize_base, [None, "int8", "int4"])
+        if self.quantize_group_size is not None:
+            check(
+                self.quantize_group_size >= 2,
+                "train.quantize_group_size",
+                self.quantize_group_size,
+                "at least 2 or None",
+            )
+            check(
+                self.quantize_base is not None,
+                "train.quantize_group_size",
+                self.quantize_group_size,
+                "None without train.quantize_base",
+            )
         check_choice("train.loss_reduction", self.loss_reduction, ["token_mean", "objective_mean"])
         check_choice("train.cross_entropy", self.cross_entropy, CROSS_ENTROPIES)
         check(

@@ -105,6 +105,12 @@ def count_params(config: Model) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(_abstract(config.resolved())))
 
 
+@functools.lru_cache(maxsize=32)
+def param_names(config: Model) -> tuple[str, ...]:
+    """The paths of a model's parameters, layers stacked; allocates nothing."""
+    return tuple(to_paths(_abstract(config.resolved())))
+
+
 def _draw(config: ResolvedModel, key: jax.Array) -> Params:
     stacked = config.with_compute(scan_layers=True)
     state = nnx.state(Transformer(stacked, rngs=nnx.Rngs(params=key)))

@@ -382,7 +382,7 @@ class Transformer(nnx.Module):
 
         def run(x, of_one_layer):
             state, key, prefix = of_one_layer
-            layer = nnx.merge(graph, as_used(state, self.config.compute.dtype))
+            layer = nnx.merge(graph, as_used(state, self.config.compute.dtype, key))
             return layer(x, attend_start, attend_end, rotation, dropout_key=key, prefix=prefix)
 
         scanned = isinstance(self.layers, Layer)

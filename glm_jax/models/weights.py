@@ -30,6 +30,7 @@ from jaxtyping import Float, Int, PyTree
 from glm_jax.arrays import AbstractArray, Array
 from glm_jax.checks import check_choice
 from glm_jax.models.products import linear, rows_of, scores
+from glm_jax.models.seeds import fold_name
 from glm_jax.sharding.mesh import auto_axes, axis_size, constrain, constrain_rows, dividing
 from glm_jax.sharding.rules import (
     Axes,
@@ -91,6 +92,11 @@ class Weight(abc.ABC):
         """What a layer computes with, its width D whole; spec is the matrix's."""
         del dtype
         return jax.tree.map(gathered, self, self.specs(spec))
+
+    def dropping(self, key: jax.Array) -> "Weight":
+        """Itself with its dropout in training, by a key; most kinds have none."""
+        del key
+        return self
 
     def cast(self, dtype: DTypeLike) -> "Weight":
         """Itself, its arrays of floating-point numbers in a dtype."""
@@ -211,12 +217,13 @@ def settle(params: PyTree) -> PyTree:
     )
 
 
-def as_used(state: PyTree, dtype: str) -> PyTree:
+def as_used(state: PyTree, dtype: str, dropout_key: jax.Array | None = None) -> PyTree:
     """The parameters of one layer, with its matrices cast and gathered.
 
     Args:
       state: an nnx state of one `Layer`, with paths like attention/query/kernel.
       dtype: that the layer computes in.
+      dropout_key: of the layer; None: no dropout. Each matrix has its own, folded from its name.
     """
 
     def prepare(path: tuple, leaf: Matrix) -> Matrix:
@@ -224,9 +231,12 @@ def as_used(state: PyTree, dtype: str) -> PyTree:
         if not is_matrix(name):
             return leaf
         spec = param_spec(f"layers/0/{name}", leaf.shape)
-        if isinstance(leaf, Weight):
-            return leaf.gathered(dtype, spec)
-        return gathered(leaf.astype(dtype), spec)
+        if not isinstance(leaf, Weight):
+            return gathered(leaf.astype(dtype), spec)
+        used = leaf.gathered(dtype, spec)
+        if dropout_key is None or not isinstance(used, Weight):
+            return used
+        return used.dropping(fold_name(dropout_key, name))
 
     return jax.tree.map_with_path(prepare, state, is_leaf=is_weight)
 

@@ -1,6 +1,7 @@
 """Checkpoints: saved asynchronously during training, restored onto any mesh.
 
-    WORKDIR/checkpoints/400/params       nested dict, all that inference needs
+    WORKDIR/checkpoints/400/params       nested dict, all that inference needs; over a frozen model
+                                         of `train.init_from` the trained part alone
                            /optimizer    moments and counters
                            /data         step and state of the row stream
                            /_CHECKPOINT_METADATA   with the config, so that a step can be moved
@@ -11,6 +12,7 @@ manifest, and is ignored. If the files of a step do not match their checksums, t
 restored.
 """
 
+import dataclasses
 import json
 import logging
 from collections.abc import Callable, Mapping
@@ -23,10 +25,17 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from orbax.checkpoint import v1 as ocp
 
+from glm_jax.adapters.held import split_held
+from glm_jax.checkpoints.base import Base
 from glm_jax.checkpoints.checksums import checksums, damage, size_of, write_manifest
 from glm_jax.checkpoints.disk import DiskTrouble, disk_trouble, probe, reason
 from glm_jax.checkpoints.held_back import HeldBack, collect
-from glm_jax.checkpoints.layouts import own_copy, with_stacked_layers
+from glm_jax.checkpoints.layouts import (
+    by_arrays,
+    from_arrays_like,
+    own_copy,
+    with_stacked_layers,
+)
 from glm_jax.checkpoints.reading import by_first_replica, has_far_replicas
 from glm_jax.checkpoints.retention import (
     check_names,
@@ -39,7 +48,7 @@ from glm_jax.checkpoints.retention import (
 )
 from glm_jax.config import Config, to_dict
 from glm_jax.errors import UserError
-from glm_jax.models.trees import split_params
+from glm_jax.models.trees import Params
 from glm_jax.paths import expanded
 from glm_jax.training import failures
 from glm_jax.training.distributed import any_of, is_first, on_all, share
@@ -78,6 +87,10 @@ class Checkpoints:
         # Fingerprints of the data, by source: those saved with new steps, and of the restored step.
         self.data: Mapping[str, str] = {}
         self.restored_data: Mapping[str, str] | None = None
+        # Of a run that does not train all: the model that it began with, and what is frozen of it.
+        # Steps then hold the trained part alone.
+        self.base: Base | None = None
+        self.frozen: Params = {}
         # Holds log records of a save from its start until `wait`.
         self._held_back = ExitStack()
 
@@ -108,7 +121,8 @@ class Checkpoints:
             failure = error
         if any_of(failure is not None):
             raise self._not_written(step, failure) from failure
-        items = own_copy({"params": state.params, "optimizer": opt_state_to_dict(state.opt_state)})
+        params = state.params if self.base is None else by_arrays(state.trainable)
+        items = own_copy({"params": params, "optimizer": opt_state_to_dict(state.opt_state)})
         items["data"] = {"step": step, "stream": stream_state.hex()}
         about = {
             "config": to_dict(self._config),
@@ -116,6 +130,8 @@ class Checkpoints:
             "manifest": True,
             "data": dict(self.data),
         }
+        if self.base is not None:
+            about["base"] = dataclasses.asdict(self.base)
         self._held_back.enter_context(HeldBack(self._directory / str(step)))
         response = ocp.save_checkpointables_async(
             str(self._directory / str(step)), items, custom_metadata=about
@@ -252,11 +268,14 @@ class Checkpoints:
         about = ocp.checkpointables_metadata(str(directory)).custom_metadata
         self.restored_data = about.get("data")
         like = abstract_state(self._config, self._mesh, listed=not about["stacked"])
+        alone = "base" in about
+        if alone:
+            self._check_base(Base.recorded(about["base"]), step)
         with by_first_replica() if self._reads_once else nullcontext():
             items = ocp.load_checkpointables(
                 str(directory),
                 {
-                    "params": like.params,
+                    "params": by_arrays(like.trainable) if alone else like.params,
                     "optimizer": opt_state_to_dict(like.opt_state),
                     "data": None,
                 },
@@ -273,10 +292,21 @@ class Checkpoints:
             moments = jax.tree.structure(like.trainable)
             opt_state = with_stacked_layers(opt_state, wanted.opt_state, moments)
             params = with_stacked_layers(params, wanted.params, jax.tree.structure(params))
-        trainable, frozen = split_params(params, self._config.train.trainable)
+        if alone:
+            trainable, frozen = from_arrays_like(like.trainable, params), self.frozen
+        else:
+            trainable, frozen = split_held(self._config, params)
         step_array = jax.device_put(jnp.int32(step), like.step.sharding)
         state = TrainState(step_array, trainable, frozen, opt_state)
         return state, bytes.fromhex(items["data"]["stream"])
+
+    def _check_base(self, recorded: Base, step: int) -> None:
+        if self.base is None:
+            raise UserError(
+                f"checkpoint {step} holds what was trained over {recorded.name!r} alone, and "
+                "train.init_from was not read"
+            )
+        recorded.check(self.frozen, self.base.name)
 
     def wait(self) -> None:
         """Waits until the last save is on disk.

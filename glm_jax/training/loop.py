@@ -20,7 +20,9 @@ from pathlib import Path
 import jax
 from jax.sharding import Mesh
 
+from glm_jax.adapters.fingerprint import shortened
 from glm_jax.batch import Batch
+from glm_jax.checkpoints.base import Base
 from glm_jax.checkpoints.disk import DiskTrouble
 from glm_jax.checkpoints.retention import check_names, saved_steps
 from glm_jax.config import Config
@@ -66,7 +68,7 @@ from glm_jax.training.run.workdir import (
     read_record,
     record_run,
 )
-from glm_jax.training.state import create_state
+from glm_jax.training.state import create_state, frozen_part, saves_trained_alone
 from glm_jax.training.step import Metrics, compile_train_step
 from glm_jax.training.unigram import target_counts
 from glm_jax.training.watch.goodput import Goodput
@@ -98,7 +100,8 @@ def train(
       workdir: created if missing; `glm_jax.training.run.workdir` lists its files.
       batches: opens the row stream of a split for one of several hosts.
       tokenizer: of the data; it is saved in the workdir and decodes the samples.
-      params: initial parameters of a new run, see `starting_point`; None: random ones.
+      params: initial parameters of a new run, see `starting_point`; None: random ones. A run that
+        does not train all of those of `train.init_from` takes them when it is resumed, too.
       rewind: None to resume from the newest checkpoint.
       profile: steps to be traced into `workdir/profile`.
 
@@ -217,6 +220,11 @@ class _Run:
         self, stream: SkippingStream, params: Params | None, rewind: Rewind | None
     ) -> tuple[SkippingStream, str]:
         """Sets the state and the stream; returns the stream and a description of the start."""
+        if params is not None and saves_trained_alone(self.config):
+            frozen = frozen_part(self.config, self.mesh, params)
+            base = Base.of(str(self.config.train.init_from), frozen)
+            require_same({f"the model {base.name}": shortened(base.fingerprint)})
+            self.checkpoints.base, self.checkpoints.frozen = base, frozen
         restored = self.checkpoints.restore(rewind.step if rewind else None)
         if restored is None:
             self.state = create_state(self.config, self.mesh, params)

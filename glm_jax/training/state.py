@@ -1,5 +1,6 @@
 """Makes a training state, as arrays or as their shapes; its optimizer state as plain dicts."""
 
+import dataclasses
 import functools
 
 import jax
@@ -8,10 +9,19 @@ import optax
 from flax import serialization
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from glm_jax.adapters.held import (
+    abstract_base,
+    abstract_held,
+    draw_adapters,
+    split_held,
+    with_trained,
+)
+from glm_jax.adapters.low_rank import LowRank
 from glm_jax.config import Config
+from glm_jax.errors import UserError
 from glm_jax.models.local_attention import with_local_attention
 from glm_jax.models.params import abstract_params, create_params
-from glm_jax.models.trees import Params, split_params
+from glm_jax.models.trees import Params, from_paths, to_paths
 from glm_jax.models.weights import with_kind
 from glm_jax.sharding.mesh import replicated
 from glm_jax.training.optimizer.optimizers import learning_rate_schedule, make_optimizer
@@ -30,21 +40,66 @@ def create_state(config: Config, mesh: Mesh, params: Params | None = None) -> Tr
     Args:
       config: of the run.
       mesh: its devices.
-      params: initial parameters, plain, on the mesh; None: random ones.
+      params: initial parameters on the mesh, as `glm_jax.adapters.held.abstract_base` has them, but
+        that their matrices are plain arrays where they are not quantised; None: random ones.
+
+    Raises:
+      UserError: random ones, and `train.quantize_base`.
     """
     if params is None:
+        if config.train.quantize_base is not None:
+            raise UserError(
+                f"train.quantize_base={config.train.quantize_base!r} is for a model that was "
+                "trained; set train.init_from"
+            )
         params = create_params(config.resolved_model, mesh, config.train.seed)
         if config.train.local_start:
             start = functools.partial(with_local_attention, config=config.resolved_model)
             where = jax.tree.map(lambda leaf: leaf.sharding, params)
             params = jax.jit(start, out_shardings=where)(params)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
+    shapes = _shapes(config, mesh)
     if config.train.weights != "plain":
         change = functools.partial(with_kind, kind=config.train.weights)
-        params = jax.jit(change, out_shardings=shardings.params)(params)
-    trainable, frozen = split_params(params, config.train.trainable)
+        where = jax.tree.map(lambda leaf: leaf.sharding, abstract_base(config, shapes))
+        params = jax.jit(change, out_shardings=where)(params)
+    params = with_trained(params, draw_adapters(config, abstract_held(config, shapes)))
+    trainable, frozen = split_held(config, params)
     opt_state = jax.jit(optimizer_of(config).init, out_shardings=shardings.opt_state)(trainable)
     return TrainState(jax.device_put(jnp.int32(0), shardings.step), trainable, frozen, opt_state)
+
+
+def held_params(config: Config, mesh: Mesh, *, listed: bool = False) -> Params:
+    """The parameters of a run, adapters among them, as `jax.ShapeDtypeStruct`s with shardings."""
+    return abstract_held(config, _shapes(config, mesh, listed=listed))
+
+
+def _shapes(config: Config, mesh: Mesh, *, listed: bool = False) -> Params:
+    return abstract_params(config.resolved_model, mesh, config.train.weights, listed=listed)
+
+
+def saves_trained_alone(config: Config) -> bool:
+    """Whether checkpoints leave out what is not trained, since `train.init_from` has it.
+
+    What was drawn at random lies nowhere else, and is saved. Kinds of weights of a module of one's
+    own (`train.weights`) have no fingerprint, and are saved whole too.
+    """
+    return config.freezes and config.train.init_from is not None and config.train.weights == "plain"
+
+
+def frozen_part(config: Config, mesh: Mesh, params: Params) -> Params:
+    """What of the parameters that a run begins with it does not train, as `TrainState.frozen`.
+
+    Args:
+      config, mesh: of the run.
+      params: as of `create_state`.
+    """
+    adapters = {
+        path: dataclasses.replace(leaf, base=None)  # type: ignore[arg-type]
+        for path, leaf in to_paths(held_params(config, mesh)).items()
+        if isinstance(leaf, LowRank)
+    }
+    return split_held(config, with_trained(params, from_paths(adapters)))[1]
 
 
 def abstract_state(config: Config, mesh: Mesh, *, listed: bool = False) -> TrainState:
@@ -54,8 +109,7 @@ def abstract_state(config: Config, mesh: Mesh, *, listed: bool = False) -> Train
       config, mesh: of the run.
       listed: layers one by one, as checkpoints of older versions may have them.
     """
-    params = abstract_params(config.resolved_model, mesh, config.train.weights, listed=listed)
-    trainable, frozen = split_params(params, config.train.trainable)
+    trainable, frozen = split_held(config, held_params(config, mesh, listed=listed))
     optimizer = optimizer_of(config)
     everywhere = replicated(mesh)
 

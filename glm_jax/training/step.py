@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -55,12 +55,17 @@ _SCOPED_VMEM = {
 Options = dict[str, str | bool | int]
 
 
-def make_train_step(config: Config, mesh: Mesh) -> TrainStep:
+def make_train_step(config: Config, mesh: Mesh, options: Options | None = None) -> TrainStep:
     """Builds the jitted `train_step(state, batch) -> (state, metrics)`, which donates its state.
 
     `batch` is the global batch, [B, T], with rows sharded over the mesh's data axes. Metrics are
     scalars: those of the config's loss (`loss`, `loss/NAME` by objective), `grad_norm` before
     clipping, and `learning_rate`. Losses are those of the parameters before the step.
+
+    Args:
+      config: of the run.
+      mesh: its devices.
+      options: of XLA.
     """
     config = for_devices(config, mesh)
     loss = loss_of(config.train)
@@ -85,6 +90,7 @@ def make_train_step(config: Config, mesh: Mesh) -> TrainStep:
         donate_argnums=0,
         in_shardings=(shardings, batch_sharding(mesh)),
         out_shardings=(shardings, replicated(mesh)),
+        compiler_options=options or None,
     )
 
 
@@ -140,12 +146,29 @@ def compile_train_step(
       options: of XLA; None: `compiler_options(mesh)`.
     """
     config = for_devices(config, mesh)
-    lowered = make_train_step(config, mesh).lower(
-        abstract_state(config, mesh), abstract_batch(config, mesh)
-    )
     options = compiler_options(mesh) if options is None else options
-    # XLA takes whole numbers too, which jax's annotation leaves out.
-    return lowered.compile(compiler_options=options)  # type: ignore[arg-type]
+    state = abstract_state(config, mesh)
+    step = make_train_step(config, mesh, options)
+    compiled = step.lower(state, abstract_batch(config, mesh)).compile()
+    packed = any(leaf.dtype == jnp.int4 for leaf in jax.tree.leaves(state.frozen))
+    return cast(jax.stages.Compiled, _PackedStep(compiled, step)) if packed else compiled
+
+
+class _PackedStep:
+    """A compiled step that takes arrays of int4.
+
+    Of those jax (0.10.2) takes the 4 bits for another layout than that of the arrays, and refuses
+    to call the program, but not the function that it was compiled from, which compiles no more.
+    """
+
+    def __init__(self, compiled: jax.stages.Compiled, step: TrainStep):
+        self._compiled, self._step = compiled, step
+
+    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        return self._step(state, batch)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._compiled, name)
 
 
 def _gradients(
@@ -154,7 +177,7 @@ def _gradients(
     """The gradient of the global batch's loss by the trainable parameters, and the loss's sums."""
     # A function of seed and step, so that a resumed run draws the same dropout.
     key = jax.random.fold_in(key_of(config.train.seed), state.step)
-    has_dropout = config.model.has_dropout
+    has_dropout = config.has_dropout
 
     def loss_of_rows(
         sites: Params, params: Split, key: jax.Array, rows: Batch, coefficients: Scale

@@ -14,22 +14,25 @@ beside it (`--set model.num_layers=7`), or a file that has both, must agree with
 
 import dataclasses
 import logging
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 import jax
 from jax.sharding import Mesh
 
+from glm_jax.adapters.held import abstract_base
 from glm_jax.checkpoints.finding import find_workdir, on_this_machine
-from glm_jax.checkpoints.loading import load_model
+from glm_jax.checkpoints.loading import load_base
+from glm_jax.checkpoints.params import base_of
 from glm_jax.checkpoints.retention import saved_steps
 from glm_jax.config import Config
 from glm_jax.config.model import ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.interop.checkpoint import open_directory
-from glm_jax.models.params import abstract_params, create_prefix
+from glm_jax.models.params import abstract_params, create_prefix, param_names
+from glm_jax.models.prefix import is_prefix
 from glm_jax.models.trees import Params, stack_layers
-from glm_jax.models.weights import plain
 from glm_jax.paths import checkpoint
 from glm_jax.tokenizers.protocol import Tokenizer
 from glm_jax.tokenizers.tokenizer import load_tokenizer
@@ -50,36 +53,50 @@ def starting_point(
 
     Args:
       config: as read from files and overrides.
-      workdir: of the run; if it has a checkpoint, that is resumed and `init_from` is not read.
+      workdir: of the run; if it has a checkpoint, that is resumed, and `init_from` is read only if
+        the checkpoint holds the trained part alone.
       mesh: where the parameters go.
       overrides: the options that were given by `--set`.
 
     Returns:
-      The config of the run, and its initial parameters on the mesh; None if they are random or come
-      from a checkpoint.
+      The config of the run, and its initial parameters on the mesh, layers stacked; None if they
+      are random or all come from a checkpoint.
 
     Raises:
-      UserError: there is no model, it was trained with another tokenizer than `data.tokenizer`, or
-        its shape contradicts a model option beside `init_from`.
+      UserError: there is no model, it was trained with another tokenizer than `data.tokenizer`, its
+        shape contradicts a model option beside `init_from`, it is quantised otherwise than
+        `train.quantize_base` says, or it is given a prefix that is not trained.
     """
     if config.train.init_from is None:
         return config, None
     if saved_steps(workdir / "checkpoints") and (record := read_record(workdir)) is not None:
-        return _with_model(config, record.model, overrides, begun=True), None
-    path, config = config.train.init_from, planned_config(config, overrides)
-    model = load_model(path, dtype=config.model.param_dtype, mesh=mesh)
+        config = _with_model(config, record.model, overrides, begun=True)
+        if not config.freezes or base_of(workdir) is None:
+            return config, None
+    else:
+        config = planned_config(config, overrides)
+    model = load_base(config, str(config.train.init_from), mesh)
     _check_tokenizer(config, model.tokenizer)
-    like = abstract_params(config.resolved_model, mesh)
+    like = abstract_base(config, abstract_params(config.resolved_model, mesh))
     shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
     params = model.params
     if config.model.prefix_length and "prefix" not in params:
+        _check_prefix_is_trained(config)
         prefix = create_prefix(config.resolved_model, mesh, config.train.seed)
         params = {**params, "prefix": prefix}
+    return config, jax.jit(stack_layers, out_shardings=shardings)(params)
 
-    def change(params: Params) -> Params:
-        return stack_layers(plain(params, config.model.param_dtype))
 
-    return config, jax.jit(change, out_shardings=shardings)(params)
+def _check_prefix_is_trained(config: Config) -> None:
+    """Refuses a prefix that is drawn anew and would stay as it was drawn."""
+    names = [name for name in param_names(config.resolved_model) if is_prefix(name)]
+    chosen = config.train.trainable
+    if config.freezes and not all(chosen and re.fullmatch(chosen, name) for name in names):
+        raise UserError(
+            f"model.prefix_length={config.model.prefix_length} adds a prefix to the model of "
+            f"train.init_from={config.train.init_from!r}, and nothing trains it; set "
+            f"train.trainable='prefix/.*', got {chosen!r}"
+        )
 
 
 def planned_config(config: Config, overrides: Iterable[str] = ()) -> Config:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from jax.sharding import Mesh
 
+from glm_jax.adapters.held import split_held
 from glm_jax.checkpoints.retention import saved_steps
 from glm_jax.config import Config, differences, to_dict
 from glm_jax.config.examples import OF_FILES
@@ -27,11 +28,10 @@ from glm_jax.data.rows import ROW_FORMAT
 from glm_jax.errors import UserError
 from glm_jax.files import write_whole
 from glm_jax.losses.registry import loss_of
-from glm_jax.models.params import abstract_params
-from glm_jax.models.trees import split_params
 from glm_jax.sharding.mesh import row_groups, slot_groups
 from glm_jax.tokenizers.protocol import Tokenizer
 from glm_jax.training.run.extension import extends
+from glm_jax.training.state import held_params
 
 FILES = (
     "run.json",
@@ -104,15 +104,14 @@ def check_config(config: Config, mesh: Mesh, vocab_size: int, num_hosts: int = 1
       num_hosts: processes that share a batch.
 
     Raises:
-      UserError: no such loss, weights or trainable parameters; ids or positions beyond a table of
-        the model; rows that cannot be divided evenly among devices, hosts and micro-batches; or
-        slots that mesh.sequence does not divide.
+      UserError: no such loss, weights, trainable parameters or targets of LoRA; ids or positions
+        beyond a table of the model; rows that cannot be divided evenly among devices, hosts and
+        micro-batches; or slots that mesh.sequence does not divide.
     """
     model, data = config.model, config.data
     loss_of(config.train)
-    if config.train.trainable is not None or config.train.weights != "plain":
-        params = abstract_params(config.resolved_model, mesh, config.train.weights)
-        split_params(params, config.train.trainable)
+    if config.freezes or config.train.weights != "plain":
+        split_held(config, held_params(config, mesh))
     rotates_plainly = not (model.has_position_table or model.uses_block_positions)
     if rotates_plainly and config.has_texts and config.objective.causal_rate != 1.0:
         raise UserError(
