@@ -57,12 +57,12 @@ class Config:
 
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
-    examples: ExamplesConfig = ExamplesConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     train: TrainConfig = TrainConfig()
     mesh: MeshConfig = MeshConfig()
     compute: ComputeConfig = ComputeConfig()
+    examples: ExamplesConfig = ExamplesConfig()
     lora: LoraConfig = LoraConfig()
 
     def __post_init__(self):

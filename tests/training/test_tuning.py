@@ -168,8 +168,8 @@ def test_a_base_that_has_changed_is_not_gone_on_with(base, tmp_path):
 
 
 def test_what_a_run_is_refused_for(base, tmp_path):
+    config = change_fields(config_of("lora", base), lora={"targets": "mlp/gate"})
     with pytest.raises(UserError, match=r"lora\.targets: 'mlp/gate' matches no matrix"):
-        config = change_fields(config_of("lora", base), lora={"targets": "mlp/gate"})
         tune(config, tmp_path / "run")
     with pytest.raises(UserError, match=r"prefix_length=3 adds a prefix.*nothing trains it"):
         tune(change_fields(config_of("lora", base), model={"prefix_length": 3}), tmp_path / "run")
