@@ -3,6 +3,7 @@
 python eight_devices.py               parameters, scores, losses, dropout, work
 python eight_devices.py inference     what scores, fills and continues texts
 python eight_devices.py quantised     quantised weights, in listed and in scanned layers
+python eight_devices.py adapters      steps of LoRA and QLoRA, with dropout, in both layouts
 """
 
 import os
@@ -20,6 +21,7 @@ import jax
 import numpy as np
 from jax.sharding import PartitionSpec
 
+from glm_jax.adapters.fingerprint import fingerprint
 from glm_jax.adapters.quantising import Quantize
 from glm_jax.attention import dispatch as attention
 from glm_jax.attention.platform import refuses_many_devices
@@ -29,8 +31,10 @@ from glm_jax.config import (
     ComputeConfig,
     Config,
     DataConfig,
+    LoraConfig,
     MeshConfig,
     ModelConfig,
+    OptimizerConfig,
     TrainConfig,
 )
 from glm_jax.evaluation.rows import row_sums
@@ -42,7 +46,8 @@ from glm_jax.losses.by_objective import token_losses
 from glm_jax.models.params import bind, create_params
 from glm_jax.models.trees import join_params, split_params, to_paths
 from glm_jax.sharding.mesh import batch_sharding, make_mesh
-from glm_jax.training.step import compile_train_step
+from glm_jax.training.state import create_state
+from glm_jax.training.step import compile_train_step, make_train_step
 
 CONFIG = ModelConfig(
     vocab_size=64,
@@ -228,6 +233,47 @@ def check_quantised(one, mesh):
                 np.testing.assert_allclose(found[name], leaf, atol=2e-5, err_msg=name)
 
 
+def check_adapters(one, meshes):
+    """Losses of three steps and the adapters after them, over plain matrices and integers."""
+    plain = Config(
+        model=dataclasses.replace(CAUSAL, dropout_rate=0.0).with_sizes(),
+        data=DataConfig(sequence_length=12, batch_size=8),
+        train=TrainConfig(init_from="base", accumulation_steps=2),
+        optimizer=OptimizerConfig(warmup_steps=1, peak_learning_rate=1e-2),
+        lora=LoraConfig(rank=3, targets="all", dropout=0.3),
+    )
+    for how in (None, Quantize(8), Quantize(4, 8)):
+        bits = None if how is None else f"int{how.bits}"
+        group = None if how is None else how.group_size
+        train = dataclasses.replace(plain.train, quantize_base=bits, quantize_group_size=group)
+        config = dataclasses.replace(plain, train=train)
+
+        def run(mesh, scan, config=config, how=how):
+            compute = ComputeConfig(scan_layers=scan)
+            config = dataclasses.replace(
+                config, compute=compute, mesh=MeshConfig(*mesh.shape.values())
+            )
+            params = create_params(config.resolved_model, mesh, seed=0)
+            params = params if how is None else quantise_params(params, mesh, how)
+            state, losses = create_state(config, mesh, params), []
+            step = make_train_step(config, mesh)
+            batch = jax.device_put(Batch.from_dict(rows()), batch_sharding(mesh))
+            for _ in range(3):
+                state, metrics = step(state, batch)
+                losses.append(float(metrics["loss"]))
+            return losses, fingerprint(state.frozen), jax.device_get(to_paths(state.trainable))
+
+        losses, base, trained = run(one, False)
+        assert losses[2] < losses[0]
+        for mesh, scan in zip(meshes, (False, True), strict=True):
+            found, frozen, ours = run(mesh, scan)
+            assert frozen == base
+            np.testing.assert_allclose(found, losses, rtol=1e-5)
+            for path, leaf in trained.items():
+                np.testing.assert_allclose(ours[path].a, leaf.a, atol=2e-4, err_msg=path)
+                np.testing.assert_allclose(ours[path].b, leaf.b, atol=2e-4, err_msg=path)
+
+
 def norm_gradients(params, mesh, config):
     """Of a loss with respect to the norms, all else frozen."""
     trained, frozen = split_params(params, ".*norm/.*")
@@ -252,6 +298,11 @@ def main():
         return
     if sys.argv[1:] == ["quantised"]:
         check_quantised(one, make_mesh(MeshConfig(2, 2, 2, 1)))
+        return
+    if sys.argv[1:] == ["adapters"]:
+        check_adapters(
+            one, [make_mesh(MeshConfig(*sizes)) for sizes in [(2, 2, 2, 1), (1, 2, 2, 2)]]
+        )
         return
     params = create_params(CONFIG, one, seed=0)
     model = LanguageModel(CONFIG, params)

@@ -1,7 +1,8 @@
 """Trains a tiny run again and again, killing it at random moments; run by test_faults.py.
 
-    python tests/killed_in_forks.py DIRECTORY KILLS SEED
+    python tests/killed_in_forks.py DIRECTORY KILLS SEED [KIND]
 
+KIND is one of `tuned_runs.KINDS`: what is trained over a frozen base; without it all is trained.
 Each attempt is a fork of a process that has imported everything, so that it costs a second instead
 of ten; `kill -9` ends it as it ends any other. A run that comes to its end in spite of it must have
 the parameters and the metrics of one that nothing disturbed, to the last bit; then another begins,
@@ -17,34 +18,41 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import jax
 import matplotlib.figure  # noqa: F401 - so that no fork imports it
 import numpy as np
-import tiny_run
 
-from glm_jax.checkpoints.params import load_params
+from glm_jax.checkpoints.params import load_saved
 from glm_jax.checkpoints.retention import saved_steps
+from glm_jax.sharding.mesh import make_mesh
 from glm_jax.training.loop import train
+from glm_jax.training.run.start import starting_point
+from tests import tiny_run, tuned_runs
 
 NUM_STEPS = 16
 LIMIT = 1800  # seconds an attempt may take, on however busy a machine
 
 
-def attempt(workdir: Path) -> None:
+def config_of(kind: str | None, base: Path):
+    """Of every attempt."""
+    times = {"num_steps": NUM_STEPS, "checkpoint_every": 1, "eval_every": 8, "keep_best": 1}
+    if kind is None:
+        return tiny_run.change_fields(tiny_run.tiny_config(), train=times)
+    return tuned_runs.config_of(kind, base, **times)
+
+
+def attempt(workdir: Path, kind: str | None) -> None:
     """In a fork: trains to the end, then writes what came out to WORKDIR/outcome.json."""
-    config = tiny_run.change_fields(
-        tiny_run.tiny_config(),
-        train={"num_steps": NUM_STEPS, "checkpoint_every": 1, "eval_every": 8, "keep_best": 1},
-    )
-
-    def batches(split, shard_index, num_shards):
-        return tiny_run.Stream(0 if split == "train" else 10_000, shard_index, num_shards)
-
-    status = train(config, workdir, batches, tiny_run.LetterTokenizer())
+    base = workdir.parent / "base"
+    if kind is not None and not base.exists():  # here, since the parent must not start jax
+        tuned_runs.save_base(base)
+    config = config_of(kind, base)
+    config, params = starting_point(config, workdir, make_mesh(config.mesh))
+    status = train(config, workdir, tuned_runs.batches, tiny_run.LetterTokenizer(), params)
     digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(load_params(workdir)[1]):
+    for leaf in jax.tree.leaves(load_saved(workdir).params):
         digest.update(np.asarray(leaf).tobytes())
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     times = ("tokens_per_second", "goodput", "time/")
@@ -53,7 +61,7 @@ def attempt(workdir: Path) -> None:
     (workdir / "outcome.json").write_text(json.dumps(outcome))
 
 
-def fork(workdir: Path, log: Path) -> int:
+def fork(workdir: Path, log: Path, kind: str | None) -> int:
     """Starts an attempt; returns its process id."""
     pid = os.fork()
     if pid:
@@ -63,7 +71,7 @@ def fork(workdir: Path, log: Path) -> int:
     os.dup2(descriptor, 2)
     status = 1
     try:
-        attempt(workdir)
+        attempt(workdir, kind)
         status = 0
     except BaseException as error:
         print(f"{type(error).__name__}: {error}", flush=True)
@@ -92,10 +100,10 @@ def wait(pid: int, until) -> bool:
     return False
 
 
-def undisturbed(workdir: Path, log: Path) -> tuple[dict, float, float]:
+def undisturbed(workdir: Path, log: Path, kind: str | None) -> tuple[dict, float, float]:
     """Its outcome, and the seconds before its first row and from there to its last."""
     start = time.monotonic()
-    pid = fork(workdir, log)
+    pid = fork(workdir, log, kind)
     wait(pid, (workdir / "metrics.jsonl").exists)
     first = time.monotonic()
     wait(pid, lambda: NUM_STEPS in saved_steps(workdir / "checkpoints"))
@@ -109,13 +117,14 @@ def main() -> None:
     jax.config.update("jax_compilation_cache_dir", str(directory / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     log, draws = directory / "log", random.Random(seed)
-    undisturbed(directory / "compiles", log)
-    expected, before, within = undisturbed(directory / "whole", log)
+    kind = sys.argv[4] if len(sys.argv) > 4 else None
+    undisturbed(directory / "compiles", log, kind)
+    expected, before, within = undisturbed(directory / "whole", log, kind)
     assert expected["status"] == 0
     runs, killed, torn = 0, 0, 0
     while killed < kills or (directory / f"run{runs}").exists():
         workdir = directory / f"run{runs}"
-        pid = fork(workdir, log)
+        pid = fork(workdir, log, kind)
         anywhere = draws.random() < 0.25
         moment = draws.uniform(0, before if anywhere else within / 2)
         done = False

@@ -17,10 +17,19 @@ pytestmark = pytest.mark.processes
 KILLS = int(os.environ.get("GLM_JAX_KILLS", "20"))
 
 
-def kill(directory, kills, seed):
+def kill(directory, kills, seed, *kind):
     """Runs the script; returns what its last line says."""
     script = Path(__file__).with_name("killed_in_forks.py")
-    command = [sys.executable, "-W", "ignore", str(script), str(directory), str(kills), str(seed)]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        str(script),
+        str(directory),
+        str(kills),
+        str(seed),
+        *kind,
+    ]
     done = subprocess.run(
         command, env={**os.environ, "JAX_PLATFORMS": "cpu"}, capture_output=True, text=True
     )
@@ -33,6 +42,14 @@ def kill(directory, kills, seed):
 @pytest.mark.nightly  # a killed run ends as one that was not in tests/test_train.py, at each change
 def test_kills_at_random_moments(tmp_path):
     told = kill(tmp_path, KILLS, seed=1)
+    assert told["kills"] == KILLS
+    assert told["runs"] >= 1
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("kind", ["lora", "int4"])
+def test_kills_of_runs_that_train_adapters(tmp_path, kind):
+    told = kill(tmp_path, KILLS, 3, kind)
     assert told["kills"] == KILLS
     assert told["runs"] >= 1
 

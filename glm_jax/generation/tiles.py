@@ -9,8 +9,8 @@ of tiles are separate products, which XLA runs on all cores at once:
                      a a b b c c d d       (2 columns instead of 16)    a a   b b      c c   d d
 
 A tiled matrix is a kind of weight (`glm_jax.models.weights`). Quantised ones have tiles of another
-kind (`glm_jax.generation.integer_tiles`). Measured with 8 layers of width 512:
-docs/decisions/010-decoding-on-cpu.md.
+kind (`glm_jax.generation.integer_tiles`), and an adapter stays beside the tiles of its matrix.
+Measured with 8 layers of width 512: docs/decisions/010-decoding-on-cpu.md.
 """
 
 import dataclasses
@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 
+from glm_jax.adapters.low_rank import LowRank
 from glm_jax.adapters.quantised import (
     Quantised,
     QuantisedTable,
@@ -125,11 +126,17 @@ def tiled(config: ResolvedModel, params: Params) -> tuple[ResolvedModel, Params]
     devices = {device for leaf in jax.tree.leaves(params) for device in leaf.devices()}
     if len(devices) > 1 or devices.pop().platform != "cpu":
         return None
-    if any(is_weight(leaf) and not is_quantised(leaf) for leaf in leaves):
+    if not all(map(_can_be_tiled, leaves)):
         return None
     itemsize = jnp.dtype(config.compute.dtype).itemsize
     size = sum(num_bytes(leaf) if is_weight(leaf) else leaf.size * itemsize for leaf in leaves)
     return None if 2 * size > _free_memory() else lay_out(config, params)
+
+
+def _can_be_tiled(leaf: Matrix) -> bool:
+    if isinstance(leaf, LowRank):
+        return _can_be_tiled(leaf.base)
+    return is_quantised(leaf) or not is_weight(leaf)
 
 
 def lay_out(config: ResolvedModel, params: Params) -> tuple[ResolvedModel, Params]:
@@ -137,6 +144,8 @@ def lay_out(config: ResolvedModel, params: Params) -> tuple[ResolvedModel, Param
 
     def of(path: tuple, leaf: Matrix) -> Matrix:
         name = path_name(path)
+        if isinstance(leaf, LowRank):
+            return dataclasses.replace(leaf, base=of(path, leaf.base))
         if isinstance(leaf, Quantised):
             return tile_integers(leaf.values, leaf.scale, leaf.num_outputs)
         if isinstance(leaf, Weight) or not is_matrix(name):

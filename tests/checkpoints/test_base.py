@@ -49,7 +49,7 @@ def test_a_run_is_loaded_by_itself_and_over_its_base(runs, base, kind):
     over = glm_jax.load(base, adapter=runs(kind))
     # Quantised here, plain there; int4 in groups of 8 of these random weights is off by 1e-3.
     assert loss(alone) == pytest.approx(loss(over), abs=2e-3 if kind.startswith("int") else 1e-6)
-    assert abs(loss(alone) - loss(glm_jax.load(base))) > 1e-3
+    assert abs(loss(alone) - loss(glm_jax.load(base))) > 1e-4
     step = glm_jax.load(runs(kind) / "checkpoints" / "2")
     assert loss(step) == loss(alone)
     for path, leaf in to_paths(alone.params).items():

@@ -4,15 +4,26 @@ import jax
 import numpy as np
 import pytest
 
+from glm_jax.adapters.low_rank import LowRank, merged
+from glm_jax.adapters.quantised import num_inputs
+from glm_jax.adapters.quantising import Quantize
+from glm_jax.checkpoints.quantising import quantise_params
 from glm_jax.config import ComputeConfig, MeshConfig, ModelConfig
 from glm_jax.generation import tiles as tiles_module
 from glm_jax.generation.cache import empty_cache
 from glm_jax.generation.engine import Engine
+from glm_jax.generation.integer_tiles import TiledIntegers
+from glm_jax.generation.kept_row import KeptRow
 from glm_jax.generation.language_model import LanguageModel
+from glm_jax.generation.options import Limits
+from glm_jax.generation.sampling import Sampling
 from glm_jax.generation.tiles import MOST_ROWS, WIDTH, Tiled, TiledHead, tile, tiled
 from glm_jax.models.params import bind, create_params
 from glm_jax.models.trees import unstack_layers
+from glm_jax.models.weights import is_weight
 from glm_jax.sharding.mesh import make_mesh
+from glm_jax.sharding.rules import path_name
+from tests.tiny_run import Stream
 
 # A width that tiles do not divide, biases on every matrix, tied output; and the other way about.
 GELU = ModelConfig(
@@ -122,3 +133,40 @@ def test_a_model_makes_its_tiles_once_and_anew_for_other_parameters():
     again = lm._engine()._for_rows(2)[1]["output"]["table"]
     assert again is not made
     np.testing.assert_array_equal(again.used("float32"), params["output"]["table"])
+
+
+@pytest.mark.parametrize("how", [None, Quantize(8), Quantize(4, 8)])
+def test_an_adapter_stays_beside_the_tiles_of_its_matrix(how):
+    """What decodes and scores with adapters gives what the merged matrices give."""
+    params, random = make(SWIGLU), np.random.default_rng(0)
+    if how is not None:
+        params = quantise_params(params, make_mesh(MeshConfig(), jax.devices()[:1]), how)
+
+    def beside(path, leaf):
+        name = path_name(path)
+        if not name.endswith(("query/kernel", "out/kernel", "up/kernel")):
+            return leaf
+        inputs, outputs = leaf.shape[: num_inputs(name)], leaf.shape[num_inputs(name) :]
+        a, b = random.normal(size=(*inputs, 3)), random.normal(size=(3, *outputs))
+        return LowRank(leaf, np.float32(0.2 * a), np.float32(0.2 * b), 0.5)
+
+    adapted = jax.tree.map_with_path(beside, params, is_leaf=is_weight)
+    adapted = jax.tree.map(jax.numpy.asarray, adapted)
+    model, same = (LanguageModel(SWIGLU, one) for one in (adapted, merged(adapted, "float32")))
+    rows = model._engine()._for_rows(2)[1]
+    kernel = rows["layers"]["0"]["attention"]["query"]["kernel"]
+    assert isinstance(kernel, LowRank)
+    assert isinstance(kernel.base, Tiled if how is None else TiledIntegers)
+    batch = next(Stream())
+    logits = np.asarray(same.logits(batch))
+    assert np.abs(logits - LanguageModel(SWIGLU, params).logits(batch)).max() > 0.01
+    np.testing.assert_allclose(model.logits(batch), logits, atol=1e-5, rtol=0)
+    texts = [[3, 5, 9], [7]]
+    options = {"max_new_tokens": 6, "eos_ids": []}
+    assert model.generate(texts, **options) == same.generate(texts, **options)
+    scores = [one.score([3, 5], [[7, 9], [8]]) for one in (model, same)]
+    np.testing.assert_allclose(*scores, atol=1e-5)
+    kept = [KeptRow(one._engine()) for one in (model, same)]
+    for ids in ([3, 4, 5], [3, 4, 7, 8, 9]):
+        one, other = (row.continue_(ids, Limits([], 4), Sampling()).ids for row in kept)
+        assert one == other

@@ -100,7 +100,12 @@ def test_all_that_computes_with_parameters_for_inference_has_their_mesh():
 @pytest.mark.processes
 @pytest.mark.parametrize(
     ("arguments", "printed"),
-    [([], ["2x2x2x1", "1x2x4x1", "1x2x2x2"]), (["inference"], []), (["quantised"], [])],
+    [
+        ([], ["2x2x2x1", "1x2x4x1", "1x2x2x2"]),
+        (["inference"], []),
+        (["quantised"], []),
+        (["adapters"], []),
+    ],
 )
 def test_eight_devices_compute_what_one_does(arguments, printed):
     script = Path(__file__).parents[1] / "eight_devices.py"
