@@ -237,7 +237,7 @@ def check_adapters(one, meshes):
     """Losses of three steps and the adapters after them, over plain matrices and integers."""
     plain = Config(
         model=dataclasses.replace(CAUSAL, dropout_rate=0.0).with_sizes(),
-        data=DataConfig(sequence_length=12, batch_size=8),
+        data=DataConfig(sequence_length=16, batch_size=8),
         train=TrainConfig(init_from="base", accumulation_steps=2),
         optimizer=OptimizerConfig(warmup_steps=1, peak_learning_rate=1e-2),
         lora=LoraConfig(rank=3, targets="all", dropout=0.3),

@@ -45,6 +45,10 @@ class LowRank(Weight):
         return self.base.shape
 
     @property
+    def beside(self) -> tuple[jax.Array, ...]:
+        return tuple(array for array in (self.a, self.b) if array is not None)
+
+    @property
     def rank(self) -> int:
         """r."""
         return self.a.shape[-1]

@@ -4,7 +4,8 @@ A multiplication and an addition are two FLOPs. A training step costs, per token
 
     6 * (parameters of matrices)  +  12 * L * N * H * (T * density + P)
 
-A matrix costs 2 FLOPs per parameter forward and 4 backward. Attention multiplies queries with keys
+A matrix costs 2 FLOPs per parameter forward and 4 backward, one that is not trained 2 backward, for
+its inputs alone. Attention multiplies queries with keys
 and weights with values: forward 4 * N * H per key that a query sees, of which there are
 `density * T`, and the P keys of a trained prefix (arXiv:2204.02311, appendix B, has the formula
 without either). What makes the prefix does not count: it runs once a step. The LM head
@@ -15,17 +16,23 @@ does not count either, so that utilisations can be compared.
 import math
 from collections.abc import Mapping
 
+import jax
+from jaxtyping import PyTree
+
 from glm_jax.config import Config
 from glm_jax.config.model import ResolvedModel
 from glm_jax.config.objective import ObjectiveConfig
 from glm_jax.models.prefix import is_prefix
 from glm_jax.models.trees import Params, to_paths
+from glm_jax.models.weights import is_weight
 
-GROUPS = ("embedding", "attention", "mlp", "norms", "output", "prefix", "other")
+GROUPS = ("embedding", "attention", "mlp", "norms", "output", "prefix", "adapters", "other")
 
 
 def parameter_groups(params: Params) -> dict[str, int]:
     """Number of parameters per group of `GROUPS`; a tied LM head is part of the embedding.
+
+    A quantised matrix has as many as the plain one. What stands beside a matrix are adapters.
 
         ChatGLM2-6B -> embedding 266 M, attention 1057 M, mlp 4712 M, norms 0.2 M, output 266 M
 
@@ -35,7 +42,18 @@ def parameter_groups(params: Params) -> dict[str, int]:
     groups = dict.fromkeys(GROUPS, 0)
     for path, leaf in to_paths(params).items():
         groups[_group(path)] += math.prod(leaf.shape)
+        groups["adapters"] += adapter_parameters(leaf)
     return groups
+
+
+def adapter_parameters(leaf: PyTree) -> int:
+    """Parameters beside a matrix, of a weight that says so (`Weight.beside`)."""
+    return sum(math.prod(array.shape) for array in leaf.beside) if is_weight(leaf) else 0
+
+
+def trained_parameters(trainable: Params) -> int:
+    """Number of parameters of `TrainState.trainable`."""
+    return sum(math.prod(array.shape) for array in jax.tree.leaves(trainable))
 
 
 def _group(path: str) -> str:
@@ -63,8 +81,8 @@ def matrix_parameters(params: Params) -> int:
         for path, leaf in leaves.items()
         if path.endswith("/kernel") and not is_prefix(path)
     )
-    output = leaves.get("output/table", leaves["embedding/table"])
-    return kernels + math.prod(output.shape)
+    output = leaves.get("output/table", leaves.get("embedding/table"))
+    return kernels + (0 if output is None else math.prod(output.shape))
 
 
 def attention_density(objective: ObjectiveConfig) -> float:
@@ -120,19 +138,29 @@ def attention_flops_per_token(model: ResolvedModel, length: int, density: float)
     return 12 * model.num_layers * width * (length * density + model.prefix_length)
 
 
-def flops_per_token(config: Config, params: Params) -> float:
+def flops_per_token(config: Config, params: Params, frozen: Params | None = None) -> float:
     """FLOPs of a training step per slot of its batch, padding included.
 
     Args:
       config: of the run.
       params: as in `parameter_groups`.
+      frozen: those that are not trained (`TrainState.frozen`).
     """
     model, length = config.resolved_model, config.data.sequence_length
     attention = attention_flops_per_token(model, length, attention_density(config.cost_objective))
-    return 6 * matrix_parameters(params) + attention
+    beside = sum(map(adapter_parameters, to_paths(params).values()))
+    unneeded = 2 * matrix_parameters(frozen) if frozen else 0
+    return 6 * (matrix_parameters(params) + beside) - unneeded + attention
 
 
-def describe_groups(groups: Mapping[str, int]) -> str:
-    """`6,243,584,000 parameters: embedding 266,338,304, ..`; empty groups are left out."""
+def describe_groups(groups: Mapping[str, int], trained: int | None = None) -> str:
+    """`6,243,584,000 parameters: embedding 266,338,304, ..`; empty groups are left out.
+
+    Args:
+      groups: of `parameter_groups`.
+      trained: how many are trained; said where it is not all of them.
+    """
     listed = ", ".join(f"{name} {size:,}" for name, size in groups.items() if size)
-    return f"{sum(groups.values()):,} parameters: {listed}"
+    total = sum(groups.values())
+    some = "" if trained in (None, total) else f"; {trained:,} of them are trained"
+    return f"{total:,} parameters: {listed}{some}"

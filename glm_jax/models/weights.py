@@ -64,6 +64,11 @@ class Weight(abc.ABC):
         """Contracts the last `num_inputs` axes of x with the first of the matrix, in x's dtype."""
         return linear(x, self.used(x.dtype), num_inputs=num_inputs)
 
+    @property
+    def beside(self) -> tuple[jax.Array, ...]:
+        """Its arrays that are no part of the matrix but added to it; most kinds have none."""
+        return ()
+
     def rows(self, ids: jax.Array, dtype: DTypeLike) -> jax.Array:
         """Of a table [R, D]: its rows by ids [..] -> [.., D]."""
         return rows_of(self.used(dtype), ids)

@@ -6,7 +6,12 @@ import jax
 from jax.sharding import Mesh
 
 from glm_jax.config import Config
-from glm_jax.models.flops import attention_density, flops_per_token, parameter_groups
+from glm_jax.models.flops import (
+    attention_density,
+    flops_per_token,
+    parameter_groups,
+    trained_parameters,
+)
 from glm_jax.planning.apart import Report
 from glm_jax.planning.chips import Gpu, chip_of
 from glm_jax.planning.saving import checkpoint_facts
@@ -26,8 +31,9 @@ def run_facts(config: Config, mesh: Mesh, state: TrainState) -> Report:
         "sequences_per_chip": config.data.batch_size / at_a_time,
         "sequence_length": config.data.sequence_length,
         "parameters": sum(groups.values()),
+        "trained_parameters": trained_parameters(state.trainable),
         "parameters_by_group": groups,
-        "flops_per_token": flops_per_token(config, state.params),
+        "flops_per_token": flops_per_token(config, state.params, state.frozen),
         "attention_density": attention_density(config.cost_objective),
         "bytes_per_device": held_bytes(config, mesh, state),
         **checkpoint_facts(mesh, state),

@@ -19,12 +19,15 @@ from glm_jax.training.train_state import TrainState
 
 
 def checkpoint_facts(mesh: Mesh | AbstractMesh, state: TrainState) -> Report:
-    """Bytes of a checkpoint, and hosts that write and read it; one host where none are known."""
+    """Bytes of a checkpoint, and hosts that write and read it; one host where none are known.
+
+    Where some parameters are frozen, it holds the others alone, as with `train.init_from`.
+    """
     hosts = readers = 1
     if not isinstance(mesh, AbstractMesh):
         hosts = len({device.process_index for device in mesh.devices.flat})
         readers = len({device.process_index for device in mesh.devices[0].flat})
-    saved = jax.tree.leaves((state.params, state.opt_state))
+    saved = jax.tree.leaves((state.trainable, state.opt_state))
     return {
         "checkpoint_gb": sum(leaf.size * leaf.dtype.itemsize for leaf in saved) / 1e9,
         "checkpoint_writers": hosts,

@@ -16,10 +16,11 @@ below their maximum. Use it to rank choices, and a run to decide."""
 def describe(report: Report) -> str:
     """A report as text, of a dozen or two lines."""
     mesh = ", ".join(f"{name} {size}" for name, size in report["mesh"].items())
+    groups = describe_groups(report["parameters_by_group"], report.get("trained_parameters"))
     lines = [
         f"{name_of(report)}: {report['num_devices']} x {report['device_kind']} ({mesh}), "
         f"remat {report['remat']}",
-        f"model       {describe_groups(report['parameters_by_group'])}",
+        f"model       {groups}",
         f"step        {report['batch_size']} rows x {report['sequence_length']} slots, "
         f"{report['sequences_per_chip']:g} rows per chip at a time",
         f"FLOPs       {report['flops_per_token']:.4g} per token, attention over "

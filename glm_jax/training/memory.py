@@ -25,11 +25,16 @@ GIB = 1 << 30
 
 
 def bytes_per_device(tree: object) -> int:
-    """Bytes that one device holds of a tree of arrays, or of abstract arrays with shardings."""
-    return sum(
-        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-        for leaf in jax.tree.leaves(tree)
-    )
+    """Bytes that one device holds of a tree of arrays, or of abstract arrays with shardings.
+
+    Two values of int4 take one.
+    """
+
+    def size(leaf: jax.ShapeDtypeStruct) -> int:
+        count = math.prod(leaf.sharding.shard_shape(leaf.shape))
+        return -(-count // 2) if leaf.dtype == jnp.int4 else count * leaf.dtype.itemsize
+
+    return sum(map(size, jax.tree.leaves(tree)))
 
 
 def held_bytes(config: Config, mesh: Mesh, state: TrainState) -> dict[str, int]:

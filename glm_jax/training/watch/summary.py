@@ -4,7 +4,12 @@ import jax
 from jax.sharding import Mesh
 
 from glm_jax.config import Config
-from glm_jax.models.flops import describe_groups, flops_per_token, parameter_groups
+from glm_jax.models.flops import (
+    describe_groups,
+    flops_per_token,
+    parameter_groups,
+    trained_parameters,
+)
 from glm_jax.training.distributed import share
 from glm_jax.training.memory import describe_held, held_bytes, readable
 from glm_jax.training.state import abstract_state
@@ -26,10 +31,11 @@ def summary(config: Config, mesh: Mesh, rows_per_epoch: int, start: str) -> str:
         config.data.sequence_length,
         config.train.num_steps,
     )
-    flops = flops_per_token(config, state.params)
+    flops = flops_per_token(config, state.params, state.frozen)
+    groups, trained = parameter_groups(state.params), trained_parameters(state.trainable)
     return "\n".join(
         [
-            f"model       {describe_groups(parameter_groups(state.params))}",
+            f"model       {describe_groups(groups, trained)}",
             f"memory      {describe_held(held_bytes(config, mesh, state))}",
             f"devices     {mesh.size} x {mesh.devices.flat[0].device_kind} ({axes}), "
             f"{share()[1]} host(s)",
