@@ -11,6 +11,9 @@ on the same cores: `peak_gflops` is the fastest of these products, and `share_of
 step's own products, `step_gflop`, take of it. `--give_back_memory` leaves out
 `train.keep_freed_memory`.
 
+`--lora 8` has a third side take turns: the same step with a frozen model and adapters of that rank
+on queries, keys and values. `lora_share` is what it takes of the CPU seconds of the full step.
+
 On an accelerator, `--preset h100` measures a causal model of 1.5 billion parameters in bfloat16
 alone, its share of the device's peak too (`accelerator.py`).
 """
@@ -56,12 +59,24 @@ def make_fields(args: argparse.Namespace) -> dict[str, np.ndarray]:
     }
 
 
-def jax_step(args: argparse.Namespace) -> tuple[Callable[[], float], str]:
+def lora_step(args: argparse.Namespace) -> tuple[Callable[[], float], str]:
+    """`jax_step`, with adapters alone trained."""
+    return jax_step(args, args.lora)
+
+
+def jax_step(args: argparse.Namespace, rank: int = 0) -> tuple[Callable[[], float], str]:
     """The step of `glm_jax.train`, and the version."""
     import jax
 
     from glm_jax.batch import Batch
-    from glm_jax.config import ComputeConfig, Config, DataConfig, ModelConfig, TrainConfig
+    from glm_jax.config import (
+        ComputeConfig,
+        Config,
+        DataConfig,
+        LoraConfig,
+        ModelConfig,
+        TrainConfig,
+    )
     from glm_jax.sharding.mesh import batch_sharding, make_mesh
     from glm_jax.training.feed import to_devices
     from glm_jax.training.run.freed_memory import keep_freed_memory
@@ -81,7 +96,13 @@ def jax_step(args: argparse.Namespace) -> tuple[Callable[[], float], str]:
     )
     data = DataConfig(sequence_length=args.length, batch_size=args.batch_size)
     compute = ComputeConfig(scan_layers=args.scan)
-    config = Config(model=model, data=data, train=TrainConfig(num_steps=1000), compute=compute)
+    config = Config(
+        model=model,
+        data=data,
+        train=TrainConfig(num_steps=1000),
+        compute=compute,
+        lora=LoraConfig(rank=rank, dropout=0.0),
+    )
     mesh = make_mesh(config.mesh, jax.devices()[:1])
     batch = to_devices(Batch.from_dict(make_fields(args)), batch_sharding(mesh))
     state = create_state(config, mesh)
@@ -235,7 +256,7 @@ def accelerator_result(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-SIDES = {"jax": jax_step, "torch": torch_step}
+SIDES = {"jax": jax_step, "torch": torch_step, "lora": lora_step}
 
 
 def step_flop(args: argparse.Namespace) -> float:
@@ -264,7 +285,7 @@ def serve(args: argparse.Namespace) -> None:
     """Runs one step, or one product, for every line on standard input."""
     os.environ["JAX_PLATFORMS"] = "cpu"
     step, version = SIDES[args.serve](args)
-    runs = {"step": step}
+    runs: dict[str, Callable[[], Any]] = {"step": step}
     if args.serve == "jax":
         runs["product"] = jax_product()
         runs["product"]()
@@ -285,6 +306,7 @@ def main() -> None:
     ):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--prefix", type=int, default=0, help="places of part A; 0: half")
+    parser.add_argument("--lora", type=int, default=0, help="rank of adapters, another side")
     parser.add_argument("--scan", action="store_true", help="scanned layers in JAX")
     parser.add_argument("--no_torch", action="store_true")
     parser.add_argument("--give_back_memory", action="store_true", help="freed memory, in JAX")
@@ -302,7 +324,7 @@ def main() -> None:
         return print(json.dumps({"benchmark": "train_step", **accelerator_result(args), **shape}))
 
     with_torch = not args.no_torch and importlib.util.find_spec("torch") is not None
-    sides = ["jax", "torch"][: 1 + with_torch]
+    sides = ["jax", *["torch"] * with_torch, *["lora"] * bool(args.lora)]
     servers = {side: rivals.Server(side, args.threads) for side in sides}
     # All are warm before the first step is measured.
     versions = {side: server.facts["version"] for side, server in servers.items()}
@@ -319,7 +341,7 @@ def main() -> None:
     tokens = args.batch_size * args.length
     result: dict[str, Any] = {"benchmark": "train_step"}
     for side, times in took.items():
-        prefix = "" if side == "jax" else "torch_"
+        prefix = "" if side == "jax" else f"{side}_"
         wall, cpu = (statistics.median(time) for time in zip(*times, strict=True))
         result[f"{prefix}tokens_per_second"] = round(tokens / wall, 1)
         result[f"{prefix}seconds"] = round(wall, 4)
@@ -328,9 +350,13 @@ def main() -> None:
     peak, flop = 2 * PRODUCT**3 / min(products), step_flop(args)
     result |= {"step_gflop": round(flop / 1e9, 1), "peak_gflops": round(peak / 1e9, 1)}
     for side in took:
-        prefix = "" if side == "jax" else "torch_"
-        share = flop / result[f"{prefix}seconds"] / peak
-        result[f"{prefix}share_of_peak"] = round(share, 4)
+        prefix = "" if side == "jax" else f"{side}_"
+        if side != "lora":
+            share = flop / result[f"{prefix}seconds"] / peak
+            result[f"{prefix}share_of_peak"] = round(share, 4)
+    if args.lora:
+        ratios = [lora[1] / full[1] for full, lora in zip(took["jax"], took["lora"], strict=True)]
+        result["lora_share"] = round(statistics.median(ratios), 3)
     if with_torch:
         ratios = [t[0] / j[0] for j, t in zip(took["jax"], took["torch"], strict=True)]
         result["times_torch"] = round(statistics.median(ratios), 3)

@@ -7,7 +7,7 @@ A product with one scale per output multiplies by it afterwards: no matrix of fl
 is needed, and what is read from memory is the integers. With groups the matrix is made first, which
 on a TPU takes less time than adding up a product per group.
 
-The integers get no gradient. The scale would; training keeps both frozen (`train.trainable`).
+The integers get no gradient. The scale would; training keeps both frozen (`train.quantize_base`).
 """
 
 import dataclasses

@@ -401,7 +401,8 @@ def load(
         bfloat16 if the parameters have 16 bits, else the checkpoint's.
       mesh: devices to shard over (`glm_jax.sharding.make_mesh`); None: the first device.
       adapter: directory of a trained prefix for the model, as ChatGLM's P-Tuning or PEFT
-        (PREFIX_TUNING) writes it; None: the model alone.
+        (PREFIX_TUNING) writes it, or the workdir of a run that trained adapters or another part of
+        this model; None: the model alone.
       quantize: "int8" or "int4": the matrices of the layers as integers, one scale per output, as
         ChatGLM is published; a `glm_jax.Quantize` says more: groups, a search, the embedding. None:
         as they are; a quantised directory stays quantised.

@@ -73,15 +73,20 @@ def _group(path: str) -> str:
     return "other"
 
 
-def matrix_parameters(params: Params) -> int:
-    """Parameters that every token is multiplied with: all kernels, and the LM head."""
+def matrix_parameters(params: Params, tied: bool = True) -> int:
+    """Parameters that every token is multiplied with: all kernels, and the LM head.
+
+    Args:
+      params: as in `parameter_groups`, or a part of them.
+      tied: the token embedding is the LM head where there is no other.
+    """
     leaves = to_paths(params)
     kernels = sum(
         math.prod(leaf.shape)
         for path, leaf in leaves.items()
         if path.endswith("/kernel") and not is_prefix(path)
     )
-    output = leaves.get("output/table", leaves.get("embedding/table"))
+    output = leaves.get("output/table", leaves.get("embedding/table") if tied else None)
     return kernels + (0 if output is None else math.prod(output.shape))
 
 
@@ -149,7 +154,7 @@ def flops_per_token(config: Config, params: Params, frozen: Params | None = None
     model, length = config.resolved_model, config.data.sequence_length
     attention = attention_flops_per_token(model, length, attention_density(config.cost_objective))
     beside = sum(map(adapter_parameters, to_paths(params).values()))
-    unneeded = 2 * matrix_parameters(frozen) if frozen else 0
+    unneeded = 2 * matrix_parameters(frozen, model.tied_embeddings) if frozen else 0
     return 6 * (matrix_parameters(params) + beside) - unneeded + attention
 
 

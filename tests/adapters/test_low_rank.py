@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from glm_jax.adapters.low_rank import LowRank
+from glm_jax.adapters.low_rank import LowRank, merged
 from glm_jax.adapters.quantised import Quantised
 from glm_jax.models.weights import multiply
 
@@ -88,3 +88,25 @@ def test_dropout_is_of_the_inputs_of_a_alone_and_keeps_the_mean():
     np.testing.assert_allclose(added.mean(0), 0.5 * X @ A @ B, atol=0.15)
     assert np.ptp(added, axis=0).min() > 0.5
     assert low_rank(base).dropping(keys[0]).key is None
+
+
+def test_what_stands_beside_the_matrix():
+    weight = low_rank(jnp.zeros((4, 3)))
+    assert [array.shape for array in weight.beside] == [(4, 2), (2, 3)]
+    assert dataclasses.replace(weight, a=None, b=None).beside == ()
+
+
+def test_adapters_are_merged_in_the_dtype_of_their_base():
+    base = jnp.float32(RANDOM.normal(size=(4, 3)))
+    values, scale = jnp.ones((4, 3), jnp.int8), jnp.ones((1, 3), jnp.float16)
+    params = {
+        "one": low_rank(base.astype("bfloat16")),
+        "two": low_rank(Quantised(values, scale, 1)),
+        "three": base,
+    }
+    found = merged(params, "float32")
+    assert [found[name].dtype for name in params] == ["bfloat16", "float32", "float32"]
+    np.testing.assert_allclose(found["two"], 1 + 0.5 * A @ B, rtol=1e-6)
+    expected = np.float32(params["one"].base) + 0.5 * A @ B
+    np.testing.assert_allclose(np.float32(found["one"]), expected, rtol=2**-8)
+    assert found["three"] is base

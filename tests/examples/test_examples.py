@@ -234,3 +234,10 @@ def test_an_example_says_how_it_is_run_and_is_short(path):
     assert f"\n    python examples/{path.name}" in text
     assert "\nIt prints" in text
     assert len(text.splitlines()) <= 100
+
+
+def test_lora_lowers_the_loss_on_its_text_and_is_small(tmp_path, capsys):
+    arguments = ["--steps", "12", "--workdir", str(tmp_path / "lora")]
+    without, with_it = example("lora")["main"](arguments)
+    assert with_it < without - 0.1
+    assert "221,184 of them are trained" in capsys.readouterr().out

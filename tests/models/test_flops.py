@@ -5,9 +5,11 @@ import pytest
 from glm_jax.config import (
     Config,
     DataConfig,
+    LoraConfig,
     MeshConfig,
     ModelConfig,
     ObjectiveConfig,
+    TrainConfig,
 )
 from glm_jax.models.flops import (
     attention_density,
@@ -17,10 +19,12 @@ from glm_jax.models.flops import (
     matrix_parameters,
     parameter_groups,
     predicted_share,
+    trained_parameters,
 )
 from glm_jax.models.params import abstract_params
 from glm_jax.models.variants import CHATGLM2_6B, GLM_LARGE
 from glm_jax.sharding.mesh import make_mesh
+from glm_jax.training.state import abstract_state
 
 CAUSAL = ObjectiveConfig(span_rate=0.0, causal_rate=1.0)
 SMALL = ModelConfig(
@@ -54,6 +58,7 @@ def test_groups_of_a_small_model_by_hand(listed):
         "norms": 3 * 2 * 8 + 8,
         "output": 32 * 8,
         "prefix": 0,
+        "adapters": 0,
         "other": 0,
     }
 
@@ -128,6 +133,43 @@ def test_span_rows_count_the_tokens_that_come_in_with_each_span():
     share = 197.5 / 1095.0
     assert predicted_share(objective) == pytest.approx(share, rel=1e-3)
     assert attention_density(objective) == pytest.approx(1 - share + share**2 / 2, rel=1e-3)
+
+
+def held_by(**sections):
+    """The state of a run of SMALL."""
+    config = Config(model=SMALL, data=DataConfig(sequence_length=64), objective=CAUSAL, **sections)
+    return config, abstract_state(config, make_mesh(MeshConfig()))
+
+
+@pytest.mark.parametrize("quantize", [None, "int8"])
+def test_adapters_count_beside_the_matrices_and_what_is_frozen_costs_less(quantize):
+    config, state = held_by(
+        lora=LoraConfig(rank=2, targets="attention/query, mlp/down"),
+        train=TrainConfig(quantize_base=quantize),
+    )
+    beside = 3 * (2 * (8 + 8) + 2 * (20 + 8))
+    groups, plain = parameter_groups(state.params), parameter_groups(params_of(SMALL))
+    assert groups == {**plain, "adapters": beside}
+    assert trained_parameters(state.trainable) == beside
+    matrices = 3 * 672 + 256
+    attention = attention_flops_per_token(SMALL.resolved(), 64, 0.5)
+    flops = flops_per_token(config, state.params, state.frozen)
+    assert flops == 4 * matrices + 6 * beside + attention
+
+
+def test_a_table_that_is_trained_costs_what_it_costs():
+    config, state = held_by(train=TrainConfig(trainable="output/table|layers/mlp/up/kernel"))
+    frozen = 3 * (672 - 160) + 0
+    attention = attention_flops_per_token(SMALL.resolved(), 64, 0.5)
+    flops = flops_per_token(config, state.params, state.frozen)
+    assert flops == 6 * (3 * 672 + 256) - 2 * frozen + attention
+
+
+def test_a_description_says_how_many_are_trained():
+    assert describe_groups({"mlp": 1000, "adapters": 20}, 20) == (
+        "1,020 parameters: mlp 1,000, adapters 20; 20 of them are trained"
+    )
+    assert describe_groups({"mlp": 1000}, 1000) == "1,000 parameters: mlp 1,000"
 
 
 def test_a_description_leaves_empty_groups_out():

@@ -94,6 +94,11 @@ def test_what_a_weight_does_follows_from_its_shape_and_its_matrix():
     np.testing.assert_allclose(plain({"kernel": TWO}, "float32")["kernel"], MATRIX, 1e-6)
 
 
+def test_most_kinds_have_no_dropout_and_nothing_beside_the_matrix():
+    assert TWO.dropping(jax.random.key(0)) is TWO
+    assert TWO.beside == ()
+
+
 def test_its_arrays_are_split_as_the_matrix_where_they_have_its_size():
     specs = TWO.specs(PartitionSpec("fsdp", "tensor"))
     assert specs.directions == PartitionSpec("fsdp", "tensor")

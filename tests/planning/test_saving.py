@@ -14,7 +14,7 @@ def mesh_of(processes):
 
 def state_of(values):
     params = {"w": jax.ShapeDtypeStruct((values,), np.float32)}
-    return types.SimpleNamespace(params=params, opt_state=(params, params))
+    return types.SimpleNamespace(trainable=params, frozen={}, opt_state=(params, params))
 
 
 def test_times_are_bytes_per_host_over_the_bandwidth():

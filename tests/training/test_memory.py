@@ -2,7 +2,14 @@ import dataclasses
 
 from jax.sharding import AbstractMesh, AxisType
 
-from glm_jax.config import ComputeConfig, Config, DataConfig, ModelConfig, TrainConfig
+from glm_jax.config import (
+    ComputeConfig,
+    Config,
+    DataConfig,
+    LoraConfig,
+    ModelConfig,
+    TrainConfig,
+)
 from glm_jax.sharding.mesh import AXES
 from glm_jax.training.memory import held_bytes, readable
 from glm_jax.training.state import abstract_state
@@ -44,6 +51,22 @@ def test_gradients_of_matrices_have_the_dtype_of_activations_but_sums_over_micro
     assert found["gradients"] == (found["parameters"] - norms) // 2 + norms
     accumulated = dataclasses.replace(half, train=TrainConfig(accumulation_steps=2))
     assert held(accumulated)["gradients"] == found["parameters"]
+
+
+def test_what_is_frozen_has_no_gradients_and_int4_takes_half_a_byte():
+    model = dataclasses.replace(CONFIG.model, param_dtype="bfloat16")
+    lora = LoraConfig(rank=2, targets="mlp/up")
+    plain = dataclasses.replace(CONFIG, model=model, lora=lora)
+    adapters = 2 * (16 * 2 + 2 * 64)
+    numbers = 64 * 16 + 2 * 513 * 16 + 2 * 12 * 16 * 16 + 5 * 2 * 16
+    found = held(plain)
+    assert found["parameters"] == 2 * numbers + 4 * adapters
+    assert found["gradients"] == 4 * adapters
+    assert 0 <= found["optimizer"] - 8 * adapters <= 32
+    packed = dataclasses.replace(plain, train=TrainConfig(quantize_base="int4"))
+    # 12 D^2 of a layer take half a byte instead of two; float16 scales of 9 D outputs.
+    less = 2 * (12 * 16 * 16 * 3 // 2 - 2 * 9 * 16)
+    assert held(packed)["parameters"] == found["parameters"] - less
 
 
 def test_readable_sizes():
