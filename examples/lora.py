@@ -2,7 +2,14 @@
 
     python examples/lora.py [--text FILE] [--steps 60] [--workdir DIR]
 
-PRINTS
+It prints (shortened)
+
+    model       6,828,544 parameters: .., adapters 221,184; 221,184 of them are trained
+    step 20/60  loss 2.684  learning rate 2.00e-03  159 tokens/s  04:17 left
+    ...
+    the adapter takes 0.8 MB, the model LanguageModel(6 layers x 256, fills blanks: ..)
+    held-out loss 3.646 without the adapter, 3.517 with it
+
 The model itself is not changed: a checkpoint is the trained matrices alone, and the same model can
 be loaded with one adapter, with another, or with none.
 """
