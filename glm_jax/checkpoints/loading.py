@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from glm_jax.adapters.factors import with_factors
 from glm_jax.adapters.held import (
     abstract_base,
     check_base,
@@ -27,6 +28,8 @@ from glm_jax.interop.checkpoint import open_directory
 from glm_jax.interop.companions import TOKENIZER_FILES, VOCABULARIES, lies_inside
 from glm_jax.interop.finite import Unusable
 from glm_jax.interop.huggingface import Progress, load_directory, silent
+from glm_jax.interop.lora_config import holds_lora
+from glm_jax.interop.low_rank import read_low_rank
 from glm_jax.interop.origin import Origin, read_generation
 from glm_jax.interop.prefixes import read_prefix_directory
 from glm_jax.models.params import abstract_params
@@ -166,7 +169,7 @@ def _joined(base: Params, trained: Params) -> Params:
 
 
 def with_adapter(model: Loaded, adapter: str | Path, mesh: Mesh | None = None) -> Loaded:
-    """The model with what was trained over it.
+    """The model with what was trained over it; its own arrays are shared.
 
     Args:
       model: the base.
@@ -175,12 +178,13 @@ def with_adapter(model: Loaded, adapter: str | Path, mesh: Mesh | None = None) -
       mesh: as of `load_model`.
 
     Raises:
-      UserError: as `read_prefix_directory`; or the run's base is another model.
+      UserError: as `read_low_rank` and `read_prefix_directory`; or the run's base is another
+        model.
     """
     path = expanded(adapter)
     if any((where / RUN).is_file() for where in (path, path.parent.parent)):
         return _with_run(model, path, mesh)
-    return _with_prefix(model, path, mesh)
+    return _with_directory(model, path, mesh)
 
 
 def _with_run(model: Loaded, path: Path, mesh: Mesh | None) -> Loaded:
@@ -197,12 +201,16 @@ def _with_run(model: Loaded, path: Path, mesh: Mesh | None) -> Loaded:
     return dataclasses.replace(model, config=config, params=params)
 
 
-def _with_prefix(model: Loaded, path: Path, mesh: Mesh | None) -> Loaded:
-    """The model with the prefix of a P-Tuning or PEFT directory."""
+def _with_directory(model: Loaded, path: Path, mesh: Mesh | None) -> Loaded:
+    """The model with the LoRA or the prefix of a P-Tuning or PEFT directory."""
     home = on_this_machine(path, None)
+    mesh = mesh or make_mesh(MeshConfig(), jax.devices()[:1])
+    if holds_lora(home):
+        factors = read_low_rank(home, model.config, model.origin)
+        return dataclasses.replace(model, params=with_factors(model.params, factors, mesh))
     found = read_prefix_directory(home, model.config, model.origin)
     config = found.config.resolved(model.config.compute)
-    like = abstract_params(config, mesh or make_mesh(MeshConfig(), jax.devices()[:1]))
+    like = abstract_params(config, mesh)
 
     def placed(leaf: jax.ShapeDtypeStruct, array: np.ndarray) -> jax.Array:
         return jax.make_array_from_callback(array.shape, leaf.sharding, array.__getitem__)

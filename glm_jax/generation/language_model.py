@@ -4,6 +4,7 @@ lm = glm_jax.load("runs/demo")
 lm.fill_blanks(lm.tokenizer.encode("[CLS]the [MASK] is good", allow_special=True))
 """
 
+import dataclasses
 import functools
 import operator
 from collections.abc import Callable, Mapping, Sequence
@@ -15,12 +16,13 @@ import numpy as np
 from jax.sharding import Mesh
 from numpy.typing import ArrayLike
 
-from glm_jax.adapters.prefix import with_plain_prefix
+from glm_jax.adapters.factors import check_foldable, folded
 from glm_jax.adapters.quantising import Quantize
 from glm_jax.batch import Batch
-from glm_jax.checkpoints.loading import load_model, with_adapter
+from glm_jax.checkpoints.loading import Loaded, load_model, with_adapter
 from glm_jax.config.model import ModelConfig, ResolvedModel
 from glm_jax.errors import UserError
+from glm_jax.generation.adapting import Adapting, Family
 from glm_jax.generation.beam_rows import search_blanks, search_texts
 from glm_jax.generation.blank_filling import fill_rows
 from glm_jax.generation.continuation import generate_rows
@@ -41,23 +43,24 @@ from glm_jax.generation.scored_texts import Scoring
 from glm_jax.generation.writing import Writing
 from glm_jax.interop.huggingface import Progress, save_directory, silent
 from glm_jax.interop.origin import Origin
-from glm_jax.interop.prefixes import FORMATS, save_prefix
+from glm_jax.interop.prefixes import FORMATS
 from glm_jax.interop.save_plan import SaveAs
 from glm_jax.losses.by_objective import hidden_of, objective_sums, summarize, token_losses
 from glm_jax.models.params import bind
 from glm_jax.models.positions import check_positions
-from glm_jax.models.trees import Params, to_paths, unstack_layers
+from glm_jax.models.trees import Params, unstack_layers
 from glm_jax.models.weights import plain
 from glm_jax.paths import expanded
-from glm_jax.sharding.mesh import is_first, mesh_of, on_host, placed, with_mesh_of_params
+from glm_jax.sharding.mesh import mesh_of, placed, with_mesh_of_params
 from glm_jax.special_tokens import SpecialTokens
 from glm_jax.tokenizers.ids import id_rows, one_or_more
 from glm_jax.tokenizers.messages import Message
 from glm_jax.tokenizers.protocol import Messages, Tokenizer
 
 
-class LanguageModel(Scoring, Writing):
-    """A model and its parameters. Methods that score are in `Scoring`, those of text in `Writing`.
+class LanguageModel(Scoring, Writing, Adapting):
+    """A model and its parameters. Methods that score are in `Scoring`, those of text in `Writing`,
+    those of adapters in `Adapting`.
 
     Attributes:
       config: its shape, and how it runs (`config.compute`).
@@ -84,6 +87,7 @@ class LanguageModel(Scoring, Writing):
         self.special: SpecialTokens | None = tokenizer.special if tokenizer else None
         self._origin = origin or Origin()
         self._decoder: Engine | None = None
+        self._family: Family = {}
 
     def logits(self, batch: Batch | Mapping[str, ArrayLike]) -> jax.Array:
         """The logits of the next id at every slot.
@@ -285,22 +289,27 @@ class LanguageModel(Scoring, Writing):
     ) -> None:
         """Writes the model as a directory, all of it or nothing; `load` reads it back bit for bit.
 
+        A whole model has its LoRA folded in, as by `merged`.
+
         Args:
-          path: the directory to write; one that holds nothing but a model is replaced.
-          format: "huggingface" (config.json and safetensors in published names) or "orbax"; or of
-            a trained prefix alone "ptuning" (its encoder, as ChatGLM's code names it) or "peft"
-            (what the encoder makes).
-          names: of the tensors, for "huggingface": "as_loaded", "original" (of the code the model
-            was published with) or "native" (of transformers).
+          path: the directory to write; one that holds nothing but a model is replaced, of an
+            adapter one that holds nothing but an adapter.
+          format: "huggingface" (config.json and safetensors in published names) or "orbax"; or
+            "peft": the LoRA alone, or of a trained prefix what its encoder makes; or "ptuning": the
+            prefix alone with its encoder, as ChatGLM's code names it.
+          names: of the tensors, for "huggingface" and a LoRA: "as_loaded", "original" (of the code
+            the model was published with) or "native" (of transformers).
           progress: for "huggingface", wraps the tensors as they are written.
           dequantize: write quantised matrices as plain ones of `config.param_dtype`. Without it
             they are written as ChatGLM's are published, which "native" names have no way to say.
 
         Raises:
-          UserError: an unknown format or names, names that the model does not have, or a directory
-            that holds something else.
+          UserError: an unknown format or names, names that the model does not have, a LoRA over
+            quantised matrices, or a directory that holds something else.
         """
         if format == "huggingface":
+            if not dequantize:
+                check_foldable(self.params)
             save_directory(
                 expanded(path),
                 self.config,
@@ -313,24 +322,15 @@ class LanguageModel(Scoring, Writing):
         elif format == "orbax":
             from glm_jax.checkpoints.params import save_params  # brings orbax
 
-            params = plain(self.params, self.config.param_dtype) if dequantize else self.params
+            dtype = self.config.param_dtype
+            params = plain(self.params, dtype) if dequantize else folded(self.params, dtype)
             save_params(expanded(path), self.config, params, self.tokenizer, self._origin)
         elif format in FORMATS:
-            self._save_prefix(expanded(path), format)
+            self._save_adapter(expanded(path), format, names)
         else:
             raise UserError(
                 f"format must be 'huggingface', 'orbax', 'ptuning' or 'peft'; got {format!r}"
             )
-
-    def _save_prefix(self, path: Path, format: str) -> None:
-        params = self.params
-        if format == "peft":
-            params = with_plain_prefix(self.config, params)[1]
-        prefix = to_paths({"prefix": params.get("prefix", {})})
-        # Of several processes each may hold a part; the first one writes.
-        leaves = {name: on_host(leaf) for name, leaf in prefix.items()}
-        if is_first():
-            save_prefix(path, format, self.config, leaves, self._origin)
 
     def _eos_ids(self) -> list[int] | None:
         return eos_ids_of(self._origin, self.special)
@@ -386,7 +386,7 @@ def load(
     dtype: str | None = None,
     compute_dtype: str | None = None,
     mesh: Mesh | None = None,
-    adapter: str | Path | None = None,
+    adapter: str | Path | Mapping[str, str | Path] | None = None,
     quantize: str | Quantize | None = None,
     progress: Progress = silent,
 ) -> LanguageModel:
@@ -400,9 +400,10 @@ def load(
       compute_dtype: of activations, "float32" or "bfloat16"; None: float32 on CPU; elsewhere
         bfloat16 if the parameters have 16 bits, else the checkpoint's.
       mesh: devices to shard over (`glm_jax.sharding.make_mesh`); None: the first device.
-      adapter: directory of a trained prefix for the model, as ChatGLM's P-Tuning or PEFT
-        (PREFIX_TUNING) writes it, or the workdir of a run that trained adapters or another part of
-        this model; None: the model alone.
+      adapter: directory of an adapter for the model: a LoRA of PEFT, a trained prefix, as ChatGLM's
+        P-Tuning or PEFT (PREFIX_TUNING) writes it, or the workdir of a run that trained adapters or
+        another part of this model. Several by name, {"a": DIR, "b": DIR}: the model alone, of which
+        `with_adapter("a")` has the first and shares its arrays. None: the model alone.
       quantize: "int8" or "int4": the matrices of the layers as integers, one scale per output, as
         ChatGLM is published; a `glm_jax.Quantize` says more: groups, a search, the embedding. None:
         as they are; a quantised directory stays quantised.
@@ -413,11 +414,24 @@ def load(
         wrong.
     """
     found = load_model(path, dtype, mesh, progress, quantize)
-    if adapter is not None:
+    several: Mapping[str, str | Path] = {}
+    if isinstance(adapter, Mapping):
+        several = adapter
+        # Once for all: a layer that is taken from stacked ones is a copy.
+        found = dataclasses.replace(found, params=unstack_layers(found.params))
+    elif adapter is not None:
         found = with_adapter(found, adapter, mesh)
-    compute_dtype = compute_dtype or _compute_dtype(found.config)
-    config = found.config.with_compute(dtype=compute_dtype)
-    return LanguageModel(config, found.params, found.tokenizer, found.origin)
+
+    def model(found: Loaded) -> tuple[ResolvedModel, Params]:
+        used = compute_dtype or _compute_dtype(found.config)
+        return found.config.with_compute(dtype=used), found.params
+
+    lm = LanguageModel(*model(found), found.tokenizer, found.origin)
+    if several:
+        members: dict[str | None, tuple[ResolvedModel, Params]] = {None: model(found)}
+        members |= {name: model(with_adapter(found, one, mesh)) for name, one in several.items()}
+        lm._family = members
+    return lm
 
 
 def _compute_dtype(config: ResolvedModel) -> str:

@@ -31,6 +31,7 @@ from glm_jax.interop.architectures.prefix_encoder import (
 from glm_jax.interop.architectures.rows import Row
 from glm_jax.interop.finite import is_finite
 from glm_jax.interop.key_tables import for_saving
+from glm_jax.interop.lora_config import ADAPTER_CONFIG
 from glm_jax.interop.origin import CONFIG, Origin
 from glm_jax.interop.weights import (
     ADAPTER_WEIGHTS,
@@ -44,7 +45,6 @@ from glm_jax.interop.weights import (
 from glm_jax.json_files import JsonObject, read_object, shown, some
 from glm_jax.models.positions import rotary_frequencies
 
-ADAPTER_CONFIG = "adapter_config.json"
 FORMATS = ("ptuning", "peft")
 _PEFT_TYPE = "PREFIX_TUNING"
 # In front of the names of an encoder's tensors.
@@ -82,7 +82,7 @@ def read_prefix_directory(path: Path, config: ModelConfig, origin: Origin) -> St
             f"which that in {str(path)!r} cannot be added"
         )
     if not path.is_dir():
-        raise UserError(f"no directory {str(path)!r}; give that of a prefix (P-Tuning or PEFT)")
+        raise UserError(f"no directory {str(path)!r}; give that of an adapter (P-Tuning or PEFT)")
     if (path / ADAPTER_CONFIG).is_file():
         return _read_peft(path, config, origin)
     if not (path / CONFIG).is_file():
@@ -130,8 +130,8 @@ def _read_peft(path: Path, config: ModelConfig, origin: Origin) -> StoredPrefix:
     kind = values.get("peft_type")
     if kind != _PEFT_TYPE:
         raise UserError(
-            f"{str(path)!r} is a PEFT adapter of type {shown(kind)}; of these only {_PEFT_TYPE} is "
-            "read"
+            f"{str(path)!r} is a PEFT adapter of type {shown(kind)}; of these only LORA and "
+            f"{_PEFT_TYPE} are read"
         )
     if values.get("num_transformer_submodules") not in (None, 1):
         raise UserError(f"{str(path)!r} is for a model with an encoder and a decoder")

@@ -219,10 +219,12 @@ def test_numbers_that_are_none(tmp_path):
     refused("neither float32, float16 nor bfloat16", "chatglm2", path)
 
 
-@pytest.mark.parametrize("kind", ["LORA", "P_TUNING", None])
+@pytest.mark.parametrize("kind", ["IA3", "P_TUNING", None])
 def test_another_adapter_of_peft_is_named(kind, tmp_path):
     path = write_peft(tmp_path / "peft", "chatglm2", peft_type=kind)
-    refused(f"PEFT adapter of type {kind!r}", "chatglm2", path, "only PREFIX_TUNING is read")
+    refused(
+        f"PEFT adapter of type {kind!r}", "chatglm2", path, "only LORA and PREFIX_TUNING are read"
+    )
 
 
 def test_a_damaged_directory_of_peft(tmp_path):
@@ -270,8 +272,9 @@ def test_formats_without_a_place_for_a_prefix_say_so_and_write_nothing(tmp_path)
         model.save(tmp_path / "native", names="native")
     assert not (tmp_path / "native").exists()
     bare = glm_jax.load(GOLDEN / "chatglm2")
-    for format in ("ptuning", "peft"):
-        with pytest.raises(UserError, match="writes a model's prefix alone; this model has none"):
+    none = {"ptuning": "a model's prefix alone; this model has none", "peft": "has neither"}
+    for format, message in none.items():
+        with pytest.raises(UserError, match=message):
             bare.save(tmp_path / "bare", format=format)
     assert not (tmp_path / "bare").exists()
     with pytest.raises(UserError, match=r"format must be .*'ptuning' or 'peft'; got 'lora'"):
