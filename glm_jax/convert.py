@@ -54,6 +54,7 @@ def _convert(args: argparse.Namespace) -> None:
     from glm_jax.adapters.quantising import Quantize
     from glm_jax.checkpoints.conversion import (
         check_apart,
+        check_folds,
         check_target,
         dequantised_source,
         describe,
@@ -61,6 +62,7 @@ def _convert(args: argparse.Namespace) -> None:
         quantised_source,
         rewrite,
     )
+    from glm_jax.checkpoints.quantising import quantise_params
     from glm_jax.config.training import MeshConfig
     from glm_jax.generation.language_model import load
     from glm_jax.sharding.mesh import make_mesh
@@ -79,6 +81,8 @@ def _convert(args: argparse.Namespace) -> None:
         planned = quantised_source(source, how)
     elif args.dequantize:
         planned = dequantised_source(source)
+    else:
+        check_folds(source)
     report = describe(planned, args.destination, args.to, args.names)
     for path in filter(None, (args.source, args.adapter)):
         check_apart(path, args.destination)
@@ -96,8 +100,13 @@ def _convert(args: argparse.Namespace) -> None:
         rewriting = functools.partial(rewrite, source, args.destination, args.names)
         on_first(lambda: rewriting(_bar("converting")), "write the model")
     else:
-        reading = {"progress": _bar("reading"), "quantize": how, "adapter": args.adapter}
+        # Quantised once a LoRA is folded in, else as it is read.
+        first = None if source.folds else how
+        reading = {"progress": _bar("reading"), "quantize": first, "adapter": args.adapter}
         model = load(args.source, args.dtype, mesh=mesh, **reading)
+        if source.folds and how is not None:
+            model = model.merged()
+            model.params = quantise_params(model.params, mesh, how)
         model.save(args.destination, args.to, args.names, _bar("writing"), args.dequantize)
     if is_first():
         print(report)
@@ -134,7 +143,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = cli.Parser(
         prog="python -m glm_jax.convert",
         description="Converts a model between directories of Hugging Face and of this project.",
-        epilog="An interrupted conversion leaves nothing at DST.",
+        epilog="A LoRA is folded into the matrices, a prefix stands beside them. An interrupted "
+        "conversion leaves nothing at DST.",
     )
     parser.add_argument(
         "source",

@@ -17,6 +17,7 @@ from glm_jax.convert import main
 from glm_jax.errors import UserError
 from glm_jax.interop import huggingface
 from glm_jax.models.trees import to_paths
+from tests.interop.lora_directories import added, base_of, random_pairs, write_lora
 from tests.interop.prefix_directories import write_ptuning
 
 GOLDEN = Path(__file__).parent / "golden" / "chatglm"
@@ -80,6 +81,50 @@ def test_a_prefix_is_put_beside_the_model(tmp_path, capsys, to):
             main([str(tmp_path / "a"), str(tmp_path / "c"), "--names", "native"])
         with pytest.raises(UserError, match="give another directory"):
             main([CHATGLM2, str(adapter), "--adapter", str(adapter), "--overwrite"])
+
+
+@pytest.fixture
+def lora(tmp_path):
+    """(directory, the tensors of the base with it added)."""
+    _, tensors = base_of("chatglm2")
+    pairs = random_pairs(tensors, ["query_key_value", "dense_4h_to_h"])
+    return write_lora(tmp_path / "lora", pairs), added(tensors, pairs)
+
+
+@pytest.mark.parametrize("to", ["huggingface", "orbax"])
+def test_a_lora_is_folded_in(tmp_path, capsys, lora, to):
+    adapter, expected = lora
+    command = [CHATGLM2, str(tmp_path / "a"), "--to", to, "--adapter", str(adapter)]
+    assert main([*command, "--dry-run"]) == 0
+    assert not (tmp_path / "a").exists()
+    assert "adapter      LoRA of 8 matrices, rank 3" in capsys.readouterr().out
+    assert main(command) == 0
+    glm_jax.load(tmp_path / "a").save(tmp_path / "b", names="original")
+    found = load_file(tmp_path / "b" / WEIGHTS)
+    assert found.keys() == expected.keys()
+    for key, tensor in expected.items():
+        np.testing.assert_allclose(found[key], tensor, atol=2e-6, rtol=0, err_msg=key)
+    with pytest.raises(UserError, match="give another directory"):
+        main([CHATGLM2, str(adapter), "--adapter", str(adapter), "--overwrite"])
+
+
+def test_a_lora_is_folded_in_before_matrices_are_quantised(tmp_path, lora):
+    adapter = str(lora[0])
+    one, two, three = (str(tmp_path / name) for name in ("one", "two", "three"))
+    assert main([CHATGLM2, one, "--adapter", adapter]) == 0
+    assert main([one, two, "--quantize", "int4"]) == 0
+    assert main([CHATGLM2, three, "--adapter", adapter, "--quantize", "int4"]) == 0
+    same_tensors(Path(two, WEIGHTS), load_file(Path(three, WEIGHTS)))
+    with pytest.raises(UserError, match=r"two' is quantised, .*: give --dequantize, or the model"):
+        main([two, str(tmp_path / "four"), "--adapter", adapter])
+    assert main([two, str(tmp_path / "four"), "--adapter", adapter, "--dequantize"]) == 0
+    assert "quantization_bit" not in json.loads((tmp_path / "four" / "config.json").read_text())
+
+
+def test_a_lora_of_another_model_is_refused_before_anything_is_loaded(tmp_path, lora):
+    with pytest.raises(UserError, match="is for another model"):
+        main([str(GOLDEN / "glm4_0414"), str(tmp_path / "a"), "--adapter", str(lora[0])])
+    assert not (tmp_path / "a").exists()
 
 
 @pytest.mark.parametrize("to", ["huggingface", "orbax"])

@@ -19,6 +19,7 @@ from glm_jax.adapters.quantised import (
     quantised_in,
 )
 from glm_jax.adapters.quantising import Quantize
+from glm_jax.checkpoints.adapters import Adapter, read_adapter
 from glm_jax.checkpoints.finding import RUN, find_workdir, on_this_machine
 from glm_jax.checkpoints.params import holds_only_params, stored_quantised
 from glm_jax.config.files import read_run
@@ -30,7 +31,6 @@ from glm_jax.interop.companions import Companions
 from glm_jax.interop.huggingface import Progress, silent, write_directory
 from glm_jax.interop.origin import Origin
 from glm_jax.interop.packed import TABLES, is_quantisable, read_bits, stored_dtype
-from glm_jax.interop.prefixes import read_prefix_directory
 from glm_jax.interop.save_plan import Leaf, SaveAs, is_model, plan_save
 from glm_jax.interop.weights import StoredTensor
 from glm_jax.models.params import abstract_params
@@ -50,6 +50,7 @@ class Source:
       checkpoint: of a Hugging Face directory; None for a model that glm_jax trained.
       workdir: of a model that glm_jax trained, or what of it was copied from a bucket; None for a
         Hugging Face directory.
+      adapter: that it will have: a prefix, or a LoRA, which is folded in.
     """
 
     path: Path
@@ -57,6 +58,12 @@ class Source:
     leaves: Mapping[str, Leaf]
     checkpoint: Checkpoint | None
     workdir: Path | None = None
+    adapter: Adapter | None = None
+
+    @property
+    def folds(self) -> bool:
+        """Whether a LoRA is folded in."""
+        return self.adapter is not None and bool(self.adapter.factors)
 
     @property
     def origin(self) -> Origin:
@@ -71,7 +78,7 @@ def look(path: Path, dtype: str | None, mesh: Mesh, adapter: Path | None = None)
       path: a Hugging Face directory, a workdir, or one of its checkpoints.
       dtype: to which parameters will be cast; None: each keeps its own.
       mesh: any mesh; shapes do not depend on it.
-      adapter: directory of a prefix that the model will be given.
+      adapter: directory of an adapter that the model will be given.
 
     Raises:
       UserError: there is no model, or it cannot be used.
@@ -79,7 +86,7 @@ def look(path: Path, dtype: str | None, mesh: Mesh, adapter: Path | None = None)
     workdir = find_workdir(path)
     stored: dict[str, StoredTensor] = {}
     kept: dict[str, AnyQuantised] = {}
-    checkpoint = None
+    checkpoint, found_adapter = None, None
     if workdir is None:
         checkpoint = open_directory(on_this_machine(path, None))
         config = checkpoint.config
@@ -91,8 +98,8 @@ def look(path: Path, dtype: str | None, mesh: Mesh, adapter: Path | None = None)
         # Other kinds of weights are written plainly.
         kept = stored_quantised(path) if run.train.weights == "plain" else {}
     if adapter is not None:
-        origin = checkpoint.origin if checkpoint else Origin()
-        config = read_prefix_directory(on_this_machine(adapter, None), config, origin).config
+        found_adapter = read_adapter(adapter, config, checkpoint.origin if checkpoint else Origin())
+        config = found_adapter.config
     config = dataclasses.replace(config, param_dtype=dtype or config.param_dtype)
     shapes = to_paths(abstract_params(config.resolved(), mesh, listed=True))
 
@@ -110,7 +117,23 @@ def look(path: Path, dtype: str | None, mesh: Mesh, adapter: Path | None = None)
 
     leaves = {name: of(name, leaf) for name, leaf in shapes.items()}
     home = None if workdir is None else on_this_machine(path, workdir)
-    return Source(path, config, leaves, checkpoint, home)
+    return Source(path, config, leaves, checkpoint, home, found_adapter)
+
+
+def check_folds(source: Source) -> None:
+    """Refuses a LoRA beside quantised matrices, before anything is loaded.
+
+    Args:
+      source: as it will be written.
+
+    Raises:
+      UserError: its matrices are quantised in its directory.
+    """
+    if source.folds and any(map(is_quantised, source.leaves.values())):
+        raise UserError(
+            f"the model in {str(source.path)!r} is quantised, and a LoRA is folded into plain "
+            "matrices: give --dequantize, or the model as it was before"
+        )
 
 
 def quantised_source(source: Source, how: Quantize) -> Source:
@@ -214,6 +237,7 @@ def describe(source: Source, destination: Path, to: str, names: str) -> str:
     return "\n".join(
         [
             f"from         {source.path}: {origin.name if origin else 'trained by glm_jax'}",
+            *([f"adapter      {source.adapter}"] if source.adapter else []),
             f"to           {destination}: {to}, {scheme}",
             f"config       {', '.join(values)}",
             f"parameters   {sum(math.prod(leaf.shape) for leaf in source.leaves.values()):,}",

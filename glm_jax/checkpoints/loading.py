@@ -17,6 +17,7 @@ from glm_jax.adapters.held import (
     with_trained,
 )
 from glm_jax.adapters.quantising import Quantize, quantize_of
+from glm_jax.checkpoints.adapters import read_adapter
 from glm_jax.checkpoints.finding import RUN, find_workdir, on_this_machine
 from glm_jax.checkpoints.quantising import quantise_params
 from glm_jax.config import Config
@@ -28,10 +29,7 @@ from glm_jax.interop.checkpoint import open_directory
 from glm_jax.interop.companions import TOKENIZER_FILES, VOCABULARIES, lies_inside
 from glm_jax.interop.finite import Unusable
 from glm_jax.interop.huggingface import Progress, load_directory, silent
-from glm_jax.interop.lora_config import holds_lora
-from glm_jax.interop.low_rank import read_low_rank
 from glm_jax.interop.origin import Origin, read_generation
-from glm_jax.interop.prefixes import read_prefix_directory
 from glm_jax.models.params import abstract_params
 from glm_jax.models.trees import Params, cast, from_paths, is_stacked, unstack_layers
 from glm_jax.paths import checkpoint, expanded
@@ -178,8 +176,7 @@ def with_adapter(model: Loaded, adapter: str | Path, mesh: Mesh | None = None) -
       mesh: as of `load_model`.
 
     Raises:
-      UserError: as `read_low_rank` and `read_prefix_directory`; or the run's base is another
-        model.
+      UserError: as `read_adapter`; or the run's base is another model.
     """
     path = expanded(adapter)
     if any((where / RUN).is_file() for where in (path, path.parent.parent)):
@@ -203,19 +200,17 @@ def _with_run(model: Loaded, path: Path, mesh: Mesh | None) -> Loaded:
 
 def _with_directory(model: Loaded, path: Path, mesh: Mesh | None) -> Loaded:
     """The model with the LoRA or the prefix of a P-Tuning or PEFT directory."""
-    home = on_this_machine(path, None)
+    found = read_adapter(path, model.config, model.origin)
     mesh = mesh or make_mesh(MeshConfig(), jax.devices()[:1])
-    if holds_lora(home):
-        factors = read_low_rank(home, model.config, model.origin)
-        return dataclasses.replace(model, params=with_factors(model.params, factors, mesh))
-    found = read_prefix_directory(home, model.config, model.origin)
+    if found.factors:
+        return dataclasses.replace(model, params=with_factors(model.params, found.factors, mesh))
     config = found.config.resolved(model.config.compute)
     like = abstract_params(config, mesh)
 
     def placed(leaf: jax.ShapeDtypeStruct, array: np.ndarray) -> jax.Array:
         return jax.make_array_from_callback(array.shape, leaf.sharding, array.__getitem__)
 
-    prefix = jax.tree.map(placed, like["prefix"], from_paths(found.leaves)["prefix"])
+    prefix = jax.tree.map(placed, like["prefix"], from_paths(found.prefix)["prefix"])
     return dataclasses.replace(model, config=config, params={**model.params, "prefix": prefix})
 
 

@@ -212,7 +212,8 @@ def add_adapter_argument(parser: argparse.ArgumentParser) -> None:
         "--adapter",
         type=path_or_bucket,
         metavar="DIR",
-        help="a trained prefix for the model, as ChatGLM's P-Tuning or PEFT writes it",
+        help="an adapter of the model: a LoRA of PEFT, or a trained prefix, as PEFT or ChatGLM's "
+        "P-Tuning writes it",
     )
 
 

@@ -1,0 +1,54 @@
+"""Adapters as they lie in a directory of any kind: told apart, and read."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from glm_jax.adapters.factors import Factors
+from glm_jax.checkpoints.finding import on_this_machine
+from glm_jax.config.model import ModelConfig
+from glm_jax.interop.lora_config import holds_lora
+from glm_jax.interop.low_rank import read_low_rank
+from glm_jax.interop.origin import Origin
+from glm_jax.interop.prefixes import read_prefix_directory
+from glm_jax.paths import expanded
+
+
+@dataclasses.dataclass(frozen=True)
+class Adapter:
+    """An adapter that was read: a LoRA or a prefix.
+
+    Attributes:
+      config: of the model with it.
+      factors: of a LoRA, by the path of their matrix; else empty.
+      prefix: path -> float32 array of a prefix; else empty.
+    """
+
+    config: ModelConfig
+    factors: Mapping[str, Factors] = dataclasses.field(default_factory=dict)
+    prefix: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    def __str__(self) -> str:
+        if self.prefix:
+            return f"a prefix of {self.config.prefix_length}"
+        ranks = sorted({part.rank for part in self.factors.values()})
+        return f"LoRA of {len(self.factors)} matrices, rank {', '.join(map(str, ranks))}"
+
+
+def read_adapter(path: str | Path, config: ModelConfig, origin: Origin) -> Adapter:
+    """Reads the directory of an adapter: of PEFT, or of ChatGLM's P-Tuning.
+
+    Args:
+      path: of the directory.
+      config, origin: of the model that it is for.
+
+    Raises:
+      UserError: as `read_low_rank` and `read_prefix_directory`.
+    """
+    home = on_this_machine(expanded(path), None)
+    if holds_lora(home):
+        return Adapter(config, factors=read_low_rank(home, config, origin))
+    found = read_prefix_directory(home, config, origin)
+    return Adapter(found.config, prefix=found.leaves)
