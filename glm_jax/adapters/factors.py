@@ -1,17 +1,15 @@
 """The two matrices of a LoRA apart from their base: put beside it, taken from it, folded in."""
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.typing import DTypeLike
 from jaxtyping import PyTree
 
-from glm_jax.adapters.low_rank import LowRank
+from glm_jax.adapters.low_rank import LowRank, merged
 from glm_jax.adapters.quantised import is_quantised, quantised_in
 from glm_jax.errors import UserError
 from glm_jax.models.trees import Params, from_paths, to_paths, unstack_layers
@@ -125,17 +123,8 @@ def folded(params: Params, dtype: DTypeLike, dequantize: bool = False) -> Params
     if not dequantize:
         check_foldable(params)
 
-    def of(leaf: PyTree) -> PyTree:
-        if not isinstance(leaf, LowRank):
-            return plain(leaf, dtype) if dequantize and is_quantised(leaf) else leaf
-        base = leaf.base
-        if not isinstance(base, jax.Array):
-            return _sum(leaf, dtype=jnp.dtype(dtype).name)
-        return jax.device_put(_sum(leaf, dtype=base.dtype.name), base.sharding)
-
-    return jax.tree.map(of, params, is_leaf=is_weight)
-
-
-@functools.partial(jax.jit, static_argnames="dtype")
-def _sum(weight: LowRank, dtype: str) -> jax.Array:
-    return weight.used(dtype)
+    return jax.tree.map(
+        lambda leaf: plain(leaf, dtype) if dequantize and is_quantised(leaf) else leaf,
+        merged(params, dtype),
+        is_leaf=is_weight,
+    )

@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from glm_jax.adapters.factors import Factors
+from glm_jax.checkpoints.base import Base
 from glm_jax.checkpoints.finding import on_this_machine
 from glm_jax.config.model import ModelConfig
 from glm_jax.interop.lora_config import holds_lora
 from glm_jax.interop.low_rank import read_low_rank
 from glm_jax.interop.origin import Origin
 from glm_jax.interop.prefixes import read_prefix_directory
+from glm_jax.interop.recorded_base import read_base
 from glm_jax.paths import expanded
 
 
@@ -24,11 +26,13 @@ class Adapter:
       config: of the model with it.
       factors: of a LoRA, by the path of their matrix; else empty.
       prefix: path -> float32 array of a prefix; else empty.
+      base: that it was trained over, where its directory says so.
     """
 
     config: ModelConfig
     factors: Mapping[str, Factors] = dataclasses.field(default_factory=dict)
     prefix: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    base: Base | None = None
 
     def __str__(self) -> str:
         if self.prefix:
@@ -49,6 +53,8 @@ def read_adapter(path: str | Path, config: ModelConfig, origin: Origin) -> Adapt
     """
     home = on_this_machine(expanded(path), None)
     if holds_lora(home):
-        return Adapter(config, factors=read_low_rank(home, config, origin))
+        recorded = read_base(home)
+        base = Base(recorded.name, "", recorded.fingerprint) if recorded else None
+        return Adapter(config, factors=read_low_rank(home, config, origin), base=base)
     found = read_prefix_directory(home, config, origin)
     return Adapter(found.config, prefix=found.leaves)

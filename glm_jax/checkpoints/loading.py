@@ -202,6 +202,8 @@ def _with_directory(model: Loaded, path: Path, mesh: Mesh | None) -> Loaded:
     """The model with the LoRA or the prefix of a P-Tuning or PEFT directory."""
     found = read_adapter(path, model.config, model.origin)
     mesh = mesh or make_mesh(MeshConfig(), jax.devices()[:1])
+    if found.base is not None:
+        found.base.check(model.params, model.origin.directory or "the model")
     if found.factors:
         return dataclasses.replace(model, params=with_factors(model.params, found.factors, mesh))
     config = found.config.resolved(model.config.compute)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from glm_jax.adapters.factors import factors_of, folded, has_factors
+from glm_jax.adapters.fingerprint import fingerprint
 from glm_jax.adapters.prefix import with_plain_prefix
 from glm_jax.config.model import ResolvedModel
 from glm_jax.errors import UserError, did_you_mean
@@ -88,8 +89,9 @@ class Adapting:
     def _save_adapter(self, path: Path, format: str, names: str) -> None:
         """Writes the LoRA or the prefix alone; of several processes all must call this."""
         if format == "peft" and (factors := factors_of(self.params)):
+            base = fingerprint(self.params)
             if is_first():
-                save_low_rank(path, self.config, factors, self._origin, names)
+                save_low_rank(path, self.config, factors, self._origin, names, base)
             return
         if format == "peft" and not self.config.prefix_length:
             raise UserError("format='peft' writes a LoRA or a prefix alone; this model has neither")

@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from glm_jax.adapters.factors import Factors
+from glm_jax.adapters.fingerprint import Fingerprint
 from glm_jax.adapters.quantised import num_inputs
 from glm_jax.config.model import ModelConfig
 from glm_jax.errors import UserError, did_you_mean
@@ -44,6 +45,7 @@ from glm_jax.interop.lora_config import (
 )
 from glm_jax.interop.origin import Origin
 from glm_jax.interop.packed import is_layer_matrix
+from glm_jax.interop.recorded_base import BASE, RecordedBase, write_base
 from glm_jax.interop.weights import (
     ADAPTER_WEIGHTS,
     StoredTensor,
@@ -285,6 +287,7 @@ def save_low_rank(
     factors: Mapping[str, Factors],
     origin: Origin,
     names: str = "as_loaded",
+    fingerprint: Fingerprint | None = None,
 ) -> None:
     """Writes the LoRA of a model as a directory of PEFT, all of it or nothing.
 
@@ -293,6 +296,7 @@ def save_low_rank(
       config, origin: of the model.
       factors: as of `read_low_rank`; one at least.
       names: as of `glm_jax.interop.key_tables.for_saving`.
+      fingerprint: of the base, which is recorded beside the adapter.
 
     Raises:
       UserError: unknown names, a model that has no such names, or `path` holds something else.
@@ -317,6 +321,8 @@ def save_low_rank(
             pass
         text = json.dumps(dict(sorted(values.items())), indent=2, ensure_ascii=False) + "\n"
         (directory / ADAPTER_CONFIG).write_text(text, encoding="utf-8")
+        if fingerprint is not None:
+            write_base(directory, RecordedBase(values["base_model_name_or_path"], fingerprint))
 
 
 def _join(row: Row, parts: Sequence[Factors | None], scale: float) -> tuple[np.ndarray, np.ndarray]:
@@ -352,7 +358,7 @@ def _to_write(name: str, letter: str, array: np.ndarray) -> TensorToWrite:
 
 def _is_adapter(path: Path) -> bool:
     """Whether a directory holds only files of an adapter of PEFT."""
-    return {file.name for file in path.iterdir()} == {ADAPTER_CONFIG, ADAPTER_WEIGHTS}
+    return {file.name for file in path.iterdir()} - {BASE} == {ADAPTER_CONFIG, ADAPTER_WEIGHTS}
 
 
 def _about(origin: Origin) -> JsonObject:

@@ -145,3 +145,21 @@ def test_a_model_is_freed_when_its_last_name_is(directories):
             assert seen() is None
         finally:
             gc.enable()
+
+
+def test_a_lora_that_was_written_here_knows_its_base(lm, tmp_path):
+    """Whatever names and width the base has then; PEFT's own directories have no such file."""
+    lm.with_adapter("law").save(tmp_path / "law", format="peft")
+    glm_jax.load(BASE).save(tmp_path / "native", names="native")
+    for path, options in ((tmp_path / "native", {}), (BASE, {"quantize": "int4"})):
+        model = glm_jax.load(path, adapter=tmp_path / "law", **options)
+        assert model.params["layers"]["0"]["attention"]["query"]["kernel"].rank == 3
+    other = glm_jax.load(BASE)
+    norm = other.params["layers"]["1"]["mlp_norm"]
+    norm["scale"] = norm["scale"].at[3].add(0.01)
+    other.save(tmp_path / "tuned")
+    with pytest.raises(UserError, match=r"trained over 'chatglm2', with the fingerprint") as error:
+        glm_jax.load(tmp_path / "tuned", adapter=tmp_path / "law")
+    assert "layers/mlp_norm/scale" in str(error.value)
+    (tmp_path / "law" / "base.json").unlink()
+    glm_jax.load(tmp_path / "tuned", adapter=tmp_path / "law")
