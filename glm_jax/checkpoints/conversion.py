@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from glm_jax.adapters.held import quantised_base
 from glm_jax.adapters.quantised import (
     AnyQuantised,
     abstract_quantised,
@@ -21,7 +22,7 @@ from glm_jax.adapters.quantised import (
 from glm_jax.adapters.quantising import Quantize
 from glm_jax.checkpoints.adapters import Adapter, read_adapter
 from glm_jax.checkpoints.finding import RUN, find_workdir, on_this_machine
-from glm_jax.checkpoints.params import holds_only_params, stored_quantised
+from glm_jax.checkpoints.params import base_of, holds_only_params, stored_quantised
 from glm_jax.config.files import read_run
 from glm_jax.config.model import ModelConfig
 from glm_jax.errors import UserError
@@ -50,7 +51,7 @@ class Source:
       checkpoint: of a Hugging Face directory; None for a model that glm_jax trained.
       workdir: of a model that glm_jax trained, or what of it was copied from a bucket; None for a
         Hugging Face directory.
-      adapter: that it will have: a prefix, or a LoRA, which is folded in.
+      adapter: that it will have, or has as a run: a prefix, or a LoRA, which is folded in.
     """
 
     path: Path
@@ -63,7 +64,7 @@ class Source:
     @property
     def folds(self) -> bool:
         """Whether a LoRA is folded in."""
-        return self.adapter is not None and bool(self.adapter.factors)
+        return self.adapter is not None and self.adapter.is_lora
 
     @property
     def origin(self) -> Origin:
@@ -86,7 +87,7 @@ def look(path: Path, dtype: str | None, mesh: Mesh, adapter: Path | None = None)
     workdir = find_workdir(path)
     stored: dict[str, StoredTensor] = {}
     kept: dict[str, AnyQuantised] = {}
-    checkpoint, found_adapter = None, None
+    checkpoint, found_adapter, held = None, None, None
     if workdir is None:
         checkpoint = open_directory(on_this_machine(path, None))
         config = checkpoint.config
@@ -96,9 +97,13 @@ def look(path: Path, dtype: str | None, mesh: Mesh, adapter: Path | None = None)
         run = read_run(workdir / RUN)[0]
         config = run.model
         # Other kinds of weights are written plainly.
-        kept = stored_quantised(path) if run.train.weights == "plain" else {}
+        tuned = base_of(path) is not None
+        found_adapter = Adapter(config, run=run) if tuned else None
+        held = quantised_base(run) if tuned else None
+        kept = stored_quantised(path) if run.train.weights == "plain" and not tuned else {}
     if adapter is not None:
-        found_adapter = read_adapter(adapter, config, checkpoint.origin if checkpoint else Origin())
+        origin = checkpoint.origin if checkpoint else Origin()
+        found_adapter = _look_at_adapter(adapter, config, origin)
         config = found_adapter.config
     config = dataclasses.replace(config, param_dtype=dtype or config.param_dtype)
     shapes = to_paths(abstract_params(config.resolved(), mesh, listed=True))
@@ -116,8 +121,20 @@ def look(path: Path, dtype: str | None, mesh: Mesh, adapter: Path | None = None)
         return abstract_quantised(name, leaf.shape, values, groups, scale.dtype or "float16")
 
     leaves = {name: of(name, leaf) for name, leaf in shapes.items()}
+    leaves = leaves if held is None else _quantised_leaves(leaves, held)
     home = None if workdir is None else on_this_machine(path, workdir)
     return Source(path, config, leaves, checkpoint, home, found_adapter)
+
+
+def _look_at_adapter(path: Path, config: ModelConfig, origin: Origin) -> Adapter:
+    """What an adapter makes of a model; of a run its config alone is read."""
+    workdir = next((one for one in (path, path.parent.parent) if (one / RUN).is_file()), None)
+    if workdir is None:
+        return read_adapter(path, config, origin)
+    run = read_run(workdir / RUN)[0]
+    if run.model.prefix_length and not config.prefix_length:
+        config = config.with_prefix(run.model)
+    return Adapter(config, run=run)
 
 
 def check_folds(source: Source) -> None:
@@ -144,7 +161,10 @@ def quantised_source(source: Source, how: Quantize) -> Source:
     """
     if any(map(is_quantised, source.leaves.values())):
         raise UserError(f"--quantize: the model in {str(source.path)!r} is quantised already")
+    return dataclasses.replace(source, leaves=_quantised_leaves(source.leaves, how))
 
+
+def _quantised_leaves(leaves: Mapping[str, Leaf], how: Quantize) -> dict[str, Leaf]:
     def of(path: str, leaf: Leaf) -> Leaf:
         if not is_quantisable(path, how):
             return leaf
@@ -152,8 +172,7 @@ def quantised_source(source: Source, how: Quantize) -> Source:
         groups = how.num_groups(path, math.prod(inputs))
         return abstract_quantised(path, leaf.shape, stored_dtype(how.bits), groups)
 
-    leaves = {path: of(path, leaf) for path, leaf in source.leaves.items()}
-    return dataclasses.replace(source, leaves=leaves)
+    return {path: of(path, leaf) for path, leaf in leaves.items()}
 
 
 def dequantised_source(source: Source) -> Source:

@@ -212,8 +212,8 @@ def add_adapter_argument(parser: argparse.ArgumentParser) -> None:
         "--adapter",
         type=path_or_bucket,
         metavar="DIR",
-        help="an adapter of the model: a LoRA of PEFT, or a trained prefix, as PEFT or ChatGLM's "
-        "P-Tuning writes it",
+        help="an adapter of the model: the workdir of a run that tuned it, a LoRA of PEFT, or a "
+        "trained prefix, as PEFT or ChatGLM's P-Tuning writes it",
     )
 
 

@@ -400,10 +400,9 @@ def load(
       compute_dtype: of activations, "float32" or "bfloat16"; None: float32 on CPU; elsewhere
         bfloat16 if the parameters have 16 bits, else the checkpoint's.
       mesh: devices to shard over (`glm_jax.sharding.make_mesh`); None: the first device.
-      adapter: directory of an adapter for the model: a LoRA of PEFT, a trained prefix, as ChatGLM's
-        P-Tuning or PEFT (PREFIX_TUNING) writes it, or the workdir of a run that trained adapters or
-        another part of this model. Several by name, {"a": DIR, "b": DIR}: the model alone, of which
-        `with_adapter("a")` has the first and shares its arrays. None: the model alone.
+      adapter: what was trained over the model: the workdir of a run, a LoRA of PEFT, or a prefix,
+        as ChatGLM's P-Tuning or PEFT (PREFIX_TUNING) writes it. Several by name, {"a": DIR,
+        "b": DIR}: the model alone, of which `with_adapter("a")` has the first; arrays are shared.
       quantize: "int8" or "int4": the matrices of the layers as integers, one scale per output, as
         ChatGLM is published; a `glm_jax.Quantize` says more: groups, a search, the embedding. None:
         as they are; a quantised directory stays quantised.

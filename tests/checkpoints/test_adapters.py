@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
-from glm_jax.checkpoints.adapters import read_adapter
+from glm_jax.checkpoints.adapters import Adapter, read_adapter
 from glm_jax.checkpoints.loading import load_model
+from glm_jax.config import Config
+from glm_jax.config.lora import LoraConfig
 from glm_jax.errors import UserError
 from tests.interop.lora_directories import GOLDEN, base_of, random_pairs, write_lora
 from tests.interop.prefix_directories import write_peft, write_ptuning
@@ -24,6 +26,7 @@ def test_a_lora(tmp_path):
     assert found.prefix == {}
     assert found.config.prefix_length == 0
     assert str(found) == "LoRA of 2 matrices, rank 2"
+    assert (found.is_lora, found.base) == (True, None)
 
 
 def test_a_prefix(tmp_path):
@@ -35,6 +38,15 @@ def test_a_prefix(tmp_path):
         assert [np.shape(array) for array in found.prefix.values()] == [(2, 2, 4, 2, 16)]
         assert found.config.prefix_length == 4
         assert str(found) == "a prefix of 4"
+        assert not found.is_lora
+
+
+def test_a_run():
+    config = load_model(BASE).config
+    tuned = Adapter(config, run=Config(lora=LoraConfig(rank=4)))
+    assert (tuned.is_lora, str(tuned)) == (True, "LoRA, rank 4, of a run of glm_jax")
+    other = Adapter(config, run=Config())
+    assert (other.is_lora, str(other)) == (False, "the trained part, of a run of glm_jax")
 
 
 def test_what_is_neither(tmp_path):

@@ -7,11 +7,15 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import glm_jax
+from glm_jax.adapters.factors import factors_of
 from glm_jax.checkpoints.conversion import check_apart, describe, look, rewrite
 from glm_jax.config import MeshConfig
+from glm_jax.convert import main
 from glm_jax.errors import UserError
+from glm_jax.models.trees import to_paths
 from glm_jax.paths import expanded
 from glm_jax.sharding.mesh import make_mesh
+from tests.tuned_runs import config_of, save_base, tune
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "chatglm"
 MESH = make_mesh(MeshConfig(), jax.devices()[:1])
@@ -115,3 +119,51 @@ def test_a_model_goes_into_a_bucket_and_back(bucket, tmp_path, monkeypatch):
     same_tensors(
         tmp_path / "back/model.safetensors", load_file(GOLDEN / "chatglm2/model.safetensors")
     )
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory):
+    """(base, {kind: workdir}) of runs that trained a LoRA."""
+    directory = tmp_path_factory.mktemp("tuned")
+    base, workdirs = save_base(directory / "base"), {}
+    for kind in ("lora", "int8"):
+        workdirs[kind] = directory / kind
+        config = config_of(kind, base, num_steps=1, eval_every=0, eval_batches=1)
+        assert tune(config, workdirs[kind]) == 0
+    return base, workdirs
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_run_that_trained_a_lora_is_folded_in(tuned, alone, tmp_path):
+    base, workdirs = tuned
+    command = [str(workdirs["lora"])] if alone else [str(base), "--adapter", str(workdirs["lora"])]
+    assert main([command[0], str(tmp_path / "out"), *command[1:]]) == 0
+    expected = glm_jax.load(base, adapter=workdirs["lora"]).merged()
+    found = to_paths(glm_jax.load(tmp_path / "out").params)
+    for path, leaf in to_paths(expected.params).items():
+        np.testing.assert_allclose(found[path], leaf, atol=1e-7, rtol=0, err_msg=path)
+
+
+def test_a_run_over_integers_is_folded_in_on_request(tuned, tmp_path):
+    workdir = tuned[1]["int8"]
+    with pytest.raises(UserError, match=r"int8' is quantised, and a LoRA is folded .*--dequantize"):
+        main([str(workdir), str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+    assert main([str(workdir), str(tmp_path / "out"), "--dequantize"]) == 0
+    expected = glm_jax.load(workdir).merged(dequantize=True)
+    found = to_paths(glm_jax.load(tmp_path / "out").params)
+    for path, leaf in to_paths(expected.params).items():
+        np.testing.assert_array_equal(found[path], leaf, err_msg=path)
+
+
+def test_what_a_run_trained_is_written_for_peft_and_read_again(tuned, tmp_path):
+    base, workdirs = tuned
+    model = glm_jax.load(base, adapter=workdirs["lora"])
+    model.save(tmp_path / "peft", format="peft")
+    again = glm_jax.load(base, adapter=tmp_path / "peft")
+    ours, theirs = factors_of(again.params), factors_of(model.params)
+    assert ours.keys() == theirs.keys()
+    for path, one in ours.items():
+        np.testing.assert_array_equal(one.a, theirs[path].a)
+        np.testing.assert_array_equal(one.b, theirs[path].b)
+        assert (one.scale, one.rate) == (theirs[path].scale, theirs[path].rate)
