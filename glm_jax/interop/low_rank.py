@@ -25,7 +25,6 @@ from pathlib import Path
 import numpy as np
 
 from glm_jax.adapters.factors import Factors
-from glm_jax.adapters.fingerprint import Fingerprint
 from glm_jax.adapters.quantised import num_inputs
 from glm_jax.config.model import ModelConfig
 from glm_jax.errors import UserError, did_you_mean
@@ -45,7 +44,7 @@ from glm_jax.interop.lora_config import (
 )
 from glm_jax.interop.origin import Origin
 from glm_jax.interop.packed import is_layer_matrix
-from glm_jax.interop.recorded_base import BASE, RecordedBase, write_base
+from glm_jax.interop.recorded_base import BASE, Digests, RecordedBase, write_base
 from glm_jax.interop.weights import (
     ADAPTER_WEIGHTS,
     StoredTensor,
@@ -287,7 +286,7 @@ def save_low_rank(
     factors: Mapping[str, Factors],
     origin: Origin,
     names: str = "as_loaded",
-    fingerprint: Fingerprint | None = None,
+    fingerprint: Digests | None = None,
 ) -> None:
     """Writes the LoRA of a model as a directory of PEFT, all of it or nothing.
 

@@ -11,11 +11,12 @@ import dataclasses
 import json
 from pathlib import Path
 
-from glm_jax.adapters.fingerprint import Fingerprint
 from glm_jax.errors import UserError
 from glm_jax.json_files import read_object
 
 BASE = "base.json"
+# A fingerprint as `glm_jax.adapters.fingerprint` makes it.
+Digests = dict[str, list[str]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +29,7 @@ class RecordedBase:
     """
 
     name: str
-    fingerprint: Fingerprint
+    fingerprint: Digests
 
 
 def write_base(path: Path, base: RecordedBase) -> None:
