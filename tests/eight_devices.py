@@ -21,7 +21,9 @@ import jax
 import numpy as np
 from jax.sharding import PartitionSpec
 
+from glm_jax.adapters.factors import Factors, factors_of, with_factors
 from glm_jax.adapters.fingerprint import fingerprint
+from glm_jax.adapters.quantised import num_inputs
 from glm_jax.adapters.quantising import Quantize
 from glm_jax.attention import dispatch as attention
 from glm_jax.attention.platform import refuses_many_devices
@@ -44,7 +46,7 @@ from glm_jax.generation.options import Limits
 from glm_jax.generation.sampling import Sampling
 from glm_jax.losses.by_objective import token_losses
 from glm_jax.models.params import bind, create_params
-from glm_jax.models.trees import join_params, split_params, to_paths
+from glm_jax.models.trees import join_params, split_params, to_paths, unstack_layers
 from glm_jax.sharding.mesh import batch_sharding, make_mesh
 from glm_jax.training.state import create_state
 from glm_jax.training.step import compile_train_step, make_train_step
@@ -274,6 +276,36 @@ def check_adapters(one):
             np.testing.assert_allclose(ours[path].b, leaf.b, atol=2e-4, err_msg=path)
 
 
+def check_factors(one, mesh):
+    """Factors that are put beside the shards of a model, taken from it, and folded in."""
+    config = CAUSAL.resolved()
+    params, split = (create_params(config, where, seed=0) for where in (one, mesh))
+    factors, random = {}, np.random.default_rng(0)
+    for path, leaf in to_paths(unstack_layers(params)).items():
+        if path.startswith("layers/") and path.endswith("/kernel"):
+            inputs = num_inputs(path)
+            a = random.normal(0, 0.1, (*leaf.shape[:inputs], 3))
+            b = random.normal(0, 0.1, (3, *leaf.shape[inputs:]))
+            factors[path] = Factors(np.float32(a), np.float32(b), 1.5)
+    model, ours = (
+        LanguageModel(config, with_factors(leaves, factors, where))
+        for leaves, where in ((params, one), (split, mesh))
+    )
+    logits = np.asarray(model.logits(rows()))
+    np.testing.assert_allclose(ours.logits(rows()), logits, atol=2e-5)
+    taken = factors_of(ours.params)
+    for path, part in factors.items():
+        np.testing.assert_array_equal(taken[path].a, part.a, err_msg=path)
+        np.testing.assert_array_equal(taken[path].b, part.b, err_msg=path)
+    bases, merged = to_paths(ours.params), ours.merged()
+    for path, leaf in to_paths(merged.params).items():
+        base = bases[path].base if path in factors else bases[path]
+        assert leaf.sharding.is_equivalent_to(base.sharding, leaf.ndim), path
+    np.testing.assert_allclose(merged.logits(rows()), logits, atol=2e-5)
+    prompt, options = [[3, 5, 7]], {"max_new_tokens": 5, "eos_ids": []}
+    assert ours.generate(prompt, **options) == model.generate(prompt, **options)
+
+
 def norm_gradients(params, mesh, config):
     """Of a loss with respect to the norms, all else frozen."""
     trained, frozen = split_params(params, ".*norm/.*")
@@ -298,6 +330,7 @@ def main():
         return
     if sys.argv[1:] == ["quantised"]:
         check_quantised(one, make_mesh(MeshConfig(2, 2, 2, 1)))
+        check_factors(one, make_mesh(MeshConfig(1, 2, 2, 2)))
         return
     if sys.argv[1:] == ["adapters"]:
         check_adapters(one)
