@@ -140,6 +140,7 @@ class LetterTokenizer:
     vocab_size = VOCAB
     special = SPECIAL
     fingerprint = "letters"
+    chat_end_ids = ()
 
     def decode(self, ids, skip_special=False):
         return "".join(chr(ord("a") + i) if i >= 8 else f"<{i}>" for i in ids)
