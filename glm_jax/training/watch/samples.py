@@ -95,8 +95,9 @@ def blanked_texts(batch: Batch, row: int, end_id: int) -> list[BlankedText]:
 def _question(tokens: np.ndarray, learnt: np.ndarray) -> BlankedText:
     """What precedes the first answer of a causal example."""
     first = int(np.argmax(learnt)) + 1
+    # The slot of the last token that is learnt predicts what follows it.
     after = np.flatnonzero(~learnt[first:])
-    end = first + int(after[0]) if len(after) else len(tokens)
+    end = first + int(after[0]) + 1 if len(after) else len(tokens)
     return BlankedText(tokens[:first].tolist(), [first], [tokens[first:end].tolist()])
 
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from glm_jax.config import DataConfig, ExamplesConfig
 from glm_jax.training.run.next_command import filling, going_on, longer
+from tests.tokenizers.golden_chat import RANKS
 
 
 def test_a_run_goes_on_by_the_same_command():
@@ -37,6 +39,19 @@ def test_the_model_is_used_by_a_command_that_a_shell_takes(config, section, prom
     assert start == "next:"
     assert os.path.samefile(words[0], sys.executable)
     assert words[1:] == ["-m", "glm_jax.generate", "--checkpoint", "runs/my demo", prompt]
+
+
+def test_a_model_that_was_tuned_is_talked_to(config):
+    config = dataclasses.replace(
+        config,
+        data=DataConfig(source="talks.jsonl", tokenizer=str(RANKS)),
+        examples=ExamplesConfig(format="auto"),
+    )
+    words = ["-m", "glm_jax.chat", "--checkpoint", "runs/a"]
+    assert shlex.split(filling(config, Path("runs/a")))[2:] == words
+    bundled = dataclasses.replace(config.data, tokenizer="bundled")
+    said = filling(dataclasses.replace(config, data=bundled), Path("runs/a"))
+    assert said.endswith("runs/a 'A question of yours. [gMASK]'")
 
 
 def test_longer(config, change):

@@ -1,6 +1,6 @@
 import numpy as np
 
-from glm_jax.batch import Batch
+from glm_jax.batch import ANSWER, Batch
 from glm_jax.tokenizers.tokenizer import load_tokenizer
 from glm_jax.training.watch.samples import BlankedText, Sampler, blanked_texts, choose_texts, render
 
@@ -37,6 +37,19 @@ def test_a_causal_text_is_cut_in_the_middle(tokenizer):
     assert not BlankedText([9, 1, 11], [1], [[12]]).continues
     lines = render([short], [[[12, 15]]], tokenizer)
     assert lines == "  <2><4>kl →←\n    original: mno\n    filled:   mp\n"
+
+
+def test_a_question_and_its_first_answer():
+    """A causal example: 10 11 | 12 13 are learnt, 14 is not, 15 is."""
+    fields = {name: np.zeros((1, 8), np.int32) for name in Batch.__dataclass_fields__}
+    fields["tokens"][0] = [10, 11, 12, 13, 14, 15, 0, 0]
+    fields["targets"][0] = [0, 12, 13, 0, 15, 7, 0, 0]
+    fields["loss_weights"] = np.array([[0, 1, 1, 0, 1, 1, 0, 0]], np.float32)
+    fields["objective"][0] = np.where(fields["loss_weights"][0] > 0, ANSWER, 0)
+    fields["attend_end"][0, :6] = range(1, 7)
+    (text,) = blanked_texts(Batch(**fields), 0, end_id=5)
+    assert text == BlankedText([10, 11], [2], [[12, 13]])
+    assert text.continues
 
 
 def test_texts_of_every_objective_in_turn(batch):
