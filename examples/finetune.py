@@ -2,9 +2,11 @@
 
     python examples/chat_model/talks.py
     python -m glm_jax.train --config examples/chat_model/config.py --workdir runs/talker
-    python examples/finetune.py [--init_from DIR] [--steps 60] [--workdir DIR]
+    python examples/finetune.py [--init_from DIR] [--steps 100] [--workdir DIR]
 
 The first two lines make a small model; any ChatGLM or GLM-4 directory will do as well. It prints
+(shortened)
+
 PRINTED
 """
 
@@ -18,37 +20,27 @@ import glm_jax
 from glm_jax.config import Config
 from glm_jax.data.stream import RowStream
 from glm_jax.sharding.mesh import make_mesh
-from glm_jax.tokenizers.tokenizer import load_tokenizer
 from glm_jax.training.loop import train
 from glm_jax.training.run.start import starting_point
 
 CONFIG = Path(__file__).parents[1] / "configs" / "finetune" / "chat_cpu.py"
 COLOURS = {"天空": "蓝色", "草": "绿色", "雪": "白色", "太阳": "红色", "煤": "黑色"}
-QUESTION = "雪是什么颜色的？"
-
-
-def conversations() -> list[list[dict[str, str]]]:
-    """What is taught: colours of things, asked in two ways, each alone and one after another."""
-    rounds = [
-        (question.format(thing), f"{thing}是{colour}的。")
-        for thing, colour in COLOURS.items()
-        for question in ("{}是什么颜色的？", "{}的颜色是什么？")
-    ]
-    pairs = [[one] for one in rounds] + [[one, two] for one in rounds for two in rounds]
-    return [
-        [
-            {"role": role, "content": text}
-            for said in rounds
-            for role, text in zip(("user", "assistant"), said, strict=True)
-        ]
-        for rounds in pairs
-    ]
+QUESTION = {"role": "user", "content": "雪是什么颜色的？"}
 
 
 def write(path: Path) -> None:
-    """A conversation a line."""
+    """A conversation a line: colours of things, asked in two ways, one or two in a row."""
+    rounds = [
+        [
+            {"role": "user", "content": question.format(thing)},
+            {"role": "assistant", "content": f"{thing}是{colour}的。"},
+        ]
+        for thing, colour in COLOURS.items()
+        for question in ("{}是什么颜色的？", "{}的颜色是什么？")
+    ]
+    talks = rounds + [[*first, *second] for first in rounds for second in rounds]
+    lines = [json.dumps({"messages": talk}, ensure_ascii=False) for talk in talks]
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps({"messages": one}, ensure_ascii=False) for one in conversations()]
     path.write_text("\n".join(lines), encoding="utf-8")
 
 
@@ -65,18 +57,15 @@ def main(argv: list[str] | None = None) -> tuple[str, str]:
     """Returns what the model says to a question before and after."""
     parser = argparse.ArgumentParser(description="Tunes a chat model on conversations.")
     parser.add_argument("--init_from", default="runs/talker", help="a model with a chat format")
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--workdir", type=Path, default=Path("runs/tuned"))
     parser.add_argument("--write", type=Path, help="write the conversations there, and end")
     args = parser.parse_args(argv)
-    if args.write:
-        write(args.write)
-        return "", ""
-
-    source = args.workdir.with_name(f"{args.workdir.name}_talks.jsonl")
+    source = args.write or args.workdir.with_name(f"{args.workdir.name}_talks.jsonl")
     write(source)
-    question = [{"role": "user", "content": QUESTION}]
-    before = glm_jax.load(args.init_from).chat(question, max_new_tokens=24)["content"]
+    if args.write:
+        return "", ""
+    before = glm_jax.load(args.init_from).chat([QUESTION], max_new_tokens=24)["content"]
 
     # What `python -m glm_jax.train --config configs/finetune/chat_cpu.py` does.
     config = get_config(args.init_from, source, args.steps)
@@ -85,13 +74,12 @@ def main(argv: list[str] | None = None) -> tuple[str, str]:
     def open_batches(split: str, shard_index: int, num_shards: int) -> RowStream:
         return glm_jax.batches(config, split, shard_index, num_shards)
 
-    tokenizer = load_tokenizer(config.data.tokenizer)
-    status = train(config, args.workdir, open_batches, tokenizer, params)
-    if status:  # 130 after Ctrl-C, for one: the same command goes on where it stopped
-        raise SystemExit(status)
+    tokenizer = glm_jax.load_tokenizer(config.data.tokenizer)
+    if status := train(config, args.workdir, open_batches, tokenizer, params):
+        raise SystemExit(status)  # 130 after Ctrl-C, for one: the same command goes on
 
-    after = glm_jax.load(args.workdir).chat(question, max_new_tokens=24)["content"]
-    print(f"{QUESTION} before: {before!r}, after: {after!r}")
+    after = glm_jax.load(args.workdir).chat([QUESTION], max_new_tokens=24)["content"]
+    print(f"{QUESTION['content']} before: {before!r}, after: {after!r}")
     return before, after
 
 

@@ -35,6 +35,11 @@ def main() -> None:
             "from its bucket instead, anew whenever it has changed"
         )
     if config.examples.format is not None:
+        if config.train.init_from is not None:
+            # What the model is decides how examples are made.
+            from glm_jax.training.run.start import planned_config
+
+            config = planned_config(config, args.overrides)
         _examples(config, args.force)
         if not config.examples.pretraining_rate:
             return

@@ -69,7 +69,7 @@ def main() -> None:
     for name, least in (("num_examples", 1), ("places", 16)):
         if getattr(args, name) < least:
             raise UserError(f"--{name} must be at least {least}; got {getattr(args, name)}")
-    config = cli.config_from(args)
+    config = _of_its_model(cli.config_from(args), args.overrides)
 
     from glm_jax.pipeline.batches import batches
     from glm_jax.tokenizers.tokenizer import load_tokenizer
@@ -151,6 +151,15 @@ def describe(
             draw_mask(row.attend_start[:used], row.attend_end[:used], _WIDE),
         ]
     return "\n\n".join(parts)
+
+
+def _of_its_model(config: "Config", overrides: Sequence[str]) -> "Config":
+    """The config with the shape of `train.init_from`, which decides how examples are made."""
+    if config.examples.format is None or config.train.init_from is None:
+        return config
+    from glm_jax.training.run.start import planned_config
+
+    return planned_config(config, overrides)
 
 
 def _in_colour(asked: str) -> bool:

@@ -26,15 +26,15 @@ def get_config() -> Config:
         ),
         examples=ExamplesConfig(format="auto", loss_on="assistant"),
         optimizer=OptimizerConfig(
-            peak_learning_rate=1e-3, warmup_steps=10, beta2=0.95, weight_decay=0.0
+            peak_learning_rate=3e-3, warmup_steps=10, beta2=0.95, weight_decay=0.0
         ),
         train=TrainConfig(
-            num_steps=60,
+            num_steps=100,
             init_from="runs/talker",
             log_every=10,
-            eval_every=30,
+            eval_every=50,
             eval_batches=2,
-            checkpoint_every=30,
+            checkpoint_every=50,
             sample_every=0,
         ),
     )

@@ -204,6 +204,23 @@ def test_chat_answers_as_generate_does(talker, capsys):
     assert talk.cached > len(talk.prompt(talk.messages[:1]))
 
 
+def test_a_model_is_tuned_on_conversations(talker, capsys):
+    names = example("finetune")
+    arguments = ["--init_from", str(talker / "run"), "--steps", "12", "--workdir", "tuned"]
+    before, after = names["main"](arguments)
+    lines = Path("tuned_talks.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 10 + 10 * 10
+    assert {len(json.loads(line)["messages"]) for line in lines} == {2, 4}
+    rows = [json.loads(line) for line in Path("tuned/metrics.jsonl").read_text().splitlines()]
+    losses = [row["loss/answer"] for row in rows if "loss/answer" in row]
+    assert losses[-1] < losses[0] - 0.5
+    question = names["QUESTION"]["content"]
+    printed = capsys.readouterr()
+    assert f"{question} before: {before!r}, after: {after!r}" in printed.out
+    # Each answer of ChatGLM2's format is an example.
+    assert "210 examples" in printed.err
+
+
 def test_fewer_bits_are_smaller_and_int8_costs_nothing(capsys):
     found = example("quantize")["main"](["--num_examples", "1", "--output", "packed"])
     sizes = {name: size for name, (size, _) in found.items()}

@@ -219,7 +219,7 @@ def test_a_row_that_cuts_all_answers_ends_the_run(tmp_path):
 
 
 def command(monkeypatch, main, config, *arguments):
-    monkeypatch.setattr("glm_jax.cli.config_from", lambda args: config)
+    monkeypatch.setattr("glm_jax.cli.config_from", lambda _: config)
     monkeypatch.setattr("sys.argv", ["command", "--config", "x", *arguments])
     return main()
 
@@ -248,3 +248,28 @@ def test_cache_and_preview(tmp_path, monkeypatch, capsys):
     assert "== span: " in out
     assert "[gMASK]<|startofpiece|>\x1b[1;32m" in out
     assert "examples per row" in out
+
+
+def test_what_a_model_is_comes_from_the_one_that_is_tuned(tmp_path, monkeypatch, capsys):
+    """ChatGLM-6B's answers fill a blank, or follow where the model reads from left to right."""
+    folder = golden_chat.directory(
+        tmp_path / "ice", golden_chat.ICE_TEXT, "ice_text.model", config={"model_type": "chatglm"}
+    )
+    config = causal(tmp_path)
+    config = dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, vocab_size=1024),
+        data=dataclasses.replace(config.data, tokenizer=str(folder)),
+    )
+    opened(config)
+    workdir = tmp_path / "run"
+    record_run(workdir, config, load_tokenizer(folder))
+    (workdir / "checkpoints" / "1").mkdir(parents=True)
+    tuned = dataclasses.replace(
+        config, model=ModelConfig(), train=TrainConfig(init_from=str(workdir))
+    )
+    assert directory(tuned) != directory(config)
+    command(monkeypatch, cache.main, tuned)
+    assert capsys.readouterr().out.startswith(f"there already: {directory(config)}")
+    command(monkeypatch, preview.main, tuned)
+    assert "part A" not in capsys.readouterr().out.partition("Rows of your examples")[2]

@@ -21,7 +21,7 @@ from glm_jax.data.building import bar, in_threads
 from glm_jax.data.documents import SPLITS, Skipped, content_hash, held_out
 from glm_jax.data.examples.example import Example
 from glm_jax.data.examples.files import Record, example_files, records
-from glm_jax.data.examples.makers import Maker, maker_of
+from glm_jax.data.examples.makers import Maker, maker_of, may_have_part_a
 from glm_jax.data.examples.store import FORMAT, ExampleWriter, place
 from glm_jax.data.file_hashes import file_hashes
 from glm_jax.errors import UserError, short
@@ -100,7 +100,9 @@ def description(config: Config) -> JsonObject:
 def settings(config: Config) -> JsonObject:
     """The options that decide what examples are made of files, by name."""
     found = {f"examples.{name}": getattr(config.examples, name) for name in OF_FILES}
-    return {**found, "whether the model fills blanks": config.model.fills_blanks}
+    tokenizer = load_tokenizer(config.data.tokenizer)
+    has_part_a = config.model.fills_blanks and may_have_part_a(tokenizer)
+    return {**found, "a part A that all tokens see": has_part_a}
 
 
 def described_files(config: Config) -> list[JsonObject]:

@@ -73,6 +73,11 @@ MAKERS: dict[str, Callable[[ExamplesConfig, Tokenizer, bool], Maker]] = dict.fro
 )
 
 
+def may_have_part_a(tokenizer: Tokenizer) -> bool:
+    """Whether its conversations have a part A, in a model that fills blanks."""
+    return tokenizer.kind == "chatglm" or not tokenizer.chat_end_ids
+
+
 def maker_of(config: ExamplesConfig, tokenizer: Tokenizer, fills_blanks: bool) -> Maker:
     """The maker of `examples.format`, which is not None."""
     return MAKERS[str(config.format)](config, tokenizer, fills_blanks)

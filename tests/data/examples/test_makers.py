@@ -2,7 +2,7 @@
 
 import glm_jax
 from glm_jax.config.examples import FORMATS, ExamplesConfig
-from glm_jax.data.examples.makers import MAKERS, maker_of
+from glm_jax.data.examples.makers import MAKERS, maker_of, may_have_part_a
 from tests.tokenizers.golden_chat import ICE_TEXT, PIECES
 
 TWICE = {"prompt": "go on", "response": "no", "history": [["hi", "yes"]]}
@@ -47,6 +47,15 @@ def test_a_vocabulary_without_a_chat_format():
     text = tokenizer.decode(examples[0].tokens[: examples[0].prefix])
     assert text == "[CLS]hi\nyes\ngo on [gMASK]"
     assert (examples[0].block_positions > 0).sum() == len(examples[0]) - examples[0].prefix
+
+
+def test_what_may_have_a_part_a():
+    kinds = {"chatglm": ICE_TEXT, "chatglm2": PIECES, "chatglm3": PIECES, None: "bundled"}
+    found = {
+        kind: may_have_part_a(glm_jax.load_tokenizer(path, kind=kind))
+        for kind, path in kinds.items()
+    }
+    assert found == {"chatglm": True, "chatglm2": False, "chatglm3": False, None: True}
 
 
 def test_lengths_cut():
