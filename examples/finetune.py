@@ -4,10 +4,15 @@
     python -m glm_jax.train --config examples/chat_model/config.py --workdir runs/talker
     python examples/finetune.py [--init_from DIR] [--steps 100] [--workdir DIR]
 
-The first two lines make a small model; any ChatGLM or GLM-4 directory will do as well. It prints
-(shortened)
+The first two lines make a small model; any ChatGLM or GLM-4 directory will do as well.
+It prints (shortened; the small model had 160 steps)
 
-PRINTED
+    210 examples
+    start       a new run in runs/tuned, with the parameters of runs/talker
+    step 10/100  loss 2.705  learning rate 3.00e-03  1,514 tokens/s  01:00 left
+    step 100: held out 0.006 (unigram 3.222), answer 0.006 (unigram 3.222)
+    before: '再见\\n\\n[Round 2]\\n\\n问：What is 4 plus 4?\\n\\n答：'
+    after: '雪是白色的。'
 """
 
 import argparse
@@ -79,7 +84,7 @@ def main(argv: list[str] | None = None) -> tuple[str, str]:
         raise SystemExit(status)  # 130 after Ctrl-C, for one: the same command goes on
 
     after = glm_jax.load(args.workdir).chat([QUESTION], max_new_tokens=24)["content"]
-    print(f"{QUESTION['content']} before: {before!r}, after: {after!r}")
+    print(f"before: {before!r}\nafter: {after!r}")
     return before, after
 
 

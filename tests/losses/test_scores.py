@@ -6,7 +6,7 @@ from glm_jax.losses.scores import SUMS, mean_metrics
 
 
 def test_means_by_objective():
-    sums = {name: np.zeros(5) for name in SUMS}
+    sums = {name: np.zeros(6) for name in SUMS}
     sums["losses"][[1, 2]] = 6.0, 3.0
     sums["count"][[1, 2]] = 2, 1
     sums["correct"][1] = 1
@@ -25,4 +25,4 @@ def test_means_by_objective():
 
 
 def test_nothing_to_predict():
-    assert mean_metrics({name: np.zeros(5) for name in SUMS}) == {"loss": 0.0, "targets": 0.0}
+    assert mean_metrics({name: np.zeros(6) for name in SUMS}) == {"loss": 0.0, "targets": 0.0}

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from glm_jax.batch import NUM_OBJECTIVES
 from glm_jax.config import Config, DataConfig
 from glm_jax.errors import UserError
 from glm_jax.losses.scores import SUMS
@@ -27,7 +28,7 @@ def task(tmp_path_factory):
 def score(batch):
     """A loss of 2 at each target; those with an even id are right."""
     present = batch.loss_weights > 0
-    member = (batch.objective[..., None] == np.arange(5)) & present[..., None]
+    member = (batch.objective[..., None] == np.arange(NUM_OBJECTIVES)) & present[..., None]
     count = member.sum(1).astype(float)
     correct = (member & (batch.targets % 2 == 0)[..., None]).sum(1)
     losses = 2.0 * count

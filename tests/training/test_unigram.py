@@ -20,7 +20,7 @@ def test_counts_are_of_targets_with_their_weights_by_objective():
     rows["loss_weights"] = np.array([[1, 1, 0], [0.5, 0.5, 0]], np.float32)
     rows["objective"] = np.array([[SPAN, SPAN, 0], [DOCUMENT, DOCUMENT, 0]])
     counts = count_targets(iter([Batch(**rows)]), vocab_size=10, num_rows=2)
-    expected = np.zeros((5, 10))
+    expected = np.zeros((6, 10))
     expected[SPAN, 1] = 2
     expected[DOCUMENT, [0, 2]] = 0.5
     np.testing.assert_array_equal(counts, expected)
@@ -53,13 +53,13 @@ def other_counts(value, **rest):
         lambda path: path.write_bytes(b""),
         lambda path: path.write_text("counts"),
         lambda path: np.savez(path, data=np.array("{}")),
-        lambda path: np.savez(path, counts=np.ones((5, 32))),  # of an older version
-        other_counts(np.ones((5, 7))),
-        other_counts(np.full((5, 32), np.nan)),
-        other_counts(-np.ones((5, 32))),
-        other_counts(np.ones((5, 32), np.int64)),
-        other_counts(np.ones((5, 32)), data=np.array('{"": "other"}')),
-        other_counts(np.array([[None] * 32] * 5)),
+        lambda path: np.savez(path, counts=np.ones((6, 32))),  # of an older version
+        other_counts(np.ones((6, 7))),
+        other_counts(np.full((6, 32), np.nan)),
+        other_counts(-np.ones((6, 32))),
+        other_counts(np.ones((6, 32), np.int64)),
+        other_counts(np.ones((6, 32)), data=np.array('{"": "other"}')),
+        other_counts(np.array([[None] * 32] * 6)),
     ],
 )
 def test_a_file_that_is_damaged_or_of_other_data_is_made_anew(tmp_path, config, stream, damage):
