@@ -1,6 +1,7 @@
 """A config with examples end to end: stores, batches, training, and going on exactly."""
 
 import dataclasses
+import functools
 import json
 import shutil
 
@@ -22,8 +23,11 @@ from glm_jax.config import (
 )
 from glm_jax.data.record import check_data, record_data
 from glm_jax.errors import UserError
+from glm_jax.losses.by_objective import token_losses
+from glm_jax.models.params import bind, create_params
 from glm_jax.pipeline.batches import source
 from glm_jax.pipeline.examples import directory, opened, rebuild
+from glm_jax.sharding.mesh import make_mesh
 from glm_jax.tokenizers.tokenizer import load_tokenizer
 from glm_jax.training.loop import train
 from glm_jax.training.run.rewind import Rewind
@@ -273,3 +277,35 @@ def test_what_a_model_is_comes_from_the_one_that_is_tuned(tmp_path, monkeypatch,
     assert capsys.readouterr().out.startswith(f"there already: {directory(config)}")
     command(monkeypatch, preview.main, tuned)
     assert "part A" not in capsys.readouterr().out.partition("Rows of your examples")[2]
+
+
+def losses_of_examples(config, params):
+    """The loss of each target, by the tokens of its example up to it, and the number of rows."""
+    stream = source(config, "train").sequence(shuffle=False, repeat=False)
+    batch, _ = stream(np.arange(stream.num_rows))
+    model = bind(config.resolved_model, params)
+    losses = np.asarray(jax.jit(functools.partial(token_losses, model))(batch))
+    found = {}
+    for row, slot in zip(*np.nonzero(batch.loss_weights), strict=True):
+        start = batch.attend_start[row, slot]
+        found[tuple(batch.tokens[row, start : slot + 1])] = losses[row, slot]
+    return found, stream.num_rows
+
+
+@pytest.mark.parametrize("made", [causal, blank])
+def test_a_packed_example_has_the_loss_that_it_has_alone(tmp_path, made):
+    config = made(tmp_path)
+    examples = dataclasses.replace(
+        config.examples, pretraining_rate=0.0, pretraining_source=None, loss_on="last"
+    )
+    config = dataclasses.replace(config, examples=examples)
+    params = create_params(config.resolved_model, make_mesh(config.mesh), seed=0)
+    alone = dataclasses.replace(config, examples=dataclasses.replace(examples, packed=False))
+    packed, rows = losses_of_examples(config, params)
+    single, more = losses_of_examples(alone, params)
+    assert more > 1.5 * rows
+    assert packed.keys() == single.keys()
+    keys = list(packed)
+    np.testing.assert_allclose(
+        [packed[key] for key in keys], [single[key] for key in keys], rtol=2e-5, atol=2e-5
+    )
