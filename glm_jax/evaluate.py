@@ -15,7 +15,8 @@ from glm_jax import cli
 from glm_jax.config import Config
 from glm_jax.config.files import apply_overrides, load_config, read_run
 from glm_jax.errors import UserError
-from glm_jax.evaluation.registry import Request, Task, about, find_task, is_task_files
+from glm_jax.evaluation.registry import about, find_task
+from glm_jax.evaluation.request import Request, Task, is_task_files
 from glm_jax.files import write_whole
 from glm_jax.training.run.processes import run_alike, wanted_mesh
 

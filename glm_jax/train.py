@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+from typing import TYPE_CHECKING
 
 from glm_jax import cli
 from glm_jax.config import by_name
@@ -12,6 +13,11 @@ from glm_jax.training.run.beginning import process_begins
 from glm_jax.training.run.freed_memory import keep_freed_memory
 from glm_jax.training.run.interrupts import ending_at_once
 from glm_jax.training.run.watching import end_with_parent, is_child, run_together, watch
+
+if TYPE_CHECKING:
+    from glm_jax.config import Config
+    from glm_jax.tokenizers.protocol import Tokenizer
+    from glm_jax.training.watch.tasks import Tasks
 
 _STATUS = """exit status:
   0    done, or there was nothing left to do
@@ -78,6 +84,7 @@ def _main(args: argparse.Namespace, network: Network | None = None) -> int:
     from glm_jax.training.run.start import starting_point
     from glm_jax.training.run.workdir import read_record
     from glm_jax.training.watch.profiling import ProfiledSteps
+    from glm_jax.training.watch.tasks import Watched
 
     profile = ProfiledSteps.parse(args.profile) if args.profile else None
     rewind = None if args.resume_step is None else Rewind(args.resume_step, args.skip_batches)
@@ -92,7 +99,26 @@ def _main(args: argparse.Namespace, network: Network | None = None) -> int:
     def open_batches(split: str, shard_index: int, num_shards: int) -> RowStream:
         return batches(config, split, shard_index, num_shards)
 
-    return train(config, args.workdir, open_batches, tokenizer, params, rewind, profile)
+    watched = Watched(profile, tasks_of(config, tokenizer))
+    return train(config, args.workdir, open_batches, tokenizer, params, rewind, watched)
+
+
+def tasks_of(config: "Config", tokenizer: "Tokenizer") -> "Tasks | None":
+    """The tasks of `train.eval_tasks`, read and known to fit the model; None: there are none."""
+    from glm_jax.evaluation.in_training import check_best_metric, tasks_in_training
+    from glm_jax.evaluation.registry import find_task
+    from glm_jax.generation.language_model import LanguageModel
+
+    tasks = None
+    if config.train.eval_tasks is not None:
+        tasks = tasks_in_training(
+            config,
+            tokenizer,
+            find_task,
+            lambda params: LanguageModel(config.resolved_model, params, tokenizer),
+        )
+    check_best_metric(config.train, tasks)
+    return tasks
 
 
 def _parser() -> argparse.ArgumentParser:

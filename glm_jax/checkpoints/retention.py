@@ -33,7 +33,11 @@ def unfinished_steps(directory: Path) -> list[int]:
 
 
 def steps_to_keep(
-    metrics: Mapping[int, Mapping[str, float]], newest: int, best: int, metric: str
+    metrics: Mapping[int, Mapping[str, float]],
+    newest: int,
+    best: int,
+    metric: str,
+    is_highest: bool = False,
 ) -> set[int]:
     """Chooses the steps to keep; the module's docstring has an example.
 
@@ -41,10 +45,12 @@ def steps_to_keep(
       metrics: of each step. A step without the metric, or with one that is not finite, is never
         among the best.
       newest, best: how many of the newest and of the best are kept.
-      metric: name of the metric; lower is better, and of equal steps the newer one is.
+      metric: name of the metric; of equal steps the newer one is better.
+      is_highest: whether higher is better; False: lower is.
     """
     measured = [step for step in metrics if math.isfinite(metrics[step].get(metric, math.nan))]
-    ranked = sorted(measured, key=lambda step: (metrics[step][metric], -step))
+    sign = -1 if is_highest else 1
+    ranked = sorted(measured, key=lambda step: (sign * metrics[step][metric], -step))
     return {*sorted(metrics)[-newest:], *ranked[:best]}
 
 
@@ -56,7 +62,11 @@ def remove_others(directory: Path, settings: TrainConfig) -> None:
     manifests = {step: read_manifest(directory / str(step)) for step in saved_steps(directory)}
     metrics = {step: found["metrics"] if found else {} for step, found in manifests.items()}
     keep = steps_to_keep(
-        metrics, settings.keep_checkpoints, settings.keep_best, settings.best_metric
+        metrics,
+        settings.keep_checkpoints,
+        settings.keep_best,
+        settings.best_metric,
+        settings.best_is_highest,
     )
     for step in set(metrics) - keep:
         _remove(directory / str(step))

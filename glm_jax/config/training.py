@@ -85,6 +85,19 @@ def _pairs(name: str, value: object) -> tuple[tuple[int, int], ...]:
 CROSS_ENTROPIES = (None, "plain", "chunked", "gradient_in_forward")
 
 
+# What begins the names of metrics of which lower values are better.
+_LOWER_IS_BETTER = ("loss", "unigram_loss", "perplexity", "bits_per")
+
+
+def task_and_metric(name: str) -> tuple[str, str] | None:
+    """The two in "eval/TASK/METRIC"; None: the name of a loss, "eval/loss/span"."""
+    start, _, rest = name.partition("/")
+    task, _, metric = rest.partition("/")
+    if start != "eval" or not metric or task in ("loss", "unigram_loss"):
+        return None
+    return task, metric
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """The training loop.
@@ -126,10 +139,19 @@ class TrainConfig:
         evaluations, checkpoints and filled samples; 0: only at the end, where a last checkpoint,
         evaluation and sample are made in any case.
       eval_batches: batches of the split "eval" per evaluation.
+      eval_tasks: tasks that are evaluated during training, separated by commas: directories of
+        tasks or .toml files (docs/evaluation.md), and names that `evaluate` knows, such as
+        "my_tasks,last_word". Their metrics are "eval/TASK/METRIC" in metrics.jsonl, and
+        answers.txt shows answers. None: none.
+      eval_tasks_every: steps between evaluations of tasks; 0: with each evaluation.
+      eval_examples: examples of a task, at most, from its first on.
       keep_checkpoints: how many of the newest checkpoints are kept.
       keep_best: how many of the best checkpoints by `best_metric` are kept as well.
-      best_metric: a name in metrics.jsonl, the lower the better. Only checkpoints of steps that
-        have this metric are compared, so "eval/loss" needs evaluations at the steps of checkpoints.
+      best_metric: a name in metrics.jsonl, "eval/loss" or "eval/TASK/METRIC". Only checkpoints of
+        steps that have this metric are compared, so it needs evaluations at the steps of
+        checkpoints.
+      best_is: "lowest" or "highest", which values of `best_metric` are the best. None: the lowest
+        of losses, perplexities and bits, the highest of other metrics of tasks.
       verify_checkpoints: compare a checkpoint's files with their checksums before restoring it,
         which reads them twice.
       keep_freed_memory: keep memory that a step frees for the next step, instead of returning it to
@@ -162,11 +184,15 @@ class TrainConfig:
     log_every: int = 10
     eval_every: int = 200
     eval_batches: int = 8
+    eval_tasks: str | None = None
+    eval_tasks_every: int = 0
+    eval_examples: int = 100
     checkpoint_every: int = 200
     keep_checkpoints: int = 2
     sample_every: int = 0
     keep_best: int = 0
     best_metric: str = "eval/loss"
+    best_is: str | None = None
     verify_checkpoints: bool = True
     keep_freed_memory: bool | None = None
     preemption_deadline: float = 25.0
@@ -174,17 +200,29 @@ class TrainConfig:
     tensorboard: bool = False
     wandb: str | None = None
 
+    @property
+    def best_is_highest(self) -> bool:
+        """Whether the best of two values of `best_metric` is the higher one."""
+        if self.best_is is not None:
+            return self.best_is == "highest"
+        _, metric = task_and_metric(self.best_metric) or ("", "loss")
+        return not metric.startswith(_LOWER_IS_BETTER)
+
     def __post_init__(self):
         check_types(self, "train", seeds=["seed"])
-        for name in ("num_steps", "accumulation_steps", "eval_batches", "keep_checkpoints"):
+        counts = ("num_steps", "accumulation_steps", "eval_batches", "eval_examples")
+        for name in (*counts, "keep_checkpoints"):
             check(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "at least 1")
-        for name in ("log_every", "eval_every", "checkpoint_every", "sample_every", "keep_best"):
+        intervals = ("log_every", "eval_every", "eval_tasks_every", "checkpoint_every")
+        for name in (*intervals, "sample_every", "keep_best"):
             check(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "at least 0")
+        check_choice("train.best_is", self.best_is, [None, "lowest", "highest"])
         check(
             self.best_metric.startswith(("loss", "eval/")),
             "train.best_metric",
             self.best_metric,
-            "'loss', 'eval/loss' or one of these by objective, such as 'eval/loss/span'",
+            "'loss', 'eval/loss' or one of these by objective, such as 'eval/loss/span', or "
+            "'eval/TASK/METRIC'",
         )
         finite_number("train.preemption_deadline", self.preemption_deadline, above=0)
         check(self.wandb != "", "train.wandb", self.wandb, "the name of a project, or None")

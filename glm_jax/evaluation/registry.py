@@ -7,17 +7,14 @@ A module given by --task_module may add tasks, beside the SeqIO tasks that it re
     TASKS["mine"] = lambda lm, request: {"accuracy": ...}
 """
 
-import dataclasses
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from glm_jax.config import Config
 from glm_jax.errors import UserError, did_you_mean, how_to_install
+from glm_jax.evaluation.request import Request, Task
 
 if TYPE_CHECKING:
     from glm_jax.evaluation.tasks import TaskOnTexts
@@ -25,31 +22,6 @@ if TYPE_CHECKING:
 
 # Held-out examples of a task without --num_examples.
 EXAMPLES = 200
-
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """What to evaluate on.
-
-    Attributes:
-      config: of the run, with the user's overrides; only `data` and `objective` are used.
-      split: of the corpus, "eval" or "train"; of a SeqIO task, any split that it has. None: the
-        held-out split.
-      num_batches: batches of `glm_pretrain`, the same as those of an evaluation in training; None:
-        each row of one epoch.
-      num_examples: number of examples, for tasks that take examples; None: the task's default.
-      workdir: of a run that is evaluated on its own data: a warning is printed if the data has
-        changed since. None: no such check.
-    """
-
-    config: Config
-    split: str | None = None
-    num_batches: int | None = None
-    num_examples: int | None = None
-    workdir: Path | None = None
-
-
-Task = Callable[["LanguageModel", Request], dict[str, float]]
 
 
 def pretrain(lm: "LanguageModel", request: Request) -> dict[str, float]:
@@ -109,11 +81,6 @@ def about(name: str, request: Request) -> str:
         if some
         else line
     )
-
-
-def is_task_files(name: str) -> bool:
-    """Whether a name is that of a task file or of a directory, not of a registered task."""
-    return name.endswith(".toml") or Path(name).expanduser().is_dir()
 
 
 def find_task(name: str, module: str | None = None) -> Task:

@@ -73,11 +73,13 @@ from glm_jax.training.step import Metrics, compile_train_step
 from glm_jax.training.unigram import target_counts
 from glm_jax.training.watch.goodput import Goodput
 from glm_jax.training.watch.goodput_log import LOG
-from glm_jax.training.watch.profiling import ProfiledSteps, Profiler
+from glm_jax.training.watch.profiling import Profiler
 from glm_jax.training.watch.progress import say
 from glm_jax.training.watch.recording import Recorder, TrainingDiverged
 from glm_jax.training.watch.samples import Sampler, choose_texts
+from glm_jax.training.watch.sections import SectionFile
 from glm_jax.training.watch.summary import kept_line, summary
+from glm_jax.training.watch.tasks import ANSWERS, Watched
 from glm_jax.training.watch.tracking import check_trackers
 
 # batches(split, shard_index, num_shards) -> RowStream, see glm_jax.pipeline.batches.
@@ -91,7 +93,7 @@ def train(
     tokenizer: Tokenizer,
     params: Params | None = None,
     rewind: Rewind | None = None,
-    profile: ProfiledSteps | None = None,
+    watched: Watched | None = None,
 ) -> int:
     """Trains a model, or resumes the run in `workdir`.
 
@@ -103,7 +105,7 @@ def train(
       params: initial parameters of a new run, see `starting_point`; None: random ones. A run that
         does not train all of those of `train.init_from` takes them when it is resumed, too.
       rewind: None to resume from the newest checkpoint.
-      profile: steps to be traced into `workdir/profile`.
+      watched: what is looked at beside the losses, steps to be traced and tasks; None: nothing.
 
     Returns:
       The exit status: 0 done; 1 the loss diverged; 3 the disk is full or cannot be written; 143 or
@@ -135,9 +137,10 @@ def train(
         checkpoints = Checkpoints(workdir / "checkpoints", config, mesh)
         stack.callback(checkpoints.close)
         run = _Run(config, workdir, checkpoints, mesh, stack, goodput)
+        run.watched = watched or Watched()
         try:
             run.prepare(batches, tokenizer, params, rewind)
-            return goodput.ends(run.train(profile))
+            return goodput.ends(run.train())
         except (TrainingDiverged, DiskTrouble, OSError) as error:
             return goodput.ends(failed(error, workdir, checkpoints.wait))
 
@@ -170,7 +173,7 @@ class _Run:
         self.config, self.workdir, self.checkpoints = config, workdir, checkpoints
         self.mesh, self.stack, self.goodput = mesh, stack, goodput
         self.twin = Twin(workdir)
-        self.rewound = False
+        self.rewound, self.watched = False, Watched()
 
     def prepare(
         self, batches: Batches, tokenizer: Tokenizer, params: Params | None, rewind: Rewind | None
@@ -182,7 +185,10 @@ class _Run:
         change = check_data(workdir, stream.data, tokenizer, config.train.accept_data_change)
         self.checkpoints.data = fingerprints(stream.data)
         named = {f"the data {source}": found for source, found in self.checkpoints.data.items()}
-        require_same({**named, "the tokenizer": tokenizer.fingerprint})
+        same = {**named, "the tokenizer": tokenizer.fingerprint}
+        if self.watched.tasks is not None:
+            same["what train.eval_tasks names"] = self.watched.tasks.fingerprint
+        require_same(same)
         on_first(lambda: self._record(tokenizer), "write to the workdir")
         check_shared(workdir)
         stream, start = self._start(stream, params, rewind)
@@ -208,6 +214,8 @@ class _Run:
         on_first(self.twin.fetch, "copy the files that grow")
         self.sampler = Sampler(config, tokenizer, texts, self.twin.directory / "samples.txt")
         on_first(lambda: self.sampler.rewind(self.first_step), "go on in samples.txt")
+        self.answers = SectionFile(self.twin.directory / ANSWERS)
+        on_first(lambda: self.answers.rewind(self.first_step), f"go on in {ANSWERS}")
         self.stack.callback(self.twin.close)
         self.recorder = Recorder(config, self.twin.directory, self.first_step, self.goodput)
         self.stack.callback(self.recorder.close)
@@ -255,7 +263,7 @@ class _Run:
                 f"the workdir {str(self.workdir)!r} cannot be written: {error.strerror or error}"
             ) from error
 
-    def train(self, profile: ProfiledSteps | None) -> int:
+    def train(self) -> int:
         """Runs the steps that are left; returns the exit status."""
         last = self.config.train.num_steps
         with self.goodput.during("waiting_for_data"):
@@ -266,6 +274,7 @@ class _Run:
             wait_for_all()
         if is_kept():
             say(kept_line(train_step))
+        profile = self.watched.profile
         profiler = Profiler(profile if is_first() else None, self.twin.directory / "profile")
         self.stack.callback(profiler.close)
         self.recorder.pace.restart()
@@ -318,11 +327,13 @@ class _Run:
             any_of(False)
 
     def _due(self, step: int) -> list[str]:
-        """What is due after this step: "evaluate", "save", "sample"."""
+        """What is due after this step: "evaluate", "ask", "save", "sample"."""
         settings = self.config.train
         last = step == settings.num_steps
         due = {
             "evaluate": last or _every(settings.eval_every, step),
+            "ask": self.watched.tasks is not None
+            and (last or _every(settings.eval_tasks_every or settings.eval_every, step)),
             "save": last or _every(settings.checkpoint_every, step),
             "sample": last or _every(settings.sample_every, step),
         }
@@ -336,8 +347,11 @@ class _Run:
         if "evaluate" in due:
             with self.goodput.during("evaluating"):
                 self.recorder.evaluation(step, self.evaluator(self.state.params))
-            if not stopping and step < self.config.train.num_steps:
-                stopping = stops(now=True)
+        if "ask" in due:
+            with self.goodput.during("evaluating"):
+                self._ask(step)
+        if {"evaluate", "ask"} & {*due} and not stopping and step < self.config.train.num_steps:
+            stopping = stops(now=True)
         if "save" in due or stopping:
             with self.goodput.during("saving"):
                 self._save(step, fed)
@@ -347,6 +361,13 @@ class _Run:
                 self.sampler.add(step, self.state.params)
         self.recorder.pace.resume()
         return stopping
+
+    def _ask(self, step: int) -> None:
+        """Asks the model the tasks, before the save of the step, which keeps their metrics."""
+        assert self.watched.tasks is not None  # it was due
+        found = self.watched.tasks(self.state.params)
+        self.recorder.tasks(step, found)
+        on_first(lambda: self.answers.add(f"step {step}\n{found.shown}"), f"write {ANSWERS}")
 
     def _save(self, step: int, fed: Fed) -> None:
         began = time.perf_counter()

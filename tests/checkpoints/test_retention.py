@@ -36,6 +36,20 @@ def test_which_stay(newest, best, metric, kept):
     assert steps_to_keep(METRICS, newest, best, metric) == kept
 
 
+def test_the_best_by_an_accuracy_are_the_highest(tmp_path):
+    metrics = {1: {"a": 0.5}, 2: {"a": 0.7}, 3: {"a": 0.7}, 4: {"a": 0.1}, 5: {}}
+    assert steps_to_keep(metrics, 1, 2, "a", is_highest=True) == {2, 3, 5}
+    assert steps_to_keep(metrics, 1, 1, "a", is_highest=True) == {3, 5}
+    assert steps_to_keep(metrics, 1, 1, "a") == {4, 5}
+    # As a config says it.
+    name = "eval/reviews/accuracy"
+    for step, of_step in metrics.items():
+        (tmp_path / str(step) / "params").mkdir(parents=True)
+        write_manifest(tmp_path / str(step), {name: of_step["a"]} if of_step else {})
+    remove_others(tmp_path, TrainConfig(keep_checkpoints=1, keep_best=1, best_metric=name))
+    assert saved_steps(tmp_path) == [3, 5]
+
+
 def test_of_equals_the_newer_and_nothing_that_is_not_finite():
     metrics = {1: {"loss": 2.0}, 2: {"loss": 2.0}, 3: {"loss": float("nan")}, 4: {"loss": 5.0}}
     assert steps_to_keep(metrics, 1, 1, "loss") == {2, 4}

@@ -3,6 +3,7 @@
 import pytest
 
 from glm_jax.config import MeshConfig, OptimizerConfig, TrainConfig
+from glm_jax.config.training import task_and_metric
 from glm_jax.errors import UserError
 from glm_jax.losses.by_objective import REDUCTIONS
 
@@ -35,6 +36,9 @@ from glm_jax.losses.by_objective import REDUCTIONS
         (TrainConfig, "keep_best", 0, -1),
         (TrainConfig, "best_metric", "eval/loss/span", "accuracy"),
         (TrainConfig, "best_metric", "loss", "eval"),
+        (TrainConfig, "best_is", "highest", "high"),
+        (TrainConfig, "eval_examples", 1, 0),
+        (TrainConfig, "eval_tasks_every", 0, -1),
         (TrainConfig, "wandb", "project", ""),
         (TrainConfig, "loss_reduction", "objective_mean", "mean"),
         (TrainConfig, "cross_entropy", None, "fused"),
@@ -49,6 +53,35 @@ def test_borders(section, name, allowed, refused):
     words = {OptimizerConfig: "optimizer", TrainConfig: "train", MeshConfig: "mesh"}
     with pytest.raises(UserError, match=rf"^{words[section]}\.{name} must be .*; got "):
         section(**{name: refused})
+
+
+@pytest.mark.parametrize(
+    ("metric", "is_highest"),
+    [
+        ("eval/loss", False),
+        ("loss/span", False),
+        ("eval/loss/accuracy", False),
+        ("eval/unigram_loss/span", False),
+        ("eval/reviews/accuracy", True),
+        ("eval/loss_of_words/f1", True),
+        ("eval/wiki/perplexity_per_word", False),
+        ("eval/wiki/bits_per_byte", False),
+        ("eval/glm_pretrain/loss/span", False),
+        ("eval/glm_pretrain/accuracy/span", True),
+    ],
+)
+def test_the_best_is_what_the_metric_says(metric, is_highest):
+    assert TrainConfig(best_metric=metric).best_is_highest == is_highest
+    # Or what the user says.
+    assert TrainConfig(best_metric=metric, best_is="highest").best_is_highest
+    assert not TrainConfig(best_metric=metric, best_is="lowest").best_is_highest
+
+
+def test_a_task_and_its_metric():
+    assert task_and_metric("eval/reviews/accuracy/span") == ("reviews", "accuracy/span")
+    assert [task_and_metric(name) for name in ("loss", "eval/loss/span", "eval/x", "eval")] == [
+        None
+    ] * 4
 
 
 def test_one_axis_at_most_takes_what_is_left():

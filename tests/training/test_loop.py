@@ -26,6 +26,7 @@ from glm_jax.training.watch import recording
 from glm_jax.training.watch.goodput import Goodput
 from glm_jax.training.watch.goodput_log import read_log
 from glm_jax.training.watch.metrics import MetricsLog
+from glm_jax.training.watch.tasks import Answers, Watched
 from tests.free_port import free_port
 
 
@@ -268,6 +269,78 @@ def test_each_thing_that_is_done_has_its_category(
     # A line is closed by each save, after steps 2, 4 and 6.
     assert {2, 4, 6} <= {record.step for record in records}
     assert (records[-1].status, records[-1].tokens_per_step) == (0, 96)
+
+
+class Asked:
+    """Stands for tasks: an accuracy by the number of times that they were asked."""
+
+    fingerprint = "one task"
+
+    def __init__(self, *accuracies):
+        self.accuracies, self.norms = accuracies, []
+
+    def __call__(self, params):
+        accuracy = self.accuracies[len(self.norms)]
+        self.norms.append(float(np.asarray(params["embedding"]["table"]).sum()))
+        values = {"eval/reviews/accuracy": accuracy}
+        return Answers(values, f"reviews {accuracy}", f"  reviews: {accuracy}\n")
+
+
+def test_tasks_are_asked_before_the_save_that_keeps_the_best(
+    config, change, open_batches, tokenizer, tmp_path
+):
+    for name, value in (
+        ("keep_checkpoints", 1),
+        ("keep_best", 1),
+        ("best_metric", "eval/reviews/accuracy"),
+        ("eval_tasks_every", 2),
+        ("eval_every", 0),
+    ):
+        config = change(config, f"train.{name}", value)
+    asked = Asked(0.2, 0.9, 0.3)
+    whole = tmp_path / "whole"
+    assert train(config, whole, open_batches, tokenizer, watched=Watched(tasks=asked)) == 0
+    rows = [row for row in rows_of(whole) if "eval/reviews/accuracy" in row]
+    assert [(row["step"], row["eval/reviews/accuracy"]) for row in rows] == [
+        *[(2, 0.2), (4, 0.9)],
+        (6, 0.3),
+    ]
+    assert saved_steps(whole / "checkpoints") == [4, 6]
+    text = (whole / "answers.txt").read_text()
+    assert text == "step 2\n  reviews: 0.2\nstep 4\n  reviews: 0.9\nstep 6\n  reviews: 0.3\n"
+    assert len(set(asked.norms)) == 3
+    # A run that goes on after the step asks what is left, of the same parameters.
+    for name in ("metrics.jsonl", "checkpoints", "run.json", "data.json", "unigram.npz"):
+        copy = shutil.copytree if name == "checkpoints" else shutil.copy
+        (tmp_path / "run").mkdir(exist_ok=True)
+        copy(whole / name, tmp_path / "run" / name)
+    shutil.copy(whole / "answers.txt", tmp_path / "run")
+    shutil.copy(whole / "tokenizer.model", tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "6")
+    again = Asked(0.3)
+    assert (
+        train(config, tmp_path / "run", open_batches, tokenizer, watched=Watched(tasks=again)) == 0
+    )
+    assert again.norms == asked.norms[2:]
+    assert (tmp_path / "run" / "answers.txt").read_text() == text
+    assert losses_and_rates(tmp_path / "run") == losses_and_rates(whole)
+
+
+def test_tasks_come_with_the_evaluations_and_count_as_such(
+    config, open_batches, tokenizer, tmp_path, monkeypatch
+):
+    current = []
+    real = Goodput.during
+
+    def during(self, category):
+        current.append(category)
+        return real(self, category)
+
+    monkeypatch.setattr(Goodput, "during", during)
+    asked = Asked(0.1, 0.2)
+    assert train(config, tmp_path, open_batches, tokenizer, watched=Watched(tasks=asked)) == 0
+    assert [row["step"] for row in rows_of(tmp_path) if "eval/reviews/accuracy" in row] == [3, 6]
+    assert current.count("evaluating") == 4
 
 
 def test_back_to_an_older_step_and_past_a_span_of_the_data(

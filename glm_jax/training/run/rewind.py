@@ -74,7 +74,7 @@ def move_later(workdir: Path, step: int) -> Path | None:
         number += 1
     target = workdir / "rewound" / str(number)
     (target / "checkpoints").mkdir(parents=True)
-    for name in ("metrics.jsonl", "samples.txt"):
+    for name in ("metrics.jsonl", "samples.txt", "answers.txt"):
         if (workdir / name).is_file():
             write_whole(target / name, (workdir / name).read_bytes())
     # The newest first: after a kill in between, the remaining steps have no gap.

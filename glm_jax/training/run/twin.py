@@ -22,7 +22,7 @@ from glm_jax.training.distributed import is_first
 
 _LOG = logging.getLogger(__name__)
 # Those that a run reads when it goes on.
-_READ = ("metrics.jsonl", "samples.txt", "goodput.jsonl", "wandb.json")
+_READ = ("metrics.jsonl", "samples.txt", "answers.txt", "goodput.jsonl", "wandb.json")
 
 
 class Twin:

@@ -6,6 +6,7 @@ WORKDIR/run.json        the whole config, and the format of the rows (`row_forma
         goodput.jsonl   where the time went, see `glm_jax.training.watch.goodput_log`
         loss.png
         samples.txt     filled blanks beside the original text
+        answers.txt     what the model answers in the tasks of `train.eval_tasks`
         data.json       what the data was made from, see `glm_jax.data.record`
         unigram.npz     how often each id is a target, see `glm_jax.training.unigram`
         checkpoints/
@@ -39,6 +40,7 @@ FILES = (
     "goodput.jsonl",
     "goodput.png",
     "samples.txt",
+    "answers.txt",
     "loss.png",
     "data.json",
     "unigram.npz",
@@ -59,11 +61,15 @@ MAY_CHANGE = {
     "mesh.sequence",
     "mesh.tensor",
     "train.accept_data_change",
+    "train.best_is",
     "train.best_metric",
     "train.checkpoint_every",
     "train.cross_entropy",
     "train.eval_batches",
     "train.eval_every",
+    "train.eval_examples",
+    "train.eval_tasks",
+    "train.eval_tasks_every",
     "train.keep_best",
     "train.keep_checkpoints",
     "train.keep_freed_memory",

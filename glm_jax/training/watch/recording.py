@@ -21,6 +21,7 @@ from glm_jax.training.watch.metrics import MetricsLog, data_shares
 from glm_jax.training.watch.pace import Pace
 from glm_jax.training.watch.plot import plot_losses
 from glm_jax.training.watch.progress import Progress, evaluation_line, say
+from glm_jax.training.watch.tasks import Answers
 from glm_jax.training.watch.tracking import Tracker, open_trackers
 
 
@@ -34,7 +35,7 @@ class Recorder:
     Attributes:
       pace: of the steps; to be paused in evaluations, samples and saves.
       goodput: what the time is spent on.
-      measured: finite metrics of the last step, and of an evaluation after it.
+      measured: finite metrics of the last step, and of an evaluation and of tasks after it.
       evaluated: the losses of the last evaluation, as text.
     """
 
@@ -136,6 +137,12 @@ class Recorder:
             lambda: plot_losses(self._workdir / "metrics.jsonl", self._workdir / "loss.png"),
             "draw loss.png",
         )
+
+    def tasks(self, step: int, answers: Answers) -> None:
+        """Shows and writes the metrics of tasks, which count for the checkpoint of the step."""
+        self._write(step, dict(answers.values))
+        self._measure(self.measured | dict(answers.values))
+        say(f"step {step}: {answers.line}")
 
     def saved(self, stall: float) -> None:
         """Notes for how many seconds a save kept training from its next step, for the next row."""

@@ -4,7 +4,6 @@ Each answer stands beside the original text.
 """
 
 import dataclasses
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +12,6 @@ import numpy as np
 from glm_jax.batch import ANSWER, Batch
 from glm_jax.config import Config
 from glm_jax.data.picture import SPACE, visible
-from glm_jax.files import write_whole
 from glm_jax.generation.blank_filling import fill_rows
 from glm_jax.generation.continuation import generate_rows
 from glm_jax.generation.engine import Engine
@@ -23,6 +21,7 @@ from glm_jax.models.trees import Params
 from glm_jax.tokenizers.protocol import Tokenizer
 from glm_jax.training.distributed import any_of, is_first, on_first
 from glm_jax.training.watch.progress import say
+from glm_jax.training.watch.sections import SectionFile
 
 _CONTEXT = 12  # tokens shown on either side of a blank
 _LONGEST_ANSWER = 32
@@ -147,15 +146,11 @@ class Sampler:
         path: of samples.txt.
         """
         self._model = config.resolved_model.with_compute(scan_layers=False)
-        self._tokenizer, self._texts, self._path = tokenizer, texts, path
+        self._tokenizer, self._texts, self._file = tokenizer, texts, SectionFile(path)
 
     def rewind(self, step: int) -> None:
         """Removes the sections after `step`, which a run that resumes there will write again."""
-        if self._path.exists():
-            before = self._path.read_bytes()
-            content = _sections_until(before, step)
-            if content != before:
-                write_whole(self._path, content)
+        self._file.rewind(step)
 
     def section(self, step: int, params: Params) -> str:
         """Fills all blanks greedily; to be called by every process that holds parameters."""
@@ -177,15 +172,11 @@ class Sampler:
 
     def lacks(self, step: int) -> bool:
         """Whether the section of a step is missing; every process gets the same answer."""
-        return any_of(is_first() and not self._has(step))
-
-    def _has(self, step: int) -> bool:
-        return self._path.exists() and step in map(_step, _sections(self._path.read_bytes()))
+        return any_of(is_first() and not self._file.has(step))
 
     def write(self, section: str) -> None:
         """Adds a section to the file."""
-        with open(self._path, "a", encoding="utf-8") as file:
-            file.write(section)
+        self._file.add(section)
 
     # All texts go in one batch, since each shape is compiled anew.
 
@@ -243,20 +234,6 @@ def render(
                 f"    filled:   {_answer(list(answer), tokenizer)}",
             ]
     return "".join(f"{line}\n" for line in lines)
-
-
-def _sections_until(content: bytes, step: int) -> bytes:
-    """The sections up to a step; as bytes, since only the headings need to be readable."""
-    later = [heading.start() for heading in _sections(content) if _step(heading) > step]
-    return content[: later[0]] if later else content
-
-
-def _sections(content: bytes) -> list[re.Match[bytes]]:
-    return list(re.finditer(rb"^step (\d{1,18})$", content, re.MULTILINE))
-
-
-def _step(heading: re.Match[bytes]) -> int:
-    return int(heading[1])
 
 
 def _around(tokens: list[int], blank: int, tokenizer: Tokenizer) -> str:

@@ -6,6 +6,7 @@ import pytest
 from glm_jax.training.feed import Fed
 from glm_jax.training.watch import recording
 from glm_jax.training.watch.recording import Recorder, TrainingDiverged
+from glm_jax.training.watch.tasks import Answers
 
 COUNTED = {"rows": 4, "places_used": 84, "rows_fewer_spans": 1, "targets/span": 31}
 
@@ -90,3 +91,13 @@ def test_the_next_row_says_how_long_a_save_kept_training(config, change, batch, 
                 recorder.saved(0.25)
     recorder.close()
     assert [row.get("time/save_stall") for row in rows(tmp_path)] == [None, 0.25, None]
+
+
+def test_metrics_of_tasks_are_a_row_and_count_for_the_checkpoint(recorder, batch, tmp_path, capsys):
+    recorder.step(1, metrics(5.0), Fed(batch, b"", COUNTED))
+    values = {"eval/reviews/accuracy": 0.5, "eval/wiki/loss": float("nan")}
+    recorder.tasks(1, Answers(values, "reviews/accuracy 0.5", ""))
+    assert rows(tmp_path) == [{"step": 1, "eval/reviews/accuracy": 0.5}]
+    assert recorder.measured["eval/reviews/accuracy"] == 0.5
+    assert recorder.measured["loss"] == 5.0
+    assert "step 1: reviews/accuracy 0.5\n" in capsys.readouterr().out

@@ -110,16 +110,6 @@ def test_white_space_alone_is_shown():
     assert "filled:   \n" in render([text], [[[]]], tokenizer)
 
 
-def test_sections_are_found_among_bytes_that_are_no_text(tmp_path, config, tokenizer):
-    path = tmp_path / "samples.txt"
-    path.write_bytes(b"step 2\n  \xff\xfe\nstep 4\n  b\nstep " + b"9" * 5000 + b"\nstep 6\n  c\n")
-    sampler = Sampler(config, tokenizer, [], path)
-    sampler.rewind(4)
-    assert path.read_bytes().endswith(b"b\nstep " + b"9" * 5000 + b"\n")
-    assert path.read_bytes().startswith(b"step 2\n  \xff\xfe\nstep 4\n")
-    assert [sampler.lacks(step) for step in (2, 3, 4, 6)] == [False, True, False, True]
-
-
 def test_a_section_is_added_and_shown(tmp_path, config, tokenizer, monkeypatch, capsys):
     path = tmp_path / "samples.txt"
     sampler = Sampler(config, tokenizer, [], path)
