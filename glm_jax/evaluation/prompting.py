@@ -55,6 +55,27 @@ class Prompts:
         ids, cut = self.blanked(example, text)
         return Pair(ids, words, cut)
 
+    def following(self, example: Example, before: str, text: str) -> Pair:
+        """A plain text, and what is scored as following it; neither has special tokens.
+
+            "God said,", " let"    [CLS] ▁God ▁said , [gMASK]    |    ▁let
+
+        A model that fills blanks has the text as part A, which sees all of itself, and [gMASK]
+        behind it. The end id is not scored.
+        """
+        if self.config.continues_texts:
+            return self._continued(example, before, text)
+        ids, cut = self.before_gmask(before)
+        return Pair(ids, self._behind(before, text), cut)
+
+    def before_gmask(self, text: str) -> tuple[list[int], bool]:
+        """The ids of a plain text with [gMASK] behind it, and whether it was cut."""
+        special = self.tokenizer.special
+        lead = [special.cls] if self.tokenizer.frames_texts else []
+        ids = self.tokenizer.encode(text.rstrip(" "))
+        room = self.config.max_positions - len(lead) - 1
+        return [*lead, *ids[max(0, len(ids) - room) :], special.gmask], len(ids) > room
+
     def unidirectional(self, example: Example, prompt: str, answer: str) -> Pair:
         """A text before an answer, read from left to right by a model that fills blanks.
 
