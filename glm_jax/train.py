@@ -135,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
         required=True,
         type=cli.path_or_bucket,
         metavar="DIR",
-        help="for checkpoints, metrics.jsonl, loss.png and samples.txt; created if missing; "
+        help="for checkpoints, metrics.jsonl, samples.txt, answers.txt, ..; created if missing; "
         "gs://BUCKET/NAME for one in a bucket",
     )
     parser.add_argument(
