@@ -19,7 +19,9 @@ from glm_jax.evaluation.data import (
     last_words,
     training_chapters,
 )
+from glm_jax.evaluation.examples import Example
 from glm_jax.evaluation.ngrams import WordCounts
+from glm_jax.evaluation.prompting import Prompts
 from glm_jax.generation.framing import blanked_ids, causal_prefix
 from glm_jax.tokenizers.protocol import Tokenizer
 
@@ -31,6 +33,8 @@ TaskOnTexts = Callable[["LanguageModel", Tokenizer, int], dict[str, float]]
 
 _LONGEST_DOCUMENT = 512  # ids of a document whose perplexity is computed; the rest is cut off
 _CANDIDATES = 5
+# Stands for an example in errors; none is raised, since a blank alone fits every model.
+_MADE = Example("held-out bundled text", "")
 _LONGEST_ANSWER = 12  # ids; two words take six at most
 
 
@@ -42,9 +46,9 @@ def cloze(lm: "LanguageModel", tokenizer: Tokenizer, examples: int) -> dict[str,
     """
     if lm.config.continues_texts:
         raise UserError("the task 'cloze' needs a model that fills blanks; this one is causal")
-    right = []
+    right, prompts = [], Prompts(tokenizer, lm.config)
     for one in itertools.islice(clozes(), _checked(examples)):
-        ids = blanked_ids(tokenizer, f"{one.before} [MASK]{one.after}")
+        ids, _ = prompts.blanked(_MADE, f"{one.before} [MASK]{one.after}")
         answers = [[*tokenizer.encode(choice), tokenizer.special.end] for choice in one.choices]
         scores = lm.score(ids, answers, tokenizer.special.masks, tokenizer.special.start)
         right.append(int(np.argmax(scores)) == one.answer)
@@ -129,14 +133,13 @@ def fitting_prompt(tokenizer: Tokenizer, blank: Blank, most_ids: int) -> str:
 
 def last_word(lm: "LanguageModel", tokenizer: Tokenizer, examples: int) -> dict[str, float]:
     """Whether greedy decoding gives the last word of a passage (as in LAMBADA)."""
-    prompts, answers = [], []
-    for one in itertools.islice(last_words(), _checked(examples)):
-        answers.append(tokenizer.encode(one.word))
-        if lm.config.continues_texts:
-            prompts.append([*causal_prefix(tokenizer), *tokenizer.encode(one.context)])
-        else:
-            prompts.append(blanked_ids(tokenizer, f"{one.context} [MASK]"))
-    right = lm.predicts(prompts, answers, tokenizer.special.masks, tokenizer.special.start)
+    prompts = Prompts(tokenizer, lm.config)
+    pairs = [
+        prompts.pair(_MADE, f"{one.context} [MASK]", one.word, with_end=False)
+        for one in itertools.islice(last_words(), _checked(examples))
+    ]
+    special, answers = tokenizer.special, [pair.answer for pair in pairs]
+    right = lm.predicts([pair.prompt for pair in pairs], answers, special.masks, special.start)
     return {"accuracy": float(np.mean(right)), "examples": float(len(right))}
 
 

@@ -93,6 +93,17 @@ def test_who_knows_the_text_ends_its_passages(config):
     assert TASKS["last_word"](Reader(config), TOKENIZER, 20) == {"accuracy": 1.0, "examples": 20.0}
 
 
+@pytest.mark.parametrize("name", ["cloze", "last_word"])
+def test_long_passages_lose_their_beginning_in_a_small_model(name):
+    """Of 32 positions: what the model is asked still ends in the blank's sentence, and fits."""
+    reader, prompts = Reader(ModelConfig(max_positions=32)), []
+    knows = reader.knows
+    reader.knows = lambda ids, answer: prompts.append(ids) or knows(ids, answer)
+    assert TASKS[name](reader, TOKENIZER, 20)["accuracy"] == 1.0
+    assert max(map(len, prompts)) == 32
+    assert all(ids[0] == SPECIAL.cls and SPECIAL.mask in ids for ids in prompts)
+
+
 @pytest.mark.parametrize("name", ["perplexity", "perplexity_bidirectional"])
 def test_a_bit_a_token(name):
     reader = Reader()

@@ -257,3 +257,18 @@ def test_lora_lowers_the_loss_on_its_text_and_is_small(tmp_path, capsys):
     without, with_it = example("lora")["main"](arguments)
     assert with_it < without
     assert "221,184 of them are trained" in capsys.readouterr().out
+
+
+def test_a_change_is_evaluated_on_a_task(capsys):
+    found = example("evaluate")["main"](["--num_examples", "12"])
+    assert {metric for _, metric in found} == {
+        "accuracy",
+        "accuracy_per_token",
+        "accuracy_per_character",
+    }
+    assert all(abs(one.difference) <= 1 / 4 for one in found.values())
+    out = capsys.readouterr().out
+    assert out.startswith("task   examples  metric")
+    # The bundled model knows more than chance, 0.25, before and after.
+    row = next(line.split() for line in out.splitlines() if " accuracy " in line)
+    assert min(float(row[3]), float(row[4])) > 0.6
