@@ -19,10 +19,11 @@ import numpy as np
 import pytest
 
 from glm_jax.checkpoints.params import load_params
+from glm_jax.config import Config, TrainConfig
 from glm_jax.data.store import StoreWriter
 from glm_jax.errors import UserError
 from glm_jax.tokenizers.tokenizer import load_tokenizer
-from glm_jax.train import keep_memory
+from glm_jax.train import keep_memory, tasks_of
 from glm_jax.training.run import freed_memory
 
 pytestmark = pytest.mark.processes
@@ -388,3 +389,23 @@ def test_help_documents_the_exit_status():
     assert done.returncode == 0
     for word in ("exit status", "143", "130", "--workdir", "--set"):
         assert word in done.stdout
+
+
+def test_tasks_are_read_before_the_run_begins(tmp_path):
+    lines = [{"text": "God said", "answer": "a"}, {"text": "He", "answer": "b"}]
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    spec = 'kind = "choice"\ndata = "d.jsonl"\nprompt = "{text} [MASK]"\nchoices = ["a", "b"]'
+    (tmp_path / "words.toml").write_text(spec)
+
+    def tasks(**settings):
+        return tasks_of(Config(train=TrainConfig(**settings)), load_tokenizer("bundled"))
+
+    assert tasks() is None
+    found = tasks(
+        eval_tasks=f"{tmp_path},last_word", keep_best=1, best_metric="eval/words/accuracy"
+    )
+    assert (found.metrics[0], found.registered) == ("eval/words/accuracy", ["last_word"])
+    with pytest.raises(UserError, match=r"unknown task 'last_wrod' \(did you mean 'last_word'"):
+        tasks(eval_tasks="last_wrod")
+    with pytest.raises(UserError, match=r"is no metric of train\.eval_tasks"):
+        tasks(keep_best=1, best_metric="eval/words/accuracy")

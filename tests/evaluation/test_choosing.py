@@ -93,22 +93,26 @@ def test_scores_are_those_of_the_model(causal):
 
 
 def test_normalisations_choose_differently():
-    """Sums -2, -3; per token -2, -1; per character -1, -0.75; less the unconditional 1, 0."""
+    """Each of four choices is the best by one of them.
+
+    choice     ids  characters  sum   per token  per character  less the unconditional
+    ab           1           2  -2.0       -2.0           -1.0                    -1.0
+    abcdefgh     4           8  -4.0       -1.0           -0.5                    -3.0
+    a..t         2          20  -5.0       -2.5          -0.25                    -4.0
+    zz           1           2  -6.0       -6.0           -3.0                    14.0
+    """
     lm = Oracle()
-    lm.likely = {1: -2.0, 2: -1.0, 3: -3.0}
-    pairs = [([1], "ab"), ([2, 2, 2], "abcd"), ([3], "ab"), ([3], "abcd")]
-    spec = changed(choices=("ab", "abcd"))
-    one = choosing.example(spec, (LINE[0], LINE[1] | {"answer": "abcd"}))
-    asked = Prepared(one, pairs=tuple(Pair([9], answer, False) for answer, _ in pairs))
-    (outcome,) = choosing.ask(lm, spec, [asked])
-    hits = {name: row[0] for name, row in outcome.rows.items()}
-    assert hits == {
-        "accuracy": 0.0,
-        "accuracy_per_token": 1.0,
-        "accuracy_per_character": 1.0,
-        "accuracy_unconditional": 0.0,
-    }
-    assert outcome.answer == "ab"
+    lm.likely = {1: -2.0, 2: -1.0, 3: -2.5, 4: -6.0, 5: -1.0, 6: -20.0}
+    answers = [[1], [2] * 4, [3] * 2, [4], [5], [5], [5], [6]]
+    choices = ("ab", "abcdefgh", "abcdefghijklmnopqrst", "zz")
+    spec = changed(choices=choices)
+    pairs = tuple(Pair([9], answer, False) for answer in answers)
+    best = dict(zip(choices, ALL, strict=True))
+    for choice in choices:
+        one = choosing.example(spec, (LINE[0], LINE[1] | {"answer": choice}))
+        (outcome,) = choosing.ask(lm, spec, [Prepared(one, pairs=pairs)])
+        assert {name for name, row in outcome.rows.items() if row[0] == 1.0} == {best[choice]}
+        assert outcome.answer == "ab"
 
 
 def test_from_left_to_right_no_end_is_scored():
