@@ -3,7 +3,9 @@
     python examples/evaluate.py [--task DIRECTORY]
 
 `examples/tasks/cloze.toml` and `cloze.jsonl` are such a task. The change is 4-bit quantisation
-here; after a training, load its workdir instead. It prints (shortened)
+here; after a training, load its workdir instead.
+
+It prints (shortened)
 
     task   examples  metric                  baseline  checkpoint  difference  95 % interval  p
     cloze       100  accuracy                    0.94        0.94          +0  +0 to +0       1

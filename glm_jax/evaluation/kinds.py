@@ -39,12 +39,11 @@ class Kind:
     Attributes:
       needs: keys that its files must have, beside kind and data.
       takes: all others that they may have.
-      metrics: that there are; the first are the default where `default` is empty.
+      metrics: that there are; "first_5" stands for any number.
       default: metrics where a file names none.
       example: of a line.
       prepare: prompts of an example for a model; refuses what the model cannot do.
-      ask: asks a model.
-      data: kinds of files, by suffix.
+      ask: asks a model; outcomes in the order of the examples.
     """
 
     needs: tuple[str, ...]

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from glm_jax.evaluation.task_spec import Spec
     from glm_jax.generation.language_model import LanguageModel
 
-_SHOWN = 60  # characters of a text, in a list of examples
+# Ids of a window where none is given, and one more, as `lm.token_log_probabilities` has it.
+LONGEST_ROW = 1024
 
 
 def example(spec: "Spec", line: Line) -> Example:
@@ -47,12 +48,12 @@ def prepare(prompts: Prompts, spec: "Spec", one: Example) -> Prepared:
         raise UserError(f"{one.where}: a text needs two tokens at least; got {one.prompt!r}")
     if "perplexity_per_word" in spec.metrics and len(one.prompt.split()) < 2:
         raise UserError(f"{one.where}: perplexity_per_word needs two words at least")
-    if spec.window is not None:
-        # As many as the longest row has slots for, beside what begins it.
-        most = prompts.config.max_positions - 1
-        window = whole_number("window", spec.window, least=2, most=most)
-        if spec.stride is not None:
-            whole_number("stride", spec.stride, most=window - 1)
+    # As many as the longest row has slots for, beside what begins it.
+    most = prompts.config.max_positions - 1
+    window = min(most, LONGEST_ROW - 1) if spec.window is None else spec.window
+    whole_number("window", window, least=2, most=most)
+    if spec.stride is not None:
+        whole_number("stride", spec.stride, most=window - 1)
     return Prepared(one, ids)
 
 

@@ -134,6 +134,9 @@ def _read(file: Path, most: int | None) -> TaskFile:
     count = min((n for n in (spec.num_examples, most) if n is not None), default=None)
     data = file.parent / Path(spec.data).expanduser()
     if spec.kind == "perplexity" and data.suffix == ".txt":
+        for key in ("text", "num_examples"):
+            if key in table:
+                raise UserError(f"{where}: {key} is for lines of JSON; {spec.data} is one text")
         examples = [Example(str(data), read_text(data))]
     else:
         examples = [kind.example(spec, line) for line in read_lines(data, count)]

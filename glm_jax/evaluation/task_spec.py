@@ -19,6 +19,8 @@ from glm_jax.errors import UserError, did_you_mean, short
 from glm_jax.evaluation.metrics import LANGUAGES, METRICS, Wording, first_k
 from glm_jax.generation.options import Options, decoding
 
+_UNCONDITIONAL = "accuracy_unconditional"
+
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
@@ -124,7 +126,8 @@ def with_metrics(spec: Spec, name: str, allowed: tuple[str, ...], default: tuple
     """The spec with its metrics, or the default ones of its kind.
 
     Raises:
-      UserError: a metric that the kind does not have, or one named twice.
+      UserError: a metric that the kind does not have, or one named twice; a key that does nothing
+        without another metric.
     """
     for metric in spec.metrics:
         if metric in allowed or (first_k(metric) and "first_5" in allowed):
@@ -136,7 +139,13 @@ def with_metrics(spec: Spec, name: str, allowed: tuple[str, ...], default: tuple
             f"{', '.join(allowed)}"
         )
     check(len(set(spec.metrics)) == len(spec.metrics), f"{name}: metrics", spec.metrics, "distinct")
-    return dataclasses.replace(spec, metrics=spec.metrics or default)
+    found = dataclasses.replace(spec, metrics=spec.metrics or default)
+    stems = any(metric.startswith("rouge") for metric in found.metrics) and spec.language == "en"
+    if spec.stemmer and not stems:
+        raise UserError(f"{name}: stemmer = true is for ROUGE of English alone")
+    if spec.unconditional != Spec.unconditional and _UNCONDITIONAL not in found.metrics:
+        raise UserError(f"{name}: unconditional is for the metric {_UNCONDITIONAL!r} alone")
+    return found
 
 
 # `object`: annotations are types and unions of them.

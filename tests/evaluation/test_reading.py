@@ -52,5 +52,7 @@ def test_what_cannot_be_read():
         prepared("Unquestionably")
     with pytest.raises(UserError, match="stride must be at most 11; got 12"):
         prepared(TEXT, Spec("perplexity", "d", metrics=ALL, window=12, stride=12))
+    with pytest.raises(UserError, match="stride must be at most 62; got 63"):
+        prepared(TEXT, Spec("perplexity", "d", metrics=ALL, stride=63))
     with pytest.raises(UserError, match="window must be at most 63"):
         prepared(TEXT, Spec("perplexity", "d", metrics=ALL, window=90))

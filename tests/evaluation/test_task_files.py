@@ -78,6 +78,14 @@ def test_mistakes(tmp_path, spec, message):
         read_tasks(tmp_path)
 
 
+@pytest.mark.parametrize("key", ['text = "x"', "num_examples = 3"])
+def test_a_text_has_no_columns_and_no_examples(tmp_path, key):
+    write(tmp_path, "t", f'kind = "perplexity"\ndata = "t.txt"\n{key}')
+    (tmp_path / "t.txt").write_text("In the beginning.")
+    with pytest.raises(UserError, match=r"is for lines of JSON; t\.txt is one text"):
+        read_tasks(tmp_path)
+
+
 def test_directories_without_tasks(tmp_path):
     with pytest.raises(UserError, match=r"holds no task: NAME\.toml, or NAME/task\.toml"):
         read_tasks(tmp_path)

@@ -43,6 +43,13 @@ def test_what_a_file_says_and_what_it_leaves_out():
         ("generate", {"language": "de"}, r"language must be one of \['en', 'zh'\]; got 'de'"),
         ("generate", {"decoding": {"num_beam": 2}}, "decoding must be one of .*mean 'num_beams'"),
         ("generate", {"decoding": {"top_p": 3}}, "t.toml: decoding: top_p must be"),
+        ("generate", {"stemmer": True}, "stemmer = true is for ROUGE of English alone"),
+        (
+            "generate",
+            {"stemmer": True, "language": "zh", "metrics": ["rouge1"]},
+            "stemmer = true is for ROUGE of English alone",
+        ),
+        ("choice", {"unconditional": "x"}, "is for the metric 'accuracy_unconditional' alone"),
         ("generate", {"decoding": 3}, "decoding must be a table; got 3"),
         (
             "fill",
