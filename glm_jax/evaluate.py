@@ -15,7 +15,8 @@ from glm_jax import cli
 from glm_jax.config import Config
 from glm_jax.config.files import apply_overrides, load_config, read_run
 from glm_jax.errors import UserError
-from glm_jax.evaluation.registry import about, find_task
+from glm_jax.evaluation.metrics_with_files import MetricsWithFiles, check_directory
+from glm_jax.evaluation.registry import WITH_FILES, about, find_task
 from glm_jax.evaluation.request import Request, Task, is_task_files
 from glm_jax.files import write_whole
 from glm_jax.training.run.processes import run_alike, wanted_mesh
@@ -36,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _main_of_files(args)
     if args.compare is not None:
         raise UserError("--compare is for tasks in files, --task DIRECTORY (docs/evaluation.md)")
+    if args.output is not None and args.task in WITH_FILES:
+        check_directory(args.output)
     task = find_task(args.task, args.task_module)
     config = _config(args)
     return run_alike(lambda: _evaluate(args, task, config), args)
@@ -106,7 +109,9 @@ def _tell(args: argparse.Namespace, request: Request, metrics: dict[str, float])
         print(f"{args.task}: {line}", file=sys.stderr)
     for key, value in metrics.items():
         print(f"{key:<24} {value:.6g}")
-    if args.output is not None:
+    if args.output is not None and isinstance(metrics, MetricsWithFiles):
+        metrics.write(args.output)
+    elif args.output is not None:
         result = {"checkpoint": str(args.checkpoint), "task": args.task, "metrics": metrics}
         from glm_jax.evaluation.results import MARKDOWN, as_markdown
 
@@ -141,9 +146,11 @@ def _parser() -> argparse.ArgumentParser:
         description="Evaluates a checkpoint and prints its metrics, one per line.",
         epilog="A directory: every task in it, NAME.toml with its examples, in one table with "
         "standard errors (docs/evaluation.md). glm_pretrain: loss, perplexity and accuracy of each "
-        "objective on the held-out rows of the run's own corpus. blanks, cloze, last_word, "
-        "perplexity, perplexity_bidirectional: on examples made from held-out bundled text. Any "
-        "other name: a registered SeqIO task or mixture whose features are those of a Batch.",
+        "objective on the held-out rows of the run's own corpus. infilling_report: likelihoods of "
+        "its spans in many orders, and losses by span length, position and order, as a directory "
+        "of tables and plots. blanks, cloze, last_word, perplexity, perplexity_bidirectional: on "
+        "examples made from held-out bundled text. Any other name: a registered SeqIO task or "
+        "mixture whose features are those of a Batch.",
     )
     parser.add_argument(
         "--checkpoint",
@@ -194,7 +201,7 @@ def _parser() -> argparse.ArgumentParser:
         type=cli.path,
         metavar="FILE",
         help="also write the metrics: a table if it ends in .md, else JSON, with every example of "
-        "tasks in files",
+        "tasks in files; of infilling_report, the directory of the report",
     )
     return parser
 

@@ -143,6 +143,20 @@ def test_what_the_numbers_are_of(workdir):
     assert about("of_somebody_else", request) == ""
 
 
+def test_a_report_is_a_directory(workdir, tmp_path, capsys):
+    out = tmp_path / "report"
+    task = ["--task", "infilling_report", "--num_examples", "4"]
+    arguments = ["--checkpoint", str(workdir), *task, "--output", str(out)]
+    evaluate.main(arguments)
+    lines = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    assert float(lines["loss/span"]) == pytest.approx(np.log(7168), abs=0.1)
+    found = json.loads((out / "report.json").read_text())
+    assert found["settings"]["texts"] == 4
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file' is a file; a report is written as a directory"):
+        evaluate.main([*arguments[:-1], str(tmp_path / "file")])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

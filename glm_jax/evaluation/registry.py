@@ -53,7 +53,17 @@ def pretrain(lm: "LanguageModel", request: Request) -> dict[str, float]:
         stream.close()
 
 
-TASKS: dict[str, Task] = {"glm_pretrain": pretrain}
+def infilling_report(lm: "LanguageModel", request: Request) -> dict[str, float]:
+    """Likelihoods in many orders of the spans, and losses by groups; with a report in files."""
+    from glm_jax.evaluation import infilling_report as report
+
+    split, count = request.split or "eval", request.num_examples or report.TEXTS
+    return report.infilling_report(lm, request.config, split, count, request.workdir)
+
+
+TASKS: dict[str, Task] = {"glm_pretrain": pretrain, "infilling_report": infilling_report}
+# Tasks that write a directory of files with --output; they return a `glm_jax.evaluation.metrics_with_files`.
+WITH_FILES = ("infilling_report",)
 
 
 # The data and the units of each task's metrics.
@@ -65,6 +75,9 @@ _ABOUT = {
     "perplexity is exp(loss), accuracy the share of targets ranked first",
     "cloze": "which of four words fills a blank in held-out bundled text; accuracy is a share",
     "last_word": "the last word of passages of held-out bundled text; accuracy is a share",
+    "infilling_report": "spans of windows of the split {split!r} of {corpus}, in many orders, and "
+    "losses by objective, span length, position and order; nats per token; --output DIR writes the "
+    "report",
     "perplexity": "held-out bundled documents from left to right; loss in nats per token",
     "perplexity_bidirectional": "held-out bundled documents, the context in each window "
     "bidirectional; loss in nats per token",

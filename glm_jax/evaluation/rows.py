@@ -1,4 +1,4 @@
-"""Losses and hits of a model on rows of a Batch: sums by objective, of each row or of all rows."""
+"""Losses and hits of a model on rows of a Batch: of each target, or summed by objective."""
 
 import functools
 from collections.abc import Iterable
@@ -10,6 +10,7 @@ import numpy as np
 
 from glm_jax.batch import NUM_OBJECTIVES, Batch
 from glm_jax.config.model import ResolvedModel
+from glm_jax.losses.at_targets import target_losses
 from glm_jax.losses.by_objective import cross_entropy, hidden_of
 from glm_jax.losses.scores import SUMS
 from glm_jax.models.params import bind
@@ -62,6 +63,32 @@ def total_sums(lm: "LanguageModel", batches: Iterable[Batch]) -> dict[str, np.nd
         for name, values in row_sums(lm, batch).items():
             total[name] += values.sum(axis=0)
     return total
+
+
+def losses_of_targets(lm: "LanguageModel", batch: Batch) -> np.ndarray:
+    """The cross entropy at each slot with a target, in nats; logits are computed nowhere else.
+
+    Args:
+      lm: the model.
+      batch: numpy, [B, T]; one program is compiled per shape.
+
+    Returns:
+      [B, T] float64, 0 where `loss_weights` is 0.
+
+    Raises:
+      UserError: positions outside the model's tables.
+    """
+    check_positions(batch, lm.config)
+    found = _losses_of_targets(lm.params, batch, config=lm.config)
+    return on_host(found).astype(np.float64)
+
+
+@with_mesh_of_params
+@functools.partial(jax.jit, static_argnames="config")
+def _losses_of_targets(params: Params, batch: Batch, *, config: ResolvedModel) -> jax.Array:
+    model = bind(config, params)
+    present = (batch.loss_weights > 0).astype(jnp.float32)
+    return target_losses(model.scorer(), hidden_of(model, batch), batch.targets, present)[1]
 
 
 @with_mesh_of_params

@@ -7,7 +7,7 @@ import pytest
 from glm_jax.batch import Batch
 from glm_jax.config import MeshConfig, ModelConfig
 from glm_jax.evaluation import rows as row_scores
-from glm_jax.evaluation.rows import row_sums, total_sums
+from glm_jax.evaluation.rows import losses_of_targets, row_sums, total_sums
 from glm_jax.generation.language_model import LanguageModel
 from glm_jax.models.params import create_params
 from glm_jax.sharding.mesh import make_mesh
@@ -72,3 +72,11 @@ def test_sums_are_those_of_the_logits(lm, batch, monkeypatch):
     np.testing.assert_allclose(total["losses"], 2 * found["losses"].sum(0), rtol=1e-6)
     loss = total["weighted_losses"].sum() / total["weights"].sum()
     assert loss == pytest.approx(float(lm.loss(batch)), rel=1e-5)
+
+
+def test_losses_of_targets_are_those_of_the_logits(lm, batch):
+    logits = np.asarray(lm.logits(batch), np.float64)
+    picked = np.take_along_axis(logits, batch.targets[..., None], -1)[..., 0]
+    losses = np.log(np.exp(logits).sum(-1)) - picked
+    expected = np.where(batch.loss_weights > 0, losses, 0.0)
+    np.testing.assert_allclose(losses_of_targets(lm, batch), expected, rtol=1e-5, atol=1e-5)
