@@ -1,15 +1,20 @@
 """The section `examples` of a config: files of examples to tune on, in place of texts."""
 
 import dataclasses
+import json
+from collections.abc import Mapping
 
 from glm_jax.checks import check, check_choice, check_rate, check_types, whole_number
-from glm_jax.errors import UserError
+from glm_jax.config.patterns import NamedPattern, named_pattern, read_pattern
+from glm_jax.errors import UserError, short
 
-FORMATS = ("auto", "prompt_response", "chatglm3", "messages", "sharegpt")
+CONVERSATIONS = ("auto", "prompt_response", "chatglm3", "messages", "sharegpt")
+FORMATS = (*CONVERSATIONS, "seq2seq", "cloze")
 # The options that decide what is made of files; the others decide how rows are made of that.
 OF_FILES = (
     *("format", "prompt_field", "response_field", "history_field", "messages_field", "tools_field"),
     *("loss_on", "max_source_length", "max_target_length"),
+    *("source_field", "target_field", "pattern", "verbalizers", "label_field"),
 )
 LOSS_ON = ("published", "all", "assistant", "last")
 
@@ -18,7 +23,8 @@ LOSS_ON = ("published", "all", "assistant", "last")
 class ExamplesConfig:
     """Files of examples to tune on; with `format=None`, rows are made of texts.
 
-    `data.source` names the files, .jsonl (an object a line) or .json (a list of objects).
+    `data.source` names the files, .jsonl (an object a line), .json (a list of objects), .tsv (the
+    first line names the columns), or .source beside .target (a text a line each).
 
     Attributes:
       format: of each object. "prompt_response", as ChatGLM-6B's: {"prompt": .., "response": ..,
@@ -26,17 +32,27 @@ class ExamplesConfig:
         "content": ..}], "tools": ..}; "messages", as of GLM-4 and OpenAI: {"messages":
         [{"role": .., "content": .., "tool_calls": ..}], "tools": ..}; "sharegpt":
         {"conversations": [{"from": "human", "value": ..}]}; "auto": told from the keys of each
-        object. None: no examples.
+        object. "seq2seq": a source and a target text; "cloze": a label for columns of text, as
+        what fills the blank of a pattern. None: no examples.
       prompt_field, response_field, history_field: keys of "prompt_response"; only the history may
         be missing.
       messages_field: key of the messages; None: "messages" or "conversations", as published.
       tools_field: key of the descriptions of tools, which may be missing.
+      source_field, target_field: columns of "seq2seq".
+      pattern: of "cloze", a text with one blank and columns, '"{hypothesis:bare}" ? [MASK],
+        "{premise}"' (`glm_jax.config.patterns`), or the name of a published one: rte, cb, boolq,
+        wic, multirc, copa, wsc, record, with a number behind a slash, "rte/4".
+      verbalizers: what fills the blank for each label, {"entailment": "Yes", "not_entailment":
+        "No"}, or JSON of that; stored as JSON. A named pattern has its own. None: the column
+        `label_field` holds what fills it.
+      label_field: the column of the label.
       loss_on: what is learnt. "published": by the rule of the model's own fine-tuning code; "all":
         all but the first tokens, of models that read from left to right; "assistant": each answer,
         and the token that ends it; "last": the last answer alone.
-        `glm_jax.tokenizers.training_example` has the rules.
+        `glm_jax.tokenizers.training_example` has the rules. Only of conversations.
       max_source_length, max_target_length: the published limits of prompt and answer, in tokens,
-        both or none; None: `data.sequence_length` alone cuts.
+        both or none; None: `data.sequence_length` alone cuts, and may cut an answer off. A cloze
+        loses tokens of its columns, from their end.
       packed: several examples in a row, each attending to itself alone; False: one a row.
       pretraining_rate: share of the rows that are made of the texts of `pretraining_source` by the
         section `objective`, so that the model keeps what it has learnt from texts.
@@ -49,6 +65,11 @@ class ExamplesConfig:
     history_field: str = "history"
     messages_field: str | None = None
     tools_field: str = "tools"
+    source_field: str = "source"
+    target_field: str = "target"
+    pattern: str | None = None
+    verbalizers: str | Mapping[str, object] | None = None
+    label_field: str = "label"
     loss_on: str = "published"
     max_source_length: int | None = None
     max_target_length: int | None = None
@@ -63,8 +84,10 @@ class ExamplesConfig:
             return
         check_choice("examples.format", self.format, FORMATS)
         check_choice("examples.loss_on", self.loss_on, LOSS_ON)
-        for name in ("prompt_field", "response_field", "history_field", "tools_field"):
-            check(getattr(self, name) != "", f"examples.{name}", "", "the key of a column")
+        for name in OF_FILES:
+            if name.endswith("_field"):
+                check(getattr(self, name) != "", f"examples.{name}", "", "the key of a column")
+        self._check_format()
         lengths = (self.max_source_length, self.max_target_length)
         for name, value in zip(("max_source_length", "max_target_length"), lengths, strict=True):
             if value is not None:
@@ -87,6 +110,47 @@ class ExamplesConfig:
                 f"got {self.pretraining_rate} and {self.pretraining_source!r}"
             )
 
+    @property
+    def words(self) -> dict[str, str] | None:
+        """What fills the blank for each label; None: the text of `label_field`."""
+        named = self.named
+        if self.verbalizers is None:
+            own = named[1].verbalizers if named else None
+            return None if own is None else dict(own)
+        return _words(self.verbalizers)
+
+    @property
+    def named(self) -> tuple[str, NamedPattern] | None:
+        """The task and the pattern that `pattern` names; None where it is one itself."""
+        return None if self.pattern is None else named_pattern(self.pattern)
+
+    def _check_format(self) -> None:
+        """Refuses options of another format, and a cloze that is none."""
+        of = {
+            **dict.fromkeys(("source_field", "target_field"), ("seq2seq",)),
+            **dict.fromkeys(("pattern", "verbalizers", "label_field"), ("cloze",)),
+            **dict.fromkeys(("prompt_field", "response_field", "history_field"), CONVERSATIONS),
+            **dict.fromkeys(("messages_field", "tools_field", "loss_on"), CONVERSATIONS),
+        }
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if self.format not in of.get(field.name, FORMATS) and value != field.default:
+                raise UserError(
+                    f"examples.{field.name}={short(value)} does nothing with "
+                    f"examples.format={self.format!r}"
+                )
+        if self.format != "cloze":
+            return
+        if self.pattern is None:
+            raise UserError(
+                "examples.format='cloze' needs examples.pattern, such as '{text} It was [MASK].'"
+            )
+        if self.verbalizers is not None:
+            text = json.dumps(_words(self.verbalizers), ensure_ascii=False)
+            object.__setattr__(self, "verbalizers", text)
+        if self.named is None:
+            read_pattern(self.pattern)
+
     def _check_nothing_else(self) -> None:
         for field in dataclasses.fields(self):
             if field.name != "format" and getattr(self, field.name) != field.default:
@@ -94,3 +158,23 @@ class ExamplesConfig:
                     f"examples.{field.name}={getattr(self, field.name)!r} does nothing without "
                     f"examples.format; formats are {list(FORMATS)}"
                 )
+
+
+def _words(given: str | Mapping[str, object]) -> dict[str, str]:
+    """Verbalizers, from a mapping or JSON of one."""
+    try:
+        found = json.loads(given) if isinstance(given, str) else dict(given)
+    except (ValueError, RecursionError):
+        found = None
+    if (
+        not isinstance(found, dict)
+        or len(found) < 2
+        or not all(isinstance(word, str) and word.strip() for word in found.values())
+    ):
+        raise UserError(
+            'examples.verbalizers must be texts by label, of two labels at least, {"good": '
+            f'"great", "bad": "terrible"}}; got {short(given)}'
+        )
+    if len({word.strip() for word in found.values()}) < len(found):
+        raise UserError(f"examples.verbalizers must differ; got {short(found)}")
+    return {str(label): str(word).strip() for label, word in found.items()}

@@ -20,7 +20,7 @@ from glm_jax.config.examples import OF_FILES
 from glm_jax.data.building import bar, in_threads
 from glm_jax.data.documents import SPLITS, Skipped, content_hash, held_out
 from glm_jax.data.examples.example import Example
-from glm_jax.data.examples.files import Record, example_files, records
+from glm_jax.data.examples.files import Record, example_files, records, with_targets
 from glm_jax.data.examples.makers import Maker, maker_of, may_have_part_a
 from glm_jax.data.examples.store import FORMAT, ExampleWriter, place
 from glm_jax.data.file_hashes import file_hashes
@@ -111,7 +111,7 @@ def described_files(config: Config) -> list[JsonObject]:
     Raises:
       UserError: as `example_files`, or a file cannot be read.
     """
-    files = example_files(config.data.source)
+    files = with_targets(example_files(config.data.source))
     hashes = file_hashes(files, cache_directory() / "hashes")
     return [
         {"name": str(file), "bytes": file.stat().st_size, "sha256": digest}

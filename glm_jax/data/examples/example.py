@@ -13,11 +13,14 @@ An answer that fills a blank, as in ChatGLM-6B; part A is seen by all, part B fo
 """
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from glm_jax.errors import UserError
-from glm_jax.tokenizers.training_example import TrainingExample
+
+if TYPE_CHECKING:
+    from glm_jax.tokenizers.training_example import TrainingExample
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +113,7 @@ def blank_example(ids: np.ndarray, learnt: np.ndarray, prefix: int, blank: int) 
     )
 
 
-def example_of(text: TrainingExample, fills_blanks: bool) -> Example:
+def example_of(text: "TrainingExample", fills_blanks: bool) -> Example:
     """The example of a conversation's ids, for a model of a kind.
 
     Args:

@@ -1,11 +1,14 @@
-"""The objects in files of examples: JSON lines, or a JSON list of them.
+"""The objects in files of examples: JSON lines, a JSON list, a table, or texts side by side.
 
-a.jsonl   {"prompt": ..}\\n{"prompt": ..}      lines 1, 2
-b.json    [{"prompt": ..}, {"prompt": ..}]    items 1, 2
+a.jsonl             {"prompt": ..}\\n{"prompt": ..}      lines 1, 2
+b.json              [{"prompt": ..}, {"prompt": ..}]    items 1, 2
+c.tsv               prompt\\tlabel\\nhi\\tgood          {"prompt": "hi", "label": "good"} is line 2
+d.source, d.target  a text a line each                  {"source": .., "target": ..}, line 1
 """
 
 import dataclasses
 import glob
+import itertools
 import json
 import os
 from collections.abc import Iterator
@@ -14,9 +17,10 @@ from pathlib import Path
 from glm_jax.data.documents import LOOKED_AT, Skipped, check_beginning
 from glm_jax.errors import UserError
 
-_ENDS = (".jsonl", ".json")
+_ENDS = (".jsonl", ".json", ".tsv", ".source")
 # A list is held as a whole.
 _MOST_BYTES_OF_A_LIST = 2**31
+_NAMED = f"{', '.join(_ENDS[:-1])} or {_ENDS[-1]}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +42,7 @@ def example_files(source: str) -> list[Path]:
     """The files that a glob names, sorted.
 
     Raises:
-      UserError: there is none, or one is neither .jsonl nor .json.
+      UserError: there is none, one has another ending, or a .source has no .target beside it.
     """
     pattern = os.path.expanduser(source)
     names = [pattern] if os.path.isfile(pattern) else glob.glob(pattern, recursive=True)
@@ -47,15 +51,23 @@ def example_files(source: str) -> list[Path]:
         hint = " (a directory; name its files, for example with /*.jsonl)"
         raise UserError(
             f"no file matches data.source={source!r}{hint if os.path.isdir(pattern) else ''}; "
-            "examples are in .jsonl or .json files"
+            f"examples are in files that end in {_NAMED}"
         )
     for file in files:
         if file.suffix not in _ENDS:
+            beside = "; name the .source files, beside which they are" * (file.suffix == ".target")
             raise UserError(
-                f"data.source takes files of examples that end in {' or '.join(_ENDS)}; got "
-                f"{str(file)!r}"
+                f"data.source takes files of examples that end in {_NAMED}; got {str(file)!r}"
+                f"{beside}"
             )
+        if file.suffix == ".source" and not file.with_suffix(".target").is_file():
+            raise UserError(f"there is no {str(file.with_suffix('.target'))!r} beside {file.name}")
     return files
+
+
+def with_targets(files: list[Path]) -> list[Path]:
+    """The files, and behind them what stands beside the .source files."""
+    return [*files, *(one.with_suffix(".target") for one in files if one.suffix == ".source")]
 
 
 def records(files: list[Path], skipped: Skipped) -> Iterator[Record]:
@@ -72,7 +84,12 @@ def records(files: list[Path], skipped: Skipped) -> Iterator[Record]:
         try:
             with path.open("rb") as file:
                 check_beginning(path, file.read(LOOKED_AT))
-            listed = _list(path) if path.suffix == ".json" else _lines(path, skipped)
+            if path.suffix == ".json":
+                listed = _list(path)
+            elif path.suffix == ".jsonl":
+                listed = _lines(path, skipped)
+            else:
+                listed = _table(path) if path.suffix == ".tsv" else _pairs(path)
             for line, values in listed:
                 yield Record(number, line, values)
         except OSError as error:
@@ -110,3 +127,45 @@ def _list(path: Path) -> Iterator[tuple[int, object]]:
     if not isinstance(values, list):
         raise UserError(f"{path} must hold a list of objects; got {type(values).__name__}")
     yield from enumerate(values, 1)
+
+
+def _table(path: Path) -> Iterator[tuple[int, object]]:
+    """The rows of a table by the names in its first line; there are no quotation marks."""
+    lines = _texts(path)
+    names = next(lines, (0, ""))[1].split("\t")
+    if len(set(names)) < len(names) or not all(names):
+        raise UserError(f"{path} line 1 must name each column once; got {names}")
+    for line, text in lines:
+        values = text.split("\t")
+        if not text.strip():
+            continue
+        if len(values) != len(names):
+            raise UserError(
+                f"{path} line {line} must have {len(names)} columns, as line 1; it has "
+                f"{len(values)}"
+            )
+        yield line, dict(zip(names, values, strict=True))
+
+
+def _pairs(path: Path) -> Iterator[tuple[int, object]]:
+    other = path.with_suffix(".target")
+    for source, target in itertools.zip_longest(_texts(path), _texts(other)):
+        if source is None or target is None:
+            longer, (line, _) = (other, target) if source is None else (path, source)
+            raise UserError(
+                f"{path.name} and {other.name} must have as many lines; {longer.name} goes on with "
+                f"line {line}"
+            )
+        texts = {"source": source[1].strip(), "target": target[1].strip()}
+        if any(texts.values()):
+            yield source[0], texts
+
+
+def _texts(path: Path) -> Iterator[tuple[int, str]]:
+    with path.open("rb") as file:
+        for line, content in enumerate(file, 1):
+            try:
+                text = content.decode("utf-8-sig" if line == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise UserError(f"{path} line {line} is not UTF-8 ({error.reason})") from error
+            yield line, text.rstrip("\r\n")

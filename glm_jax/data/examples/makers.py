@@ -6,9 +6,11 @@ A `Maker` is chosen by `examples.format`; a further format is one more entry of 
 from collections.abc import Callable
 from typing import Protocol
 
-from glm_jax.config.examples import ExamplesConfig
+from glm_jax.config.examples import CONVERSATIONS, ExamplesConfig
+from glm_jax.data.examples.clozes import ClozeMaker
 from glm_jax.data.examples.conversations import Dialogue, read_dialogue
 from glm_jax.data.examples.example import Example, example_of
+from glm_jax.data.examples.seq2seq import Seq2SeqMaker
 from glm_jax.json_files import JsonObject
 from glm_jax.tokenizers.messages import Message
 from glm_jax.tokenizers.protocol import Tokenizer
@@ -68,9 +70,11 @@ class ConversationMaker:
         return tokenizer.training_example(messages, dialogue.tools, loss_on, *lengths)
 
 
-MAKERS: dict[str, Callable[[ExamplesConfig, Tokenizer, bool], Maker]] = dict.fromkeys(
-    ("auto", "prompt_response", "chatglm3", "messages", "sharegpt"), ConversationMaker
-)
+MAKERS: dict[str, Callable[[ExamplesConfig, Tokenizer, bool], Maker]] = {
+    **dict.fromkeys(CONVERSATIONS, ConversationMaker),
+    "seq2seq": Seq2SeqMaker,
+    "cloze": ClozeMaker,
+}
 
 
 def may_have_part_a(tokenizer: Tokenizer) -> bool:
