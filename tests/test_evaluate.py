@@ -46,7 +46,7 @@ def workdir(tmp_path_factory):
             writer.add(split, [draws.integers(300, 7000, 50) for _ in range(9)])
     data = DataConfig(store=str(workdir / "store"), sequence_length=64, batch_size=4)
     objective = ObjectiveConfig(span_rate=0.5, document_rate=0.5)
-    (workdir / "run.json").write_text(to_json(Config(MODEL, data, objective)))
+    (workdir / "run.json").write_text(to_json(Config(MODEL, data, objective=objective)))
     return workdir
 
 

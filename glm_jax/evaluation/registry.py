@@ -62,7 +62,7 @@ def infilling_report(lm: "LanguageModel", request: Request) -> dict[str, float]:
 
 
 TASKS: dict[str, Task] = {"glm_pretrain": pretrain, "infilling_report": infilling_report}
-# Tasks that write a directory of files with --output; they return `MetricsWithFiles`.
+# Tasks that write a directory of files with --output (`glm_jax.evaluation.metrics_with_files`).
 WITH_FILES = ("infilling_report",)
 
 

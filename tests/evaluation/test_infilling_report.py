@@ -56,7 +56,7 @@ def config(tmp_path_factory):
                 text[::9] = period
             writer.add(split, texts)
     data = DataConfig(store=str(directory), sequence_length=512)
-    return Config(MODEL, data, ObjectiveConfig(mask_ratio=0.2))
+    return Config(MODEL, data, objective=ObjectiveConfig(mask_ratio=0.2))
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,7 @@ def test_files_that_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"no file matches .*\(a directory; name its files"):
         example_files(str(tmp_path))
     (tmp_path / "a.csv").write_text("a,b")
-    with pytest.raises(UserError, match=r"end in \.jsonl or \.json; got"):
+    with pytest.raises(UserError, match=r"end in \.jsonl, \.json, \.tsv or \.source; got"):
         example_files(f"{tmp_path}/*")
     utf16 = tmp_path / "a.jsonl"
     utf16.write_text('{"a": 1}', encoding="utf-16")
