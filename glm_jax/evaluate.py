@@ -148,7 +148,8 @@ def _parser() -> argparse.ArgumentParser:
         "standard errors (docs/evaluation.md). glm_pretrain: loss, perplexity and accuracy of each "
         "objective on the held-out rows of the run's own corpus. infilling_report: likelihoods of "
         "its spans in many orders, and losses by span length, position and order, as a directory "
-        "of tables and plots. blanks, cloze, last_word, perplexity, perplexity_bidirectional: on "
+        "of tables and plots. held_out_cloze: accuracy on the held-out examples of a run on "
+        "clozes. blanks, cloze, last_word, perplexity, perplexity_bidirectional: on "
         "examples made from held-out bundled text. Any other name: a registered SeqIO task or "
         "mixture whose features are those of a Batch.",
     )

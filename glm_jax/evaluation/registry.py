@@ -61,7 +61,18 @@ def infilling_report(lm: "LanguageModel", request: Request) -> dict[str, float]:
     return report.infilling_report(lm, request.config, split, count, request.workdir)
 
 
-TASKS: dict[str, Task] = {"glm_pretrain": pretrain, "infilling_report": infilling_report}
+def held_out_cloze(lm: "LanguageModel", request: Request) -> dict[str, float]:
+    """Accuracy by likelihood on the held-out split of a run's own clozes."""
+    from glm_jax.evaluation.held_out_cloze import accuracy
+
+    return accuracy(lm, request.config, request.num_examples)
+
+
+TASKS: dict[str, Task] = {
+    "glm_pretrain": pretrain,
+    "held_out_cloze": held_out_cloze,
+    "infilling_report": infilling_report,
+}
 # Tasks that write a directory of files with --output (`glm_jax.evaluation.metrics_with_files`).
 WITH_FILES = ("infilling_report",)
 
@@ -75,6 +86,8 @@ _ABOUT = {
     "perplexity is exp(loss), accuracy the share of targets ranked first",
     "cloze": "which of four words fills a blank in held-out bundled text; accuracy is a share",
     "last_word": "the last word of passages of held-out bundled text; accuracy is a share",
+    "held_out_cloze": "which of the verbalizers fills the blank in the held-out examples of "
+    "{corpus}, by likelihood; accuracy is a share",
     "infilling_report": "spans of windows of the split {split!r} of {corpus}, in many orders, and "
     "losses by objective, span length, position and order; nats per token; --output DIR writes the "
     "report",

@@ -272,3 +272,22 @@ def test_a_change_is_evaluated_on_a_task(capsys):
     # The bundled model knows more than chance, 0.25, before and after.
     row = next(line.split() for line in out.splitlines() if " accuracy " in line)
     assert min(float(row[3]), float(row[4])) > 0.6
+
+
+def test_a_cloze_is_learnt_from_a_file_made_in_the_example(capsys):
+    main = example("cloze")["main"]
+    main.__globals__["SENTENCES"] = 40
+    assert main(["--steps", "0", "--workdir", "cloze"]) == ({}, {})
+    before, after = main(["--steps", "6", "--workdir", "cloze"])
+    lines = [json.loads(line) for line in Path("cloze/sentences.jsonl").read_text().splitlines()]
+    assert [line["book"] for line in lines] == ["law"] * 40 + ["gospel"] * 40
+    assert not any(re.search("Moses|Jesus", line["text"]) for line in lines)
+    assert before["examples"] == after["examples"] >= 10
+    assert before["chance"] == 0.5
+    printed = capsys.readouterr().out
+    assert f"before: {before['accuracy']:.3f} of {before['examples']:.0f} held-out" in printed
+    # The words that may fill the blank are what it has learnt to put there.
+    assert re.search(r"This was in the days of (Moses|Jesus)\.", printed.splitlines()[-1])
+    rows = [json.loads(line) for line in Path("cloze/run/metrics.jsonl").read_text().splitlines()]
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert losses[-1] < 3.0

@@ -75,27 +75,25 @@ class Blanks:
     tokenizer: Tokenizer
     fills_blanks: bool
 
-    def example(self, filled: Filled, eos: bool = True, most: int | None = None) -> Example:
+    def example(self, filled: Filled, most: int | None = None) -> Example:
         """The example of a filled blank.
 
         Args:
           filled: text and filling.
-          eos: eos stands behind part A.
           most: ids of the answer, its end among them, at most; it is cut behind.
         """
-        answer = self.answer(filled)
+        answer = self.scored(filled)
         if not self.fills_blanks:
             text = self.prompt(filled)
-            kept = [*answer, *self._middle(filled.after)]
-            learnt = [False] * len(text) + [True] * len(kept)
-            return causal_example(np.array([*text, *kept]), np.array(learnt))
-        answer = [*answer, self.tokenizer.special.end][:most]
+            learnt = [False] * len(text) + [True] * len(answer)
+            return causal_example(np.array([*text, *answer]), np.array(learnt))
+        answer = answer[:most]
         return cloze_example(
             self._text(filled),
             answer,
             self.tokenizer.special,
             frame=self.tokenizer.frames_texts,
-            eos=eos and self.tokenizer.frames_texts,
+            eos=self.tokenizer.frames_texts,
         )
 
     def prompt(self, filled: Filled) -> list[int]:
@@ -106,6 +104,14 @@ class Blanks:
             return [special.gmask, special.start, *before]
         text = self._text(filled)
         return [special.cls, *text, special.eos] if self.tokenizer.frames_texts else text
+
+    def scored(self, filled: Filled) -> list[int]:
+        """What is learnt, and scored: the filling and its end; of a causal model the filling and
+        what is behind it."""
+        answer = self.answer(filled)
+        if self.fills_blanks:
+            return [*answer, self.tokenizer.special.end]
+        return [*answer, *self._middle(filled.after)]
 
     def answer(self, filled: Filled) -> list[int]:
         """The ids of the filling as they stand behind the text in front, without an end.

@@ -127,6 +127,21 @@ def store_key(config: Config) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def objects_of(config: Config, maker: Maker, split: str) -> list[tuple[str, JsonObject]]:
+    """The objects of a split as they stand in the files, each with where that is.
+
+    Raises:
+      UserError: as `build_store`.
+    """
+    files, skipped = example_files(config.data.source), Skipped()
+    is_eval = _held_out(files, maker, skipped, config)
+    return [
+        (_name(files, record), record.values)
+        for record, held in zip(records(files, Skipped()), is_eval, strict=True)
+        if held in (None, split == "eval") and isinstance(record.values, dict)
+    ]
+
+
 class _Made:
     """What has been made so far."""
 

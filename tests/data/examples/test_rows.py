@@ -5,7 +5,7 @@ import pytest
 
 from glm_jax.batch import ANSWER
 from glm_jax.data.examples.example import blank_example, causal_example
-from glm_jax.data.examples.rows import ExampleRowBuilder, cut_of
+from glm_jax.data.examples.rows import ExampleRowBuilder, cut_of, row_of
 from glm_jax.data.examples.store import ExampleStore
 from glm_jax.data.sequence import OneSource
 from glm_jax.data.stream import RowStream
@@ -110,3 +110,14 @@ def test_streams_are_pure_functions_of_their_index(tmp_path):
     first, second = np.split(epochs, 2)
     assert sorted(first.tolist()) == sorted(second.tolist())
     assert first.tolist() != second.tolist()
+
+
+@pytest.mark.parametrize("length", [8, 4, 3])
+@pytest.mark.parametrize("example", [CAUSAL, BLANK], ids=["causal", "blank"])
+def test_a_row_of_one_example_is_the_one_that_the_builder_makes(tmp_path, example, length):
+    store = opened(tmp_path, [example])
+    batch, _ = ExampleRowBuilder("train", store, length, False, seed=0).build(
+        np.array([0]), np.array([0])
+    )
+    made = row_of(example, length, store.special.pad)
+    assert {name: value.tolist() for name, value in made.items()} == row(batch)
