@@ -195,7 +195,7 @@ NAMED: Mapping[str, tuple[NamedPattern, ...]] = {
             _YES_NO,
         ),
         NamedPattern(
-            '{word:whole} . Sense (1) (a) "{sentence1}" ( [MASK]) "{sentence2:whole}"',
+            '{word:whole} . Sense (1) (a) "{sentence1}" ([MASK]) "{sentence2:whole}"',
             {"true": "b", "false": "2"},
         ),
     ),

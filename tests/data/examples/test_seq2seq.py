@@ -3,8 +3,10 @@
 import pytest
 
 import glm_jax
+from glm_jax.config import Config, DataConfig
 from glm_jax.config.examples import ExamplesConfig
 from glm_jax.data.documents import Skipped
+from glm_jax.data.examples.building import described_files, store_key
 from glm_jax.data.examples.example import example_of
 from glm_jax.data.examples.files import example_files, records, with_targets
 from glm_jax.data.examples.seq2seq import Seq2SeqMaker
@@ -109,3 +111,16 @@ def test_a_table(tmp_path):
     path.write_text("text\ttext\na\tb\n")
     with pytest.raises(UserError, match="line 1 must name each column once"):
         listed(path)
+
+
+def test_a_store_knows_the_targets_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("GLM_JAX_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "a.source").write_text("one\ntwo\nthree\n")
+    data = DataConfig(source=str(tmp_path / "a.source"))
+    config = Config(data=data, examples=ExamplesConfig(format="seq2seq"))
+    keys = set()
+    for text in ("1\n2\n3\n", "1\n2\n4\n"):
+        (tmp_path / "a.target").write_text(text)
+        keys.add(store_key(config))
+        assert [one["name"][-8:] for one in described_files(config)] == ["a.source", "a.target"]
+    assert len(keys) == 2

@@ -87,6 +87,10 @@ def test_wic_and_cb():
     assert filled("wic", {**words, "label": False}) == [
         ('"A bat flew." / "He swung a bat." Similar sense of "bat"? [MASK].', "No")
     ]
+    # The letter stands behind the bracket without a space.
+    assert filled("wic/2", {**words, "label": True}) == [
+        ('bat . Sense (1) (a) "A bat flew." ([MASK]) "He swung a bat."', "b")
+    ]
     pair = {"premise": "It may rain.", "hypothesis": "It rains.", "label": "neutral"}
     assert filled("cb", pair) == [('"It rains" ? [MASK], "It may rain."', "Maybe")]
 
