@@ -78,6 +78,7 @@ class Config:
             )
         if self.examples.format is not None:
             self._check_beside_examples()
+        self._check_choices()
         self.objective.published.check_lengths(self.data.sequence_length, self.model.vocab_size)
         if self.train.local_start:
             self._check_local_start()
@@ -108,6 +109,18 @@ class Config:
     def has_texts(self) -> bool:
         """Whether rows are made of texts, all of them or some."""
         return self.examples.format is None or self.examples.pretraining_rate > 0.0
+
+    def _check_choices(self) -> None:
+        """Refuses candidates without the loss over them, and the loss without candidates."""
+        if (self.train.loss == "choices") != self.examples.candidates:
+            raise UserError(
+                "train.loss='choices' and examples.candidates=True go together; got "
+                f"train.loss={self.train.loss!r}, examples.candidates={self.examples.candidates}"
+            )
+        if self.examples.candidates and self.examples.pretraining_rate > 0.0:
+            raise UserError(
+                "examples.pretraining_rate must be 0 with examples.candidates; texts have none"
+            )
 
     def _check_beside_examples(self) -> None:
         """Refuses texts where examples should be, or an objective for texts that there are not."""

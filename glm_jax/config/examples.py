@@ -15,6 +15,7 @@ OF_FILES = (
     *("format", "prompt_field", "response_field", "history_field", "messages_field", "tools_field"),
     *("loss_on", "max_source_length", "max_target_length"),
     *("source_field", "target_field", "pattern", "verbalizers", "label_field"),
+    "candidates",
 )
 LOSS_ON = ("published", "all", "assistant", "last")
 
@@ -46,6 +47,8 @@ class ExamplesConfig:
         "No"}, or JSON of that; stored as JSON. A named pattern has its own. None: the column
         `label_field` holds what fills it.
       label_field: the column of the label.
+      candidates: a row holds one cloze with each of its candidates, the right one first, for
+        `train.loss="choices"`. A cloze whose candidates do not fit a row is left out and counted.
       loss_on: what is learnt. "published": by the rule of the model's own fine-tuning code; "all":
         all but the first tokens, of models that read from left to right; "assistant": each answer,
         and the token that ends it; "last": the last answer alone.
@@ -70,6 +73,7 @@ class ExamplesConfig:
     pattern: str | None = None
     verbalizers: str | Mapping[str, object] | None = None
     label_field: str = "label"
+    candidates: bool = False
     loss_on: str = "published"
     max_source_length: int | None = None
     max_target_length: int | None = None
@@ -128,7 +132,7 @@ class ExamplesConfig:
         """Refuses options of another format, and a cloze that is none."""
         of = {
             **dict.fromkeys(("source_field", "target_field"), ("seq2seq",)),
-            **dict.fromkeys(("pattern", "verbalizers", "label_field"), ("cloze",)),
+            **dict.fromkeys(("pattern", "verbalizers", "label_field", "candidates"), ("cloze",)),
             **dict.fromkeys(("prompt_field", "response_field", "history_field"), CONVERSATIONS),
             **dict.fromkeys(("messages_field", "tools_field", "loss_on"), CONVERSATIONS),
         }

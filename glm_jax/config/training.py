@@ -115,7 +115,8 @@ class TrainConfig:
       accumulation_steps: micro-batches that a batch is split into, computed one after the other
         before each optimizer step; the result is that of the whole batch.
       loss: what is minimised, by its name in `glm_jax.losses.registry.LOSSES`: "pretraining", the
-        cross-entropy of every token that a row's objective predicts.
+        cross-entropy of every token that a row's objective predicts; "choices", the cross-entropy
+        over the candidates of each cloze, which examples.candidates puts into a row.
       trainable: which parameters are trained: a regular expression that must match their whole
         names, which have no layer number, such as "layers/attention/query/kernel". All others stay
         as they are and have neither gradients nor moments. None: all are trained, or with lora.rank

@@ -20,7 +20,7 @@ from glm_jax.arrays import Array
 from glm_jax.batch import Batch
 from glm_jax.checks import check_choice
 from glm_jax.config.training import TrainConfig
-from glm_jax.losses import by_objective
+from glm_jax.losses import by_objective, choices
 from glm_jax.losses.pretraining import weighted_losses
 
 Sums = dict[str, jax.Array]
@@ -41,6 +41,8 @@ class Loss(Generic[C]):
         rows; dropout_key None means no dropout. `loss` is a scalar with a gradient; `sums` may be
         added over micro-batches.
       summarize: (config, added sums) -> metrics, scalars, with `loss` among them.
+      of_targets: `loss` is a mean cross entropy of targets, so that the unigram loss of the same
+        targets is its baseline.
     """
 
     coefficients: Callable[[TrainConfig, Batch], C]
@@ -49,6 +51,7 @@ class Loss(Generic[C]):
         tuple[jax.Array, Sums],
     ]
     summarize: Callable[[TrainConfig, Mapping[str, Array]], Sums]
+    of_targets: bool = False
 
 
 def loss_of(config: TrainConfig) -> Loss:
@@ -83,5 +86,8 @@ def _pretraining_summary(config: TrainConfig, sums: Mapping[str, Array]) -> Sums
 
 # By the names of `train.loss`.
 LOSSES: dict[str, Loss] = {
-    "pretraining": Loss(_pretraining_coefficients, _pretraining_sums, _pretraining_summary),
+    "choices": Loss(choices.row_weights, choices.sums, choices.summarize),
+    "pretraining": Loss(
+        _pretraining_coefficients, _pretraining_sums, _pretraining_summary, of_targets=True
+    ),
 }

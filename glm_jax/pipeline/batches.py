@@ -42,7 +42,8 @@ def _of_examples(config: Config, split: str) -> Source:
         if isinstance(store, TokenStore):
             return RowBuilder(store.splits[split], store, config.data, config.objective, seed)
         length, packed = config.data.sequence_length, config.examples.packed
-        builder = ExampleRowBuilder(split, store, length, packed, seed)
+        candidates = config.examples.candidates
+        builder = ExampleRowBuilder(split, store, length, packed, seed, candidates)
         if builder.cuts:
             say_once(f"the examples {split} {store.fingerprint}", builder.summary)
         return builder

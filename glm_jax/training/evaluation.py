@@ -37,7 +37,7 @@ class Evaluator:
         self._loss = loss_of(config.train)
         self._batches = batches
         self._eval_step = make_eval_step(config, mesh)
-        self.baseline = self._unigram(counts)
+        self.baseline = self._unigram(counts) if self._loss.of_targets else {}
 
     def __call__(self, params: Params) -> dict[str, float]:
         """Evaluates parameters.
@@ -45,7 +45,8 @@ class Evaluator:
         Returns:
           `eval/loss` (reduced like the training loss, over all batches at once) and
           `eval/loss/NAME` by objective; `eval/unigram_loss` and `eval/unigram_loss/NAME`, the
-          baseline on the same targets.
+          baseline on the same targets. Of another loss than that of targets, `eval/NAME` of its own
+          metrics, without a baseline.
         """
         sums = _total([self._eval_step(params, batch) for batch in self._batches])
         means = self._loss.summarize(self._train, sums)

@@ -65,11 +65,24 @@ class ClozeMaker:
         return "\n".join(one.content for one in self.clozes(record))
 
     def examples(self, record: JsonObject) -> list[Example]:
-        most = self._config.max_target_length
+        most, found = self._config.max_target_length, self.clozes(record)
+        answers = [(one, self._answers(one, len(found))) for one in found]
         return [
-            self.blanks.example(self.filled(one, one.answer), most=most)
-            for one in self.clozes(record)
+            self.blanks.example(self.filled(one, answer), most=most)
+            for one, some_answers in answers
+            for answer in some_answers
         ]
+
+    def _answers(self, one: Cloze, clozes: int) -> list[str]:
+        """What is made an example of: the answer, or all candidates, the right one first."""
+        if not self._config.candidates:
+            return [one.answer]
+        if clozes > 1 or len(one.candidates) < 2:
+            raise UserError(
+                "examples.candidates takes one cloze an object, with two candidates at least; got "
+                f"{clozes} with {len(one.candidates)}"
+            )
+        return [one.answer, *(other for other in one.candidates if other != one.answer)]
 
     def clozes(self, record: JsonObject) -> list[Cloze]:
         """The clozes of an object: one; of MultiRC one per answer, of WSC none if it is wrong.

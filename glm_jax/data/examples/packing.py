@@ -80,6 +80,12 @@ def one_each(count: int) -> Packed:
     return Packed(np.arange(count), np.arange(count + 1))
 
 
+def together(groups: np.ndarray) -> Packed:
+    """A row for the examples of each group, in their order: [4 4 7] -> rows [0 1] [2]."""
+    begins = np.flatnonzero(np.diff(groups, prepend=groups[:1] - 1))
+    return Packed(np.arange(len(groups)), np.append(begins, len(groups)))
+
+
 def _shuffled(lengths: np.ndarray, seed: int) -> np.ndarray:
     """A permutation of examples that are in order of length, within each length."""
     return np.lexsort((_words(len(lengths), seed, 0), -lengths))

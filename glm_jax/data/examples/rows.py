@@ -13,7 +13,7 @@ import numpy as np
 from glm_jax.batch import ANSWER, Batch, empty_fields
 from glm_jax.corruption.corruptor import Corruptor
 from glm_jax.data.examples.example import FIELDS, Example
-from glm_jax.data.examples.packing import best_fit, one_each
+from glm_jax.data.examples.packing import best_fit, one_each, together
 from glm_jax.data.examples.store import Examples, ExampleStore
 from glm_jax.errors import UserError
 from glm_jax.ragged import within_groups
@@ -50,7 +50,15 @@ class ExampleRowBuilder:
       cuts: whether the length of a row has cut an example.
     """
 
-    def __init__(self, split: str, store: ExampleStore, length: int, packed: bool, seed: int):
+    def __init__(
+        self,
+        split: str,
+        store: ExampleStore,
+        length: int,
+        packed: bool,
+        seed: int,
+        candidates: bool = False,
+    ):
         """Packs the split's examples.
 
         Args:
@@ -59,6 +67,7 @@ class ExampleRowBuilder:
           length: T; longer examples are cut at their end.
           packed: several examples in a row.
           seed: see `seed`.
+          candidates: the examples of one line share a row of their own, or are left out together.
 
         Raises:
           UserError: the split is empty, or in no example of it is anything left to learn.
@@ -66,8 +75,8 @@ class ExampleRowBuilder:
         self.store, self.seed, self._length = store, seed, length
         self._examples = store.splits[split]
         self._offsets = np.asarray(self._examples.offsets)
-        cut = cut_of(self._examples, length)
-        self.summary = _summary(split, store, cut)
+        cut = whole_lines(self._examples, length) if candidates else cut_of(self._examples, length)
+        self.summary = _summary(split, store, cut, candidates)
         self.cuts = bool(cut.cut or len(cut.empty))
         if not len(cut.kept):
             raise UserError(
@@ -79,9 +88,12 @@ class ExampleRowBuilder:
                 )
             )
         self._kept, self._sizes = cut.kept, cut.sizes
-        self._packed = (
-            best_fit(cut.sizes[cut.kept], length, seed) if packed else one_each(len(cut.kept))
-        )
+        if candidates:
+            self._packed = together(_lines(self._examples)[cut.kept])
+        elif packed:
+            self._packed = best_fit(cut.sizes[cut.kept], length, seed)
+        else:
+            self._packed = one_each(len(cut.kept))
         self.num_rows = len(self._packed)
 
     def build(self, epochs: np.ndarray, rows: np.ndarray) -> tuple[Batch, dict[str, int]]:
@@ -178,12 +190,29 @@ def cut_of(examples: Examples, length: int) -> Cut:
     return Cut(kept, sizes, int((whole > length)[left].sum()), np.flatnonzero(~left))
 
 
-def _summary(split: str, store: ExampleStore, cut: Cut) -> str:
+def whole_lines(examples: Examples, length: int) -> Cut:
+    """The examples of those lines whose examples fit a row of `length` slots together."""
+    sizes, lines = np.diff(np.asarray(examples.offsets)), _lines(examples)
+    fits = np.bincount(lines, sizes, minlength=1)[lines] <= length if len(lines) else lines > 0
+    return Cut(np.flatnonzero(fits), sizes, 0, np.flatnonzero(~fits))
+
+
+def _lines(examples: Examples) -> np.ndarray:
+    """[examples] a number for the line that each is from, 0, 0, 1, .."""
+    origins = np.asarray(examples.origins)
+    changes = (np.diff(origins, axis=0) != 0).any(axis=1)
+    return np.concatenate([[0], np.cumsum(changes)])[: len(origins)].astype(np.int64)
+
+
+def _summary(split: str, store: ExampleStore, cut: Cut, candidates: bool) -> str:
     """ "train: 12,034 examples, 20 cut to the row, 1 without an answer after the cut: first .."."""
     said = f"{split}: {len(cut.sizes):,} examples"
     if cut.cut:
         said += f", {cut.cut:,} cut to the row"
     if len(cut.empty):
         first = store.place(split, int(cut.empty[0]))
-        said += f", {len(cut.empty):,} without an answer after the cut: first {first}"
+        why = (
+            "whose candidates do not fit a row" if candidates else "without an answer after the cut"
+        )
+        said += f", {len(cut.empty):,} {why}: first {first}"
     return said

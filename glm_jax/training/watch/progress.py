@@ -67,13 +67,20 @@ class Progress:
 
 
 def evaluation_line(step: int, values: Mapping[str, float]) -> str:
-    """A line to print: `step 200: held out 5.102 (unigram 6.310), span 5.021 (unigram 6.200)`."""
+    """A line to print: `step 200: held out 5.102 (unigram 6.310), span 5.021 (unigram 6.200)`.
+
+    Of a loss that has no such baseline: `step 200: held out 0.289, accuracy 0.875`.
+    """
     parts = []
     for name in ("", *OBJECTIVES):
         suffix = f"/{name}" if name else ""
-        loss, baseline = values[f"eval/loss{suffix}"], values[f"eval/unigram_loss{suffix}"]
+        loss = values.get(f"eval/loss{suffix}", math.nan)
         if math.isfinite(loss):
-            parts.append(f"{name or 'held out'} {loss:.3f} (unigram {baseline:.3f})")
+            baseline = values.get(f"eval/unigram_loss{suffix}")
+            beside = "" if baseline is None else f" (unigram {baseline:.3f})"
+            parts.append(f"{name or 'held out'} {loss:.3f}{beside}")
+    if "eval/accuracy" in values:
+        parts.append(f"accuracy {values['eval/accuracy']:.3f}")
     return f"step {step}: {', '.join(parts)}"
 
 

@@ -87,6 +87,17 @@ def test_the_longer_side_loses_its_last_tokens():
         maker(pattern="copa", **limits).examples(copa)
 
 
+def test_what_is_kept_whole_is_not_cut():
+    """The word stands last on its side, and the text in front of it is cut."""
+    record = {"text": "The sun was rising over the hills.", "word": "a quiet morning", "label": "x"}
+    options = {"pattern": "{text} So much for {word:whole}: [MASK]", "max_target_length": 4}
+    whole = maker(**options, max_source_length=64).examples(record)[0]
+    (cut,) = maker(**options, max_source_length=whole.prefix - 3).examples(record)
+    assert cut.prefix == whole.prefix - 3
+    assert " So much for a quiet morning: [MASK]" in texts(cut)[0]
+    assert texts(cut)[0].startswith("[CLS]The sun was rising over")
+
+
 def config_of(path, **options):
     return Config(
         ModelConfig(vocab_size=7168, num_layers=1, embed_dim=8, num_heads=2),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glm_jax.data.examples.packing import best_fit, one_each
+from glm_jax.data.examples.packing import best_fit, one_each, together
 
 
 def fills(packed, lengths, row_length):
@@ -82,3 +82,10 @@ def test_one_each():
         [0, 1, 2],
         [0, 1, 2, 3],
     )
+
+
+def test_examples_of_a_group_share_a_row():
+    packed = together(np.array([4, 4, 7, 9, 9, 9]))
+    assert packed.order.tolist() == [0, 1, 2, 3, 4, 5]
+    assert packed.starts.tolist() == [0, 2, 3, 6]
+    assert len(together(np.zeros(0, np.int64))) == 0

@@ -37,3 +37,8 @@ def test_line_to_read():
     values |= {"eval/loss/span": 5.0, "eval/unigram_loss/span": 6.25}
     expected = "step 200: held out 5.100 (unigram 6.300), span 5.000 (unigram 6.250)"
     assert evaluation_line(200, values) == expected
+
+
+def test_a_loss_without_a_baseline_has_a_line_too():
+    values = {"eval/loss": 0.2886, "eval/accuracy": 0.875}
+    assert evaluation_line(4, values) == "step 4: held out 0.289, accuracy 0.875"
