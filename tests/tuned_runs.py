@@ -1,13 +1,12 @@
 """Tiny runs that train a part of a model: its base, and what trains over it."""
 
-from tests import tiny_run
-
 import glm_jax
 from glm_jax.config import MeshConfig
 from glm_jax.models.params import create_params
 from glm_jax.sharding.mesh import make_mesh
 from glm_jax.training.loop import train
 from glm_jax.training.run.start import starting_point
+from tests import tiny_run
 
 RANK = 2
 # What each kind of tuning sets.
