@@ -16,7 +16,7 @@ from glm_jax.data.examples.example import FIELDS, Example
 from glm_jax.data.examples.packing import best_fit, one_each, together
 from glm_jax.data.examples.store import Examples, ExampleStore
 from glm_jax.errors import UserError
-from glm_jax.ragged import within_groups
+from glm_jax.ragged import group_of, starts, sums, within_groups
 
 # Examples whose targets are looked at together.
 _AT_ONCE = 1 << 16
@@ -112,39 +112,46 @@ class ExampleRowBuilder:
         counts = np.where(inside, self._packed.starts[np.where(inside, rows, 0) + 1] - first, 0)
         chosen = self._kept[self._packed.order[np.repeat(first, counts) + within_groups(counts)]]
         sizes = self._sizes[chosen]
-        # The first slot of each example: what its row holds before it.
-        before = np.cumsum(sizes) - sizes
-        row_of = np.repeat(np.arange(len(rows)), counts)
-        begins = np.concatenate([[0], np.cumsum(np.bincount(row_of, sizes, len(rows)))])
-        start = before - begins[row_of].astype(np.int64)
+        row_of = group_of(counts)
+        # Where each example starts in its row: what the row holds before it.
+        start = np.cumsum(sizes) - sizes - starts(sums(sizes, counts))[row_of]
+        fields = self._fields(chosen, sizes, row_of, start, len(rows))
+        statistics = dict.fromkeys(Corruptor.statistics_names, 0) | {
+            "rows": len(rows),
+            "places_used": int(sizes.sum()),
+            "source_tokens": int(sizes.sum()),
+            "targets": int(fields["loss_weights"].sum()),
+            "examples": len(chosen),
+        }
+        return Batch(**fields), statistics
 
-        index = within_groups(sizes)
+    def _fields(
+        self,
+        chosen: np.ndarray,
+        sizes: np.ndarray,
+        row_of: np.ndarray,
+        start: np.ndarray,
+        num_rows: int,
+    ) -> dict[str, np.ndarray]:
+        """The fields of a Batch [B, T] with examples of `sizes` tokens at `start` in their rows."""
+        special, index = self.store.special, within_groups(sizes)
         source = np.repeat(self._offsets[chosen], sizes) + index
         slot = np.repeat(row_of * self._length + start, sizes) + index
-        fields = empty_fields(len(rows) * self._length, self.store.special.pad)
+        fields = empty_fields(num_rows * self._length, special.pad)
         values = {name: getattr(self._examples, name)[source] for name in FIELDS}
         learnt = values.pop("learnt")
         for name, found in values.items():
             fields[name][slot] = found
-        fields["targets"][slot[~learnt]] = self.store.special.pad
+        fields["targets"][slot[~learnt]] = special.pad
         fields["loss_weights"][slot] = learnt
         fields["objective"][slot] = np.where(learnt, ANSWER, 0)
         own = np.repeat(start, sizes)
         prefix = np.repeat(np.asarray(self._examples.prefix)[chosen], sizes)
         fields["attend_start"][slot] = own
-        fields["attend_end"][slot] = own + np.maximum(prefix, index + 1)
         # Part A is no longer than what is left of an example.
-        ends = own + np.repeat(sizes, sizes)
-        fields["attend_end"][slot] = np.minimum(fields["attend_end"][slot], ends)
-        statistics = dict.fromkeys(Corruptor.statistics_names, 0) | {
-            "rows": len(rows),
-            "places_used": int(sizes.sum()),
-            "source_tokens": int(sizes.sum()),
-            "targets": int(learnt.sum()),
-            "examples": len(chosen),
-        }
-        shape = (len(rows), self._length)
-        return Batch(**{name: value.reshape(shape) for name, value in fields.items()}), statistics
+        seen = np.minimum(np.maximum(prefix, index + 1), np.repeat(sizes, sizes))
+        fields["attend_end"][slot] = own + seen
+        return {name: value.reshape(num_rows, self._length) for name, value in fields.items()}
 
 
 def row_of(example: Example, length: int, pad_id: int) -> dict[str, np.ndarray]:
