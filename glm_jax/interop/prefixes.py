@@ -86,10 +86,9 @@ def read_prefix_directory(path: Path, config: ModelConfig, origin: Origin) -> St
     if (path / ADAPTER_CONFIG).is_file():
         return _read_peft(path, config, origin)
     if not (path / CONFIG).is_file():
-        run = " (it holds a run, which is a whole model: load that)"
         raise UserError(
             f"{str(path)!r} holds no adapter: neither {ADAPTER_CONFIG} (PEFT) nor {CONFIG} with "
-            f"pre_seq_len (P-Tuning){run if (path / 'run.json').is_file() else ''}"
+            "pre_seq_len (P-Tuning)"
         )
     return _read_ptuning(path, config)
 

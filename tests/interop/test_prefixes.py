@@ -245,7 +245,7 @@ def test_directories_that_are_no_adapter(tmp_path):
         "holds no adapter", "chatglm2", tmp_path / "empty", "adapter_config.json", "pre_seq_len"
     )
     (tmp_path / "empty" / "run.json").write_text("{}")
-    refused("a run, which is a whole model", "chatglm2", tmp_path / "empty")
+    refused("no checkpoint in", "chatglm2", tmp_path / "empty")
     with pytest.raises(UserError, match="holds no prefix: its tensors are"):
         load("chatglm2", GOLDEN / "chatglm2")
 
