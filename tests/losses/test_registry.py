@@ -76,7 +76,5 @@ def test_pretraining_is_the_mean_cross_entropy_of_the_targets(config, batch):
 
 
 def test_a_loss_that_is_not_there(config, change):
-    with pytest.raises(
-        UserError, match=r"train.loss one of \['choices', 'pretraining'\]; got 'pre"
-    ):
+    with pytest.raises(UserError, match=r"must be one of \['choices', 'pretraining'\]; got 'pre"):
         loss_of(change(config, "train.loss", "pretrainig").train)
