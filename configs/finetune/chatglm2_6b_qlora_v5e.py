@@ -5,6 +5,11 @@
 
 `train.init_from` may be the model in 16 bits, which is quantised as it is read, or a published
 int4 directory, whose integers are taken as they are.
+
+    python -m glm_jax.plan --config configs/finetune/chatglm2_6b_qlora_v5e.py --topology v5e:1x1
+
+says (an estimate of the compiler, nothing ran): peak 4.67 of 15.75 GiB, 7,770 ms a step of 32,768
+tokens, 4,217 tokens/s, a checkpoint of 0.05 GB.
 """
 
 import dataclasses
