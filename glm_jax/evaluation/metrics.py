@@ -194,7 +194,8 @@ def signature(name: str, how: Wording, counts: Sequence[int]) -> str:
         several, most = len(set(counts)) > 1, max(counts)
         metric = _sacrebleu(_bleu_tokenizer(how))
         references = [["a", "a"], *[["a", None if several else "a"]] * (most - 1)]
-        metric.corpus_score(["a", "a"], references)
+        # None is an example with fewer references, which sacrebleu's annotation leaves out.
+        metric.corpus_score(["a", "a"], references)  # type: ignore[arg-type]
         return f"sacrebleu {metric.get_signature()}"
     if name.startswith("rouge"):
         from importlib.metadata import version
