@@ -1,7 +1,8 @@
 """ChatGLM2-6B with LoRA on eight chips of v5e (2x4): the frozen base is split over them.
 
     python -m glm_jax.train --config configs/finetune/chatglm2_6b_lora_v5e.py --workdir DIR \\
-        --set train.init_from=chatglm2-6b --set 'data.source=text/*.jsonl'
+        --set train.init_from=chatglm2-6b --set data.tokenizer=chatglm2-6b \\
+        --set 'data.source=my/*.jsonl'
 """
 
 import dataclasses

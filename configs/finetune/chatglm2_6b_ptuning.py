@@ -1,7 +1,8 @@
 """ChatGLM2-6B with P-Tuning v2: a trained prefix of 128 keys and values per layer, all else frozen.
 
     python -m glm_jax.train --config configs/finetune/chatglm2_6b_ptuning.py --workdir DIR \\
-        --set train.init_from=chatglm2-6b --set 'data.source=text/*.jsonl'
+        --set train.init_from=chatglm2-6b --set data.tokenizer=chatglm2-6b \\
+        --set 'data.source=my/*.jsonl'
 
 The recipe is the published one: 128 keys, a learning rate of 2e-2 that falls to 0, 3000 steps of 16
 rows, dropout 0.1. `--set model.prefix_projection=4096` trains an MLP that makes the prefix instead.

@@ -1,7 +1,8 @@
 """ChatGLM2-6B with QLoRA on one chip of v5e (16 GB): the frozen matrices are int4.
 
     python -m glm_jax.train --config configs/finetune/chatglm2_6b_qlora_v5e.py --workdir DIR \\
-        --set train.init_from=chatglm2-6b --set 'data.source=text/*.jsonl'
+        --set train.init_from=chatglm2-6b --set data.tokenizer=chatglm2-6b \\
+        --set 'data.source=my/*.jsonl'
 
 `train.init_from` may be the model in 16 bits, which is quantised as it is read, or a published
 int4 directory, whose integers are taken as they are.
