@@ -28,7 +28,7 @@ CHECKED = [
     "glm_jax.models",
     "glm_jax.losses",
     *[f"glm_jax.generation.{name}" for name in ("bans", "slots", "beam", "cache")],
-    *[f"glm_jax.generation.{name}" for name in ("prefill", "engine")],
+    *[f"glm_jax.generation.{name}" for name in ("prefill", "engine", "asked", "programs")],
 ]
 install_import_hook(CHECKED, f"{tests.type_checker.__name__}.check")
 

@@ -190,5 +190,5 @@ def test_a_mistake_is_one_sentence_and_status_2(tmp_path):
 
 
 def test_an_adapter_that_is_none_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"no directory .*nothing.; give that of a prefix"):
+    with pytest.raises(UserError, match=r"no directory .*nothing.; give that of an adapter"):
         main(["a [MASK] b", "--adapter", str(tmp_path / "nothing")])

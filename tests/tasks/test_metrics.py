@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from glm_jax.batch import NUM_OBJECTIVES
 from glm_jax.losses.scores import SUMS
 
 pytest.importorskip("seqio")
@@ -12,7 +13,7 @@ pytestmark = pytest.mark.tensorflow
 
 
 def test_the_metric_of_two_rows():
-    sums = {name: [np.zeros(5), np.zeros(5)] for name in SUMS}
+    sums = {name: [np.zeros(NUM_OBJECTIVES), np.zeros(NUM_OBJECTIVES)] for name in SUMS}
     for name, first, second in (("losses", 6.0, 2.0), ("count", 3, 1), ("correct", 1, 0)):
         sums[name][0][3], sums[name][1][3] = first, second
     sums["weighted_losses"], sums["weights"] = sums["losses"], sums["count"]
@@ -27,7 +28,7 @@ def test_the_metric_of_two_rows():
 
 def test_the_order_of_rows_and_the_targets_change_nothing():
     draws = np.random.default_rng(0)
-    sums = {name: draws.integers(1, 9, (6, 5)).astype(float) for name in SUMS}
+    sums = {name: draws.integers(1, 9, (6, NUM_OBJECTIVES)).astype(float) for name in SUMS}
     whole = objective_metrics([], ([0.0] * 6, sums))
     turned = {name: values[::-1] for name, values in sums.items()}
     assert objective_metrics(["x"] * 6, ([0.0] * 6, turned)) == pytest.approx(whole)

@@ -82,6 +82,7 @@ def test_metrics_over_two_processes_are_those_of_one(tmp_path):
 
 
 @pytest.mark.processes
+@pytest.mark.nightly  # half a minute, and each part has its own test
 def test_a_trained_prefix_over_two_processes_is_that_of_one(tmp_path):
     lm = glm_jax.load("bundled")
     config = dataclasses.replace(lm.config, prefix_length=3)
