@@ -109,7 +109,7 @@ def test_what_is_frozen_has_16_bits_and_what_is_trained_32(base):
     assert np.isfinite(float(metrics["loss"]))
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("accumulation", [1, pytest.param(2, marks=pytest.mark.nightly)])
 def test_dropout_is_of_the_seed_and_the_step_in_every_layout(accumulation):
     """Scanned or listed, remade backward or not; and it does something."""
 
@@ -138,7 +138,9 @@ def test_dropout_is_of_the_seed_and_the_step_in_every_layout(accumulation):
     assert abs(still[2] - first[2]) > 1e-6
 
 
-@pytest.mark.parametrize("kind", ["lora", "int4", "encoder"])
+@pytest.mark.parametrize(
+    "kind", ["lora", *(pytest.param(one, marks=pytest.mark.nightly) for one in ("int4", "encoder"))]
+)
 def test_a_run_that_was_stopped_goes_on_to_the_last_bit(base, tmp_path, kind):
     def change(steps):
         # A constant rate, so that fewer steps are the beginning of more.
