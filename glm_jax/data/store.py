@@ -26,6 +26,7 @@ from typing import IO
 
 import numpy as np
 
+from glm_jax.data.opening import damaged, opened_store, special_tokens_of
 from glm_jax.data.reading import Reading, content_checksum, read_through
 from glm_jax.errors import UserError
 from glm_jax.files import new_directory
@@ -35,6 +36,8 @@ from glm_jax.special_tokens import SpecialTokens
 # Raised when the files change, or when the same text would give other tokens or other splits.
 FORMAT = 2
 INDEX = "store.json"
+# What it is, in messages.
+_KIND = "token store"
 _SENTENCE_ENDS = "sentence_ends.npy"
 # Allowed names of splits, which become names of files.
 _SPLIT = re.compile(r"\w[\w.-]*")
@@ -277,24 +280,7 @@ class TokenStore:
         Raises:
           UserError: there is no store at `directory`, or a file of it is missing or damaged.
         """
-        directory = Path(directory)
-        if not (directory / INDEX).is_file():
-            raise UserError(f"no token store at {str(directory)!r}: {INDEX} is missing")
-        try:
-            index = json.loads((directory / INDEX).read_text(encoding="utf-8"))
-            if index["format"] != FORMAT:
-                raise UserError(
-                    f"the token store {str(directory)!r} is of another version: its format is "
-                    f"{index['format']}, this version reads {FORMAT}; build it anew with "
-                    "python -m glm_jax.cache --force"
-                )
-            if index["fingerprint"] != _fingerprint(index):
-                raise ValueError(f"{INDEX} is not what was written")
-            store = _opened(directory, index)
-        except (KeyError, TypeError, AttributeError, ValueError, EOFError, OSError) as error:
-            if isinstance(error, UserError):
-                raise
-            raise _damaged(directory, error) from error
+        store = opened_store(Path(directory), _KIND, INDEX, FORMAT, _fingerprint, _opened)
         store.check()
         return store
 
@@ -305,13 +291,7 @@ class TokenStore:
           UserError: a file is damaged.
         """
         if self.reading is not None and self.reading.trouble is not None:
-            raise _damaged(self.reading.directory, self.reading.trouble)
-
-
-def _damaged(directory: Path, what: Exception | str) -> UserError:
-    return UserError(
-        f"the token store {str(directory)!r} is damaged ({what}); remove it, and it is built anew"
-    )
+            raise damaged(_KIND, self.reading.directory, self.reading.trouble)
 
 
 def _fingerprint(index: JsonObject) -> str:
@@ -327,10 +307,7 @@ def _opened(directory: Path, index: JsonObject) -> TokenStore:
     vocab_size, dtype = index["vocab_size"], np.dtype(index["dtype"])
     if dtype not in (np.uint16, np.int32):
         raise ValueError(f"its ids are {dtype}")
-    special = SpecialTokens(**index["special"])
-    for role, id_ in dataclasses.asdict(special).items():
-        if id_ is not None and not (type(id_) is int and 0 <= id_ < vocab_size):
-            raise ValueError(f"the id of {role} must lie in 0..{vocab_size - 1}; got {id_!r}")
+    special = special_tokens_of(index)
     splits = {
         name: _documents(directory, name, size, dtype) for name, size in index["splits"].items()
     }

@@ -31,6 +31,7 @@ from typing import IO
 import numpy as np
 
 from glm_jax.data.examples.example import FIELDS, Example
+from glm_jax.data.opening import damaged, opened_store, special_tokens_of
 from glm_jax.data.reading import Reading, content_checksum, read_through
 from glm_jax.errors import UserError
 from glm_jax.files import new_directory
@@ -40,6 +41,8 @@ from glm_jax.special_tokens import SpecialTokens
 # Raised when the files change, or when the same messages would give other examples or splits.
 FORMAT = 1
 INDEX = "examples.json"
+# What it is, in messages.
+_KIND = "store of examples"
 _SPLIT = re.compile(r"\w[\w.-]*")
 _IDS = ("tokens", "targets")
 _PER_EXAMPLE = ("offsets", "prefix", "origins")
@@ -260,24 +263,7 @@ class ExampleStore:
         Raises:
           UserError: there is no store at `directory`, or a file of it is missing or damaged.
         """
-        directory = Path(directory)
-        if not (directory / INDEX).is_file():
-            raise UserError(f"no store of examples at {str(directory)!r}: {INDEX} is missing")
-        try:
-            index = json.loads((directory / INDEX).read_text(encoding="utf-8"))
-            if index["format"] != FORMAT:
-                raise UserError(
-                    f"the store of examples {str(directory)!r} is of another version: its format "
-                    f"is {index['format']}, this version reads {FORMAT}; build it anew with "
-                    "python -m glm_jax.cache --force"
-                )
-            if index["fingerprint"] != _fingerprint(index):
-                raise ValueError(f"{INDEX} is not what was written")
-            store = _opened(directory, index)
-        except (KeyError, TypeError, AttributeError, ValueError, EOFError, OSError) as error:
-            if isinstance(error, UserError):
-                raise
-            raise _damaged(directory, error) from error
+        store = opened_store(Path(directory), _KIND, INDEX, FORMAT, _fingerprint, _opened)
         store.check()
         return store
 
@@ -288,7 +274,7 @@ class ExampleStore:
           UserError: a file is damaged.
         """
         if self.reading is not None and self.reading.trouble is not None:
-            raise _damaged(self.reading.directory, self.reading.trouble)
+            raise damaged(_KIND, self.reading.directory, self.reading.trouble)
 
     def place(self, split: str, index: int) -> str:
         """Where an example is from: "my/a.jsonl line 7"."""
@@ -314,13 +300,6 @@ def _dtypes(vocab_size: int) -> dict[str, np.dtype]:
     }
 
 
-def _damaged(directory: Path, what: Exception | str) -> UserError:
-    return UserError(
-        f"the store of examples {str(directory)!r} is damaged ({what}); remove it, and it is built "
-        "anew"
-    )
-
-
 def _fingerprint(index: JsonObject) -> str:
     """The fingerprint of everything that decides rows: not of paths, lines, times or names."""
     parts = {name: index[name] for name in ("vocab_size", "special", "splits")}
@@ -335,10 +314,7 @@ def _fingerprint(index: JsonObject) -> str:
 
 def _opened(directory: Path, index: JsonObject) -> ExampleStore:
     """Opens the files; raises KeyError, TypeError, ValueError or OSError if one does not fit."""
-    vocab_size, special = index["vocab_size"], SpecialTokens(**index["special"])
-    for role, id_ in dataclasses.asdict(special).items():
-        if id_ is not None and not (type(id_) is int and 0 <= id_ < vocab_size):
-            raise ValueError(f"the id of {role} must lie in 0..{vocab_size - 1}; got {id_!r}")
+    vocab_size, special = index["vocab_size"], special_tokens_of(index)
     names = sorted(index["splits"])
     splits = {name: _examples(directory, name, index["splits"][name], vocab_size) for name in names}
     others = [f"{name}.{field}" for name in names for field in FIELDS if field not in _IDS]
