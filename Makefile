@@ -1,7 +1,7 @@
 # Every target sets itself up: the first one that runs makes .venv and installs what is pinned.
 PYTHON ?= python3
 VENV ?= .venv
-EXTRAS ?= eval,gcs,tasks,test,tpu
+EXTRAS ?= eval,gcs,serve,tasks,test,tpu
 WORKDIR ?= runs/demo
 SIZE ?= 3.7 GB
 # .venv holds libtpu, which would look for a TPU; JAX_PLATFORMS=tpu or cuda chooses another device.

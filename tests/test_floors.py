@@ -34,6 +34,7 @@ ORDER = [
     "tasks",
     "pipeline",
     "evaluation",
+    "serving",
     "commands",
 ]
 GROUND = {
@@ -41,7 +42,18 @@ GROUND = {
     *["json_files", "paths", "platforms", "ragged", "remote", "special_tokens"],
 }
 COMMANDS = {
-    *["cache", "chat", "convert", "evaluate", "generate", "plan", "preview", "report", "train"],
+    *[
+        "cache",
+        "chat",
+        "convert",
+        "evaluate",
+        "generate",
+        "plan",
+        "preview",
+        "report",
+        "serve",
+        "train",
+    ],
     "__main__",
 }
 # The order of packages within one; its own modules may stand anywhere between them.

@@ -1,0 +1,1 @@
+"""The server: requests join one running batch (`scheduler`), HTTP around it, and the page."""
