@@ -6,12 +6,16 @@ Only these objects cross the border, and they hold no array of jax.
 """
 
 import dataclasses
-from typing import Literal
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import Literal, Protocol, TypeVar
 
 from glm_jax.generation.prompts import Prompt
 
 # Alternatives that are computed for an id; OpenAI's `top_logprobs` allows as many.
 MOST_ALTERNATIVES = 20
+
+Result = TypeVar("Result")
 
 Reason = Literal["end", "length", "cancelled", "deadline", "failed"]
 
@@ -105,3 +109,69 @@ class FullError(Exception):
 
 class ClosingError(Exception):
     """The server ends and takes no more requests."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Counts:
+    """What the scheduler has done so far, and does now.
+
+    Attributes:
+      state: "compiling" (rows wait), "ready", "draining" (no new rows) or "failed".
+      slots, busy: rows that can be decoded together; those that are.
+      waiting: rows in the queue, those whose prompt is being read included.
+      prompt_tokens, reused_tokens, generated_tokens: of all rows; reused ones are those of prompts
+        that were not computed again.
+      steps: of decoding.
+      ended: number of rows by `Ended.reason`.
+    """
+
+    state: Literal["compiling", "ready", "draining", "failed"]
+    slots: int
+    busy: int
+    waiting: int
+    prompt_tokens: int
+    reused_tokens: int
+    generated_tokens: int
+    steps: int
+    ended: Mapping[Reason, int]
+
+
+class Ticket(Protocol):
+    """A row that was submitted."""
+
+    def cancel(self) -> None:
+        """Frees its slot before the next step; `Ended` follows. Of one that has ended: nothing."""
+
+
+class Decoder(Protocol):
+    """What the HTTP side sees of `glm_jax.serving.scheduler.Scheduler`; methods are for any thread.
+
+    Attributes:
+      context: most ids of a row, prompt and answers together.
+    """
+
+    context: int
+
+    def submit(self, asks: list[Ask], on_event: Callable[[int, Event], None]) -> list[Ticket]:
+        """Queues the rows of one request, all or none; does not wait.
+
+        Args:
+          asks: at least one.
+          on_event: called with the index of an ask and what happened to it, on the scheduler's
+            thread: it must hand the event on and return.
+
+        Raises:
+          FullError, ClosingError: none was queued.
+        """
+
+    def call(self, work: Callable[[], Result], client: str = "") -> "Future[Result]":
+        """Runs `work`, which computes with the model, on the scheduler's thread between two steps.
+
+        What it raises, the future raises. Cancelled before it runs, it does not run.
+
+        Raises:
+          FullError, ClosingError: as `submit`.
+        """
+
+    def counts(self) -> Counts:
+        """Numbers for /health and /metrics."""
