@@ -35,9 +35,12 @@ def room_for(config: ResolvedModel, prompts: Sequence["Prompt"]) -> Room:
 
 
 def arrays_of(
-    config: ResolvedModel, prompts: Sequence["Prompt"], room: Room, batch_size: int
+    config: ResolvedModel, prompts: Sequence["Prompt"], room: Room, batch_size: int, copies: int = 0
 ) -> Asked:
-    """What prompts ask for, as arrays on the host of `batch_size` slots."""
+    """What prompts ask for, as arrays on the host of `batch_size` slots.
+
+    `copies` is that of `row_keys`.
+    """
     rows = [prompt.ids for prompt in prompts]
     blanks = np.zeros((batch_size, room.blanks), np.int32)
     ends = np.full((batch_size, room.ends), -1, np.int32)
@@ -57,7 +60,7 @@ def arrays_of(
     # For a search, code for a shortest length costs nothing, and one program serves all.
     chooser = Chooser.create(
         [*hows, *[Sampling()] * others],
-        row_keys([how.seed for how in hows], rows, batch_size),
+        row_keys([how.seed for how in hows], rows, batch_size, copies),
         bans_ends=any(searches),
     )
     limits = [prompt.limits for prompt in prompts]

@@ -40,6 +40,8 @@ class Engine:
     Attributes:
       config: of the model.
       params: its parameters, layers listed.
+      plain: config and parameters with which prompts are read, a trained prefix taken from its
+        encoder.
     """
 
     def __init__(self, config: ModelConfig, params: Params, tiles: bool = True):
@@ -54,7 +56,7 @@ class Engine:
         self.config = config.resolved().with_compute(scan_layers=False)
         # A dict of its own: the caller may change the one given.
         self.params = jax.tree.map(lambda leaf: leaf, unstack_layers(params))
-        self._plain = with_plain_prefix(self.config, self.params, self.config.compute.dtype)
+        self.plain = with_plain_prefix(self.config, self.params, self.config.compute.dtype)
         self._tiles = tiles
         self._tiled: tuple[ResolvedModel, Params] | None = None
 
@@ -75,7 +77,7 @@ class Engine:
         longest = max(map(len, rows))
         room = room or room_for(self.config, prompts)
         tokens, length = stack(rows, bucket(longest) if fills else room.size, least)
-        config, params = self._plain
+        config, params = self.plain
         return programs.start(
             params,
             tokens,
@@ -114,7 +116,7 @@ class Engine:
         longest = max(len(row) - 1 - count for count, row in zip(kept, rows, strict=True))
         width = min(bucket(longest), CHUNK)
         last = room.size - -(-longest // width) * width
-        config, params = self._plain
+        config, params = self.plain
         return programs.resume(
             params,
             slots.caches if known == room.size else programs.grow(slots.caches, room.size),
@@ -129,7 +131,7 @@ class Engine:
 
     def run(self, slots: Slots, steps: int | None = None) -> Slots:
         """Decodes on the device until no row runs, or for `steps` steps. `slots` is donated."""
-        config, params = self._for_rows(len(slots.length))
+        config, params = self.for_rows(len(slots.length))
         most = np.int32(np.iinfo(np.int32).max if steps is None else steps)
         return programs.run(params, slots, most, config=config)
 
@@ -141,7 +143,7 @@ class Engine:
           beams: K, the number of beams.
           length_penalty: see `BeamSearch`.
         """
-        config, params = self._for_rows(len(slots.length) * beams)
+        config, params = self.for_rows(len(slots.length) * beams)
         return programs.search(
             params, slots, np.float32(length_penalty), config=config, beams=beams
         )
@@ -165,7 +167,7 @@ class Engine:
         """
         if parents is not None:
             slots = programs.take(slots, np.array(parents, np.int32))
-        config, params = self._plain
+        config, params = self.plain
         return programs.accept(params, slots, ids, counts, config=config)
 
     def insert(self, slots: Slots, at: Sequence[int], rows: Slots) -> Slots:
@@ -214,10 +216,10 @@ class Engine:
             for ids, prompt in zip(self.chosen(slots), prompts, strict=False)
         ]
 
-    def _for_rows(self, number: int) -> tuple[ResolvedModel, Params]:
+    def for_rows(self, number: int) -> tuple[ResolvedModel, Params]:
         """Config and parameters for steps of `number` rows: tiled if few."""
         if number <= MOST_ROWS and self._tiles:
-            self._tiled, self._tiles = tiled(*self._plain), False
+            self._tiled, self._tiles = tiled(*self.plain), False
         if number <= MOST_ROWS and self._tiled is not None:
             return self._tiled
-        return self._plain
+        return self.plain

@@ -54,7 +54,7 @@ def start(
     else:
         read, token = _all_but_last(tokens, length)
     caches = prefill(bind(config, params), tokens, read, config=config, size=room.size, width=width)
-    return _before_the_first_step(caches, read, token, asked, room.answers, config.fills_blanks)
+    return before_the_first_step(caches, read, token, asked, room.answers, config.fills_blanks)
 
 
 @with_mesh_of_params
@@ -85,7 +85,7 @@ def resume(
         caches=caches,
         kept=kept,
     )
-    return _before_the_first_step(caches, read, token, asked, answers, False)
+    return before_the_first_step(caches, read, token, asked, answers, False)
 
 
 @functools.partial(jax.jit, static_argnames="size")
@@ -104,7 +104,7 @@ def _all_but_last(tokens: jax.Array, length: jax.Array) -> tuple[jax.Array, jax.
     return read, jnp.take_along_axis(tokens, read[:, None], axis=1)[:, 0]
 
 
-def _before_the_first_step(
+def before_the_first_step(
     caches: list[LayerCache],
     length: jax.Array,
     token: jax.Array,

@@ -146,7 +146,7 @@ class Chooser:
 
 
 def row_keys(
-    seeds: Sequence[int], rows: Sequence[Sequence[int]], batch_size: int
+    seeds: Sequence[int], rows: Sequence[Sequence[int]], batch_size: int, copies: int = 0
 ) -> Key[Array, " B"]:
     """A random key per row, from its seed, its ids and the number of equal rows before it.
 
@@ -156,13 +156,14 @@ def row_keys(
       seeds: of each row.
       rows: their ids.
       batch_size: B; the keys behind those of the rows belong to no row.
+      copies: number of rows like each of these that were there before all of them.
     """
     before: dict[bytes, int] = {}
     words = np.zeros((batch_size, 2), np.uint32)
     for index, row in enumerate(rows):
         content = np.array(row, np.int32).tobytes()
-        words[index] = zlib.crc32(content), before.get(content, 0)
-        before[content] = before.get(content, 0) + 1
+        words[index] = zlib.crc32(content), before.get(content, copies)
+        before[content] = before.get(content, copies) + 1
 
     def key(seed_key: jax.Array, word: jax.Array) -> jax.Array:
         return jax.random.fold_in(jax.random.fold_in(seed_key, word[0]), word[1])

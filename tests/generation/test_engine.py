@@ -164,7 +164,7 @@ def test_a_trained_prefix_is_there_however_a_row_begins(causal_lm):
     bare = Engine(causal_lm.config, causal_lm.params, tiles=False)
     without = bare.start(prompts, room).feed(bind(bare.config, bare.params))[0][:1]
     assert np.abs(without - expected).max() > 1e-2
-    table = engine._for_rows(1)[1]["prefix"]
+    table = engine.for_rows(1)[1]["prefix"]
     assert table.keys() == {"table"}
     assert engine.chosen(engine.run(resumed))[:1] == engine.chosen(engine.run(fresh))[:1]
 

@@ -101,7 +101,7 @@ def test_plain_matrices_serve_where_tiles_do_not_pay(monkeypatch):
     engine = Engine(SWIGLU, params)
 
     def is_tiled(engine, rows):
-        return isinstance(engine._for_rows(rows)[1]["layers"]["0"]["mlp"]["up"]["kernel"], Tiled)
+        return isinstance(engine.for_rows(rows)[1]["layers"]["0"]["mlp"]["up"]["kernel"], Tiled)
 
     assert is_tiled(engine, MOST_ROWS)
     assert not is_tiled(engine, MOST_ROWS + 1)
