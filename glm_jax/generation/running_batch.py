@@ -114,7 +114,7 @@ class RunningBatch:
         self._known: list[_Known] = []
         self.rows: list[Prompt | None] = [None] * slots
         self._alternatives: list[bool] = [False] * slots
-        self._none, self._slots = self._empty(slots)
+        self.reset()
 
     def _empty(self, slots: int) -> tuple[list[LayerCache], Slots]:
         """The caches of a row that has read nothing, and free slots."""
@@ -123,6 +123,12 @@ class RunningBatch:
         seen = jax.numpy.zeros((1, self.engine.config.vocab_size), bool)
         one = dataclasses.replace(one, seen=seen, rules=programs.with_code(one.rules, GREEDY))
         return one.caches, self.engine.free(one, slots)
+
+    def reset(self) -> None:
+        """Frees all slots, in new caches; what was kept of earlier prompts is forgotten."""
+        number = len(self.rows)
+        self._known, self.rows, self._alternatives = [], [None] * number, [False] * number
+        self._none, self._slots = self._empty(number)
 
     @property
     def free(self) -> list[int]:
@@ -151,18 +157,19 @@ class RunningBatch:
             return
         raise UserError("a running batch has no code for beam search and no_repeat_ngram")
 
-    def begin(self, prompt: Prompt, copies: int = 0) -> Reading:
+    def begin(self, prompt: Prompt, copies: int = 0, afresh: bool = False) -> Reading:
         """A row for a prompt, on what earlier prompts have left of its beginning. Computes nothing.
 
         Args:
           prompt: that `check` accepts.
           copies: as of `row_keys`.
+          afresh: leave out what earlier prompts have left: all ids are to be scored.
         """
         last = len(prompt.ids) - (not self._fills)
         longest = bucket(len(prompt.ids)) if self._fills else self.size
         tokens, _ = stack([prompt.ids], longest, 1)
         reading = Reading(prompt, copies, tokens, last, self._none)
-        for known in self._known:
+        for known in [] if afresh else self._known:
             same = min(shared(known.ids, prompt.ids), last) // self.width * self.width
             if same > reading.done:
                 reading.done = reading.reused = same
@@ -273,6 +280,7 @@ class RunningBatch:
         most = self.size - 1
         if not self._fills:
             return [min(2 * self.width + 2, most)]
+        most = min(most, self.engine.config.table_rows)
         return sorted({min(bucket(length), most) for length in range(1, most + 1)})
 
     def _try(self, length: int, how: Sampling, copies: int, alternatives: bool) -> None:
