@@ -16,7 +16,6 @@ Measured with 8 layers of width 512: docs/decisions/010-decoding-on-cpu.md.
 import dataclasses
 import functools
 import math
-import os
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +32,7 @@ from glm_jax.adapters.quantised import (
 )
 from glm_jax.config.model import ResolvedModel
 from glm_jax.generation.integer_tiles import MOST_GROUPS, TiledIntegers, tile_integers
+from glm_jax.generation.memory_left import available_bytes
 from glm_jax.models.trees import Params
 from glm_jax.models.weights import Matrix, Weight, is_matrix, is_weight
 from glm_jax.sharding.rules import path_name
@@ -124,13 +124,15 @@ def tiled(config: ResolvedModel, params: Params) -> tuple[ResolvedModel, Params]
     """
     leaves = jax.tree.leaves(params, is_leaf=is_weight)
     devices = {device for leaf in jax.tree.leaves(params) for device in leaf.devices()}
-    if len(devices) > 1 or devices.pop().platform != "cpu":
+    device = devices.pop()
+    if devices or device.platform != "cpu":
         return None
     if not all(map(_can_be_tiled, leaves)):
         return None
     itemsize = jnp.dtype(config.compute.dtype).itemsize
     size = sum(num_bytes(leaf) if is_weight(leaf) else leaf.size * itemsize for leaf in leaves)
-    return None if 2 * size > _free_memory() else lay_out(config, params)
+    left = available_bytes(device)
+    return None if left is None or 2 * size > left else lay_out(config, params)
 
 
 def _can_be_tiled(leaf: Matrix) -> bool:
@@ -175,7 +177,3 @@ def tile(matrix: jax.Array, num_inputs: int, dtype: str) -> Tiled:
     tiles = jnp.moveaxis(flat.reshape(len(flat), -1, WIDTH), 1, 0)
     groups = jnp.array_split(tiles, min(MOST_GROUPS, len(tiles)))
     return Tiled(tuple(groups), num_inputs, matrix.shape)
-
-
-def _free_memory() -> int:
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

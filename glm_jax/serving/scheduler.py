@@ -19,6 +19,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+import jax
+
+from glm_jax.generation.memory_left import available_bytes
 from glm_jax.generation.running_batch import Reading, RunningBatch, on_host_all
 from glm_jax.generation.running_programs import Scores, Told
 from glm_jax.serving.asking import (
@@ -33,6 +36,7 @@ from glm_jax.serving.asking import (
     Reason,
     Scored,
 )
+from glm_jax.serving.memory import check_caches
 from glm_jax.serving.turns import Turns
 
 if TYPE_CHECKING:
@@ -45,6 +49,8 @@ Work = Callable[[], object]
 
 # Ids of a row where no context is given; the model may have fewer.
 _CONTEXT = 4096
+# Prompts whose caches are kept for later ones that begin alike.
+_KEPT = 4
 # Seconds of a row before any has ended: for Retry-After.
 _FIRST_GUESS = 5.0
 
@@ -102,6 +108,7 @@ class Scheduler:
 
     Attributes:
       context: most ids of a row, prompt and answers together.
+      cache_bytes: of all caches.
     """
 
     def __init__(
@@ -120,8 +127,14 @@ class Scheduler:
           context: most ids of a row; None: 4,096, or as many as the model has positions for.
           queue: most rows that wait.
           **sizes: width, blanks, ends and kept of `RunningBatch`.
+
+        Raises:
+          UserError: the device has too little memory for the caches.
         """
         size = context or min(_CONTEXT, model.config.max_positions)
+        kept = sizes.setdefault("kept", _KEPT)
+        left = available_bytes(next(iter(jax.tree.leaves(model.params)[0].devices())))
+        self.cache_bytes = check_caches(model.config, slots, size, kept, left)
         self._batch = RunningBatch(model._engine(), slots, size, **sizes)
         self.context, self._queue = self._batch.size, queue
         self._changed = threading.Condition()

@@ -108,7 +108,7 @@ def test_plain_matrices_serve_where_tiles_do_not_pay(monkeypatch):
     assert not is_tiled(Engine(SWIGLU, params, tiles=False), 2)
     # A model of tiles is not laid out again, and no other kind of weight is.
     assert tiled(*tiled(SWIGLU, params)) is None
-    monkeypatch.setattr(tiles_module, "_free_memory", lambda: 1000)
+    monkeypatch.setattr(tiles_module, "available_bytes", lambda device: 1000)
     assert tiled(SWIGLU, params) is None
 
 
@@ -124,13 +124,13 @@ def test_a_model_makes_its_tiles_once_and_anew_for_other_parameters():
     lm = LanguageModel(SWIGLU, params)
     options = {"max_new_tokens": 8, "eos_ids": []}
     first = lm.generate([[3, 5]], **options)
-    made = lm._engine()._for_rows(2)[1]["output"]["table"]
-    assert lm._engine()._for_rows(2)[1]["output"]["table"] is made
+    made = lm._engine().for_rows(2)[1]["output"]["table"]
+    assert lm._engine().for_rows(2)[1]["output"]["table"] is made
     lm.params = jax.tree.map(lambda leaf: -leaf, params)
     other = lm.generate([[3, 5]], **options)
     assert other == LanguageModel(SWIGLU, lm.params).generate([[3, 5]], **options) != first
     lm.params["output"]["table"] = params["output"]["table"]
-    again = lm._engine()._for_rows(2)[1]["output"]["table"]
+    again = lm._engine().for_rows(2)[1]["output"]["table"]
     assert again is not made
     np.testing.assert_array_equal(again.used("float32"), params["output"]["table"])
 
@@ -153,7 +153,7 @@ def test_an_adapter_stays_beside_the_tiles_of_its_matrix(how):
     adapted = jax.tree.map_with_path(beside, params, is_leaf=is_weight)
     adapted = jax.tree.map(jax.numpy.asarray, adapted)
     model, same = (LanguageModel(SWIGLU, one) for one in (adapted, merged(adapted, "float32")))
-    rows = model._engine()._for_rows(2)[1]
+    rows = model._engine().for_rows(2)[1]
     kernel = rows["layers"]["0"]["attention"]["query"]["kernel"]
     assert isinstance(kernel, LowRank)
     assert isinstance(kernel.base, Tiled if how is None else TiledIntegers)
