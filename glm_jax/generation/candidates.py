@@ -15,7 +15,7 @@ import numpy as np
 from glm_jax.generation.cache import power_of_two
 from glm_jax.generation.options import BeamSearch, Limits, Marks
 from glm_jax.generation.prompts import blank_prompts, check_blanks
-from glm_jax.generation.slots import stack
+from glm_jax.generation.slots import Room, stack
 from glm_jax.sharding.mesh import on_host
 
 if TYPE_CHECKING:
@@ -37,7 +37,13 @@ class Filling:
 
 
 def search_fillings(
-    engine: "Engine", ids: Sequence[int], *, marks: Marks, limits: Limits, search: BeamSearch
+    engine: "Engine",
+    ids: Sequence[int],
+    *,
+    marks: Marks,
+    limits: Limits,
+    search: BeamSearch,
+    room: Room | None = None,
 ) -> list[Filling]:
     """Searches for the `search.num_beams` most probable ways to fill a text.
 
@@ -45,6 +51,8 @@ def search_fillings(
       ids: one text with at least one mask.
       search: its length_penalty is ignored; sums of log-probabilities are compared.
       engine, marks, limits: as of `blank_filling.fill_rows`; errors too.
+      room: sizes of the slots, so that texts of many shapes share few compiled programs; as many
+        slots are taken then as there can be fillings. None: what this text needs.
 
     Returns:
       The fillings found, the most probable first. Equal ids with different end ids are one filling,
@@ -52,12 +60,12 @@ def search_fillings(
     """
     check_blanks([ids], engine.config, marks, limits, search)
     prompts = blank_prompts([ids], marks, limits, search)
-    slots, kept = engine.start(prompts, least=1), [Filling([], 0.0)]
+    slots, kept = engine.start(prompts, room, least=1), [Filling([], 0.0)]
     parents: list[int] = []
     for index in range(len(prompts[0].blanks)):
         if index:
             latest = [filling.answers[-1] for filling in kept]
-            number = power_of_two(len(kept))
+            number = power_of_two(len(kept) if room is None else search.num_beams)
             known, lengths = stack(latest, slots.chosen.shape[1], number)
             slots = engine.accept(slots, known, lengths, parents + [0] * (number - len(parents)))
             slots = engine.release(slots, range(len(kept), number))

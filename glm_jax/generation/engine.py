@@ -188,7 +188,9 @@ class Engine:
 
     def release(self, slots: Slots, at: Sequence[int]) -> Slots:
         """Frees the slots `at`; the rows in them are given up."""
-        number = jnp.asarray(slots.num_answers).at[np.array(at, np.int32)].set(0)
+        given_up = np.zeros(len(slots.num_answers), np.bool_)
+        given_up[list(at)] = True
+        number = programs.without(slots.num_answers, given_up)
         return dataclasses.replace(slots, num_answers=number)
 
     def free(self, like: Slots, number: int) -> Slots:

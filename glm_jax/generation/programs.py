@@ -170,6 +170,12 @@ def take(slots: Slots, parents: jax.Array) -> Slots:
     return jax.tree.map(lambda leaf: leaf[parents], slots)
 
 
+@jax.jit
+def without(num_answers: jax.Array, given_up: jax.Array) -> jax.Array:
+    """`Slots.num_answers` with no answers for the slots that are marked in [S] bool."""
+    return jnp.where(given_up, 0, num_answers)
+
+
 @functools.partial(jax.jit, donate_argnames="slots")
 def insert(slots: Slots, at: jax.Array, rows: Slots) -> Slots:
     return jax.tree.map(lambda whole, part: whole.at[at].set(part[: len(at)]), slots, rows)

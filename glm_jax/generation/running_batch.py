@@ -253,12 +253,9 @@ class RunningBatch:
 
     def leave(self, slots: Sequence[int]) -> None:
         """Frees slots, whether their rows have ended or not."""
-        given_up = np.zeros(len(self.rows), np.bool_)
         for slot in slots:
-            given_up[slot] = True
             self.rows[slot], self._alternatives[slot] = None, False
-        number = programs.without(self._slots.num_answers, given_up)
-        self._slots = dataclasses.replace(self._slots, num_answers=number)
+        self._slots = self.engine.release(self._slots, slots)
 
     def compile(self, progress: Callable[[str], object] = lambda _: None) -> None:
         """Compiles all that will be run, by running it; the batch must be empty."""

@@ -168,12 +168,6 @@ def advance(slots: Slots, logits: jax.Array, *, code: Code, most: int) -> tuple[
     return dataclasses.replace(after, rules=slots.rules), told
 
 
-@jax.jit
-def without(num_answers: jax.Array, given_up: jax.Array) -> jax.Array:
-    """`Slots.num_answers` with no answers for the slots that are marked in [S] bool."""
-    return jnp.where(given_up, 0, num_answers)
-
-
 def plain(asked: Asked) -> Asked:
     """The same without code for any option, so that all rows fit one batch."""
     return asked._replace(rules=with_code(asked.rules, GREEDY))

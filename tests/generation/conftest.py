@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import jax
 import pytest
 
 import glm_jax
@@ -33,3 +34,22 @@ def lm(golden_directory):
 def causal_lm():
     """ChatGLM2's layers, of the golden files."""
     return glm_jax.load(GENERATION.parents[1] / "chatglm" / "chatglm2")
+
+
+class _Compiled(list):
+    """Takes part in jax's monitoring: one item for each program that is compiled or read."""
+
+    def __call__(self, name, seconds, **_):
+        if name == "/jax/core/compile/backend_compile_duration":
+            self.append(name)
+
+
+@pytest.fixture
+def compiled():
+    found = _Compiled()
+    jax.monitoring.register_event_duration_secs_listener(found)
+    jax.jit(lambda x: x + 1)(1)
+    assert found, "jax has another name for what is counted"
+    found.clear()
+    yield found
+    jax.monitoring.unregister_event_duration_listener(found)

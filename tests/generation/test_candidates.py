@@ -12,6 +12,7 @@ from glm_jax.generation.candidates import Filling, _best, search_fillings
 from glm_jax.generation.engine import Engine
 from glm_jax.generation.language_model import LanguageModel
 from glm_jax.generation.options import BeamSearch, Limits, Marks
+from glm_jax.generation.slots import Room
 from glm_jax.models.params import create_params
 from glm_jax.sharding.mesh import make_mesh
 
@@ -33,13 +34,14 @@ def lm():
     return LanguageModel(config, create_params(config, mesh, seed=0))
 
 
-def search(lm, ids, beams, longest):
+def search(lm, ids, beams, longest, room=None):
     return search_fillings(
         Engine(lm.config, lm.params),
         ids,
         marks=Marks([MASK], START),
         limits=Limits([END], longest),
         search=BeamSearch(beams, 0.0),
+        room=room,
     )
 
 
@@ -102,6 +104,24 @@ def test_several_blanks_are_filled_together(lm):
     greedy = lm.fill_blanks(text, [MASK], START, [END], max_new_tokens=3)
     if all(greedy):
         assert tuple(map(tuple, greedy)) in ways or scored(lm, text, greedy, 3) < values[-1]
+
+
+def test_with_a_room_given_texts_of_other_shapes_compile_nothing(lm, compiled):
+    """The same fillings, with as many slots as there can be and arrays as long as is allowed."""
+    room = Room(size=128, answers=64, blanks=4, ends=1)
+    texts = [[5, MASK, 6, 7, MASK, 8, MASK], [9, MASK, 4], [MASK, 7, 7, MASK]]
+    expected = [
+        search(lm, text, 3, longest) for text, longest in zip(texts, (3, 2, 4), strict=True)
+    ]
+    search(lm, texts[0], 3, 3, room)
+    compiled.clear()
+    for text, longest, ways in zip(texts, (3, 2, 4), expected, strict=True):
+        found = search(lm, text, 3, longest, room)
+        assert [one.answers for one in found] == [one.answers for one in ways]
+        np.testing.assert_allclose(
+            [one.log_probability for one in found], [one.log_probability for one in ways], atol=1e-5
+        )
+    assert compiled == []
 
 
 def test_what_ends_in_two_ways_comes_once():

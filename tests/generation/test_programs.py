@@ -30,3 +30,8 @@ def test_rows_are_put_and_taken_whole(causal_lm):
     # The first two of the rows, into the slots 0 and 2.
     put = programs.insert(taken, np.array([0, 2], np.int32), slots)
     assert jax.device_get(put.token).tolist() == [6, 6, 7, 7]
+
+
+def test_given_up_slots_have_no_answers():
+    found = programs.without(jnp.array([1, 2, 3]), jnp.array([False, True, False]))
+    assert found.tolist() == [1, 0, 3]

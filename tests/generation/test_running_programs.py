@@ -66,11 +66,6 @@ def test_rules_keep_no_code():
     assert chooser.bans == Bans(chooser.bans.least, chooser.bans.ngram, False, 0)
 
 
-def test_given_up_slots_have_no_answers():
-    found = programs.without(jnp.array([1, 2, 3]), jnp.array([False, True, False]))
-    assert found.tolist() == [1, 0, 3]
-
-
 def test_copies_share_nothing():
     whole = [jnp.arange(3)]
     copy = programs.copied(whole)
