@@ -253,7 +253,7 @@ def test_an_example_says_how_it_is_run_and_is_short(path):
 
 
 def test_lora_lowers_the_loss_on_its_text_and_is_small(tmp_path, capsys):
-    arguments = ["--steps", "12", "--workdir", str(tmp_path / "lora")]
+    arguments = ["--steps", "6", "--workdir", str(tmp_path / "lora")]
     without, with_it = example("lora")["main"](arguments)
     assert with_it < without
     assert "221,184 of them are trained" in capsys.readouterr().out

@@ -259,6 +259,7 @@ def start(home, workdir, *overrides):
     )
 
 
+@pytest.mark.nightly  # 40 s: three commands; test_train.py has one that is killed on a disk
 def test_a_killed_run_ends_as_a_local_one_that_was_not(home, bucket, tmp_path):
     """With its token store in the bucket too; then its model is loaded from there, and saved."""
     workdir, store = bucket / "runs/killed", f"data.store={bucket / 'store'}"
