@@ -26,6 +26,9 @@ import numpy as np
 
 from glm_jax.checks import whole_number
 
+# An array; jax puts tracers, shapes and shardings in its place.
+Field = Any
+
 # Values of `Batch.objective`: the objective of each target.
 NONE, SPAN, SENTENCE, DOCUMENT, CAUSAL, ANSWER = range(6)
 OBJECTIVES = {
@@ -58,18 +61,17 @@ class Batch:
         predicted), for losses by objective. May be left out.
     """
 
-    # `Any`: jax puts tracers, shapes and shardings in the places of the arrays.
-    tokens: Any
-    targets: Any
-    loss_weights: Any
-    positions: Any
-    block_positions: Any
-    attend_start: Any
-    attend_end: Any
-    objective: Any = None
+    tokens: Field
+    targets: Field
+    loss_weights: Field
+    positions: Field
+    block_positions: Field
+    attend_start: Field
+    attend_end: Field
+    objective: Field = None
 
     @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> "Batch":
+    def from_dict(cls, fields: Mapping[str, Field]) -> "Batch":
         """Builds a Batch from its field names.
 
         Args:
@@ -102,7 +104,7 @@ class Batch:
             arrays["objective"] = np.zeros(shape, np.int32)
         return cls(**arrays)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Field]:
         """Returns the arrays by field name, not copied."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 

@@ -22,13 +22,15 @@ import threading
 import time
 from collections.abc import Callable, ItemsView, Iterator, KeysView, Sequence, ValuesView
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar, cast
 
 import jinja2
 from jinja2 import ext, nodes, visitor
 from jinja2.exceptions import SecurityError
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+Value = TypeVar("Value")
 
 # Characters that all operations of a rendering may make together, and that one may make at most.
 MOST_CHARACTERS = 50_000_000
@@ -133,12 +135,11 @@ class Sandbox(ImmutableSandboxedEnvironment):
         __self.spend(made)
         return made
 
-    def wrap_str_format(self, value: Any) -> Any:
+    def wrap_str_format(self, value: object) -> None:
         if super().wrap_str_format(value) is not None:
             raise SecurityError("formats with str.format")
-        return None
 
-    def unsafe_undefined(self, obj: Any, attribute: str) -> NoReturn:
+    def unsafe_undefined(self, obj: object, attribute: str) -> NoReturn:
         raise SecurityError(f"reaches for {attribute!r} of a {type(obj).__name__}")
 
     def _bounded(self, made: Callable[..., Any]) -> Callable[..., Any]:
@@ -179,8 +180,8 @@ class _Makers(visitor.NodeTransformer):
         return _filtered(tree, _MAKE) if node.ctx == "load" else tree
 
 
-def _filtered(node: Any, name: str) -> nodes.Filter:
-    return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
+def _filtered(node: nodes.Node, name: str) -> nodes.Filter:
+    return nodes.Filter(cast(nodes.Expr, node), name, [], [], None, None, lineno=node.lineno)
 
 
 class _Generation(ext.Extension):
@@ -237,7 +238,7 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str | bytes | list | tuple)
 
 
-def _check_power(operator: str, left: Any, right: Any) -> None:
+def _check_power(operator: str, left: object, right: object) -> None:
     if not isinstance(left, int) or not isinstance(right, int):
         return
     bits = left.bit_length()
@@ -266,7 +267,7 @@ def _size(value: object) -> int:
     Raises:
       TooMuch: it holds more than `MOST_ELEMENTS`.
     """
-    total, seen, pending = 0, 0, list[Any]([value])
+    total, seen, pending = 0, 0, list[object]([value])
     while pending:
         one = pending.pop()
         if hasattr(one, "__len__"):
@@ -284,7 +285,7 @@ def _size(value: object) -> int:
     return total
 
 
-def _checked(value: Any) -> Any:
+def _checked(value: Value) -> Value:
     """The value, if it does not hold too many others: a list of two lists of two lists of ..
 
     Raises:
