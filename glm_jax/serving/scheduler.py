@@ -95,6 +95,10 @@ class Row:
             self.cancelled = True
 
 
+class _ClosedError(Exception):
+    """The scheduler was closed while it compiled."""
+
+
 @dataclasses.dataclass
 class _Step:
     """A step whose values were not looked at, and who was in which slot then."""
@@ -252,22 +256,30 @@ class Scheduler:
         """The thread."""
         begun = time.monotonic()
         try:
-            self._batch.compile(lambda what: log.debug("compiling %s", what))
+            self._batch.compile(self._compiling)
             for work in warm:
-                if not self._closed:
-                    work()
+                self._compiling("other work")
+                work()
             with self._changed:
                 if self._state == "compiling":
                     self._state = "ready"
             on_ready(time.monotonic() - begun)
             while self._turn():
                 pass
+        except _ClosedError:
+            pass
         except BaseException:
             log.exception("the scheduler failed")
             with self._changed:
                 self._state = "failed"
         finally:
             self._give_up("failed" if self._state == "failed" else "cancelled")
+
+    def _compiling(self, what: str) -> None:
+        """Called before each program; a server that ends does not wait for the rest."""
+        log.debug("compiling %s", what)
+        if self._closed:
+            raise _ClosedError
 
     def _give_up(self, reason: Reason) -> None:
         """Ends all that is there."""

@@ -270,6 +270,30 @@ def test_closing_cancels_what_is_left(causal_lm):
     assert caller.wait().reasons() == ["cancelled"] * 3
 
 
+def test_closing_does_not_wait_for_what_is_left_to_compile(causal_lm, monkeypatch):
+    first, going, tried = threading.Event(), threading.Event(), []
+
+    def slowly(self, progress):
+        for number in range(3):
+            progress(f"program {number}")
+            tried.append(number)
+            first.set()
+            going.wait(60)
+
+    monkeypatch.setattr(RunningBatch, "compile", slowly)
+    scheduler = Scheduler(causal_lm, slots=2, context=128, width=16)
+    caller = Caller(scheduler, ask())
+    scheduler.start()
+    assert first.wait(60)
+    closing = threading.Thread(target=scheduler.close)
+    closing.start()
+    until(lambda: scheduler.counts().state == "draining")
+    going.set()
+    closing.join(60)
+    assert tried == [0]
+    assert caller.wait().reasons() == ["cancelled"]
+
+
 def test_a_scheduler_that_cannot_begin_ends_its_rows(causal_lm, monkeypatch):
     def fail(self, progress):
         raise MemoryError
