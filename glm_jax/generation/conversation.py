@@ -20,6 +20,7 @@ from glm_jax.generation.kept_row import Ended, KeptRow, never
 from glm_jax.generation.options import Limits
 from glm_jax.generation.sampling import Sampling
 from glm_jax.generation.streaming import TextStream
+from glm_jax.generation.suggested import suggested
 from glm_jax.tokenizers.messages import Message
 from glm_jax.tokenizers.protocol import Messages, Tokenizer
 
@@ -123,10 +124,7 @@ class Conversation:
     @property
     def suggested(self) -> dict[str, float]:
         """The options of sampling in the checkpoint's generation_config.json; not taken unasked."""
-        values = self.model._origin.generation
-        names = ("temperature", "top_k", "top_p") if values.get("do_sample") is True else ()
-        found = {name: values.get(name) for name in names}
-        return {n: v for n, v in found.items() if isinstance(v, int | float) and v is not True}
+        return suggested(self.model._origin)
 
     def prompt(self, messages: Sequence[Message] | None = None) -> list[int]:
         """The ids to which an answer is the continuation; None: of all messages so far."""
