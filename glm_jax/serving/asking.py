@@ -6,11 +6,12 @@ Only these objects cross the border, and they hold no array of jax.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
-from glm_jax.generation.prompts import Prompt
+if TYPE_CHECKING:
+    from glm_jax.generation.prompts import Prompt
 
 # Alternatives that are computed for an id; OpenAI's `top_logprobs` allows as many.
 MOST_ALTERNATIVES = 20
@@ -36,7 +37,7 @@ class Ask:
       deadline: in seconds of `time.monotonic()`; None: none.
     """
 
-    prompt: Prompt
+    prompt: "Prompt"
     alternatives: int | None = None
     echo: bool = False
     copy: int = 0
@@ -152,7 +153,9 @@ class Decoder(Protocol):
 
     context: int
 
-    def submit(self, asks: list[Ask], on_event: Callable[[int, Event], None]) -> list[Ticket]:
+    def submit(
+        self, asks: Sequence[Ask], on_event: Callable[[int, Event], None]
+    ) -> Sequence[Ticket]:
         """Queues the rows of one request, all or none; does not wait.
 
         Args:
