@@ -147,7 +147,7 @@ def talker(tmp_path_factory):
     """A directory of ChatGLM2's format and random numbers."""
     vocabulary = Path(__file__).parent / "golden" / "chatglm" / "chat" / "tokenizer.model"
     tokenizer = glm_jax.load_tokenizer(vocabulary, kind="chatglm2")
-    lm = model(tokenizer, vocab_size=tokenizer.vocab_size, max_positions=512)
+    lm = model(tokenizer, vocab_size=tokenizer.vocab_size, max_positions=1024)
     directory = tmp_path_factory.mktemp("served") / "talker"
     lm.save(directory, format="orbax")
     return directory
@@ -173,7 +173,7 @@ def address_of(process, name):
 @pytest.mark.processes
 def test_a_stream_ends_after_a_signal_and_then_the_command(talker):
     """Its port is taken for a second server; what is asked before all is compiled waits."""
-    with command("--checkpoint", str(talker), "--slots", "2") as process:
+    with command("--checkpoint", str(talker), "--slots", "2", "--context", "1024") as process:
         address = address_of(process, "talker")
         other = command("--port", address.rpartition(":")[2])
         _, error = other.communicate(timeout=60)
@@ -181,7 +181,9 @@ def test_a_stream_ends_after_a_signal_and_then_the_command(talker):
         assert re.fullmatch(r"error: cannot listen at 127\.0\.0\.1 port \d+ .*\n", error)
         api = client(address, timeout=120)
         messages = [{"role": "user", "content": "hello"}]
-        options = {"max_tokens": 400, "stream_options": {"include_usage": True}}
+        # Long enough to be asked during it.
+        options = {"max_tokens": 600, "extra_body": {"min_tokens": 600}}
+        options["stream_options"] = {"include_usage": True}
         with api.chat.completions.create(
             model="talker", messages=messages, stream=True, **options
         ) as stream:
@@ -192,8 +194,8 @@ def test_a_stream_ends_after_a_signal_and_then_the_command(talker):
             with pytest.raises(openai.InternalServerError):
                 api.chat.completions.create(model="talker", messages=messages)
             found += chunks
-        assert found[-2].choices[0].finish_reason in ("stop", "length")
-        assert found[-1].usage.completion_tokens > 2
+        assert found[-2].choices[0].finish_reason == "length"
+        assert found[-1].usage.completion_tokens == 600
         assert process.wait(30) == 0
         assert process.stdout.read().startswith("ready: all is compiled (")
         log = process.stderr.read()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 _INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
 # More ids than `_LONGEST` are not decoded each time: the last `_KEPT` of them say how those that
 # follow are joined to them.
-_LONGEST, _KEPT = 64, 16
+_LONGEST, _KEPT = 32, 8
 # An incomplete character has at most three bytes. What waits behind that many is no character.
 _UNFINISHED, _GIVEN_UP = 4, 8
 
