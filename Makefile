@@ -14,10 +14,11 @@ READY := $(VENV)/.ready
 TPU_PLANS = glm_large_v5e:v5e:4x4 glm_10b_v5p:v5p:4x4x8 chatglm2_6b_v5e:v5e:8x8
 GPU_PLANS = chatglm2_6b_h100:h100:8
 
-.PHONY: demo test faults pods nightly mutate lint types format benchmarks plan-all plan-tpu plan-gpu plans clean help
+.PHONY: demo serve test faults pods nightly mutate lint types format benchmarks plan-all plan-tpu plan-gpu plans clean help
 
 help:
 	@echo "make demo        train a small GLM on the bundled text and fill blanks (minutes, CPU)"
+	@echo "make serve       serve the bundled model, and a page that fills blanks, at http://localhost:8000"
 	@echo "make test        all tests"
 	@echo "make faults      kill training at 20 random moments; it must end bit-equal"
 	@echo "make nightly     the tests that take too long for every change, 100 kills among them"
@@ -41,6 +42,9 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 demo: $(READY)
 	@$(BIN)/python -m glm_jax.train --config configs/demo_cpu.py --workdir $(WORKDIR)
 	@$(BIN)/python tools/show_blanks.py $(WORKDIR)
+
+serve: $(READY)
+	@$(BIN)/python -m glm_jax.serve
 
 test: $(READY)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
