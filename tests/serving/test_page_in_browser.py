@@ -156,8 +156,11 @@ def test_other_ways_are_searched_and_one_is_put_in(person):
     ways = person.waits(lambda: person.all("#ways button"))
     assert len(ways) == 8
     assert ways[0].text.splitlines()[0].startswith("the ")
+    answer, much = ways[1].find_element("css selector", "mark").text, ways[1].text.splitlines()[-1]
     ways[1].click()
-    assert person.text(".pill .probability") == "your choice"
+    assert person.text(".pill .answer") == answer
+    assert person.text(".pill .probability") == "from the search"
+    assert person.text("#status") == f"Put in: {answer}, together {much}."
 
 
 def test_letters_that_spell_a_mask_stay_letters(person, decoder, lm):
@@ -177,6 +180,16 @@ def test_chinese_is_blanked_by_words(person):
     person.clicks(".word", 1)
     assert len(person.all(".pill")) == 1
     assert person.one("#board").get_attribute("lang") == "zh"
+
+
+def test_probabilities_are_written_shortly(person):
+    found = person.runs(
+        """return import("/page/dom.js").then(({ percent }) =>
+          [0, 0.7708, 0.0512, 0.00312, 0.00002, 3.1e-9, 2e-21, 0.997, 0.9999, 1].map(
+            (one) => percent(one)));"""
+    )
+    short = ["0.31 %", "1 in 50,000", "3 × 10⁻⁹", "2 × 10⁻²¹"]
+    assert found == ["0 %", "77 %", "5.1 %", *short, "99.7 %", "100 %", "100 %"]
 
 
 def test_light_and_dark(driver, address):
@@ -270,8 +283,10 @@ def test_errors_are_one_sentence_where_they_arose(driver, address, decoder):
 
 def test_filling_is_stopped(person, decoder, monkeypatch):
     monkeypatch.setattr(decoder, "pause", 0.3)
+    monkeypatch.setattr(decoder, "state", "compiling")
     person.clicks("#fill")
     person.waits(lambda: person.shown("#stop"))
+    person.waits(lambda: "still compiling its programs" in person.text("#status"))
     person.clicks("#stop")
     person.waits(lambda: person.text("#status") == "Stopped.")
     tickets = decoder.tickets[-2:]
@@ -291,11 +306,29 @@ def test_a_chat_streams_and_markup_stays_text(driver):
         assert person.text(".thought") == "a thought"
         person.clicks("#clear")
         assert person.all(".message") == []
+        assert person.texts(".empty") == ["Nothing has been said yet."]
+
+
+def test_calls_of_tools_are_blocks_and_go_back_as_they_came(person):
+    """From the deltas of a stream, without a model that calls: the page describes no tools."""
+    found = person.runs(
+        """return import("/page/chat.js").then(({ Answer }) => {
+          const answer = new Answer();
+          const add = (call) => answer.add({ tool_calls: [{ index: 0, ...call }] });
+          add({ id: "a", function: { name: "see", arguments: "" } });
+          add({ function: { arguments: '{"x": "<i>"}' } });
+          answer.end();
+          return [answer.node.querySelector("pre").textContent, answer.message()];
+        });"""
+    )
+    assert found[0] == 'see({"x": "<i>"})'
+    function = {"name": "see", "arguments": '{"x": "<i>"}'}
+    call = {"id": "a", "type": "function", "function": function}
+    assert found[1] == {"role": "assistant", "content": "", "tool_calls": [call]}
 
 
 def test_a_chat_is_stopped_and_goes_on(driver):
     with chatting(driver, fakes.say("word " * 200), delay=0.03) as person:
-        person.one("#system").get_attribute("id")
         person.clicks(".system summary")
         person.one("#system").send_keys("be brief")
         person.one("#say").send_keys("first", Keys.ENTER)

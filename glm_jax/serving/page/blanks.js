@@ -63,6 +63,8 @@ function edit() {
   for (const [name, seen] of [["own", true], ["board", false]]) show(byId(name), seen);
   byId("edit").textContent = "Done";
   byId("fill").disabled = true;
+  tell(byId("status"), "");
+  tell(byId("problem"), "");
   tell(byId("hint"), "Type a sentence; Enter ends it. Then choose the words to blank.");
   byId("own").focus();
   byId("own").select();
@@ -214,20 +216,19 @@ function sentenceInline(parts, open, answers) {
 
 function putAll(way) {
   board.fresh = true;
-  way.keys.forEach((key, index) => board.answers.set(key, { text: way.answers[index], kept: true, probability: way.probability }));
+  way.keys.forEach((key, index) => board.answers.set(key, { text: way.answers[index], probability: null, tokens: null, kept: false }));
   board.render();
-  afterChoice("All answers are put in; blank one again to have it filled beside the others.");
+  afterChoice(`Put in: ${way.answers.map((answer) => answer || "nothing").join("; ")}, together ${percent(way.probability)}.`);
 }
 
 function afterChoice(sentenceSaid) {
   tell(byId("status"), sentenceSaid);
+  tell(byId("problem"), "");
   show(byId("compare-part"), false);
   byId("fill").disabled = board.open.length === 0;
   drawOrder();
   drawWords(board.parts(), board.permutation);
-  const shown = ways;
-  if (board.open.length === 0 && shown.length) return;
-  show(byId("ways-part"), board.open.length > 0 || shown.length > 0);
+  show(byId("ways-part"), board.open.length > 0 || ways.length > 0);
 }
 
 function opened(blank, node) {
@@ -239,7 +240,7 @@ function opened(blank, node) {
   openPopover(blank, node, {
     ways: [...others.values()],
     onChoose: (text) => {
-      board.put(blank.key, { ...blank.answer, text, tokens: null, kept: true, was: blank.answer });
+      board.put(blank.key, { text, probability: null, tokens: null, kept: true });
       focusOn(blank.key);
       afterChoice("Your choice counts as text now. Fill again to see what the other blanks become.");
     },

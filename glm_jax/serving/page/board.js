@@ -1,10 +1,16 @@
 // The sentence: words that become blanks, and blanks that become answers.
 //
 // A blank is {key, start, end, original, answer}: a run of blanked words, and what was put there, if anything:
-// {text, probability, tokens, kept}. A kept one was chosen by hand; it counts as text when the others are filled.
+// {text, probability or null, tokens or null, kept}. A kept one was chosen by hand; it counts as text when the others are filled.
 
 import { el, percent } from "./dom.js";
 import { chinese, runs, segments } from "./words.js";
+
+// What stands under an answer. Those of a search have a probability together, and none each.
+export function said(answer) {
+  if (answer.kept) return "your choice";
+  return answer.probability === null ? "from the search" : percent(answer.probability);
+}
 
 export class Board {
   // onChange(): other words are blanks; onOpen(blank, node): a filled blank was clicked.
@@ -122,7 +128,7 @@ export class Board {
     const { answer, original } = blank;
     const number = String(this.order.indexOf(blank.key) + 1);
     const label = answer
-      ? `Blank ${number}: ${answer.text || "nothing"}, ${answer.kept ? "chosen by you" : percent(answer.probability)}. Opens alternatives.`
+      ? `Blank ${number}: ${answer.text || "nothing"}, ${said(answer)}. Opens alternatives.`
       : `Blank ${number}, was ${original}`;
     const pill = el("button", {
       class: ["pill", answer && "filled", answer?.kept && "kept", this.busy && !answer?.kept && "busy"].filter(Boolean).join(" "),
@@ -143,11 +149,8 @@ export class Board {
     });
     if (!answer.text) shown.append("\u2205");
     pill.append(shown);
-    if (answer.kept) pill.append(el("span", { class: "probability" }, "your choice"));
-    else {
-      pill.append(el("span", { class: "bar", style: { "--p": answer.probability } }));
-      pill.append(el("span", { class: "probability" }, percent(answer.probability)));
-    }
+    if (answer.probability !== null) pill.append(el("span", { class: "bar", style: { "--p": answer.probability } }));
+    pill.append(el("span", { class: "probability" }, said(answer)));
     return pill;
   }
 

@@ -113,7 +113,7 @@ async function stream(messages, answer) {
 }
 
 // An answer that grows: thoughts, which are folded; text; and calls of tools.
-class Answer {
+export class Answer {
   constructor() {
     Object.assign(this, { thoughts: "", text: "", calls: [], finished: null });
     this.textNode = el("div", { class: "text" });

@@ -14,7 +14,7 @@ export function showCompared(node, fillings, { parts, open, mine }) {
       sentence(parts, open, filling.answers.map((answer) => answer.text)),
       el("ol", { class: "steps" }, ...filling.order.map((blank, step) => el("li", {},
         el("span", {}, `${step + 1}. ${names[step]}`), el("span", {}, percent(filling.answers[blank].probability))))),
-      el("p", { class: "total" }, el("span", {}, leads ? "All together, the more probable" : "All together"),
+      el("p", { class: "total" }, el("span", {}, leads ? "All together (the most probable)" : "All together"),
         el("b", {}, percent(filling.probability, 3))));
   }));
 }

@@ -25,12 +25,16 @@ export function tell(node, sentence) {
   if (node.classList.contains("problem")) show(node, sentence !== "");
 }
 
-// 0.7708 -> "77 %", 0.00312 -> "0.31 %", 1e-7 -> "1 in 10,000,000"
+// 0.7708 -> "77 %", 0.00312 -> "0.31 %", 0.00002 -> "1 in 50,000", 3e-9 -> "3 × 10⁻⁹"
 export function percent(probability, digits = 2) {
   if (probability <= 0) return "0 %";
-  if (probability < 0.0001) return `1 in ${Math.round(1 / probability).toLocaleString("en", { maximumSignificantDigits: 2 })}`;
+  if (probability < 1e-6) {
+    const [factor, power] = probability.toExponential(0).split("e-");
+    return `${factor} \u00d7 10\u207b${[...power].map((digit) => SUPERSCRIPTS[digit]).join("")}`;
+  }
+  if (probability < 0.0001) return `1 in ${(1 / probability).toLocaleString("en", { maximumSignificantDigits: 2 })}`;
   if (probability > 0.995) return probability > 0.9995 ? "100 %" : `${(100 * probability).toFixed(1)} %`;
   return `${Number((100 * probability).toPrecision(digits))} %`;
 }
 
-export const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
+const SUPERSCRIPTS = "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079";

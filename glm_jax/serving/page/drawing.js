@@ -56,7 +56,7 @@ function draw(partA, spans) {
   const numbers = partA.some((cell) => cell.position !== undefined);
   node.replaceChildren(
     el("figure", {}, el("figcaption", {}, "Part A, read at once: every token sees all of part A."), el("ul", { class: "cells" }, ...a)),
-    el("figure", {}, el("figcaption", {}, "Part B, written from left to right: every token sees part A and what stands before it."), el("ul", { class: "cells" }, ...b)),
+    b.length === 0 ? "" : el("figure", {}, el("figcaption", {}, "Part B, written from left to right: every token sees part A and what stands before it."), el("ul", { class: "cells" }, ...b)),
     numbers ? el("p", { class: "hint" }, "Under each token stand its two positions: where it belongs in the sentence, and how far into its blank it is.") : "");
 }
 

@@ -1,5 +1,6 @@
 // What might stand in a blank instead: the tokens' alternatives, and answers of other fillings.
 
+import { said } from "./board.js";
 import { byId, el, percent, show } from "./dom.js";
 
 const AFTER_END = 2; // alternatives to an end that are shown
@@ -52,7 +53,7 @@ export function openPopover(blank, node, { ways, onChoose, onRestore, onEmpty })
 
 function heading({ answer, original }) {
   const same = answer.text === original ? "as it stood there" : `where \u201c${original}\u201d stood`;
-  return answer.kept ? `Your choice, ${same}.` : `${percent(answer.probability)}, ${same}.`;
+  return `${said(answer).replace(/^./, (letter) => letter.toUpperCase())}, ${same}.`;
 }
 
 // Of each token of the answer, its alternatives; one of them puts what stands before it and itself.
