@@ -9,13 +9,15 @@ import { showOrder } from "./order.js";
 import { closePopover, openPopover } from "./popover.js";
 import { chinese, example } from "./words.js";
 
+// Of the kind of text that the bundled model has read; in the first the order makes the largest difference.
 const EXAMPLES = [
-  "She bore a [son], and called his name [Isaac].",
-  "The king said to his [servants], \u201c[Why] are you afraid?\u201d",
-  "Jesus went down to the [sea], and his disciples [followed] him.",
+  "She wept, because her [son] was [dead].",
+  "He took the [bread], and gave it to his [disciples].",
+  "Moses stretched out his [hand] over the [sea].",
+  "God made the [sky], and it was [so].",
   "They went up to [Jerusalem] to [worship] before [God].",
-  "床前明月[光]，疑是地上霜。",
   "春[眠]不覺曉，處處聞啼[鳥]。",
+  "床前明月[光]，疑是地上霜。",
 ];
 const ALTERNATIVES = 5;
 const COMPILING = "The server is still compiling its programs; the first answers take a little longer.";
