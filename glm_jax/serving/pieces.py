@@ -15,8 +15,8 @@ _INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
 
 
 def in_json(log_probability: float) -> float:
-    """A log-probability in nats as JSON can hold it."""
-    return max(log_probability, _LEAST)
+    """A log-probability in nats as JSON can hold it; that of a model that computes NaN too."""
+    return log_probability if log_probability >= _LEAST else _LEAST
 
 
 class Pieces:

@@ -30,10 +30,10 @@ class Draining(Decoder, Protocol):
     """A scheduler that can be ended."""
 
     def drain(self, seconds: float) -> bool:
-        """Takes no new rows, and waits for those that there are; False: some were cancelled."""
+        """Takes no new rows, and waits for those that there are; False: some have not ended."""
 
     def close(self) -> None:
-        """Ends its thread."""
+        """Ends its thread; rows that have not ended are cancelled. A second time: nothing."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -114,6 +114,8 @@ class Server(uvicorn.Server):
         elif sig == signal.SIGINT:
             self.status = _INTERRUPTED
             self.should_exit = self.force_exit = True
+            for connection in list(self.server_state.connections):
+                connection.transport.abort()
 
     async def on_tick(self, counter: int) -> bool:
         """Called ten times a second; True ends the server."""
@@ -130,6 +132,7 @@ class Server(uvicorn.Server):
 
     def _drain(self) -> None:
         try:
-            self._decoder.drain(self._drain_seconds)
+            if not self._decoder.drain(self._drain_seconds):
+                self._decoder.close()  # so that clients are told; see `Answer.take`
         finally:
             self.should_exit = True

@@ -92,7 +92,7 @@ class FakeDecoder:
         self.context, self.asked, self.state = context, [], "ready"
         self._say, self.delay, self._slots, self._queue = say, delay, slots, queue
         self._rows, self._lock, self._steps = [], threading.Condition(), 0
-        self._ended = collections.Counter()
+        self._closed, self._ended = False, collections.Counter()
         self._tokens = collections.Counter()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -141,21 +141,21 @@ class FakeDecoder:
         until = time.monotonic() + seconds
         while self._rows and time.monotonic() < until:
             time.sleep(0.01)
-        left = list(self._rows)
-        for row in left:
-            row.cancel()
-        return not left
+        return not self._rows
 
     def close(self):
-        self.state = "closed"
+        self._closed = True
         with self._lock:
             self._lock.notify()
         self._thread.join()
+        for row in self._rows:
+            self._end(row, "cancelled")
+        self._rows = []
 
     def _run(self):
-        while self.state != "closed":
+        while not self._closed:
             with self._lock:
-                self._lock.wait_for(lambda: self._rows or self.state == "closed")
+                self._lock.wait_for(lambda: self._rows or self._closed)
                 rows = self._rows[: self._slots]
                 waiting = self._rows[self._slots :]
             for row in waiting:

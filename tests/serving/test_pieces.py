@@ -44,6 +44,9 @@ def test_names_tell_tokens_apart():
     assert Pieces(Words()).name(4) == "token_id:4"
 
 
-@pytest.mark.parametrize(("value", "expected"), [(-1.5, -1.5), (-math.inf, -9999.0), (-2e4, -9999)])
+NUMBERS = [(-1.5, -1.5), (-math.inf, -9999.0), (-2e4, -9999.0), (math.nan, -9999.0)]
+
+
+@pytest.mark.parametrize(("value", "expected"), NUMBERS)
 def test_json_has_no_infinity(value, expected):
     assert in_json(value) == expected

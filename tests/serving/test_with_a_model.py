@@ -56,6 +56,35 @@ def test_answers_are_those_of_the_model_alone_streamed_or_not(lm, api):
         assert all(pool.map(one, range(8)))
 
 
+@pytest.mark.nightly
+def test_sixty_four_streams_at_once_are_neither_lost_nor_crossed_nor_cut(lm, api, scheduler):
+    """Some minutes; every eighth client leaves in the middle of each second answer."""
+    texts = [f"{number} {TEXTS[number % 4]}" for number in range(64)]
+    prompts = [[GMASK, SOP, *text.encode()] for text in texts]
+    expected = [
+        lm.tokenizer.decode(ids, skip_special=True)
+        for ids in lm.generate(prompts, max_new_tokens=60)
+    ]
+
+    def one(number):
+        for turn in range(40):
+            parts, leaves = [], number % 8 == 0 and turn % 2
+            with api.completions.create(
+                model="m", prompt=texts[number], max_tokens=60, stream=True
+            ) as stream:
+                for chunk in stream:
+                    parts.append(chunk.choices[0].text)
+                    if leaves and len(parts) == 5:
+                        break
+            if not leaves:
+                assert "".join(parts) == expected[number], (number, turn)
+        return True
+
+    with concurrent.futures.ThreadPoolExecutor(64) as pool:
+        assert all(pool.map(one, range(64)))
+    assert until(lambda: scheduler.counts().busy + scheduler.counts().waiting == 0)
+
+
 def test_completions_are_those_of_the_model_alone(lm, api):
     for text in TEXTS:
         found = api.completions.create(model="m", prompt=text, max_tokens=12)
