@@ -101,7 +101,9 @@ class BlanksRequest(BaseModel):
     temperature: float = Field(0.0, description="0: the most probable token is taken each time.")
     top_k: int = Field(0, description="Only the k most probable tokens; 0: all.")
     top_p: float = Field(1.0, description="Only the most probable tokens of together this much.")
-    seed: int = Field(0, description="Of the random numbers: equal requests are answered equally.")
+    seed: int | None = Field(
+        None, description="Of the random numbers: equal seeds, equal answers. A random one if null."
+    )
     n: int = Field(1, ge=1, description="Fillings of each text in each order.")
     candidates: int | None = Field(
         None,

@@ -46,21 +46,26 @@ def router(served: Served) -> APIRouter:
                 "model",
                 "model_not_found",
             )
-        client = getattr(request.state, "client", "")
-        asked = await run_in_threadpool(plan, served, body, client)
-        return await answered(request, _answer(served, body, asked, client))
+        asked = await run_in_threadpool(plan, served, body, _client(request))
+        return await answered(request, _answer(served, body, asked, request))
 
     return routes
 
 
+def _client(request: Request) -> str:
+    """Whose request it is, as the guard of keys has found out."""
+    return getattr(request.state, "client", "")
+
+
 async def _answer(
-    served: Served, body: protocol.BlanksRequest, asked: Plan, client: str
+    served: Served, body: protocol.BlanksRequest, asked: Plan, request: Request
 ) -> Response:
     if body.candidates is None:
         results, count = await _filled(served, body, asked)
     else:
-        results, count = await _searched(served, body.candidates, asked, client)
+        results, count = await _searched(served, body.candidates, asked, _client(request))
     prompt = sum(map(len, asked.ids))
+    request.state.tokens = (prompt, count)  # for the line of the log
     response = protocol.BlanksResponse(
         id=f"blanks-{uuid.uuid4().hex}",
         created=int(time.time()),

@@ -65,14 +65,24 @@ class BlankText:
                 "the text holds half of a surrogate pair (\\ud800 to \\udfff)"
             ) from error
 
-    def ids(self, tokenizer: Tokenizer) -> list[int]:
-        """The ids of the whole text, framed as in training; white space at its end goes."""
+    def ids(self, tokenizer: Tokenizer, most: int | None = None) -> list[int]:
+        """The ids of the whole text, framed as in training; white space at its end goes.
+
+        Args:
+          tokenizer: of the model.
+          most: ids that a text may have; None: any number.
+
+        Raises:
+          UserError: it has more.
+        """
         pieces = [*self.pieces[:-1], self.pieces[-1].rstrip()]
         spelled = "".join(
             piece + blank for piece, blank in zip(pieces, [*self.blanks, ""], strict=True)
         )
         masks = set(tokenizer.special.masks)
         inner = tokenizer.encode(spelled, allow_special=True)
+        if most is not None and len(inner) > most:
+            raise UserError(f"a text of {len(inner)} tokens does not fit the context of {most}")
         plain = [id_ for id_ in inner if id_ not in masks]
         if len(inner) - len(plain) == len(self.blanks) and not _has_special(tokenizer, plain):
             return blanked_ids(tokenizer, spelled)

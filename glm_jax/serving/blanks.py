@@ -12,6 +12,7 @@ that order:
 import dataclasses
 import itertools
 import math
+import secrets
 import time
 from collections.abc import Sequence
 
@@ -75,20 +76,21 @@ def plan(served: Served, body: protocol.BlanksRequest, client: str = "") -> Plan
     texts = texts_of(body)
     if not texts:
         raise UserError("text is an empty list; give one text at least")
+    _check_rows(served, len(texts))
     tokenizer = tokenizer_of(served)
     for text in texts:
         text.check()
-    ids = [text.ids(tokenizer) for text in texts]
+    ids = [text.ids(tokenizer, served.decoder.context) for text in texts]
     limits = [
         _limits(served, body.max_tokens, (len(row), len(text.blanks)), ends)
         for row, text in zip(ids, texts, strict=True)
     ]
-    how = Sampling(body.temperature, body.top_k, body.top_p, body.seed)
+    seed = secrets.randbits(63) if body.seed is None else body.seed
+    how = Sampling(body.temperature, body.top_k, body.top_p, seed)
     for row, limit in zip(ids, limits, strict=True):
         check_blanks([row], served.model.config, marks, limit, how)
     if body.candidates is not None:
         _check_candidates(served, body)
-        _check_rows(served, len(texts))
         return Plan(texts, ids, limits, [])
     orders = _orders(served, body, [len(text.blanks) for text in texts])
     _check_rows(served, sum(map(len, orders)) * body.n)

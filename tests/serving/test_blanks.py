@@ -194,7 +194,11 @@ def test_max_tokens_is_what_the_context_leaves(lm):
         ({"candidates": 2, "order": [2, 1, 0], "logprobs": 2}, "leave out order, logprobs"),
         ({"temperature": -1.0}, "temperature"),
         ({"top_p": 2.0}, "top_p must be above 0 and at most 1; got 2"),
-        ({"text": "word " * 70 + "[MASK]"}, "does not fit"),
+        ({"text": "word " * 70 + "[MASK]"}, "does not fit the model's 65 positions"),
+        ({"text": "[CLS]" * 99_999 + "[MASK]"}, "a text of 100000 tokens does not fit"),
+        ({"text": ["[MASK]"] * 65}, "must be at most 64 in one request; got 65"),
+        ({"top_k": 10**30}, "top_k must be at most"),
+        ({"seed": -1}, "seed must be at least 0"),
     ],
 )
 def test_what_cannot_be_done_is_refused_in_one_sentence(served, body, match):

@@ -24,7 +24,11 @@ const COMPILING = "The server is still compiling its programs; the first answers
 // Orders of four blanks are 24; of five, 120 would be more than anyone reads.
 const MOST_COMPARED = 4;
 
-let board, model, running = null, ways = [], candidatesOf = "";
+// Of a search, whose time grows with it.
+const LONGEST_SEARCHED = 12;
+
+let board, model, running = null, ways = [];
+let known = { text: "", tokens: 0 }; // the text that was filled last, and how many tokens it has
 
 export function startBlanks(served) {
   model = served;
@@ -121,10 +125,10 @@ function drawOrder(focus = null) {
 
 function options() {
   const temperature = Number(byId("temperature").value);
-  const longest = Number(byId("longest").value), seed = Number(byId("seed").value);
-  if (!Number.isInteger(longest) || longest < 1) throw new Problem("The longest answer must be a whole number of tokens, one at least.");
+  const typed = byId("longest").value.trim(), longest = Number(typed), seed = Number(byId("seed").value);
+  if (typed && (!Number.isInteger(longest) || longest < 1)) throw new Problem("The longest answer must be a whole number of tokens, one at least.");
   if (!Number.isInteger(seed) || seed < 0) throw new Problem("The seed must be a whole number, not below 0.");
-  return { max_tokens: longest, ...(temperature > 0 ? { temperature, seed } : {}) };
+  return { ...(typed ? { max_tokens: longest } : {}), ...(temperature > 0 ? { temperature, seed } : {}) };
 }
 
 // The order that the user has chosen, and one to compare it with.
@@ -143,6 +147,7 @@ async function fill(which = "two") {
       text: board.asked(), order: ordersOf(mine, which), logprobs: ALTERNATIVES, ...options(),
     });
     const { results: [{ fillings, tokens }] } = await response.json();
+    known = { text: JSON.stringify(board.asked()), tokens: tokens.length };
     const chosen = fillings.find((one) => String(one.order) === String(mine));
     board.busy = false;
     board.fresh = true;
@@ -202,13 +207,20 @@ async function search() {
   const open = board.open, parts = board.parts();
   await working(byId("search-status"), byId("search-problem"), async (asked) => {
     const count = Math.min(model.candidates, 8);
-    const response = await asked("/v1/blanks", { text: board.asked(), candidates: count, max_tokens: options().max_tokens });
+    const response = await asked("/v1/blanks", { text: board.asked(), candidates: count, max_tokens: searchLength(open.length) });
     const { results: [{ candidates }] } = await response.json();
     ways = candidates.map((one) => ({ ...one, keys: open.map((blank) => blank.key) }));
     byId("ways").replaceChildren(...ways.map((way) => el("li", {}, el("button", { on: { click: () => putAll(way) } },
       sentenceInline(parts, open, way.answers), el("span", {}, percent(way.probability))))));
     return candidates.length ? "" : "The search found nothing.";
   });
+}
+
+// Tokens of the longest answer that is searched for; nothing: what the server takes.
+function searchLength(blanks) {
+  const { max_tokens: typed } = options();
+  if (typed || known.text !== JSON.stringify(board.asked())) return typed;
+  return Math.max(1, Math.min(LONGEST_SEARCHED, Math.floor((model.context - known.tokens) / blanks)));
 }
 
 function sentenceInline(parts, open, answers) {

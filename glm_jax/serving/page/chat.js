@@ -62,12 +62,12 @@ async function send() {
 }
 
 function body(messages) {
-  const system = byId("system").value.trim(), temperature = Number(byId("chat-temperature").value);
+  const system = byId("system").value.trim(), temperature = byId("chat-temperature").value.trim();
   return {
     model: model.name,
     messages: system ? [{ role: "system", content: system }, ...messages] : messages,
     stream: true,
-    temperature,
+    ...(temperature ? { temperature: Number(temperature) } : {}),
   };
 }
 
