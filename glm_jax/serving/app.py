@@ -14,7 +14,14 @@ from starlette.responses import JSONResponse
 
 import glm_jax
 from glm_jax.errors import UserError
-from glm_jax.serving import chat_routes, completion_routes, health_routes, model_routes
+from glm_jax.serving import (
+    blank_routes,
+    chat_routes,
+    completion_routes,
+    health_routes,
+    model_routes,
+    page_routes,
+)
 from glm_jax.serving.access import AccessLog
 from glm_jax.serving.asking import ClosingError, FullError
 from glm_jax.serving.bodies import BodyGuard
@@ -49,8 +56,10 @@ def make_app(
     metrics = Metrics(served.decoder)
     app.include_router(chat_routes.router(served, metrics))
     app.include_router(completion_routes.router(served, metrics))
+    app.include_router(blank_routes.router(served))
     app.include_router(model_routes.router(served))
     app.include_router(health_routes.router(served, metrics))
+    app.include_router(page_routes.router(served))
     _tell_errors(app, [*places, *_places_of(served)])
     # The last one is the outermost.
     app.add_middleware(BodyGuard, most_bytes=served.limits.body_bytes, seconds=body_seconds)

@@ -17,6 +17,7 @@ from glm_jax.serving.blank_search import Search
 from glm_jax.serving.blanks import Plan, Progress, plan, text_tokens
 from glm_jax.serving.connected import answered
 from glm_jax.serving.errors import ApiError, failed
+from glm_jax.serving.preparing import client_of, unknown_model
 from glm_jax.serving.rows import Rows
 from glm_jax.serving.served import Served
 
@@ -40,21 +41,11 @@ def router(served: Served) -> APIRouter:
         each answer sees those before it.
         """
         if body.model not in (None, served.name):
-            raise ApiError(
-                404,
-                f"there is no model {body.model!r} here; this server has {served.name!r}",
-                "model",
-                "model_not_found",
-            )
-        asked = await run_in_threadpool(plan, served, body, _client(request))
+            raise unknown_model(str(body.model), served.name)
+        asked = await run_in_threadpool(plan, served, body, client_of(request))
         return await answered(request, _answer(served, body, asked, request))
 
     return routes
-
-
-def _client(request: Request) -> str:
-    """Whose request it is, as the guard of keys has found out."""
-    return getattr(request.state, "client", "")
 
 
 async def _answer(
@@ -63,7 +54,7 @@ async def _answer(
     if body.candidates is None:
         results, count = await _filled(served, body, asked)
     else:
-        results, count = await _searched(served, body.candidates, asked, _client(request))
+        results, count = await _searched(served, body.candidates, asked, client_of(request))
     prompt = sum(map(len, asked.ids))
     request.state.tokens = (prompt, count)  # for the line of the log
     response = protocol.BlanksResponse(

@@ -2,14 +2,14 @@
 
 import http.client
 import json
-import time
 
 import pytest
 from fastapi.testclient import TestClient
 
-from glm_jax.serving.asking import ClosingError, FullError
+from glm_jax.serving.app import make_app
+from glm_jax.serving.asking import ClosingError, Ended, FullError
 from glm_jax.serving.served import RequestLimits, Served
-from tests.serving.small_app import running, small_app
+from tests.serving import fakes
 from tests.serving.small_decoder import SmallDecoder
 from tests.serving.small_models import small_filler
 
@@ -35,7 +35,7 @@ def served(lm, decoder):
 
 @pytest.fixture(scope="module")
 def client(served):
-    return TestClient(small_app(served))
+    return TestClient(make_app(served))
 
 
 def ask(client, **body):
@@ -107,7 +107,7 @@ def test_candidates(client, lm):
         ({"order": "some"}, 400, "order must be a list of the numbers of blanks"),
         ({"candidates": 4}, 400, "candidates must be at most 3; got 4"),
         ({"text": 7}, 400, "text must be a text, or a list of parts"),
-        ({"model": "other"}, 404, "there is no model 'other' here; this server has 'small'"),
+        ({"model": "other"}, 404, "there is no model 'other' here; there is 'small'"),
         ({"temprature": 1}, 400, "temprature"),
     ],
 )
@@ -128,28 +128,20 @@ def test_a_full_server_and_one_that_ends(client, decoder):
             assert int(answer.headers["retry-after"]) == (7 if status == 429 else 5)
 
 
-def test_rows_of_a_client_that_leaves_are_cancelled(served, decoder, monkeypatch):
-    monkeypatch.setattr(decoder, "pause", 0.02)
-    with running(small_app(served)) as address:
-        before = len(decoder.tickets)
+def test_rows_of_a_client_that_leaves_are_cancelled(lm):
+    decoder = SmallDecoder(lm, 256)
+    decoder.pause = 0.02
+    with fakes.served(decoder, lm, "small") as address:
         connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=10)
         body = json.dumps({"text": TEXT, "max_tokens": 60, "order": "all"})
         connection.request("POST", "/v1/blanks", body, {"Content-Type": "application/json"})
-        deadline = time.monotonic() + 10
-        while len(decoder.tickets) == before and time.monotonic() < deadline:
-            time.sleep(0.01)
+        assert fakes.until(lambda: len(decoder.tickets) == 2)
         connection.close()
-        tickets = decoder.tickets[before:]
-        assert len(tickets) == 2
-        while not all(one.cancelled for one in tickets) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert all(one.cancelled for one in tickets)
+        assert fakes.until(lambda: all(one.cancelled for one in decoder.tickets))
 
 
 def test_a_row_that_fails_is_the_servers_fault(client, decoder, monkeypatch):
     def failing(asks, on_event):
-        from glm_jax.serving.asking import Ended
-
         on_event(0, Ended("failed"))
         return []
 

@@ -5,9 +5,9 @@ import re
 import pytest
 from fastapi.testclient import TestClient
 
+from glm_jax.serving.app import make_app
 from glm_jax.serving.page_routes import page_files
 from glm_jax.serving.served import Served
-from tests.serving.small_app import small_app
 from tests.serving.small_decoder import SmallDecoder
 from tests.serving.small_models import small_filler
 
@@ -22,7 +22,7 @@ def served():
 
 @pytest.fixture(scope="module")
 def client(served):
-    return TestClient(small_app(served))
+    return TestClient(make_app(served))
 
 
 def test_the_page_and_all_that_it_names_are_served(client):
