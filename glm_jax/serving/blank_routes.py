@@ -8,7 +8,6 @@ import time
 import uuid
 
 from fastapi import APIRouter, Request, Response
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
 from glm_jax.serving import blank_protocol as protocol
@@ -17,14 +16,14 @@ from glm_jax.serving.blank_search import Search
 from glm_jax.serving.blanks import Plan, Progress, plan, text_tokens
 from glm_jax.serving.connected import answered
 from glm_jax.serving.errors import ApiError, failed
-from glm_jax.serving.preparing import client_of, unknown_model
+from glm_jax.serving.preparing import Preparer, client_of, unknown_model
 from glm_jax.serving.rows import Rows
 from glm_jax.serving.served import Served
 
 
 def router(served: Served) -> APIRouter:
     """The route /v1/blanks of a model."""
-    routes = APIRouter(tags=["blanks"])
+    routes, preparer = APIRouter(tags=["blanks"]), Preparer(served)
 
     @routes.post(
         "/v1/blanks", response_model=protocol.BlanksResponse, summary="Fill the blanks of texts"
@@ -42,7 +41,7 @@ def router(served: Served) -> APIRouter:
         """
         if body.model not in (None, served.name):
             raise unknown_model(str(body.model), served.name)
-        asked = await run_in_threadpool(plan, served, body, client_of(request))
+        asked = await preparer.aside(lambda: plan(served, body, client_of(request)))
         return await answered(request, _answer(served, body, asked, request))
 
     return routes

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from glm_jax.config.model import ResolvedModel
 from glm_jax.models.params import count_params
 from glm_jax.serving.errors import ApiError
+from glm_jax.serving.preparing import Preparer
 from glm_jax.serving.served import Served
 
 _TYPES = {
@@ -84,7 +85,7 @@ def page_info(served: Served) -> PageInfo:
     return PageInfo(
         name=served.name,
         fills_blanks=model.config.fills_blanks and model.tokenizer is not None,
-        chats=model.tokenizer is not None and bool(model.tokenizer.chat_end_ids),
+        chats=Preparer(served).chats,
         context=served.decoder.context,
         parameters=_number_of_parameters(model.config),
         layers=model.config.num_layers,

@@ -90,13 +90,16 @@ def test_tokens_with_alternatives(client):
     assert len(token["alternatives"]) == 2
 
 
-def test_candidates(client, lm):
+def test_candidates(client):
     answer = ask(client, candidates=2)
-    expected = lm.fill(TEXT, candidates=2, num_beams=6, max_new_tokens=3)
-    found = answer["results"][0]["candidates"]
-    assert [one["text"] for one in found] == [one.text for one in expected]
-    assert [one["answers"] for one in found] == [list(one.answers) for one in expected]
+    first, second = answer["results"][0]["candidates"]
+    assert first["probability"] >= second["probability"] > 0
+    assert first["answers"] != second["answers"]
+    for one in (first, second):
+        assert one["text"].startswith("the")
+        assert all(part in one["text"] for part in (*one["answers"], " of the king was"))
     assert "fillings" not in answer["results"][0]
+    assert answer["usage"]["completion_tokens"] >= 4  # ends at least
 
 
 @pytest.mark.parametrize(

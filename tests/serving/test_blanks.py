@@ -10,7 +10,9 @@ from glm_jax.errors import UserError
 from glm_jax.serving.asking import Chosen, Ended, Scored
 from glm_jax.serving.blank_protocol import BlanksRequest
 from glm_jax.serving.blanks import Progress, plan, text_tokens, texts_of
+from glm_jax.serving.scheduler import Scheduler
 from glm_jax.serving.served import RequestLimits, Served
+from tests.serving.fakes import until
 from tests.serving.small_decoder import SmallDecoder
 from tests.serving.small_models import small_filler
 
@@ -24,9 +26,10 @@ def lm():
 
 @pytest.fixture(scope="module")
 def served(lm):
-    decoder = SmallDecoder(lm, 256)
-    yield Served(lm, decoder, "small", RequestLimits(new_tokens=90))
-    decoder.close()
+    scheduler = Scheduler(lm, slots=2, context=256)
+    scheduler.start()
+    yield Served(lm, scheduler, "small", RequestLimits(new_tokens=90))
+    scheduler.close()
 
 
 def filled(served, **body):
@@ -37,7 +40,8 @@ def filled(served, **body):
     served.decoder.submit(
         [row.ask for row in asked.rows], lambda index, event: found[index].add(event)
     )
-    served.decoder.call(lambda: None).result()  # after the rows
+    assert until(lambda: all(one.ended for one in found), 120)
+    assert {one.ended.reason for one in found} <= {"end", "length"}
     return [one.filling(served, asked.texts[one.row.text], True) for one in found], asked
 
 
