@@ -45,6 +45,7 @@ def _serve(args: argparse.Namespace, keys: list[str], listening: socket) -> int:
     from glm_jax.adapters.quantising import Quantize
     from glm_jax.generation.language_model import load
     from glm_jax.serving.app import make_app
+    from glm_jax.serving.blank_search import warm
     from glm_jax.serving.safety import LOOPBACK
     from glm_jax.serving.scheduler import Scheduler
     from glm_jax.serving.served import RequestLimits, Served
@@ -72,7 +73,8 @@ def _serve(args: argparse.Namespace, keys: list[str], listening: socket) -> int:
         print("warning: other machines can reach it, and no key is asked for", file=sys.stderr)
     print(f"{served.name} at {url(listening)} (Ctrl-C ends)", flush=True)
     scheduler.start(
-        on_ready=lambda seconds: print(f"ready: all is compiled ({seconds:.1f} s)", flush=True)
+        warm(served),
+        on_ready=lambda seconds: print(f"ready: all is compiled ({seconds:.1f} s)", flush=True),
     )
     status = Server(app, scheduler, args.drain_seconds).run_on(listening)
     if status == _AT_ONCE:  # a program that is being compiled would be waited for

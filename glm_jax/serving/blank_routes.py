@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import functools
 import time
 import uuid
 
@@ -103,7 +104,7 @@ async def _searched(
     until = time.monotonic() + served.limits.seconds
     for index, text in enumerate(asked.texts):
         search = Search(served, text, asked.ids[index], asked.limits[index])
-        future = served.decoder.call(search.run, client)
+        future = served.decoder.call(functools.partial(search.run, search.room), client)
         try:
             found = await asyncio.wait_for(asyncio.wrap_future(future), until - time.monotonic())
         except TimeoutError:

@@ -29,6 +29,8 @@ from glm_jax.tokenizers.protocol import Tokenizer
 
 # max_tokens where a request has none and the context leaves as many.
 _USUAL_TOKENS = 64
+# And where candidates are searched for, each of which costs many rows.
+_USUAL_OF_CANDIDATES = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +84,7 @@ def plan(served: Served, body: protocol.BlanksRequest, client: str = "") -> Plan
         text.check()
     ids = [text.ids(tokenizer, served.decoder.context) for text in texts]
     limits = [
-        _limits(served, body.max_tokens, (len(row), len(text.blanks)), ends)
+        _limits(served, body, (len(row), len(text.blanks)), ends)
         for row, text in zip(ids, texts, strict=True)
     ]
     seed = secrets.randbits(63) if body.seed is None else body.seed
@@ -119,15 +121,19 @@ def _cut(parts: protocol.Parts) -> BlankText:
 
 
 def _limits(
-    served: Served, asked: int | None, sizes: tuple[int, int], ends: Sequence[int]
+    served: Served,
+    body: protocol.BlanksRequest,
+    sizes: tuple[int, int],
+    ends: Sequence[int],
 ) -> Limits:
     """When answers to a text of so many tokens and blanks end."""
-    tokens, blanks = sizes
+    asked, (tokens, blanks) = body.max_tokens, sizes
+    usual = _USUAL_TOKENS if body.candidates is None else _USUAL_OF_CANDIDATES
     context = served.decoder.context
     room = (context - tokens) // blanks
     most = min(room, served.model.config.table_rows - 1, served.limits.new_tokens or room)
     if asked is None and most >= 1:
-        return Limits(ends, min(_USUAL_TOKENS, most))
+        return Limits(ends, min(usual, most))
     if asked is not None and asked < 1:
         raise UserError(f"max_tokens must be at least 1; got {asked}")
     if asked is None or asked > room:

@@ -19,14 +19,14 @@ class RequestLimits:
       rows: prompts times answers (`n`) of one request.
       new_tokens: most ids of an answer that may be asked for; None: what the context leaves.
       seconds: time from submission to the last id; what there is then is the answer.
-      candidates: most fillings of a text with blanks.
+      candidates: most fillings of a text with blanks; a search has twice as many beams.
     """
 
     body_bytes: int = 1 << 20
     rows: int = 64
     new_tokens: int | None = None
     seconds: float = 600.0
-    candidates: int = 10
+    candidates: int = 5
 
     def __post_init__(self):
         for name in ("body_bytes", "rows", "candidates"):

@@ -6,7 +6,7 @@ from glm_jax.errors import UserError
 from glm_jax.generation.candidates import Filling
 from glm_jax.generation.options import Limits
 from glm_jax.generation.texts import fill_candidates
-from glm_jax.serving.blank_search import Search
+from glm_jax.serving.blank_search import Search, warm
 from glm_jax.serving.blank_texts import BlankText
 from glm_jax.serving.served import RequestLimits, Served
 from tests.serving.small_decoder import SmallDecoder
@@ -46,6 +46,35 @@ def test_candidates_are_those_of_the_commands(served):
 def test_the_number_of_beams_is_the_servers(served):
     assert search(served).beams == 6
     assert search(served).room == search(served, "a longer [MASK] it is", 5).room
+
+
+def test_rows_have_few_sizes(served):
+    """8 ids, a blank of so many and 64."""
+    assert len(search(served).ids) == 8
+    assert search(served, longest=56).room.size == 128
+    assert search(served, longest=57).room.size == 256
+    with pytest.raises(UserError, match="max_tokens is at most 64; got 65"):
+        assert search(served, longest=65).room
+    with pytest.raises(UserError, match="at most 16 blanks; got 17"):
+        assert search(served, "[MASK]" * 17, 1).room
+    with pytest.raises(UserError, match=r"4 answers of at most 60 are more than 192; a smaller"):
+        assert search(served, "[MASK]" * 4, 60).room
+
+
+def test_what_is_run_at_the_start_compiles_all_that_requests_run(served, compiled):
+    works = warm(served)
+    assert len(works) == 3
+    for work in works:
+        work()
+    compiled.clear()
+    for text, longest in (
+        (TEXT, 3),
+        ("[MASK] and [MASK] or [MASK].", 20),
+        ("of " * 62 + "[MASK]", 4),
+    ):
+        found = search(served, text, longest)
+        found.candidates(found.run())
+    assert compiled == []
 
 
 def test_equal_answers_are_one_candidate(served):

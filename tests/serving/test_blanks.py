@@ -193,7 +193,7 @@ def test_max_tokens_is_what_the_context_leaves(lm):
         ({"order": []}, r"got \[\]"),
         ({"n": 65}, "texts times orders times n must be at most 64 in one request; got 65"),
         ({"text": "a" + " [MASK]" * 20, "order": "all"}, "must be at most 64 .* got 65"),
-        ({"candidates": 11}, "candidates must be at most 10; got 11"),
+        ({"candidates": 6}, "candidates must be at most 5; got 6"),
         ({"candidates": 2, "temperature": 0.5}, "not sampled; leave out temperature"),
         ({"candidates": 2, "order": [2, 1, 0], "logprobs": 2}, "leave out order, logprobs"),
         ({"temperature": -1.0}, "temperature"),
