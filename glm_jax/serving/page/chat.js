@@ -154,6 +154,7 @@ export class Answer {
 
   end() {
     this.node.classList.remove("coming");
+    show(this.textNode, this.text !== "");
     if (this.thoughts) this.summary.textContent = "Thoughts";
     const copy = el("button", { class: "quiet", on: { click: () => this.#copy(copy) } }, "Copy");
     this.foot.replaceChildren(...(this.text ? [copy] : []),
