@@ -114,6 +114,7 @@ def test_an_alternative_is_chosen_and_counts_as_text(person, decoder):
     for word in ("God", "earth"):
         person.word(word).click()
     person.fills()
+    assert person.one(".pill").get_attribute("title").startswith("or ")
     person.clicks(".pill")
     assert person.shown("#popover")
     person.presses(Keys.ESCAPE)

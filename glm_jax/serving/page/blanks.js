@@ -35,7 +35,8 @@ export function startBlanks(served) {
   board = new Board(byId("board"), { onChange: changed, onOpen: opened });
   byId("examples").append(...EXAMPLES.map((marked) => {
     const { text, blanks } = example(marked);
-    return el("button", { lang: chinese(text) ? "zh" : null, on: { click: () => { leaveEditing(); start(text, blanks); } } },
+    const spoken = marked.replaceAll(/\[[^\]]*\]/g, " blank ");
+    return el("button", { "aria-label": spoken, lang: chinese(text) ? "zh" : null, on: { click: () => { leaveEditing(); start(text, blanks); } } },
       ...marked.split(/(\[[^\]]*\])/).map((part) => (part.startsWith("[") ? el("span", { class: "gap" }) : part)));
   }));
   const first = example(EXAMPLES[0]);
