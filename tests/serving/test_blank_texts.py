@@ -1,5 +1,7 @@
 """Blanks are special, and nothing else that a text spells."""
 
+from pathlib import Path
+
 import pytest
 
 from glm_jax.errors import UserError
@@ -8,6 +10,7 @@ from glm_jax.generation.texts import with_answers
 from glm_jax.serving.blank_texts import BlankText
 from glm_jax.tokenizers.tokenizer import load_tokenizer
 
+GOLDEN = Path(__file__).parents[1] / "golden"
 TEXTS = [
     "The [MASK] dog ran to the [MASK].",
     "床前[MASK]光，疑是地上[MASK]",
@@ -69,3 +72,15 @@ def test_a_text_without_blanks_is_refused():
         BlankText.of_parts([(False, "[MASK]")]).check()
     with pytest.raises(UserError, match="surrogate"):
         BlankText.read("[MASK] \ud800").check()
+
+
+def test_a_vocabulary_that_reads_masks_in_any_text():
+    """ChatGLM-6B's, whose pieces they are: only the blank is one."""
+    tokenizer = load_tokenizer(GOLDEN / "chatglm" / "chat")
+    parts = [(False, "a [MASK] in "), (True, "[MASK]"), (False, " b [gMASK]")]
+    text = BlankText.of_parts(parts)
+    ids, special = text.ids(tokenizer), tokenizer.special
+    assert [id_ for id_ in ids if id_ in special.masks] == [special.mask]
+    assert text.filled(tokenizer, [tokenizer.encode("x")]) == "a [MASK] in x b [gMASK]"
+    plain = BlankText.read("x [MASK] y")
+    assert plain.ids(tokenizer) == tokenizer.encode("x [MASK] y", allow_special=True)
