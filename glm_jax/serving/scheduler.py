@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 import jax
 
+from glm_jax.config.model import ResolvedModel
 from glm_jax.generation.memory_left import available_bytes
 from glm_jax.generation.running_batch import Reading, RunningBatch, on_host_all
 from glm_jax.generation.running_programs import Told
@@ -48,10 +49,22 @@ Work = Callable[[], object]
 
 # Ids of a row where no context is given; the model may have fewer.
 _CONTEXT = 4096
+# Ids of answers beside the longest text, of a model whose answers take no positions.
+_ANSWERS = 192
 # Prompts whose caches are kept for later ones that begin alike.
 _KEPT = 4
 # Seconds of a row before any has ended: for Retry-After.
 _FIRST_GUESS = 5.0
+
+
+def default_context(config: ResolvedModel) -> int:
+    """4,096 ids of a row, or as many as the model has positions for.
+
+    The answers of a model with a position table (GLM) have their masks' positions, so that they
+    come beside a text that has them all: of three blanks, 64 each.
+    """
+    answers = _ANSWERS if config.fills_blanks and config.has_position_table else 0
+    return min(_CONTEXT, config.max_positions + answers)
 
 
 class _ClosedError(Exception):
@@ -87,14 +100,14 @@ class Scheduler:
         Args:
           model: its parameters must not change while the scheduler runs.
           slots: rows that are decoded together.
-          context: most ids of a row; None: 4,096, or as many as the model has positions for.
+          context: most ids of a row; None: `default_context`.
           queue: most rows that wait.
           **sizes: width, blanks, ends and kept of `RunningBatch`.
 
         Raises:
           UserError: the device has too little memory for the caches.
         """
-        size = context or min(_CONTEXT, model.config.max_positions)
+        size = context or default_context(model.config)
         kept = sizes.setdefault("kept", _KEPT)
         left = available_bytes(next(iter(jax.tree.leaves(model.params)[0].devices())))
         self.cache_bytes = check_caches(model.config, slots, size, kept, left)

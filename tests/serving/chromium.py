@@ -25,9 +25,10 @@ document.addEventListener("securitypolicyviolation", (event) =>
 def start():
     """A browser; skips where there is none and none can be installed."""
     if not (shutil.which("chromium") and shutil.which("chromedriver")):
-        done = subprocess.run([INSTALL], capture_output=True, text=True)
-        if done.returncode:
-            said = (done.stderr.strip() or "it said nothing").splitlines()[-1]
+        try:
+            subprocess.run([INSTALL], capture_output=True, text=True, check=True, timeout=300)
+        except subprocess.SubprocessError as error:
+            said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1]
             pytest.skip(f"no chromium and chromedriver, and {INSTALL.name} failed: {said}")
     options = ChromeOptions()
     options.binary_location = shutil.which("chromium")

@@ -6,13 +6,14 @@ import time
 import numpy as np
 import pytest
 
+from glm_jax.config import ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.generation.options import Limits
 from glm_jax.generation.prompts import Prompt
 from glm_jax.generation.running_batch import RunningBatch
 from glm_jax.generation.sampling import Sampling
 from glm_jax.serving.asking import Ask, Chosen, ClosingError, Echoed, Ended, FullError
-from glm_jax.serving.scheduler import Scheduler
+from glm_jax.serving.scheduler import Scheduler, default_context
 
 LIMITS = Limits([3], 12)
 LONG = Limits([], 60)
@@ -79,6 +80,19 @@ def nothing_stays(request):
     if "scheduler" in request.fixturenames:
         one = request.getfixturevalue("scheduler")
         until(lambda: one.counts().busy == one.counts().waiting == 0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "context"),
+    [
+        ({"position_encoding": "rotary", "max_positions": 32_768}, 4096),
+        ({"position_encoding": "rotary", "max_positions": 512}, 512),
+        ({"position_encoding": "learned_block", "max_positions": 64}, 256),
+        ({"position_encoding": "rotary_block", "max_positions": 2048}, 2048),
+    ],
+)
+def test_ids_of_a_row_where_none_are_given(shape, context):
+    assert default_context(ModelConfig(vocab_size=50, embed_dim=96, **shape).resolved()) == context
 
 
 def test_rows_get_what_generate_gives(scheduler, causal_lm):
