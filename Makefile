@@ -23,7 +23,7 @@ help:
 	@echo "make faults      kill training at 20 random moments; it must end bit-equal"
 	@echo "make nightly     the tests that take too long for every change, 100 kills among them"
 	@echo "make pods        two processes train together; one is killed, both restarted, one ends it alone"
-	@echo "make mutate      break the code on purpose, some 80 times in copies, and see a test go red each time"
+	@echo "make mutate      break the code on purpose, some 200 times in copies, and see a test go red each time"
 	@echo "make lint types  ruff and mypy, as CI runs them"
 	@echo "make format      rewrite the code in the house's format"
 	@echo "make benchmarks  throughput of corruption, data pipeline, training step and import, one JSON line each"
