@@ -49,7 +49,7 @@ def _serve(args: argparse.Namespace, keys: list[str], listening: socket) -> int:
     from glm_jax.serving.safety import LOOPBACK
     from glm_jax.serving.scheduler import Scheduler
     from glm_jax.serving.served import RequestLimits, Served
-    from glm_jax.serving.server import Server, url
+    from glm_jax.serving.server import Server, closes, url
     from glm_jax.sharding.mesh import make_mesh
 
     limits = RequestLimits(new_tokens=args.max_new_tokens, seconds=args.request_seconds)
@@ -77,10 +77,9 @@ def _serve(args: argparse.Namespace, keys: list[str], listening: socket) -> int:
         on_ready=lambda seconds: print(f"ready: all is compiled ({seconds:.1f} s)", flush=True),
     )
     status = Server(app, scheduler, args.drain_seconds).run_on(listening)
-    if status == _AT_ONCE:  # a program that is being compiled would be waited for
+    if status == _AT_ONCE or not closes(scheduler):
         sys.stdout.flush()
-        os._exit(status)
-    scheduler.close()
+        os._exit(status)  # Python would wait for the scheduler's thread, or stumble over it
     return status
 
 

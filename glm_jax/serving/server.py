@@ -71,6 +71,14 @@ def url(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def closes(decoder: Draining, seconds: float = _LAST_SECONDS) -> bool:
+    """Closes a scheduler; whether it has ended by then. Nothing can stop what is being compiled."""
+    closing = threading.Thread(target=decoder.close, name="close", daemon=True)
+    closing.start()
+    closing.join(seconds)
+    return not closing.is_alive()
+
+
 class Server(uvicorn.Server):
     """uvicorn, drained by the first signal.
 
@@ -94,6 +102,7 @@ class Server(uvicorn.Server):
                 ws="none",
                 log_config=None,
                 access_log=False,
+                lifespan="off",
                 server_header=False,
                 timeout_graceful_shutdown=_LAST_SECONDS,
             )
@@ -133,6 +142,6 @@ class Server(uvicorn.Server):
     def _drain(self) -> None:
         try:
             if not self._decoder.drain(self._drain_seconds):
-                self._decoder.close()  # so that clients are told; see `Answer.take`
+                closes(self._decoder)  # so that clients are told; see `Answer.take`
         finally:
             self.should_exit = True

@@ -10,7 +10,7 @@ import pytest
 from glm_jax.errors import UserError
 from glm_jax.serving.app import make_app
 from glm_jax.serving.served import Served
-from glm_jax.serving.server import Server, listen, url
+from glm_jax.serving.server import Server, closes, listen, url
 from tests.serving.fakes import FakeDecoder, FakeModel, until
 
 
@@ -40,6 +40,18 @@ def test_the_address_is_one_that_a_browser_finds():
         assert url(one) == f"http://127.0.0.1:{one.getsockname()[1]}"
     with listen("127.0.0.1", 0) as one:
         assert url(one) == f"http://127.0.0.1:{one.getsockname()[1]}"
+
+
+def test_a_scheduler_that_does_not_end_is_not_waited_for():
+    class Compiling:
+        def close(self):
+            threading.Event().wait(10)
+
+    decoder = FakeDecoder(lambda ask: "")
+    assert closes(decoder)
+    begin = time.monotonic()
+    assert not closes(Compiling(), seconds=0.05)
+    assert time.monotonic() - begin < 5
 
 
 def serving(decoder, drain_seconds=5.0):
