@@ -9,6 +9,7 @@ from glm_jax.errors import UserError, did_you_mean
 COMMANDS = {
     "generate": "fills the blanks of a text, or continues it with a causal model",
     "chat": "talks with a chat model: ChatGLM, GLM-4",
+    "serve": "serves a model over HTTP, with a page: OpenAI's API, blanks",
     "train": "trains a model on text, or resumes the run in a workdir",
     "report": "says where the time of a run went: goodput, restarts, speed, losses",
     "preview": "shows training rows as the model gets them",
