@@ -16,7 +16,7 @@ from glm_jax.adapters.quantising import Quantize
 from glm_jax.errors import UserError
 from glm_jax.generation import language_model
 from glm_jax.serve import main
-from glm_jax.serving import app, scheduler, server
+from glm_jax.serving import app, blank_search, scheduler, server
 from tests.generation.chat_stand_ins import model
 from tests.serving.fakes import FakeDecoder, FakeModel, client, say, until
 
@@ -31,8 +31,8 @@ def started(monkeypatch):
             super().__init__(say(""))
             found["scheduler"] = args
 
-        def start(self, on_ready):
-            found["log"].append("started")
+        def start(self, warm, on_ready):
+            found["log"].append(f"started with {warm}")
             on_ready(1.5)
 
         def close(self):
@@ -55,6 +55,7 @@ def started(monkeypatch):
         found.update(served=served, keys=keys, origins=origins, hosts=hosts)
 
     monkeypatch.setattr(language_model, "load", load)
+    monkeypatch.setattr(blank_search, "warm", lambda served: f"searches of {served.name}")
     monkeypatch.setattr(scheduler, "Scheduler", Scheduler)
     monkeypatch.setattr(server, "Server", Server)
     monkeypatch.setattr(app, "make_app", make_app)
@@ -75,7 +76,7 @@ def test_without_options_it_is_the_bundled_model_on_this_machine_alone(started, 
     assert (served.limits.new_tokens, served.limits.seconds) == (None, 600.0)
     assert (started["keys"], started["origins"]) == ([], [])
     assert "localhost" in started["hosts"]
-    assert started["log"] == ["started", "closed"]
+    assert started["log"] == ["started with searches of bundled", "closed"]
     out = capsys.readouterr().out
     assert out == (
         f"bundled at http://127.0.0.1:{started['port']} (Ctrl-C ends)\n"

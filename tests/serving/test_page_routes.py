@@ -79,6 +79,6 @@ def test_what_the_page_is_told_of_the_model(client):
         # Tokens, two positions, two layers, and the last layer norm.
         "parameters": 16 * (7168 + 2 * 65) + 2 * (12 * 16**2 + 13 * 16) + 2 * 16,
         "layers": 2,
-        "candidates": 10,
+        "candidates": 5,
         "state": "ready",
     }

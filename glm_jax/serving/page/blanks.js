@@ -207,7 +207,7 @@ async function search() {
   if (running || !board.open.length) return;
   const open = board.open, parts = board.parts();
   await working(byId("search-status"), byId("search-problem"), async (asked) => {
-    const count = Math.min(model.candidates, 8);
+    const count = model.candidates;
     const response = await asked("/v1/blanks", { text: board.asked(), candidates: count, max_tokens: searchLength(open.length) });
     const { results: [{ candidates }] } = await response.json();
     ways = candidates.map((one) => ({ ...one, keys: open.map((blank) => blank.key) }));
