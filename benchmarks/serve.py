@@ -77,9 +77,10 @@ def save_model(args: argparse.Namespace, path: str) -> None:
 
 
 def plain_loop(args: argparse.Namespace) -> None:
-    """The side without a server: answers prompt after prompt when asked."""
+    """The side without a server: saves the model, and answers prompt after prompt when asked."""
     import glm_jax
 
+    save_model(args, args.checkpoint)
     lm, prompts = glm_jax.load(args.checkpoint), make_prompts(args)[: args.requests]
 
     def run(line: str) -> None:
@@ -177,9 +178,9 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "model")
-        save_model(args, path)
         sys.argv += ["--checkpoint", path]
         loop = rivals.Server("loop", args.threads)
+        assert loop.facts == {}  # it has saved the model
         rounds: dict[int, list[dict[str, Any]]] = {streams: [] for streams in args.streams}
         plain = []
         with served(args, path) as port:
