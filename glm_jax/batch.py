@@ -114,6 +114,19 @@ class Batch:
         return self.tokens.shape
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class ScoredBatch(Batch):
+    """A Batch whose targets another model has scored, for losses that compare with it.
+
+    Attributes:
+      reference: [B, T] float32, log-probability of each target by the reference; 0 where nothing is
+        predicted.
+    """
+
+    reference: Any = None
+
+
 # The schema, by field name; whatever makes rows, packs, moves or counts them reads it here.
 DTYPES: dict[str, type[np.float32 | np.int32]] = {
     field.name: np.float32 if field.name == "loss_weights" else np.int32

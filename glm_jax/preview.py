@@ -41,15 +41,16 @@ def main() -> None:
     config = _of_its_model(cli.config_from(args), args.overrides)
 
     from glm_jax.pipeline.batches import batches
-    from glm_jax.pipeline.row_pages import describe, examples, introduction, summary
+    from glm_jax.pipeline.row_pages import describe, examples, introduction, names_of, summary
     from glm_jax.tokenizers.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(config.data.tokenizer)
-    stream = batches(config)
+    stream, colour = batches(config), _in_colour(args.colour)
     try:
         print(introduction(config, tokenizer))
         for objective, row in examples(stream, config, args.num_examples):
-            print(describe(objective, row, tokenizer, args.places, _in_colour(args.colour)))
+            names = names_of(config)
+            print(describe(objective, row, tokenizer, args.places, colour, names))
             print()
         print(summary(stream.statistics, config.data.sequence_length))
     finally:

@@ -76,6 +76,7 @@ def _main(args: argparse.Namespace, network: Network | None = None) -> int:
     from glm_jax.checkpoints.retention import saved_steps
     from glm_jax.data.stream import RowStream
     from glm_jax.pipeline.batches import batches
+    from glm_jax.pipeline.references import with_reference
     from glm_jax.sharding.mesh import make_mesh
     from glm_jax.tokenizers.tokenizer import load_tokenizer
     from glm_jax.training.loop import train
@@ -94,7 +95,9 @@ def _main(args: argparse.Namespace, network: Network | None = None) -> int:
     if jax.default_backend() != "cpu":
         keep_compilations()
     tokenizer = load_tokenizer(config.data.tokenizer)
-    config, params = starting_point(config, args.workdir, make_mesh(config.mesh), args.overrides)
+    mesh = make_mesh(config.mesh)
+    config, params = starting_point(config, args.workdir, mesh, args.overrides)
+    config = with_reference(config, args.workdir, mesh, params)
 
     def open_batches(split: str, shard_index: int, num_shards: int) -> RowStream:
         return batches(config, split, shard_index, num_shards)

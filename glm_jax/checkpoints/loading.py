@@ -32,6 +32,7 @@ from glm_jax.interop.huggingface import Progress, load_directory, silent
 from glm_jax.interop.origin import Origin, read_generation
 from glm_jax.models.params import abstract_params
 from glm_jax.models.trees import Params, cast, from_paths, is_stacked, unstack_layers
+from glm_jax.models.value_head import NAME as VALUE_HEAD
 from glm_jax.paths import checkpoint, expanded
 from glm_jax.sharding.mesh import make_mesh
 from glm_jax.sharding.rules import path_name
@@ -194,6 +195,8 @@ def _with_run(model: Loaded, path: Path, mesh: Mesh | None) -> Loaded:
     config = model.config
     if "prefix" in saved.params:
         config = config.with_prefix(saved.config.model).resolved(config.compute)
+    if VALUE_HEAD in saved.params:
+        config = dataclasses.replace(config, value_head=True)
     params = _joined(model.params, saved.params)
     return dataclasses.replace(model, config=config, params=params)
 

@@ -2,8 +2,8 @@
 
 Each section's docstring says what its fields mean (`config/model.py`, `config/compute.py`,
 `config/data.py`, `config/examples.py`, `config/objective.py`, `config/published.py`,
-`config/training.py`, `config/lora.py`); `config/files.py` reads files and overrides. What a model
-is (`model`) stands apart from how it runs (`compute`).
+`config/training.py`, `config/lora.py`, `config/preferences.py`); `config/files.py` reads files and
+overrides. What a model is (`model`) stands apart from how it runs (`compute`).
 """
 
 import dataclasses
@@ -20,6 +20,7 @@ from glm_jax.config.lora import LoraConfig
 from glm_jax.config.model import ModelConfig, ResolvedModel
 from glm_jax.config.moved import moved_of, record_renamed, with_moved
 from glm_jax.config.objective import ObjectiveConfig
+from glm_jax.config.preferences import LOSSES_OF_PAIRS, PreferencesConfig
 from glm_jax.config.published import PublishedOptions
 from glm_jax.config.training import CROSS_ENTROPIES, MeshConfig, OptimizerConfig, TrainConfig
 from glm_jax.errors import UserError
@@ -36,6 +37,7 @@ __all__ = [
     "ModelConfig",
     "ObjectiveConfig",
     "OptimizerConfig",
+    "PreferencesConfig",
     "PublishedOptions",
     "ResolvedModel",
     "TrainConfig",
@@ -64,6 +66,7 @@ class Config:
     compute: ComputeConfig = ComputeConfig()
     examples: ExamplesConfig = ExamplesConfig()
     lora: LoraConfig = LoraConfig()
+    preferences: PreferencesConfig = PreferencesConfig()
 
     def __post_init__(self):
         if isinstance(self.model, ResolvedModel):
@@ -79,6 +82,7 @@ class Config:
         if self.examples.format is not None:
             self._check_beside_examples()
         self._check_choices()
+        self._check_preferences()
         self.objective.published.check_lengths(self.data.sequence_length, self.model.vocab_size)
         if self.train.local_start:
             self._check_local_start()
@@ -121,6 +125,28 @@ class Config:
             raise UserError(
                 "examples.pretraining_rate must be 0 with examples.candidates; texts have none"
             )
+
+    def _check_preferences(self) -> None:
+        """Refuses pairs without a loss over them, such a loss without pairs, and idle options."""
+        loss, form = self.train.loss, self.examples.format
+        if (loss in LOSSES_OF_PAIRS) != (form == "preferences"):
+            raise UserError(
+                f"examples.format='preferences' and a loss over pairs ({', '.join(LOSSES_OF_PAIRS)}"
+                f") go together; got examples.format={form!r}, train.loss={loss!r}"
+            )
+        if form == "preferences" and self.examples.pretraining_rate > 0.0:
+            raise UserError(
+                "examples.pretraining_rate must be 0 with examples.format='preferences'; texts are "
+                "no pairs"
+            )
+        if loss == "reward" and not self.model.value_head:
+            raise UserError("train.loss='reward' needs model.value_head=True")
+        self.preferences.check_loss(loss)
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether the loss compares the policy with the model that the run begins with."""
+        return self.preferences.compares(self.train.loss)
 
     def _check_beside_examples(self) -> None:
         """Refuses texts where examples should be, or an objective for texts that there are not."""

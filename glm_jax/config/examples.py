@@ -9,13 +9,13 @@ from glm_jax.config.patterns import NamedPattern, named_pattern, read_pattern
 from glm_jax.errors import UserError, short
 
 CONVERSATIONS = ("auto", "prompt_response", "chatglm3", "messages", "sharegpt")
-FORMATS = (*CONVERSATIONS, "seq2seq", "cloze")
+FORMATS = (*CONVERSATIONS, "seq2seq", "cloze", "preferences")
 # The options that decide what is made of files; the others decide how rows are made of that.
 OF_FILES = (
     *("format", "prompt_field", "response_field", "history_field", "messages_field", "tools_field"),
     *("loss_on", "max_source_length", "max_target_length"),
     *("source_field", "target_field", "pattern", "verbalizers", "label_field"),
-    "candidates",
+    *("candidates", "chosen_field", "rejected_field"),
 )
 LOSS_ON = ("published", "all", "assistant", "last")
 
@@ -34,9 +34,10 @@ class ExamplesConfig:
         [{"role": .., "content": .., "tool_calls": ..}], "tools": ..}; "sharegpt":
         {"conversations": [{"from": "human", "value": ..}]}; "auto": told from the keys of each
         object. "seq2seq": a source and a target text; "cloze": a label for columns of text, as
-        what fills the blank of a pattern. None: no examples.
+        what fills the blank of a pattern; "preferences": two answers to a prompt, the better one
+        named (docs/align.md has the shapes). None: no examples.
       prompt_field, response_field, history_field: keys of "prompt_response"; only the history may
-        be missing.
+        be missing. The first is of "preferences" too.
       messages_field: key of the messages; None: "messages" or "conversations", as published.
       tools_field: key of the descriptions of tools, which may be missing.
       source_field, target_field: columns of "seq2seq".
@@ -56,10 +57,12 @@ class ExamplesConfig:
       max_source_length, max_target_length: the published limits of prompt and answer, in tokens,
         both or none; None: `data.sequence_length` alone cuts, and may cut an answer off. A cloze
         loses tokens of its columns, from their end.
-      packed: several examples in a row, each attending to itself alone; False: one a row.
+      packed: several examples in a row, each attending to itself alone; False: one a row. A pair of
+        "preferences" has a row of its own either way.
       pretraining_rate: share of the rows that are made of the texts of `pretraining_source` by the
         section `objective`, so that the model keeps what it has learnt from texts.
       pretraining_source: texts, as `data.source` has them.
+      chosen_field, rejected_field: keys of the two answers of "preferences".
     """
 
     format: str | None = None
@@ -80,6 +83,8 @@ class ExamplesConfig:
     packed: bool = True
     pretraining_rate: float = 0.0
     pretraining_source: str | None = None
+    chosen_field: str = "chosen"
+    rejected_field: str = "rejected"
 
     def __post_init__(self):
         check_types(self, "examples")
@@ -115,6 +120,13 @@ class ExamplesConfig:
             )
 
     @property
+    def sharing(self) -> str | None:
+        """What the examples of one line are that share a row: "candidates", "answers" or None."""
+        if self.format == "preferences":
+            return "answers"
+        return "candidates" if self.candidates else None
+
+    @property
     def words(self) -> dict[str, str] | None:
         """What fills the blank for each label; None: the text of `label_field`."""
         named = self.named
@@ -133,8 +145,11 @@ class ExamplesConfig:
         of = {
             **dict.fromkeys(("source_field", "target_field"), ("seq2seq",)),
             **dict.fromkeys(("pattern", "verbalizers", "label_field", "candidates"), ("cloze",)),
-            **dict.fromkeys(("prompt_field", "response_field", "history_field"), CONVERSATIONS),
-            **dict.fromkeys(("messages_field", "tools_field", "loss_on"), CONVERSATIONS),
+            **dict.fromkeys(("response_field", "history_field", "loss_on"), CONVERSATIONS),
+            **dict.fromkeys(
+                ("prompt_field", "messages_field", "tools_field"), (*CONVERSATIONS, "preferences")
+            ),
+            **dict.fromkeys(("chosen_field", "rejected_field"), ("preferences",)),
         }
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)

@@ -102,6 +102,9 @@ class ModelConfig:
       prefix_embed_dim: width of the table under prefix_projection; None: as published, embed_dim
         with "rotary_block" (ChatGLM-6B), else that of a row of the prefix, 2 L K H.
       prefix_dropout_rate: on the keys and values of the prefix, in training.
+      value_head: a vector [D], float32, whose product with the final hidden state at a token is a
+        scalar: the reward of an answer at its last token (`train.loss="reward"`). No model that is
+        loaded without one has one; it is drawn anew.
       moved: not an option: values of `compute` that were given here, by their old names
         (`glm_jax.config.moved`), until a `Config` or `resolved` takes them.
     """
@@ -136,6 +139,7 @@ class ModelConfig:
     prefix_projection: int | None = None
     prefix_embed_dim: int | None = None
     prefix_dropout_rate: float = 0.1
+    value_head: bool = False
     moved: dataclasses.InitVar[Mapping[str, object] | None] = None
 
     def __post_init__(self, moved: Mapping[str, object] | None):

@@ -116,7 +116,8 @@ class TrainConfig:
         before each optimizer step; the result is that of the whole batch.
       loss: what is minimised, by its name in `glm_jax.losses.registry.LOSSES`: "pretraining", the
         cross-entropy of every token that a row's objective predicts; "choices", the cross-entropy
-        over the candidates of each cloze, which examples.candidates puts into a row.
+        over the candidates of each cloze, which examples.candidates puts into a row; "dpo", "ipo",
+        "hinge" and "reward", losses over pairs of answers (the section `preferences`).
       trainable: which parameters are trained: a regular expression that must match their whole
         names, which have no layer number, such as "layers/attention/query/kernel". All others stay
         as they are and have neither gradients nor moments. None: all are trained, or with lora.rank
@@ -164,6 +165,9 @@ class TrainConfig:
         still inside a step then ends without a save. A single process has no such limit.
       accept_data_change: continue a run although its data has changed; data.json in the workdir
         records what has changed, and after which step.
+      stop_above: limits of metrics, "kl/k3=5, length/chosen=900": a run in which one of them is
+        passed ends with status 1 after that step, and keeps the checkpoints from before. Names are
+        those of a step's row in metrics.jsonl; the values are those of one batch. None: no limits.
       tensorboard: write the rows of metrics.jsonl to WORKDIR/tensorboard too.
       wandb: a Weights & Biases project that gets the rows too; WANDB_MODE=offline keeps them in
         WORKDIR/wandb. None: nothing is sent.
@@ -200,6 +204,12 @@ class TrainConfig:
     accept_data_change: bool = False
     tensorboard: bool = False
     wandb: str | None = None
+    stop_above: str | None = None
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The limits of `stop_above` by metric: {"kl/k3": 5.0}."""
+        return {} if self.stop_above is None else _limits(self.stop_above)
 
     @property
     def best_is_highest(self) -> bool:
@@ -228,6 +238,8 @@ class TrainConfig:
         finite_number("train.preemption_deadline", self.preemption_deadline, above=0)
         check(self.wandb != "", "train.wandb", self.wandb, "the name of a project, or None")
         self._check_trainable()
+        if self.stop_above is not None:
+            _limits(self.stop_above)
         check_choice("train.quantize_base", self.quantize_base, [None, "int8", "int4"])
         if self.quantize_group_size is not None:
             check(
@@ -258,6 +270,23 @@ class TrainConfig:
             raise UserError(
                 f"train.trainable must be a regular expression; got {self.trainable!r} ({error})"
             ) from error
+
+
+def _limits(text: str) -> dict[str, float]:
+    """Limits by metric, from "kl/k3=5, length/chosen=900"."""
+    found = {}
+    for part in text.split(","):
+        name, _, value = (one.strip() for one in part.partition("="))
+        try:
+            found[name] = finite_number(name, float(value))
+        except ValueError:
+            name = ""
+        if not name:
+            raise UserError(
+                "train.stop_above must be metrics with a number each, such as 'kl/k3=5, "
+                f"length/chosen=900'; got {text!r}"
+            )
+    return found
 
 
 @dataclasses.dataclass(frozen=True)

@@ -93,6 +93,8 @@ def _fields(before: JsonObject, now: JsonObject) -> list[str]:
         for name in {**old, **new}
         if old.get(name) != new.get(name)
     ]
+    if before.get("reference") != now.get("reference"):
+        said.append("the log-probabilities are of another reference, or were made otherwise")
     if before.get("chat_fingerprint") != now.get("chat_fingerprint"):
         said.append("the chat format of the tokenizer is another")
     used = [one.get("tokenizer_fingerprint") for one in (before, now)]

@@ -52,7 +52,7 @@ def slots_used(row: Batch) -> int:
 
 def row_of(batch: Batch, index: int) -> Batch:
     """One row of a numpy Batch, as a Batch of [T] arrays."""
-    return Batch(**{name: value[index] for name, value in batch.to_dict().items()})
+    return type(batch)(**{name: value[index] for name, value in batch.to_dict().items()})
 
 
 def segments(row: Batch) -> list[Segment]:

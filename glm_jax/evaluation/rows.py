@@ -49,7 +49,7 @@ def row_sums(lm: "LanguageModel", batch: Batch) -> dict[str, np.ndarray]:
     for start in range(0, rows, at_once):
         # The last part repeats some rows of the one before, so that only one shape is compiled.
         first = min(start, rows - at_once)
-        part = Batch(**{name: value[first : first + at_once] for name, value in fields.items()})
+        part = type(batch)(**{k: value[first : first + at_once] for k, value in fields.items()})
         sums = _row_sums(lm.params, part, config=lm.config)
         found.append(on_host(sums).astype(np.float64)[start - first :])
     joined = np.concatenate(found)

@@ -9,6 +9,7 @@ from glm_jax.checks import whole_number
 from glm_jax.config.model import ResolvedModel
 from glm_jax.errors import UserError
 from glm_jax.generation.given import ENCODE, check_encoded, check_length_penalty, given
+from glm_jax.generation.rewards import rewards
 from glm_jax.generation.scoring import (
     ScoredRow,
     TokenScores,
@@ -20,7 +21,7 @@ from glm_jax.generation.windows import blank_window, causal_window, windows
 from glm_jax.models.trees import Params
 from glm_jax.special_tokens import SpecialTokens
 from glm_jax.tokenizers.ids import id_row, id_rows
-from glm_jax.tokenizers.protocol import Tokenizer
+from glm_jax.tokenizers.protocol import Messages, Tokenizer
 
 Ids = Sequence[int]
 # Slots of the longest row where no window is given.
@@ -206,6 +207,26 @@ class Scoring:
             ]
         scores = score_rows(self.config, self.params, rows)
         return np.concatenate([one.log_probabilities for one in scores])
+
+    def rewards(self, conversations: Sequence[Messages]) -> list[float]:
+        """What a reward model says of the last answer of each conversation.
+
+            hi, yes = {"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}
+            lm.rewards([[hi, yes]])  ->  [1.7]
+
+        Args:
+          conversations: messages each, the last of them the assistant's.
+
+        Returns:
+          One number each; only differences between answers to one prompt mean something.
+
+        Raises:
+          UserError: no value head (`train.loss="reward"` trains one), no tokenizer, or a
+            conversation that does not end in an answer.
+        """
+        if self.tokenizer is None:
+            raise UserError("rewards are of messages, and the model was loaded without a tokenizer")
+        return rewards(self.config, self.params, self.tokenizer, conversations)
 
     def _row(
         self,

@@ -60,6 +60,8 @@ class Model(Protocol):
 
     def logits(self, hidden: jax.Array) -> jax.Array: ...
 
+    def values(self, hidden: jax.Array) -> jax.Array: ...
+
 
 def cross_entropy(
     logits: Float[Array, "*slots V"], targets: Int[Array, "*slots"]

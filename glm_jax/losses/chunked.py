@@ -43,34 +43,79 @@ def chunked_losses(
     Returns:
       The sum, and [B, T] float32 losses. Only the sum has a gradient.
     """
-    batch, length = targets.shape
-    local = length // slot_groups
-    size = min(max(chunk * row_groups // batch, 1), local)
-    count = -(-local // size)
-    # Equal chunks need the least padding: 13 slots by at most 8 are 7 and 7, not 8 and 8.
-    size = -(-local // count)
-
-    def split(leaf: Array) -> jax.Array:
-        rest = leaf.shape[2:]
-        groups = leaf.reshape(batch, slot_groups, local, *rest)
-        padding = [(0, 0)] * 2 + [(0, count * size - local)] + [(0, 0)] * len(rest)
-        chunks = jnp.pad(groups, padding).reshape(batch, slot_groups, count, size, *rest)
-        axes = (None, BATCH_AXES, "sequence", *[None] * (1 + len(rest)))
-        return constrain(jnp.moveaxis(chunks, 2, 0), *axes)
+    chunks = _Chunks(targets.shape, row_groups, slot_groups, chunk)
 
     def of_chunk(hidden: jax.Array, targets: jax.Array, scale: jax.Array) -> tuple:
         scores = constrain(logits(hidden), BATCH_AXES, "sequence", None, "tensor")
         losses = cross_entropy(scores, targets)
         return jnp.sum(losses * scale), jax.lax.stop_gradient(losses)
 
-    if count > 1:
+    if chunks.count > 1:
         of_chunk = jax.checkpoint(of_chunk)
 
     def body(total: jax.Array, chunk: tuple) -> tuple[jax.Array, jax.Array]:
         loss, losses = of_chunk(*chunk)
         return total + loss, losses
 
-    start = jnp.float32(0)
-    total, losses = jax.lax.scan(body, start, (split(hidden), split(targets), split(scale)))
-    losses = jnp.moveaxis(losses, 0, 2).reshape(batch, slot_groups, count * size)
-    return total, losses[..., :local].reshape(batch, length)
+    total, losses = jax.lax.scan(
+        body, jnp.float32(0), tuple(map(chunks.split, (hidden, targets, scale)))
+    )
+    return total, chunks.join(losses)
+
+
+def chunked_cross_entropy(
+    logits: Callable[[jax.Array], jax.Array],
+    hidden: Float[Array, "B T features"],
+    targets: Int[Array, "B T"],
+    *,
+    row_groups: int = 1,
+    slot_groups: int = 1,
+    chunk: int = 1024,
+) -> Float[jax.Array, "B T"]:
+    """The cross entropy at each slot, with its gradient; arguments as of `chunked_losses`.
+
+    For losses that are no weighted sum of it, such as those of pairs of answers.
+    """
+    chunks = _Chunks(targets.shape, row_groups, slot_groups, chunk)
+
+    def of_chunk(hidden: jax.Array, targets: jax.Array) -> jax.Array:
+        scores = constrain(logits(hidden), BATCH_AXES, "sequence", None, "tensor")
+        return cross_entropy(scores, targets)
+
+    if chunks.count > 1:
+        of_chunk = jax.checkpoint(of_chunk)
+    parts = (chunks.split(hidden), chunks.split(targets))
+    return chunks.join(jax.lax.map(lambda part: of_chunk(*part), parts))
+
+
+class _Chunks:
+    """Splits [B, T, ..] into chunks of slots, and joins what was computed of them.
+
+    Attributes:
+      count: number of chunks.
+    """
+
+    def __init__(self, shape: tuple[int, ...], row_groups: int, slot_groups: int, chunk: int):
+        """Arguments as of `chunked_losses`."""
+        self._batch, self._length = shape
+        self._groups = slot_groups
+        self._local = self._length // slot_groups
+        size = min(max(chunk * row_groups // self._batch, 1), self._local)
+        self.count = -(-self._local // size)
+        # Equal chunks need the least padding: 13 slots by at most 8 are 7 and 7, not 8 and 8.
+        self._size = -(-self._local // self.count)
+
+    def split(self, leaf: Array) -> jax.Array:
+        """[B, T, ..] -> [chunks, B, groups, size, ..], padded with 0."""
+        rest = leaf.shape[2:]
+        groups = leaf.reshape(self._batch, self._groups, self._local, *rest)
+        missing = self.count * self._size - self._local
+        padding = [(0, 0)] * 2 + [(0, missing)] + [(0, 0)] * len(rest)
+        shape = (self._batch, self._groups, self.count, self._size, *rest)
+        axes = (None, BATCH_AXES, "sequence", *[None] * (1 + len(rest)))
+        return constrain(jnp.moveaxis(jnp.pad(groups, padding).reshape(shape), 2, 0), *axes)
+
+    def join(self, leaf: jax.Array) -> jax.Array:
+        """[chunks, B, groups, size] -> [B, T]."""
+        whole = jnp.moveaxis(leaf, 0, 2).reshape(self._batch, self._groups, -1)
+        return whole[..., : self._local].reshape(self._batch, self._length)

@@ -4,6 +4,8 @@ A module of your own may add one before training starts:
 
     LOSSES["mine"] = Loss(coefficients, sums, summarize)
 
+or a function that makes one of a config, where the loss has settings of its own.
+
     batch [B, T] --coefficients--> [B, T], of the whole batch, over hosts, devices and micro-batches
     micro-batch  --sums---------> the weighted loss, whose gradient is taken, and sums by name
     sums, added  --summarize----> metrics: `loss`, and whatever else
@@ -19,8 +21,9 @@ from jax.sharding import Mesh
 from glm_jax.arrays import Array
 from glm_jax.batch import Batch
 from glm_jax.checks import check_choice
+from glm_jax.config import Config
 from glm_jax.config.training import TrainConfig
-from glm_jax.losses import by_objective, choices
+from glm_jax.losses import by_objective, choices, pairs
 from glm_jax.losses.pretraining import weighted_losses
 
 Sums = dict[str, jax.Array]
@@ -54,14 +57,20 @@ class Loss(Generic[C]):
     of_targets: bool = False
 
 
-def loss_of(config: TrainConfig) -> Loss:
-    """The loss that `train.loss` names.
+def loss_of(config: Config) -> Loss:
+    """The loss that `train.loss` names, with its settings.
 
     Raises:
       UserError: there is no such loss.
     """
-    check_choice("train.loss", config.loss, sorted(LOSSES))
-    return LOSSES[config.loss]
+    check_choice("train.loss", config.train.loss, sorted(LOSSES))
+    found = LOSSES[config.train.loss]
+    return found if isinstance(found, Loss) else found(config)
+
+
+def _of_pairs(config: Config) -> Loss:
+    sums = pairs.PairLoss(config.preferences, config.train.loss).sums
+    return Loss(pairs.row_weights, sums, pairs.summarize)
 
 
 def _pretraining_coefficients(config: TrainConfig, batch: Batch) -> jax.Array:
@@ -85,9 +94,10 @@ def _pretraining_summary(config: TrainConfig, sums: Mapping[str, Array]) -> Sums
 
 
 # By the names of `train.loss`.
-LOSSES: dict[str, Loss] = {
+LOSSES: dict[str, Loss | Callable[[Config], Loss]] = {
     "choices": Loss(choices.row_weights, choices.sums, choices.summarize),
     "pretraining": Loss(
         _pretraining_coefficients, _pretraining_sums, _pretraining_summary, of_targets=True
     ),
+    **dict.fromkeys(pairs.OF_PAIRS, _of_pairs),
 }

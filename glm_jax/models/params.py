@@ -47,9 +47,14 @@ def create_params(config: Model, mesh: Mesh, seed: int) -> Params:
 
 def create_prefix(config: Model, mesh: Mesh, seed: int) -> Params:
     """The prefix alone of what `create_params` draws."""
+    return create_part(config, mesh, seed, "prefix")
+
+
+def create_part(config: Model, mesh: Mesh, seed: int, name: str) -> Params:
+    """One part alone, "prefix" or "value_head", of what `create_params` draws."""
     config = config.resolved()
-    shardings = param_shardings(_abstract(config), mesh)["prefix"]
-    return jax.jit(lambda key: _draw(config, key)["prefix"], out_shardings=shardings)(key_of(seed))
+    shardings = param_shardings(_abstract(config), mesh)[name]
+    return jax.jit(lambda key: _draw(config, key)[name], out_shardings=shardings)(key_of(seed))
 
 
 def abstract_params(

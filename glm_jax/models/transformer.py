@@ -27,6 +27,7 @@ from glm_jax.attention.dispatch import attention
 from glm_jax.attention.dropout import dropout
 from glm_jax.attention.tpu.tile_order import from_tiles, in_tiles, is_held_in_tiles
 from glm_jax.config.model import ResolvedModel
+from glm_jax.errors import UserError
 from glm_jax.models.choices import uses_scan
 from glm_jax.models.layers import (
     Embedding,
@@ -40,6 +41,7 @@ from glm_jax.models.positions import Rotation, make_positions, rotate
 from glm_jax.models.prefix import KeyValue, Prefix, dropped, of_layer
 from glm_jax.models.remat import rematerialised
 from glm_jax.models.seeds import fold_name
+from glm_jax.models.value_head import NAME, ValueHead
 from glm_jax.models.weights import as_used, exchanged
 from glm_jax.sharding.mesh import constrain_rows
 
@@ -232,6 +234,7 @@ class Transformer(nnx.Module):
         self.output = None if tied else Embedding(config, key=fold_name(key, "output"))
         has_prefix = config.prefix_length > 0
         self.prefix = Prefix(config, key=fold_name(key, "prefix")) if has_prefix else None
+        self.value_head = ValueHead(config, key=fold_name(key, NAME)) if config.value_head else None
         self.config = config
 
     def __call__(
@@ -358,6 +361,16 @@ class Transformer(nnx.Module):
         """`logits` as a function that casts and gathers the LM head once for several calls."""
         table = self.embedding if self.output is None else self.output
         return table.scorer()
+
+    def values(self, hidden: Float[jax.Array, "*slots D"]) -> Float[jax.Array, "*slots"]:
+        """The value head: [..., D] -> float32 [...].
+
+        Raises:
+          UserError: the model has none.
+        """
+        if self.value_head is None:
+            raise UserError("the model has no value head; set model.value_head=True")
+        return self.value_head(hidden)
 
     def _prefixes(self) -> KeyValue | None:
         """The keys and values of the prefix, [L, P, K, H] each; None without one."""

@@ -62,13 +62,13 @@ def _split(stacked: Params) -> Params:
 
 
 def cast(params: Params, dtype: str) -> Params:
-    """Casts all arrays of floating-point numbers but those of a prefix, which are float32.
+    """Casts all floating-point arrays but those of a prefix and a value head, which are float32.
 
     A `Weight` decides for itself: quantised ones stay as they are.
     """
 
     def of(path: tuple, leaf: PyTree) -> PyTree:
-        if path_name(path).startswith("prefix/"):
+        if path_name(path).startswith(("prefix/", "value_head/")):
             return leaf
         return leaf.cast(dtype) if is_weight(leaf) else cast_floats(leaf, dtype)
 

@@ -2,6 +2,7 @@
 
 from glm_jax.config import Config
 from glm_jax.data.documents import SPLITS
+from glm_jax.data.examples.reference import ReferenceStore, ScoredRowBuilder
 from glm_jax.data.examples.rows import ExampleRowBuilder
 from glm_jax.data.examples.store import ExampleStore
 from glm_jax.data.published import PublishedRowBuilder
@@ -10,6 +11,7 @@ from glm_jax.data.sequence import Builder, OneSource, Source, mixture
 from glm_jax.data.store import TokenStore
 from glm_jax.data.stream import RowStream
 from glm_jax.errors import UserError, say_once
+from glm_jax.paths import expanded
 from glm_jax.pipeline.corpus import Corpus
 from glm_jax.pipeline.examples import EXAMPLES, PRETRAINING, opened, pretraining
 
@@ -37,16 +39,20 @@ def source(config: Config, split: str = "train") -> Source:
 
 def _of_examples(config: Config, split: str) -> Source:
     """Rows of examples, or of examples and texts."""
+    reference = None
+    if config.has_reference and config.preferences.reference is not None:
+        reference = ReferenceStore.open(expanded(config.preferences.reference))
 
     def builder_of(store: ExampleStore | TokenStore, seed: int) -> Builder:
         if isinstance(store, TokenStore):
             return RowBuilder(store.splits[split], store, config.data, config.objective, seed)
         length, packed = config.data.sequence_length, config.examples.packed
-        candidates = config.examples.candidates
-        builder = ExampleRowBuilder(split, store, length, packed, seed, candidates)
+        builder = ExampleRowBuilder(split, store, length, packed, seed, config.examples.sharing)
         if builder.cuts:
             say_once(f"the examples {split} {store.fingerprint}", builder.summary)
-        return builder
+        if reference is None:
+            return builder
+        return ScoredRowBuilder(builder, split, reference)
 
     examples, seed, rate = opened(config), config.train.seed, config.examples.pretraining_rate
     if not rate:

@@ -87,10 +87,23 @@ def examples(stream: RowStream, config: Config, count: int) -> Iterator[tuple[st
             return
 
 
+def names_of(config: Config) -> tuple[str, ...]:
+    """The names of the examples of a row: those of a pair's answers; () where they have none."""
+    return ("chosen", "rejected") if config.examples.format == "preferences" else ()
+
+
 def describe(
-    objective: str, row: Batch, tokenizer: Tokenizer, places: int, colour: bool = False
+    objective: str,
+    row: Batch,
+    tokenizer: Tokenizer,
+    places: int,
+    colour: bool = False,
+    names: Sequence[str] = (),
 ) -> str:
-    """Shows a row as text, as a table of its first `places` slots and as a picture of its mask."""
+    """Shows a row as text, as a table of its first `places` slots and as a picture of its mask.
+
+    `names` are those of its examples, where they have any (`names_of`).
+    """
 
     used, length = slots_used(row), len(row.tokens)
     beside = used <= _WIDE
@@ -98,7 +111,7 @@ def describe(
     parts = [
         f"== {objective}: {used} of {length} slots used, segments: {len(segments(row))}, "
         f"targets: {int((row.loss_weights > 0).sum())}",
-        spell_examples(row, decode, COLOURS if colour else SIGNS)
+        spell_examples(row, decode, COLOURS if colour else SIGNS, names)
         if objective == "answer"
         else spell(row, decode),
         show(row, lambda id_: decode([id_]), mask=beside, slots=places, join=decode),

@@ -38,6 +38,7 @@ LOGICAL_AXES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"layers/mlp/(gate|up)/bias", ("mlp",)),
     (r"layers/mlp/down/kernel", ("mlp", "embed")),
     (r"layers/(attention/out|mlp/down)/bias", ("norm",)),
+    (r"value_head/vector", ("norm",)),
     # `glm_jax.models.prefix`: the hidden layer is split, so that its products are added up.
     (r"prefix/table", ("layers", "pair", "position", "kv_heads", "head_dim")),
     (r"prefix/rows/table", ("position", "norm")),

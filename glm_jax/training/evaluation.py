@@ -34,7 +34,7 @@ class Evaluator:
         counts: number of targets of the training rows by objective and id.
         """
         self._train = config.train
-        self._loss = loss_of(config.train)
+        self._loss = loss_of(config)
         self._batches = batches
         self._eval_step = make_eval_step(config, mesh)
         self.baseline = self._unigram(counts) if self._loss.of_targets else {}

@@ -211,6 +211,8 @@ class _Run:
         # Rows of the global batch, not of this host's share: all hosts fill the same blanks.
         first = held_out[0] if share()[1] == 1 else _take(batches("eval", 0, 1), 1)[0]
         texts = choose_texts(first, tokenizer.special.end, config.model.continues_texts)
+        # A reward model is no longer one that writes.
+        texts = [] if config.model.value_head else texts
         on_first(self.twin.fetch, "copy the files that grow")
         self.sampler = Sampler(config, tokenizer, texts, self.twin.directory / "samples.txt")
         on_first(lambda: self.sampler.rewind(self.first_step), "go on in samples.txt")

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding
 
-from glm_jax.batch import DTYPES, Batch
+from glm_jax.batch import DTYPES, Batch, ScoredBatch
 from glm_jax.config import Config
 from glm_jax.losses.registry import Loss, Sums, loss_of
 from glm_jax.models.params import bind
@@ -68,7 +68,7 @@ def make_train_step(config: Config, mesh: Mesh, options: Options | None = None) 
       options: of XLA.
     """
     config = for_devices(config, mesh)
-    loss = loss_of(config.train)
+    loss = loss_of(config)
     schedule = learning_rate_schedule(config.optimizer, config.train.num_steps)
     optimizer = optimizer_of(config)
 
@@ -97,7 +97,7 @@ def make_train_step(config: Config, mesh: Mesh, options: Options | None = None) 
 def make_eval_step(config: Config, mesh: Mesh) -> Callable[[Params, Batch], Sums]:
     """Builds the jitted `eval_step(params, batch) -> sums of the config's loss`; no dropout."""
     config = for_devices(config, mesh)
-    loss = loss_of(config.train)
+    loss = loss_of(config)
 
     def eval_step(params: Params, batch: Batch) -> Sums:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
@@ -132,6 +132,10 @@ def abstract_batch(config: Config, mesh: Mesh) -> Batch:
         name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
         for name, dtype in DTYPES.items()
     }
+    if config.has_reference:
+        return ScoredBatch(
+            **fields, reference=jax.ShapeDtypeStruct(shape, jnp.float32, sharding=sharding)
+        )
     return Batch(**fields)
 
 

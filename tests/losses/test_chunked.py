@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from glm_jax.losses.by_objective import cross_entropy
-from glm_jax.losses.chunked import chunked_losses
+from glm_jax.losses.chunked import chunked_cross_entropy, chunked_losses
 
 ROWS, LENGTH, WIDTH, VOCAB = 4, 12, 8, 17
 
@@ -44,6 +44,33 @@ def test_losses_and_gradients_are_those_of_all_logits(row_groups, slot_groups, c
     expected = jax.value_and_grad(plain, (0, 1), has_aux=True)(*arguments)
     found = jax.jit(jax.value_and_grad(ours, (0, 1), has_aux=True))(*arguments)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=3e-6), found, expected)
+
+
+@pytest.mark.parametrize(("row_groups", "slot_groups", "chunk"), [(1, 1, 7), (2, 3, 2)])
+def test_each_loss_has_a_gradient_of_its_own(row_groups, slot_groups, chunk):
+    """Of the sum of squared losses, which no weighted sum gives."""
+    hidden, table, targets, _ = draw()
+
+    def ours(hidden, table):
+        losses = chunked_cross_entropy(
+            lambda x: x @ table.T,
+            hidden,
+            targets,
+            row_groups=row_groups,
+            slot_groups=slot_groups,
+            chunk=chunk,
+        )
+        return (losses**2).sum(), losses
+
+    def plainly(hidden, table):
+        losses = cross_entropy(hidden @ table.T, targets)
+        return (losses**2).sum(), losses
+
+    expected = jax.value_and_grad(plainly, (0, 1), has_aux=True)(hidden, table)
+    found = jax.jit(jax.value_and_grad(ours, (0, 1), has_aux=True))(hidden, table)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-4), found, expected
+    )
 
 
 def test_logits_are_never_there_for_more_than_a_chunk():

@@ -66,7 +66,7 @@ def test_micro_batches_add_up(with_squares, change, batch):
 def test_pretraining_is_the_mean_cross_entropy_of_the_targets(config, batch):
     mesh = make_mesh(config.mesh)
     model = bind(config.resolved_model, create_state(config, mesh).params)
-    loss, train = loss_of(config.train), config.train
+    loss, train = loss_of(config), config.train
     coefficients = loss.coefficients(train, batch)
     value, sums = loss.sums(train, mesh, model, batch, coefficients, None)
     weights = np.asarray(batch.loss_weights)
@@ -76,5 +76,7 @@ def test_pretraining_is_the_mean_cross_entropy_of_the_targets(config, batch):
 
 
 def test_a_loss_that_is_not_there(config, change):
-    with pytest.raises(UserError, match=r"must be one of \['choices', 'pretraining'\]; got 'pre"):
-        loss_of(change(config, "train.loss", "pretrainig").train)
+    with pytest.raises(
+        UserError, match=r"must be one of \['choices', .*'pretraining', 'reward'\]; got 'pre"
+    ):
+        loss_of(change(config, "train.loss", "pretrainig"))

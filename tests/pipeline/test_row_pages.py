@@ -4,8 +4,14 @@ import numpy as np
 
 from glm_jax import corruption
 from glm_jax.batch import OBJECTIVES, Batch
-from glm_jax.config import Config, DataConfig, ExamplesConfig
-from glm_jax.pipeline.row_pages import LEGEND_OF_EXAMPLES, describe, introduction, summary
+from glm_jax.config import Config, DataConfig, ExamplesConfig, TrainConfig
+from glm_jax.pipeline.row_pages import (
+    LEGEND_OF_EXAMPLES,
+    describe,
+    introduction,
+    names_of,
+    summary,
+)
 from glm_jax.tokenizers.tokenizer import load_tokenizer
 
 STATISTICS = {"rows": 4, "source_tokens": 200, "places_used": 240}
@@ -38,6 +44,16 @@ def test_without_texts_there_is_no_example_of_an_objective():
         data=DataConfig(source="my/*.jsonl"), examples=ExamplesConfig(format="messages")
     )
     assert introduction(config, load_tokenizer("bundled")) == LEGEND_OF_EXAMPLES
+
+
+def test_the_answers_of_a_pair_have_names():
+    pairs = Config(
+        data=DataConfig(source="my/*.jsonl"),
+        examples=ExamplesConfig(format="preferences"),
+        train=TrainConfig(loss="dpo"),
+    )
+    assert names_of(pairs) == ("chosen", "rejected")
+    assert names_of(Config()) == ()
 
 
 def test_what_is_said_of_rows_of_texts():

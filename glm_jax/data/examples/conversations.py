@@ -78,11 +78,11 @@ def read_dialogue(record: JsonObject, config: ExamplesConfig) -> Dialogue:
         given, tools = _pairs(record, config), None
     else:
         said = _messages(record, config)
-        given = [_of_sharegpt(one) for one in said] if kind == "sharegpt" else list(said)
+        given = [of_sharegpt(one) for one in said] if kind == "sharegpt" else list(said)
         system = record.get("system")
         if kind == "sharegpt" and system:
             given = [{"role": "system", "content": system}, *given]
-        tools = _tools(record.get(config.tools_field), config.tools_field)
+        tools = tools_of(record.get(config.tools_field), config.tools_field)
     messages = with_our_roles(checked_messages(given))
     check_turns(messages)
     for number, message in enumerate(messages):
@@ -177,7 +177,12 @@ def _messages(record: JsonObject, config: ExamplesConfig) -> list[JsonObject]:
     return said  # each is checked by `checked_messages`
 
 
-def _of_sharegpt(one: object) -> JsonObject:
+def of_sharegpt(one: object) -> JsonObject:
+    """A message of ShareGPT, {"from": .., "value": ..}, as one with a role.
+
+    Raises:
+      UserError: it is none.
+    """
     if not isinstance(one, Mapping) or "from" not in one or "value" not in one:
         raise UserError(f"a message of ShareGPT must have 'from' and 'value'; got {short(one)}")
     said, value = one["from"], one["value"]
@@ -191,8 +196,12 @@ def _of_sharegpt(one: object) -> JsonObject:
     return {"role": _FROM[said], "content": value}
 
 
-def _tools(given: object, name: str) -> list[JsonObject] | None:
-    """The descriptions of tools: a list, or JSON of one."""
+def tools_of(given: object, name: str) -> list[JsonObject] | None:
+    """The descriptions of tools: a list, or JSON of one; None where there are none.
+
+    Raises:
+      UserError: they are no descriptions, or have no JSON schemas.
+    """
     if isinstance(given, str) and given.strip():
         try:
             given = json.loads(given)

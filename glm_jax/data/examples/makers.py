@@ -10,6 +10,7 @@ from glm_jax.config.examples import CONVERSATIONS, ExamplesConfig
 from glm_jax.data.examples.clozes import ClozeMaker
 from glm_jax.data.examples.conversations import Dialogue, read_dialogue
 from glm_jax.data.examples.example import Example, example_of
+from glm_jax.data.examples.preferences import PreferenceMaker
 from glm_jax.data.examples.seq2seq import Seq2SeqMaker
 from glm_jax.json_files import JsonObject
 from glm_jax.tokenizers.messages import Message
@@ -74,6 +75,7 @@ MAKERS: dict[str, Callable[[ExamplesConfig, Tokenizer, bool], Maker]] = {
     **dict.fromkeys(CONVERSATIONS, ConversationMaker),
     "seq2seq": Seq2SeqMaker,
     "cloze": ClozeMaker,
+    "preferences": PreferenceMaker,
 }
 
 

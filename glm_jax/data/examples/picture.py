@@ -5,7 +5,7 @@ example 1: 9 slots, 3 learnt
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -18,7 +18,10 @@ COLOURS = ("\x1b[1;32m", "\x1b[0m")
 
 
 def spell_examples(
-    row: Batch, decode: Callable[[list[int]], str], marks: tuple[str, str] = SIGNS
+    row: Batch,
+    decode: Callable[[list[int]], str],
+    marks: tuple[str, str] = SIGNS,
+    names: Sequence[str] = (),
 ) -> str:
     """Each example of a row as text.
 
@@ -26,13 +29,15 @@ def spell_examples(
       row: a Batch of [T] arrays.
       decode: ids to text, special tokens spelled.
       marks: what stands before and behind what is learnt.
+      names: of the examples, such as "chosen" and "rejected"; they are numbered without.
     """
-    lines = []
+    lines, named = [], dict(enumerate(names, 1))
     for number, segment in enumerate(segments(row), start=1):
         inside = slice(segment.start, segment.end)
         learnt = (row.loss_weights[inside] > 0) & (row.objective[inside] == ANSWER)
+        name = named.get(number, f"example {number}")
         lines += [
-            f"example {number}: {segment.end - segment.start} slots, {int(learnt.sum())} learnt",
+            f"{name}: {segment.end - segment.start} slots, {int(learnt.sum())} learnt",
             f"  {_marked(row.tokens[inside], row.targets[inside], learnt, decode, marks)}",
         ]
     return "\n".join(lines)

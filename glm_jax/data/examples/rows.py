@@ -45,6 +45,7 @@ class ExampleRowBuilder:
     Attributes:
       num_rows: rows per epoch.
       store: the examples.
+      length: T.
       seed: of which examples share a row, and of the order of rows.
       summary: "train: 12,034 examples, 20 cut to the row".
       cuts: whether the length of a row has cut an example.
@@ -57,7 +58,7 @@ class ExampleRowBuilder:
         length: int,
         packed: bool,
         seed: int,
-        candidates: bool = False,
+        sharing: str | None = None,
     ):
         """Packs the split's examples.
 
@@ -67,16 +68,17 @@ class ExampleRowBuilder:
           length: T; longer examples are cut at their end.
           packed: several examples in a row.
           seed: see `seed`.
-          candidates: the examples of one line share a row of their own, or are left out together.
+          sharing: what the examples of one line are, "candidates" or "answers", which share a row
+            of their own or are left out together; None: examples stand for themselves.
 
         Raises:
           UserError: the split is empty, or in no example of it is anything left to learn.
         """
-        self.store, self.seed, self._length = store, seed, length
+        self.store, self.seed, self.length = store, seed, length
         self._examples = store.splits[split]
         self._offsets = np.asarray(self._examples.offsets)
-        cut = whole_lines(self._examples, length) if candidates else cut_of(self._examples, length)
-        self.summary = _summary(split, store, cut, candidates)
+        cut = whole_lines(self._examples, length) if sharing else cut_of(self._examples, length)
+        self.summary = _summary(split, store, cut, sharing)
         self.cuts = bool(cut.cut or len(cut.empty))
         if not len(cut.kept):
             raise UserError(
@@ -88,7 +90,7 @@ class ExampleRowBuilder:
                 )
             )
         self._kept, self._sizes = cut.kept, cut.sizes
-        if candidates:
+        if sharing:
             self._packed = together(_lines(self._examples)[cut.kept])
         elif packed:
             self._packed = best_fit(cut.sizes[cut.kept], length, seed)
@@ -106,15 +108,7 @@ class ExampleRowBuilder:
         Returns:
           A numpy Batch [B, T] and the counts by `Corruptor.statistics_names`, and `examples`.
         """
-        rows = np.asarray(rows, np.int64)
-        inside = rows < self.num_rows
-        first = self._packed.starts[np.where(inside, rows, 0)]
-        counts = np.where(inside, self._packed.starts[np.where(inside, rows, 0) + 1] - first, 0)
-        chosen = self._kept[self._packed.order[np.repeat(first, counts) + within_groups(counts)]]
-        sizes = self._sizes[chosen]
-        row_of = group_of(counts)
-        # Where each example starts in its row: what the row holds before it.
-        start = np.cumsum(sizes) - sizes - starts(sums(sizes, counts))[row_of]
+        chosen, sizes, row_of, start = self._placed(rows)
         fields = self._fields(chosen, sizes, row_of, start, len(rows))
         statistics = dict.fromkeys(Corruptor.statistics_names, 0) | {
             "rows": len(rows),
@@ -124,6 +118,32 @@ class ExampleRowBuilder:
             "examples": len(chosen),
         }
         return Batch(**fields), statistics
+
+    def tokens_of(self, rows: np.ndarray) -> np.ndarray:
+        """Which token of the split's examples is in each slot: [B, T] int64, -1 without one.
+
+        Args:
+          rows: as of `build`.
+        """
+        chosen, sizes, row_of, start = self._placed(rows)
+        index = within_groups(sizes)
+        found = np.full(len(rows) * self.length, -1, np.int64)
+        slot = np.repeat(row_of * self.length + start, sizes) + index
+        found[slot] = np.repeat(self._offsets[chosen], sizes) + index
+        return found.reshape(len(rows), self.length)
+
+    def _placed(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The examples of rows, their sizes, the row of each, and its first slot there."""
+        rows = np.asarray(rows, np.int64)
+        inside = rows < self.num_rows
+        first = self._packed.starts[np.where(inside, rows, 0)]
+        counts = np.where(inside, self._packed.starts[np.where(inside, rows, 0) + 1] - first, 0)
+        chosen = self._kept[self._packed.order[np.repeat(first, counts) + within_groups(counts)]]
+        sizes = self._sizes[chosen]
+        row_of = group_of(counts)
+        # Where each example starts in its row: what the row holds before it.
+        start = np.cumsum(sizes) - sizes - starts(sums(sizes, counts))[row_of]
+        return chosen, sizes, row_of, start
 
     def _fields(
         self,
@@ -136,8 +156,8 @@ class ExampleRowBuilder:
         """The fields of a Batch [B, T] with examples of `sizes` tokens at `start` in their rows."""
         special, index = self.store.special, within_groups(sizes)
         source = np.repeat(self._offsets[chosen], sizes) + index
-        slot = np.repeat(row_of * self._length + start, sizes) + index
-        fields = empty_fields(num_rows * self._length, special.pad)
+        slot = np.repeat(row_of * self.length + start, sizes) + index
+        fields = empty_fields(num_rows * self.length, special.pad)
         values = {name: getattr(self._examples, name)[source] for name in FIELDS}
         learnt = values.pop("learnt")
         for name, found in values.items():
@@ -151,7 +171,7 @@ class ExampleRowBuilder:
         # Part A is no longer than what is left of an example.
         seen = np.minimum(np.maximum(prefix, index + 1), np.repeat(sizes, sizes))
         fields["attend_end"][slot] = own + seen
-        return {name: value.reshape(num_rows, self._length) for name, value in fields.items()}
+        return {name: value.reshape(num_rows, self.length) for name, value in fields.items()}
 
 
 def row_of(example: Example, length: int, pad_id: int) -> dict[str, np.ndarray]:
@@ -211,15 +231,15 @@ def _lines(examples: Examples) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(changes)])[: len(origins)].astype(np.int64)
 
 
-def _summary(split: str, store: ExampleStore, cut: Cut, candidates: bool) -> str:
+def _summary(split: str, store: ExampleStore, cut: Cut, sharing: str | None) -> str:
     """ "train: 12,034 examples, 20 cut to the row, 1 without an answer after the cut: first .."."""
     said = f"{split}: {len(cut.sizes):,} examples"
     if cut.cut:
         said += f", {cut.cut:,} cut to the row"
     if len(cut.empty):
         first = store.place(split, int(cut.empty[0]))
-        why = (
-            "whose candidates do not fit a row" if candidates else "without an answer after the cut"
-        )
+        why = "without an answer after the cut"
+        if sharing:
+            why = f"whose {sharing} do not fit a row"
         said += f", {len(cut.empty):,} {why}: first {first}"
     return said

@@ -149,6 +149,11 @@ def check_sayable(
             f"the {name} format has no prefix (model.prefix_length={config.prefix_length}): save "
             "it apart with format='ptuning' or 'peft'"
         )
+    if config.value_head:
+        raise UserError(
+            f"the {name} format has no value head (model.value_head=True): keep the model as a "
+            "checkpoint, format='orbax'"
+        )
     for field, choices in allowed.items():
         value = getattr(resolved, field)
         if value not in choices:

@@ -18,7 +18,12 @@ def going_on(rewound: bool) -> str:
 
 
 def filling(config: Config, workdir: Path) -> str:
-    """A command that uses the model: chats, fills a blank, or continues a text if it is causal."""
+    """A command that uses the model: chats, fills a blank, or continues a text if it is causal.
+
+    Of a reward model, which does none of these, a line of Python.
+    """
+    if config.model.value_head:
+        return f"next: glm_jax.load({str(workdir)!r}).rewards([messages, ..])"
     if config.examples.format is not None:
         if load_tokenizer(config.data.tokenizer).chat_end_ids:
             words = [_python(), "-m", "glm_jax.chat", "--checkpoint", str(workdir)]

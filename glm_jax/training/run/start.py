@@ -6,7 +6,7 @@ shape; the fields in `KEPT` stay as the config says. So one option is enough to 
     --set train.init_from=chatglm3-6b-base
 
 A model without a prefix gets the one that the config asks for (`--set model.prefix_length=128`),
-drawn anew.
+drawn anew, and one without a value head that (`model.value_head=True`).
 
 `--set train.init_from` replaces the `model` of the config file, with a warning. A model option
 beside it (`--set model.num_layers=7`), or a file that has both, must agree with the model.
@@ -30,9 +30,9 @@ from glm_jax.config import Config
 from glm_jax.config.model import ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.interop.checkpoint import open_directory
-from glm_jax.models.params import abstract_params, create_prefix, param_names
-from glm_jax.models.prefix import is_prefix
+from glm_jax.models.params import abstract_params, create_part, param_names
 from glm_jax.models.trees import Params, stack_layers
+from glm_jax.models.value_head import NAME as VALUE_HEAD
 from glm_jax.paths import checkpoint
 from glm_jax.tokenizers.protocol import Tokenizer
 from glm_jax.tokenizers.tokenizer import load_tokenizer
@@ -65,7 +65,7 @@ def starting_point(
     Raises:
       UserError: there is no model, it was trained with another tokenizer than `data.tokenizer`, its
         shape contradicts a model option beside `init_from`, it is quantised otherwise than
-        `train.quantize_base` says, or it is given a prefix that is not trained.
+        `train.quantize_base` says, or it is given a prefix or value head that is not trained.
     """
     if config.train.init_from is None:
         return config, None
@@ -80,22 +80,25 @@ def starting_point(
     like = abstract_base(config, abstract_params(config.resolved_model, mesh))
     shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
     params = model.params
-    if config.model.prefix_length and "prefix" not in params:
-        _check_prefix_is_trained(config)
-        prefix = create_prefix(config.resolved_model, mesh, config.train.seed)
-        params = {**params, "prefix": prefix}
+    asked = {"prefix": config.model.prefix_length > 0, VALUE_HEAD: config.model.value_head}
+    for part in [name for name, wanted in asked.items() if wanted and name not in params]:
+        _check_is_trained(config, part)
+        drawn = create_part(config.resolved_model, mesh, config.train.seed, part)
+        params = {**params, part: drawn}
     return config, jax.jit(stack_layers, out_shardings=shardings)(params)
 
 
-def _check_prefix_is_trained(config: Config) -> None:
-    """Refuses a prefix that is drawn anew and would stay as it was drawn."""
-    names = [name for name in param_names(config.resolved_model) if is_prefix(name)]
+def _check_is_trained(config: Config, part: str) -> None:
+    """Refuses a prefix or a value head that is drawn anew and would stay as it was drawn."""
+    names = [one for one in param_names(config.resolved_model) if one.startswith(f"{part}/")]
     chosen = config.train.trainable
     if config.freezes and not all(chosen and re.fullmatch(chosen, name) for name in names):
+        what = f"model.prefix_length={config.model.prefix_length} adds a prefix"
+        if part == VALUE_HEAD:
+            what = "model.value_head=True adds a value head"
         raise UserError(
-            f"model.prefix_length={config.model.prefix_length} adds a prefix to the model of "
-            f"train.init_from={config.train.init_from!r}, and nothing trains it; set "
-            f"train.trainable='prefix/.*', got {chosen!r}"
+            f"{what} to the model of train.init_from={config.train.init_from!r}, and nothing "
+            f"trains it; set train.trainable='{part}/.*', got {chosen!r}"
         )
 
 
@@ -132,6 +135,8 @@ def _with_model(
     """
     if not model.prefix_length:
         model = model.with_prefix(config.model)
+    if config.model.value_head:
+        model = dataclasses.replace(model, value_head=True)
     by_set = {override.partition("=")[0].strip() for override in overrides}
     default, asked, there = ModelConfig(), _plain(config.model), _plain(model)
     differing = {

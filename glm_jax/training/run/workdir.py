@@ -56,6 +56,7 @@ MAY_CHANGE = {
     "compute.remat",
     "compute.scan_layers",
     "data.store",
+    "preferences.reference",
     "mesh.data",
     "mesh.fsdp",
     "mesh.sequence",
@@ -77,6 +78,7 @@ MAY_CHANGE = {
     "train.log_every",
     "train.preemption_deadline",
     "train.sample_every",
+    "train.stop_above",
     "train.tensorboard",
     "train.verify_checkpoints",
     "train.wandb",
@@ -115,7 +117,7 @@ def check_config(config: Config, mesh: Mesh, vocab_size: int, num_hosts: int = 1
         micro-batches; or slots that mesh.sequence does not divide.
     """
     model, data = config.model, config.data
-    loss_of(config.train)
+    loss_of(config)
     if config.freezes or config.train.weights != "plain":
         split_held(config, held_params(config, mesh))
     rotates_plainly = not (model.has_position_table or model.uses_block_positions)

@@ -58,6 +58,8 @@ class Progress:
             f"learning rate {values['learning_rate']:.2e}",
             f"{values['tokens_per_second']:,.0f} tokens/s",
         ]
+        if "accuracy" in values:
+            parts.insert(1, f"accuracy {values['accuracy']:.3f}")
         if step < self._last:
             parts.append(f"{tqdm.format_interval(seconds_left)} left")
         if self._bar:

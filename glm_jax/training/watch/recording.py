@@ -14,6 +14,7 @@ from types import TracebackType
 import jax
 
 from glm_jax.config import Config
+from glm_jax.errors import UserError, did_you_mean
 from glm_jax.training.distributed import is_first, on_first
 from glm_jax.training.feed import Fed
 from glm_jax.training.watch.goodput import Goodput
@@ -27,6 +28,10 @@ from glm_jax.training.watch.tracking import Tracker, open_trackers
 
 class TrainingDiverged(RuntimeError):
     """A loss or a gradient is no longer finite."""
+
+
+class LimitPassed(TrainingDiverged):
+    """A metric has passed its limit in `train.stop_above`."""
 
 
 class Recorder:
@@ -104,7 +109,8 @@ class Recorder:
           fed: the batch of the step.
 
         Raises:
-          TrainingDiverged: the loss or the gradient is not finite.
+          TrainingDiverged: the loss or the gradient is not finite, or a metric is above its limit.
+          UserError: there is a limit of a metric that there is not.
         """
         # jit sorts a dict's names; a reader wants "loss" first.
         values = {name: float(metrics[name]) for name in sorted(metrics, key=_reading_order)}
@@ -116,6 +122,7 @@ class Recorder:
         self.pace.step_done()
         self.goodput.step_done(step)
         self._measure(values)
+        self._check_limits(step, values)
         self._progress.step()
         settings = self._config.train
         if (settings.log_every and step % settings.log_every == 0) or step == settings.num_steps:
@@ -126,6 +133,20 @@ class Recorder:
             stall = {} if self._stall is None else {"time/save_stall": self._stall}
             self._stall = None
             self._write(step, values | pace | shares | stall | self.goodput.values())
+
+    def _check_limits(self, step: int, values: Mapping[str, float]) -> None:
+        """Ends a run of which a metric is above its limit, or is not finite any more."""
+        for name, limit in self._config.train.limits.items():
+            if name not in values:
+                raise UserError(
+                    f"train.stop_above names {name!r}, which a step of this run does not have"
+                    f"{did_you_mean(name, values)}; it has {', '.join(values)}"
+                )
+            if not values[name] <= limit:
+                raise LimitPassed(
+                    f"{name} is {values[name]:g} at step {step}, above its limit "
+                    f"{limit:g} in train.stop_above"
+                )
 
     def evaluation(self, step: int, values: dict[str, float]) -> None:
         """Shows and writes the losses of an evaluation, and draws loss.png."""

@@ -27,3 +27,10 @@ def test_marks(tmp_path, example, text, learnt):
     assert said == f"example 1: 4 slots, {learnt} learnt\n  {text}"
     begin, end = COLOURS
     assert spell_examples(row, decode, COLOURS) == said.replace("«", begin).replace("»", end)
+
+
+def test_examples_have_the_names_that_are_given(tmp_path):
+    store = ExampleStore.open(written(tmp_path / "store", [CAUSAL, CAUSAL], lines=[1, 1]))
+    builder = ExampleRowBuilder("train", store, 16, True, seed=1, sharing="answers")
+    said = spell_examples(row_of(builder.build([0], [0])[0], 0), decode, names=("chosen",))
+    assert [line.partition(":")[0] for line in said.splitlines()[::2]] == ["chosen", "example 2"]

@@ -127,7 +127,7 @@ def test_the_candidates_of_a_line_share_a_row_or_are_left_out_together(tmp_path)
     """Lines of 3 + 4, 3 + 3 and 4 + 4 slots, in rows of 7."""
     lines, examples = [1, 1, 2, 2, 5, 5], [CAUSAL, BLANK, CAUSAL, CAUSAL, BLANK, BLANK]
     store = ExampleStore.open(written(tmp_path / "store", examples, lines=lines))
-    builder = ExampleRowBuilder("train", store, 7, True, seed=0, candidates=True)
+    builder = ExampleRowBuilder("train", store, 7, True, seed=0, sharing="candidates")
     assert builder.num_rows == 2
     assert builder.summary == (
         "train: 6 examples, 2 whose candidates do not fit a row: first a.jsonl line 5"
@@ -138,4 +138,4 @@ def test_the_candidates_of_a_line_share_a_row_or_are_left_out_together(tmp_path)
     assert row(batch, 1)["attend_start"] == [0, 0, 0, 3, 3, 3, 0]
     assert counts["examples"] == 4
     with pytest.raises(UserError, match=r"nothing is learnt from the split 'train'"):
-        ExampleRowBuilder("train", store, 5, True, seed=0, candidates=True)
+        ExampleRowBuilder("train", store, 5, True, seed=0, sharing="candidates")
