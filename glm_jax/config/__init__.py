@@ -17,7 +17,7 @@ from glm_jax.config.compute import ComputeConfig
 from glm_jax.config.data import DataConfig
 from glm_jax.config.examples import ExamplesConfig
 from glm_jax.config.lora import LoraConfig
-from glm_jax.config.model import ModelConfig, ResolvedModel
+from glm_jax.config.model import DROPOUT_RATES, ModelConfig, ResolvedModel
 from glm_jax.config.moved import moved_of, record_renamed, with_moved
 from glm_jax.config.objective import ObjectiveConfig
 from glm_jax.config.preferences import LOSSES_OF_PAIRS, PreferencesConfig
@@ -142,6 +142,18 @@ class Config:
         if loss == "reward" and not self.model.value_head:
             raise UserError("train.loss='reward' needs model.value_head=True")
         self.preferences.check_loss(loss)
+        if self.has_reference and self.has_dropout:
+            rates = {
+                **{f"model.{name}": getattr(self.model, name) for name in DROPOUT_RATES[:2]},
+                "model.prefix_dropout_rate": self.model.prefix_dropout_rate
+                * bool(self.model.prefix_length),
+                "lora.dropout": self.lora.dropout if self.lora.rank else 0.0,
+            }
+            there = [f"{name}={rate}" for name, rate in rates.items() if rate]
+            raise UserError(
+                f"train.loss={loss!r} compares the policy with its reference, and dropout would "
+                f"be a part of the difference; set to 0 what is not: {', '.join(there)}"
+            )
 
     @property
     def has_reference(self) -> bool:

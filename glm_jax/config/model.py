@@ -37,6 +37,7 @@ _MOST = {
 }
 
 
+DROPOUT_RATES = ("dropout_rate", "attention_dropout_rate", "prefix_dropout_rate")
 # What says that a model has a prefix, and which.
 PREFIX_FIELDS = ("prefix_length", "prefix_projection", "prefix_embed_dim", "prefix_dropout_rate")
 
@@ -178,7 +179,7 @@ class ModelConfig:
         if not self.has_position_table:
             self._check_rotary()
         self._check_prefix()
-        for name in ("dropout_rate", "attention_dropout_rate", "prefix_dropout_rate"):
+        for name in DROPOUT_RATES:
             finite_number(f"model.{name}", getattr(self, name), least=0, below=1)
         if moved:
             with_moved(ComputeConfig(), moved)

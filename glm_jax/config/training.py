@@ -165,7 +165,7 @@ class TrainConfig:
         still inside a step then ends without a save. A single process has no such limit.
       accept_data_change: continue a run although its data has changed; data.json in the workdir
         records what has changed, and after which step.
-      stop_above: limits of metrics, "kl/k3=5, length/chosen=900": a run in which one of them is
+      stop_above: limits of metrics, "kl/k2=20, length/chosen=900": a run in which one of them is
         passed ends with status 1 after that step, and keeps the checkpoints from before. Names are
         those of a step's row in metrics.jsonl; the values are those of one batch. None: no limits.
       tensorboard: write the rows of metrics.jsonl to WORKDIR/tensorboard too.
@@ -208,7 +208,7 @@ class TrainConfig:
 
     @property
     def limits(self) -> dict[str, float]:
-        """The limits of `stop_above` by metric: {"kl/k3": 5.0}."""
+        """The limits of `stop_above` by metric: {"kl/k2": 20.0}."""
         return {} if self.stop_above is None else _limits(self.stop_above)
 
     @property
@@ -273,7 +273,7 @@ class TrainConfig:
 
 
 def _limits(text: str) -> dict[str, float]:
-    """Limits by metric, from "kl/k3=5, length/chosen=900"."""
+    """Limits by metric, from "kl/k2=20, length/chosen=900"."""
     found = {}
     for part in text.split(","):
         name, _, value = (one.strip() for one in part.partition("="))
@@ -283,7 +283,7 @@ def _limits(text: str) -> dict[str, float]:
             name = ""
         if not name:
             raise UserError(
-                "train.stop_above must be metrics with a number each, such as 'kl/k3=5, "
+                "train.stop_above must be metrics with a number each, such as 'kl/k2=20, "
                 f"length/chosen=900'; got {text!r}"
             )
     return found

@@ -61,10 +61,10 @@ def of_answers(batch: Batch, values: Float[Array, "B T"]) -> Float[jax.Array, "B
 def at_last_tokens(batch: Batch, values: Float[Array, "B T"]) -> Float[jax.Array, "B 2"]:
     """The value at the last token of each answer, where its end is predicted; 0 without one."""
     where = answers(batch)
-    length = where.shape[-1]
-    last = length - 1 - jnp.argmax(where[..., ::-1], axis=-1)
-    found = jnp.take_along_axis(jnp.asarray(values), last, axis=1)
-    return jnp.where(where.any(axis=-1), found, 0.0)
+    index = jnp.arange(where.shape[-1])
+    last = jnp.max(jnp.where(where, index, -1), axis=-1, keepdims=True)
+    # A comparison picks the slot: slots may be split over devices.
+    return jnp.sum(jnp.where(index == last, jnp.asarray(values)[:, None], 0.0), axis=-1)
 
 
 def row_weights(config: TrainConfig, batch: Batch) -> Float[jax.Array, " B"]:

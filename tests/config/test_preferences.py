@@ -4,15 +4,23 @@ import dataclasses
 
 import pytest
 
-from glm_jax.config import Config, ExamplesConfig, ModelConfig, PreferencesConfig, TrainConfig
+from glm_jax.config import (
+    Config,
+    ExamplesConfig,
+    LoraConfig,
+    ModelConfig,
+    PreferencesConfig,
+    TrainConfig,
+)
 from glm_jax.errors import UserError
 
 PAIRS = ExamplesConfig(format="preferences")
+STILL = ModelConfig(dropout_rate=0.0, attention_dropout_rate=0.0)
 
 
 def config_of(loss, model=None, **settings):
     return Config(
-        model=model or ModelConfig(),
+        model=model or STILL,
         examples=PAIRS,
         train=TrainConfig(loss=loss),
         data=dataclasses.replace(Config().data, source="a.jsonl"),
@@ -64,6 +72,16 @@ def test_what_goes_together():
     mixed = ExamplesConfig(format="preferences", pretraining_rate=0.1, pretraining_source="bundled")
     with pytest.raises(UserError, match=r"pretraining_rate must be 0 with examples.format='pref"):
         dataclasses.replace(config_of("dpo"), examples=mixed)
+
+
+def test_dropout_would_be_a_part_of_the_difference():
+    said = r"set to 0 what is not: model\.dropout_rate=0\.1, model\.attention_dropout_rate=0\.1$"
+    with pytest.raises(UserError, match=said):
+        config_of("dpo", ModelConfig())
+    with pytest.raises(UserError, match=r"what is not: lora\.dropout=0\.1$"):
+        dataclasses.replace(config_of("ipo"), lora=LoraConfig(rank=2))
+    assert config_of("dpo", ModelConfig(), reference_free=True).has_dropout
+    assert config_of("reward", ModelConfig(value_head=True)).has_dropout
 
 
 def test_which_losses_have_a_reference():

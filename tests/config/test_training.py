@@ -103,3 +103,14 @@ def test_every_reduction_of_the_loss_can_be_asked_for(reduction):
     with pytest.raises(UserError) as refused:
         TrainConfig(loss_reduction="?")
     assert f"one of {list(REDUCTIONS)};" in str(refused.value)
+
+
+def test_limits_of_metrics():
+    assert TrainConfig().limits == {}
+    asked = TrainConfig(stop_above="kl/k2=20, length/chosen = 1e3")
+    assert asked.limits == {"kl/k2": 20.0, "length/chosen": 1000.0}
+    for wrong in ("kl/k2", "=3", "kl/k2=x", "kl/k2=nan", "a=1,"):
+        with pytest.raises(
+            UserError, match=r"train\.stop_above must be metrics with a number each"
+        ):
+            TrainConfig(stop_above=wrong)

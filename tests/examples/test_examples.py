@@ -220,6 +220,22 @@ def test_a_model_is_tuned_on_conversations(talker, capsys):
     assert "210 examples" in printed.err
 
 
+@pytest.mark.nightly
+def test_a_model_is_aligned_with_pairs(talker, capsys):
+    names = example("dpo")
+    arguments = ["--init_from", str(talker / "run"), "--steps", "6", "--workdir", "aligned"]
+    before, after = names["main"](arguments)
+    lines = Path("aligned_pairs.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 10 + 8 + 8 + 10
+    assert all(one["rejected"] != one["chosen"] for one in map(json.loads, lines))
+    rows = [json.loads(line) for line in Path("aligned/metrics.jsonl").read_text().splitlines()]
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert losses[-1] < math.log(2)
+    printed = capsys.readouterr().out
+    assert "reference   train: " in printed
+    assert printed.endswith(f"before: {before!r}\nafter: {after!r}\n")
+
+
 def test_fewer_bits_are_smaller_and_int8_costs_nothing(capsys):
     found = example("quantize")["main"](["--num_examples", "1", "--output", "packed"])
     sizes = {name: size for name, (size, _) in found.items()}

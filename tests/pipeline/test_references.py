@@ -56,7 +56,7 @@ def test_what_is_there_is_not_computed_again_and_adapters_share_it(files, begun,
     monkeypatch.setattr(references, "_compute", None)
     config, params, whole = begun
     assert with_reference(config, files[0] / "none", MESH, params) == whole
-    lora = config_of(*files, lora={"rank": 2}, preferences={"beta": 0.3})
+    lora = config_of(*files, lora={"rank": 2, "dropout": 0.0}, preferences={"beta": 0.3})
     lora, params = starting_point(lora, files[0] / "none", MESH)
     found = with_reference(lora, files[0] / "none", MESH, params)
     assert found.preferences.reference == whole.preferences.reference

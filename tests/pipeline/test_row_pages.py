@@ -4,7 +4,7 @@ import numpy as np
 
 from glm_jax import corruption
 from glm_jax.batch import OBJECTIVES, Batch
-from glm_jax.config import Config, DataConfig, ExamplesConfig, TrainConfig
+from glm_jax.config import Config, DataConfig, ExamplesConfig, PreferencesConfig, TrainConfig
 from glm_jax.pipeline.row_pages import (
     LEGEND_OF_EXAMPLES,
     describe,
@@ -51,6 +51,7 @@ def test_the_answers_of_a_pair_have_names():
         data=DataConfig(source="my/*.jsonl"),
         examples=ExamplesConfig(format="preferences"),
         train=TrainConfig(loss="dpo"),
+        preferences=PreferencesConfig(reference_free=True),
     )
     assert names_of(pairs) == ("chosen", "rejected")
     assert names_of(Config()) == ()

@@ -132,7 +132,7 @@ def test_answers_that_a_cut_makes_equal_or_empty_are_refused():
 
 
 def test_a_bad_line_is_named_with_its_file(tmp_path):
-    from glm_jax.config import Config, DataConfig, ModelConfig, TrainConfig
+    from glm_jax.config import Config, DataConfig, ModelConfig, PreferencesConfig, TrainConfig
     from glm_jax.data.examples.building import build_store
 
     path = tmp_path / "a.jsonl"
@@ -142,6 +142,7 @@ def test_a_bad_line_is_named_with_its_file(tmp_path):
         data=DataConfig(source=str(path)),
         examples=ExamplesConfig(format="preferences"),
         train=TrainConfig(loss="dpo"),
+        preferences=PreferencesConfig(reference_free=True),
     )
     with pytest.raises(UserError, match=r"a\.jsonl line 2: 'chosen' and 'rejected' are the same"):
         build_store(config, tmp_path / "store")
