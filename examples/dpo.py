@@ -4,9 +4,8 @@
     python -m glm_jax.train --config examples/chat_model/config.py --workdir runs/talker
     python examples/dpo.py [--init_from DIR] [--steps 40] [--workdir DIR]
 
-The first two lines make a small model; any ChatGLM or GLM-4 directory will do as well. That model
-has read whole talks, and sometimes says the next question too. Of each pair the answer that ends is
-preferred to one that goes on.
+The first two lines make a small model; any ChatGLM or GLM-4 directory will do as well. It has read
+whole talks, and sometimes says the next question too: an answer that ends is preferred to that.
 
 It prints (shortened; the small model had 400 steps)
 
@@ -33,53 +32,36 @@ from glm_jax.training.run.start import starting_point
 
 HERE = Path(__file__).parent
 CONFIG = HERE.parent / "configs" / "align" / "dpo_cpu.py"
-SAID = (
-    *("法国的首都是哪里？", "法国的首都是巴黎。"),
-    *("What is the capital of Japan?", "The capital of Japan is Tokyo."),
-    "你好",
-)
-QUESTION = [
-    {"role": "assistant" if number % 2 else "user", "content": text}
-    for number, text in enumerate(SAID)
-]
+SAID = ("法国的首都是哪里？", "法国的首都是巴黎。", "What is the capital of Japan?")
+SAID += ("The capital of Japan is Tokyo.", "你好")
+ROLES = ("user", "assistant") * 2 + ("user",)
+QUESTION = [{"role": role, "content": text} for role, text in zip(ROLES, SAID, strict=True)]
 
 
 def write_pairs(path: Path) -> None:
     """{"prompt": "Hello", "chosen": "Hello! How can I help you?", "rejected": that and more}"""
     talks = runpy.run_path(str(HERE / "chat_model" / "talks.py"))
-    rounds = [
-        *talks["TALK"].items(),
-        *((f"{line}的下一句是什么？", f"{other}。") for line, other in talks["LINES"].items()),
-        *(
-            (f"{country}的首都是哪里？", f"{country}的首都是{capital}。")
-            for country, (capital, _, _) in talks["CAPITALS"].items()
-        ),
-        *(
-            (f"{word}用英语怎么说？", f"{word}的英语是{english}。")
-            for word, english in talks["WORDS"].items()
-        ),
+    rounds = [*talks["TALK"].items()]
+    rounds += [(f"{one}的下一句是什么？", f"{two}。") for one, two in talks["LINES"].items()]
+    rounds += [
+        (f"{one}的首都是哪里？", f"{one}的首都是{names[0]}。")
+        for one, names in talks["CAPITALS"].items()
     ]
-    pairs = [
-        {
-            "prompt": question,
-            "chosen": answer,
-            "rejected": f"{answer}\n\n[Round 2]\n\n问：{following}",
-        }
-        for (question, answer), (following, _) in zip(rounds, rounds[1:] + rounds[:1], strict=True)
-    ]
-    lines = [json.dumps(pair, ensure_ascii=False) for pair in pairs]
+    words = talks["WORDS"].items()
+    rounds += [(f"{one}用英语怎么说？", f"{one}的英语是{two}。") for one, two in words]
+    pairs = []
+    for (prompt, answer), (other, _) in zip(rounds, rounds[1:] + rounds[:1], strict=True):
+        more = f"{answer}\n\n[Round 2]\n\n问：{other}"
+        pairs.append({"prompt": prompt, "chosen": answer, "rejected": more})
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    lines = (json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs)
+    path.write_text("".join(lines), encoding="utf-8")
 
 
 def get_config(init_from: str, source: Path, num_steps: int) -> Config:
-    options = {
-        "data.source": source,
-        "data.tokenizer": init_from,
-        "train.init_from": init_from,
-        "train.num_steps": num_steps,
-    }
-    return load_config(CONFIG, [f"{name}={value}" for name, value in options.items()])
+    options = [f"data.source={source}", f"data.tokenizer={init_from}"]
+    options += [f"train.init_from={init_from}", f"train.num_steps={num_steps}"]
+    return load_config(CONFIG, options)
 
 
 def main(argv: list[str] | None = None) -> tuple[str, str]:
@@ -96,8 +78,7 @@ def main(argv: list[str] | None = None) -> tuple[str, str]:
         return "", ""
     before = glm_jax.load(args.init_from).chat(QUESTION, max_new_tokens=24)["content"]
 
-    # What `python -m glm_jax.train --config configs/align/dpo_cpu.py` does: the model that the run
-    # begins with is the reference, and is asked once.
+    # What `python -m glm_jax.train` does: the model that the run begins with is asked once.
     config = get_config(args.init_from, source, args.steps)
     mesh = make_mesh(config.mesh)
     config, params = starting_point(config, args.workdir, mesh)
@@ -106,7 +87,7 @@ def main(argv: list[str] | None = None) -> tuple[str, str]:
     def open_batches(split: str, shard_index: int, num_shards: int) -> RowStream:
         return glm_jax.batches(config, split, shard_index, num_shards)
 
-    tokenizer = glm_jax.load_tokenizer(config.data.tokenizer)
+    tokenizer = glm_jax.load_tokenizer(args.init_from)
     if status := train(config, args.workdir, open_batches, tokenizer, params):
         raise SystemExit(status)
 
