@@ -10,10 +10,7 @@ itself: it is asked once, before the first step, and no second model is held.
 
 The base lies in bfloat16 and is frozen; adapters and their moments are float32. Dropout is off, so
 that the policy begins as the reference. `glm_jax.load("chatglm3-6b", adapter=DIR)` is the model.
-
-    python -m glm_jax.plan --config configs/align/chatglm3_6b_dpo_lora.py --topology h100x1
-
-says what a step takes.
+Not run yet, and not planned.
 """
 
 import dataclasses
