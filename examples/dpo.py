@@ -32,8 +32,8 @@ from glm_jax.training.run.start import starting_point
 
 HERE = Path(__file__).parent
 CONFIG = HERE.parent / "configs" / "align" / "dpo_cpu.py"
-SAID = ("法国的首都是哪里？", "法国的首都是巴黎。", "What is the capital of Japan?")
-SAID += ("The capital of Japan is Tokyo.", "你好")
+SAID = ["法国的首都是哪里？", "法国的首都是巴黎。", "What is the capital of Japan?"]
+SAID += ["The capital of Japan is Tokyo.", "你好"]
 ROLES = ("user", "assistant") * 2 + ("user",)
 QUESTION = [{"role": role, "content": text} for role, text in zip(ROLES, SAID, strict=True)]
 
