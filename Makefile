@@ -14,7 +14,7 @@ READY := $(VENV)/.ready
 TPU_PLANS = glm_large_v5e:v5e:4x4 glm_10b_v5p:v5p:4x4x8 chatglm2_6b_v5e:v5e:8x8
 GPU_PLANS = chatglm2_6b_h100:h100:8
 
-.PHONY: demo serve test faults pods nightly mutate lint types format benchmarks plan-all plan-tpu plan-gpu plans clean help
+.PHONY: demo serve test faults pods nightly mutate lint types format benchmarks plan-all plan-tpu plan-gpu plans clean help proof-cloze proof-adapters proof-forgetting \
 
 help:
 	@echo "make demo        train a small GLM on the bundled text and fill blanks (minutes, CPU)"
@@ -27,6 +27,8 @@ help:
 	@echo "make lint types  ruff and mypy, as CI runs them"
 	@echo "make format      rewrite the code in the house's format"
 	@echo "make benchmarks  throughput of corruption, data pipeline, training step and import, one JSON line each"
+	@echo "make proof-cloze proof-adapters proof-forgetting"
+	@echo "                 what tuning does, on labelled reviews that pip fetches: one table each (docs/proofs.md)"
 	@echo "make plan-all    compile the configs of real runs for their devices, which need not be there: plan-tpu"
 	@echo "                 (minutes each) and plan-gpu (which first installs CUDA in .venv-cuda, 4.7 GB)"
 
@@ -74,6 +76,9 @@ format: $(READY)
 
 benchmarks: $(READY)
 	@for name in import_time corruption pipeline train_step; do $(BIN)/python benchmarks/$$name.py; done
+
+proof-cloze proof-adapters proof-forgetting: $(READY)
+	@$(BIN)/python tools/prove_tuning.py $(@:proof-%=%)
 
 plan-all: plan-tpu plan-gpu
 
