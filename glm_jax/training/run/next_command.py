@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from glm_jax.config import Config
+from glm_jax.config.patterns import read_pattern
 from glm_jax.data.store_path import BUNDLED
 from glm_jax.tokenizers.tokenizer import load_tokenizer
 
@@ -28,7 +29,7 @@ def filling(config: Config, workdir: Path) -> str:
         if load_tokenizer(config.data.tokenizer).chat_end_ids:
             words = [_python(), "-m", "glm_jax.chat", "--checkpoint", str(workdir)]
             return f"next: {shlex.join(words)}"
-        prompt = "A question of yours. [gMASK]"
+        prompt = _of_examples(config)
     elif config.objective.causal_rate == 1.0:
         prompt = "In the beginning"
     elif all(source in BUNDLED for source in _sources(config)):
@@ -37,6 +38,21 @@ def filling(config: Config, workdir: Path) -> str:
         prompt = "A text of yours with a [MASK] in it."
     words = [_python(), "-m", "glm_jax.generate", "--checkpoint", str(workdir), prompt]
     return f"next: {shlex.join(words)}"
+
+
+def _of_examples(config: Config) -> str:
+    """What a model without a chat format is asked: a cloze of its pattern, or a question."""
+    examples, fills_blanks = config.examples, config.model.fills_blanks
+    if examples.format != "cloze":
+        return "A question of yours." + " [gMASK]" * fills_blanks
+    if examples.named is not None:
+        return "A text of yours with a [MASK] in it." if fills_blanks else "A text of yours"
+    pattern = read_pattern(str(examples.pattern))
+    before, after = (
+        "".join(part if isinstance(part, str) else "A text of yours." for part in side)
+        for side in (pattern.before, pattern.after)
+    )
+    return f"{before}{pattern.blank}{after}" if fills_blanks else before.rstrip()
 
 
 def _sources(config: Config) -> list[str]:

@@ -54,6 +54,24 @@ def test_a_model_that_was_tuned_is_talked_to(config):
     assert said.endswith("runs/a 'A question of yours. [gMASK]'")
 
 
+@pytest.mark.parametrize(
+    ("position_encoding", "examples", "prompt"),
+    [
+        ("learned_block", {"pattern": "{text} It was [MASK]."}, "A text of yours. It was [MASK]."),
+        ("learned", {"pattern": "{text} It was [MASK]."}, "A text of yours. It was"),
+        ("learned_block", {"pattern": "rte"}, "A text of yours with a [MASK] in it."),
+        ("learned", {"format": "seq2seq"}, "A question of yours."),
+    ],
+)
+def test_a_model_is_asked_what_it_was_tuned_on(config, change, position_encoding, examples, prompt):
+    config = dataclasses.replace(
+        change(config, "model.position_encoding", position_encoding),
+        data=DataConfig(source="clozes.jsonl"),
+        examples=ExamplesConfig(**{"format": "cloze"} | examples),
+    )
+    assert shlex.split(filling(config, Path("runs/a")))[-1] == prompt
+
+
 def test_longer(config, change):
     assert longer(config).endswith("--set train.num_steps=12 --extend")
     constant = change(config, "optimizer.schedule", "constant")
