@@ -136,6 +136,28 @@ def test_the_best_rate_is_the_lowest_of_equal_ones_and_texts_have_that_of_full(t
     assert proofs.rate("mixed") == 0.1
 
 
+def test_a_seed_is_of_pre_training_and_of_tuning(tool, tmp_path, monkeypatch):
+    assert tool.Seed.of("3") == tool.Seed(3, 3)
+    assert str(tool.Seed(3, 3)) == "3"
+    assert tool.Seed.of("0:1") == tool.Seed(0, 1)
+    assert str(tool.Seed(0, 1)) == "0:1"
+    for text in ("a", "", "1:2:3"):
+        with pytest.raises(SystemExit, match="--seeds must be like 0,1"):
+            tool.Seed.of(text)
+
+    commands = []
+    monkeypatch.setattr(tool, "_process", commands.append)
+    for name in ("data", "glm_0", "full_0-1_0.001"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "data" / "calibrated.toml").touch()
+    tool.Proofs(tmp_path, (), (), ())._run("full", tool.Seed(0, 1), 0.001)
+    base, tuned = commands
+    assert base[base.index("--workdir") + 1] == str(tmp_path / "glm_0")
+    assert "train.seed=0" in base
+    assert tuned[tuned.index("--workdir") + 1] == str(tmp_path / "full_0-1_0.001")
+    assert {"train.seed=1", f"train.init_from={tmp_path / 'glm_0'}"} <= set(tuned)
+
+
 def test_characters_are_counted_by_label(tool):
     train = [{"text": "甲甲乙", "label": "good"}, {"text": "丙丙乙", "label": "bad"}]
     test = [

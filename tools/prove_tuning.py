@@ -78,11 +78,36 @@ PROOFS = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class Seed:
+    """Seeds of a run.
+
+    Attributes:
+      pretraining, tuning: of each; their one number names the run, or "0:1" if they are two.
+    """
+
+    pretraining: int
+    tuning: int
+
+    @classmethod
+    def of(cls, text: str) -> "Seed":
+        """From "1", or "0:1", the model of seed 0 tuned with seed 1."""
+        try:
+            first, *other = map(int, text.split(":"))
+            return cls(first, *(other or [first]))
+        except (ValueError, TypeError) as error:
+            raise SystemExit(f"--seeds must be like 0,1 or 0,0:1; got {text!r}") from error
+
+    def __str__(self) -> str:
+        both = (self.pretraining, self.tuning)
+        return ":".join(map(str, both if self.pretraining != self.tuning else both[:1]))
+
+
 class Proofs:
     """The runs and results in a directory, made where they are missing."""
 
     def __init__(
-        self, out: Path, seeds: Sequence[int], pretraining: Sequence[str], tuning: Sequence[str]
+        self, out: Path, seeds: Sequence[Seed], pretraining: Sequence[str], tuning: Sequence[str]
     ):
         """Args:
         out: directory of it all.
@@ -106,11 +131,11 @@ class Proofs:
             for rate in ARMS[name].rates
         }
 
-    def tested(self, name: str, seed: int, task: str = "test") -> Result:
+    def tested(self, name: str, seed: Seed, task: str = "test") -> Result:
         """The answers to the reviews of the test."""
         return self._asked(name, seed, None if name == "untuned" else self.rate(name), task)
 
-    def loss(self, name: str, seed: int) -> float:
+    def loss(self, name: str, seed: Seed) -> float:
         """Nats per target of the held-out rows of the texts, cut as in pre-training."""
         rate = None if name == "untuned" else self.rate(name)
         workdir, file = self._run(name, seed, rate), self._result(name, seed, rate, "texts")
@@ -119,27 +144,28 @@ class Proofs:
             self._evaluate(workdir, "glm_pretrain", file, "--config", config)
         return float(json.loads(file.read_text(encoding="utf-8"))["metrics"]["loss"])
 
-    def _asked(self, name: str, seed: int, rate: float | None, task: str) -> Result:
+    def _asked(self, name: str, seed: Seed, rate: float | None, task: str) -> Result:
         workdir, file = self._run(name, seed, rate), self._result(name, seed, rate, task)
         if not file.is_file():
             self._evaluate(workdir, self._data() / f"{task}.toml", file)
         (found,) = read_results(file)[1]
         return found
 
-    def _result(self, name: str, seed: int, rate: float | None, task: str) -> Path:
+    def _result(self, name: str, seed: Seed, rate: float | None, task: str) -> Path:
         return self.out / "results" / f"{self._name(name, seed, rate)}.{task}.json"
 
-    def _name(self, name: str, seed: int, rate: float | None) -> str:
-        return f"{name}_{seed}" if rate is None else f"{name}_{seed}_{rate:g}"
+    def _name(self, name: str, seed: Seed, rate: float | None) -> str:
+        base = f"{name}_{seed}".replace(":", "-")
+        return base if rate is None else f"{base}_{rate:g}"
 
-    def _run(self, name: str, seed: int, rate: float | None) -> Path:
+    def _run(self, name: str, seed: Seed, rate: float | None) -> Path:
         """The workdir of an arm, trained."""
         arm = ARMS[name]
-        base = None if arm.base is None else self._trained(arm.base, seed)
+        base = None if arm.base is None else self._trained(arm.base, seed.pretraining)
         if arm.config is None:
             assert base is not None
             return base
-        options = [f"data.source={self._data() / 'train.jsonl'}", f"train.seed={seed}"]
+        options = [f"data.source={self._data() / 'train.jsonl'}", f"train.seed={seed.tuning}"]
         options += [f"optimizer.peak_learning_rate={rate}", *self._tuning]
         if base is not None:
             options.append(f"train.init_from={base}")
@@ -349,7 +375,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Proves what tuning does, on labelled reviews.")
     parser.add_argument("proof", choices=sorted(PROOFS))
     parser.add_argument("--out", type=Path, default=Path("runs/proofs"))
-    parser.add_argument("--seeds", default="0,1", help="separated by commas (default: %(default)s)")
+    parser.add_argument(
+        "--seeds",
+        default="0,1",
+        help="0:1 tunes the model of seed 0 with seed 1 (default: %(default)s)",
+    )
     for name in ("pretraining", "tuning"):
         parser.add_argument(
             f"--set_{name}",
@@ -359,7 +389,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             help=f"an option of the configs of {name}, train.num_steps=20",
         )
     args = parser.parse_args(argv)
-    seeds = [int(seed) for seed in args.seeds.split(",")]
+    seeds = [Seed.of(text) for text in args.seeds.split(",")]
     proofs = Proofs(args.out.resolve(), seeds, args.set_pretraining, args.set_tuning)
     made = {"cloze": cloze, "adapters": adapters, "forgetting": forgetting}[args.proof]
     made(proofs).tell(proofs.out, args.proof)
