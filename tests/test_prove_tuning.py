@@ -213,7 +213,7 @@ def test_what_is_learnt_is_what_is_asked(name, tmp_path):
 
 @pytest.mark.nightly
 @pytest.mark.processes
-def test_the_proofs_run_and_are_not_run_again(tool, tmp_path, monkeypatch, capsys):
+def test_the_proofs_run_and_are_not_run_again(tool, tmp_path, monkeypatch, capfd):
     """All commands, of a tiny model, two steps each, on reviews made here."""
     reviews = module_of("make_reviews")
     for split in reviews.SIZES:
@@ -230,12 +230,13 @@ def test_the_proofs_run_and_are_not_run_again(tool, tmp_path, monkeypatch, capsy
     few = {name: dataclasses.replace(arm, rates=arm.rates[:1]) for name, arm in tool.ARMS.items()}
     monkeypatch.setattr(tool, "ARMS", few)
     options = ["--out", str(tmp_path), "--seeds", "3"]
-    tiny = ["train.num_steps=2", "data.batch_size=2", "model.num_layers=1", "model.embed_dim=32"]
+    tiny = ["train.num_steps=2", "train.eval_batches=1", "data.batch_size=2"]
+    tiny += ["model.num_layers=1", "model.embed_dim=32", "model.num_heads=4"]
     for part in ("pretraining", "tuning"):
         options += [word for one in tiny for word in (f"--set_{part}", one)]
     for proof in tool.PROOFS:
         tool.main([proof, *options])
-    printed = capsys.readouterr().out
+    printed = capfd.readouterr().out
     assert printed.count("claim: ") == 3
     assert "MISSED: tuned above GLM, not tuned" in printed
     assert len(list((tmp_path / "results").glob("*.test.json"))) == 7
@@ -249,7 +250,7 @@ def test_the_proofs_run_and_are_not_run_again(tool, tmp_path, monkeypatch, capsy
     monkeypatch.setattr(tool, "_process", nothing)
     for proof in tool.PROOFS:
         tool.main([proof, *options])
-    assert capsys.readouterr().out == printed
+    assert capfd.readouterr().out == printed
     with pytest.raises(AssertionError, match="train"):
         tool.main(["cloze", *options[:2], "--seeds", "4"])
 

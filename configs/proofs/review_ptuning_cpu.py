@@ -2,7 +2,8 @@
 
     python -m glm_jax.train --config configs/proofs/review_ptuning_cpu.py --workdir runs/mine
 
-A prefix of 32 keys and values per layer is trained, and all else is frozen.
+A prefix of 32 keys and values per layer and the last norm are trained, all else is frozen; why the
+norm, `review_lora_cpu.py` says.
 """
 
 import dataclasses
@@ -17,5 +18,5 @@ def get_config() -> Config:
     return dataclasses.replace(
         tuned,
         model=dataclasses.replace(tuned.model, prefix_length=32, prefix_dropout_rate=0.0),
-        train=dataclasses.replace(tuned.train, trainable="prefix/.*"),
+        train=dataclasses.replace(tuned.train, trainable="(prefix|final_norm)/.*"),
     )
