@@ -155,7 +155,9 @@ class Proofs:
         return self.out / "results" / f"{self._name(name, seed, rate)}.{task}.json"
 
     def _name(self, name: str, seed: Seed, rate: float | None) -> str:
-        base = f"{name}_{seed}".replace(":", "-")
+        # What is not tuned has no other seed than its pre-training's.
+        one = seed.pretraining if ARMS[name].config is None else seed
+        base = f"{name}_{one}".replace(":", "-")
         return base if rate is None else f"{base}_{rate:g}"
 
     def _run(self, name: str, seed: Seed, rate: float | None) -> Path:
@@ -278,14 +280,14 @@ def cloze(proofs: Proofs) -> Table:
         for name, some in found.items()
     }
     calibrated = [
-        _value(proofs.tested("untuned", seed, "calibrated"), "accuracy_unconditional")
+        f"{_value(proofs.tested('untuned', seed, 'calibrated'), 'accuracy_unconditional'):.4f}"
         for seed in proofs.seeds
     ]
     counts = characters(proofs.lines("train"), proofs.lines("test"))
     return Table(
         cells,
         [
-            f"not tuned, less the two words' scores without a review: {_list(calibrated)}",
+            "not tuned, less the two words' scores without a review: " + ", ".join(calibrated),
             f"for scale, characters counted in the same reviews (naive Bayes): {counts:.4f}",
             *_rates(proofs, PROOFS["cloze"]),
         ],
@@ -365,10 +367,6 @@ def _rates(proofs: Proofs, arms: Sequence[str]) -> list[str]:
 def _mean(values: Sequence[float]) -> float:
     """To the four digits that are printed, by which a claim holds or not."""
     return round(statistics.mean(values), 4)
-
-
-def _list(values: Sequence[float]) -> str:
-    return ", ".join(f"{value:.4f}" for value in values)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
