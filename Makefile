@@ -14,7 +14,8 @@ READY := $(VENV)/.ready
 TPU_PLANS = glm_large_v5e:v5e:4x4 glm_10b_v5p:v5p:4x4x8 chatglm2_6b_v5e:v5e:8x8
 GPU_PLANS = chatglm2_6b_h100:h100:8
 
-.PHONY: demo serve test faults pods nightly mutate lint types format benchmarks plan-all plan-tpu plan-gpu plans clean help proof-cloze proof-adapters proof-forgetting \
+.PHONY: demo serve test faults pods nightly mutate lint types format benchmarks plan-all plan-tpu plan-gpu plans clean help \
+  proof-cloze proof-adapters proof-forgetting
 
 help:
 	@echo "make demo        train a small GLM on the bundled text and fill blanks (minutes, CPU)"
