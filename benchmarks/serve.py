@@ -127,7 +127,10 @@ async def stream(port: int, prompts: list[list[int]], new_tokens: int) -> list[l
     for prompt in prompts:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         body = {"model": "model", "prompt": prompt, "max_tokens": new_tokens, "stream": True}
-        body |= {"temperature": 0, "min_tokens": new_tokens}
+        body |= {
+            "temperature": 0,
+            "min_tokens": new_tokens,
+        }
         text = json.dumps(body)
         head = "POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
         head += f"Content-Type: application/json\r\nContent-Length: {len(text)}\r\n\r\n"

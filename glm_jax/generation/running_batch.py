@@ -28,12 +28,22 @@ from glm_jax.generation.cache import LayerCache, bucket
 from glm_jax.generation.engine import Engine
 from glm_jax.generation.options import Limits
 from glm_jax.generation.prompts import Prompt
-from glm_jax.generation.running_programs import DRAWS, EVERYTHING, GREEDY, Code, Scores, Told
+from glm_jax.generation.running_programs import (
+    DRAWS,
+    EVERYTHING,
+    GREEDY,
+    LOWERED,
+    Code,
+    Scores,
+    Told,
+)
 from glm_jax.generation.sampling import Sampling
 from glm_jax.generation.slots import Asked, Room, Slots, ids_seen, stack
 from glm_jax.sharding.mesh import on_host
 from glm_jax.tokenizers.ids import shared
 
+# One for each program of `running_programs`.
+_EACH = Sampling(), Sampling(1.0), Sampling(repetition_penalty=2.0), Sampling(1.0, top_k=1)
 # Alternatives of an id where scores are asked for.
 MOST_ALTERNATIVES = 20
 
@@ -265,9 +275,8 @@ class RunningBatch:
                 # Two prompts alike: the second is read on what is kept of the first.
                 for copies in (0, 1):
                     self._try(length, Sampling(seed=2**40), copies, alternatives)
-        for code in (GREEDY, DRAWS, EVERYTHING):
-            progress(f"steps: {'greedy' if code is GREEDY else 'sampled'}")
-            how = Sampling(float(code.draws), top_k=int(code.narrows))
+        for number, how in enumerate(_EACH):
+            progress(f"steps: {number + 1} of {len(_EACH)}")
             for alternatives in (False, True):
                 self._try(2, how, 0, alternatives)
         self._known = []
@@ -302,11 +311,8 @@ def on_host_all(values: Values) -> Values:
 def code_for(rows: Sequence[Prompt | None]) -> Code:
     """The least code that serves all rows."""
     hows = [row.how for row in rows if row is not None and isinstance(row.how, Sampling)]
-    plain = Sampling()
-    if any(
-        getattr(how, name) != getattr(plain, name)
-        for how in hows
-        for name in ("top_k", "top_p", "repetition_penalty", "min_new_tokens")
-    ):
+    if any(not how.greedy and (how.top_k or how.top_p < 1) for how in hows):
         return EVERYTHING
+    if any(how.repetition_penalty != 1 or how.min_new_tokens for how in hows):
+        return LOWERED
     return GREEDY if all(how.greedy for how in hows) else DRAWS

@@ -40,8 +40,11 @@ class Code(NamedTuple):
     bans_ends: bool = False
 
 
-# The programs that exist: few, so that all can be compiled before any is needed.
-GREEDY, DRAWS, EVERYTHING = Code(), Code(draws=True), Code(True, True, True, True)
+# The programs that exist: few, so that all can be compiled before any is needed. Top-k and top-p
+# have one of their own: they sort the logits, which takes as long as all else of a step on a CPU.
+GREEDY, DRAWS = Code(), Code(draws=True)
+LOWERED = Code(draws=True, penalises=True, bans_ends=True)
+EVERYTHING = Code(True, True, True, True)
 
 
 class Scores(NamedTuple):

@@ -8,7 +8,7 @@ from glm_jax.generation.engine import Engine
 from glm_jax.generation.options import BeamSearch, Limits
 from glm_jax.generation.prompts import Prompt
 from glm_jax.generation.running_batch import RunningBatch, code_for, on_host_all
-from glm_jax.generation.running_programs import DRAWS, EVERYTHING, GREEDY
+from glm_jax.generation.running_programs import DRAWS, EVERYTHING, GREEDY, LOWERED
 from glm_jax.generation.sampling import Sampling
 
 LIMITS = Limits([3], 12)
@@ -261,9 +261,11 @@ def test_more_blanks_than_a_slot_has_are_refused(blanks):
         ([], GREEDY),
         ([Sampling(), Sampling(seed=3)], GREEDY),
         ([Sampling(), Sampling(0.5)], DRAWS),
-        ([Sampling(top_k=2), Sampling(0.5)], EVERYTHING),
-        ([Sampling(repetition_penalty=1.1)], EVERYTHING),
-        ([Sampling(min_new_tokens=1)], EVERYTHING),
+        ([Sampling(top_k=2), Sampling(0.5)], DRAWS),
+        ([Sampling(), Sampling(0.5, top_k=2)], EVERYTHING),
+        ([Sampling(0.5, top_p=0.9), Sampling(min_new_tokens=1)], EVERYTHING),
+        ([Sampling(0.5), Sampling(repetition_penalty=1.1)], LOWERED),
+        ([Sampling(min_new_tokens=1)], LOWERED),
     ],
 )
 def test_the_least_code_that_serves_all(hows, code):
