@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 _STATUS = """exit status:
   0    done, or there was nothing left to do
-  1    the loss is no longer finite (the last good checkpoint stays), or a bug (with a traceback)
+  1    the loss is no longer finite, or a metric is above its limit (train.stop_above; the last good
+       checkpoint stays), or a bug (with a traceback)
   2    a mistake in the config or the workdir, or another run owns the workdir; nothing is written
   3    the disk is full, read-only or broken, or the bucket fails; the last good checkpoint stays
   4    another process of the run was lost; the last checkpoint is whole
