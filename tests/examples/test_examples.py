@@ -290,6 +290,7 @@ def test_a_change_is_evaluated_on_a_task(capsys):
     assert min(float(row[3]), float(row[4])) > 0.6
 
 
+@pytest.mark.nightly  # 20 s
 def test_a_cloze_is_learnt_from_a_file_made_in_the_example(capsys):
     main = example("cloze")["main"]
     main.__globals__["SENTENCES"] = 40

@@ -340,6 +340,7 @@ def test_a_disk_that_is_full_and_one_that_is_read_only(
 
 
 @pytest.mark.processes
+@pytest.mark.nightly  # half a minute; test_loop.py has two hosts that save
 def test_two_hosts_save_and_one_goes_on(tmp_path, config, mesh):
     script = Path(__file__).with_name("checkpoint_of_two_hosts.py")
     command = [sys.executable, str(script), str(tmp_path / "c"), str(free_port())]

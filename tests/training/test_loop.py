@@ -462,6 +462,7 @@ def test_two_hosts_train_to_the_end_and_show_samples(
 
 
 @pytest.mark.processes
+@pytest.mark.nightly  # 20 s; test_failures.py has more that ends both
 def test_a_full_disk_of_the_first_host_ends_both(tmp_path):
     first, second = on_two_hosts(tmp_path / "run", "full")
     assert first[0] == second[0] == 3, (first, second)

@@ -206,6 +206,7 @@ def test_it_computes_what_the_reference_does(rate):
 
 
 @pytest.mark.processes
+@pytest.mark.nightly  # half a minute
 @pytest.mark.skipif(find_spec("libtpu") is None, reason="libtpu is not installed")
 def test_a_v5e_compiles_it_without_memory_for_scores():
     script = Path(__file__).parents[1] / "attention_for_tpu.py"

@@ -54,6 +54,7 @@ def on_one(*command):
 
 
 @pytest.mark.processes
+@pytest.mark.nightly  # 20 s; metrics and directories of two processes are below
 def test_candidates_over_two_processes_are_those_of_one():
     command = ["glm_jax.generate", TEXT, "--candidates", "3", "--json"]
     (said, errors, status), other = on_two(*command, "--mesh", "fsdp=2,tensor=2")
