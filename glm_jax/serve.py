@@ -28,10 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        raise UserError(
-            f"a server needs {', '.join(missing)}: pip install 'glm_jax[serve]', here "
-            f"{how_to_install('serve')}"
-        )
+        raise UserError(f"a server needs {', '.join(missing)}: {how_to_install('serve')}")
     from glm_jax.serving.safety import keys_from
     from glm_jax.serving.server import listen
 
