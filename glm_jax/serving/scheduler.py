@@ -297,7 +297,8 @@ class Scheduler:
                 self._reading = None
         left = [slot for slot, row in self._inside.items() if row.over is not None]
         gone += [self._leave(slot) for slot in left]
-        self._batch.leave(left)
+        if left:
+            self._batch.leave(left)
         for row in gone:
             self._end(row, row.over or "cancelled")
 
