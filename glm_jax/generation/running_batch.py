@@ -121,9 +121,7 @@ class RunningBatch:
         self.size = bucket(size) if self._fills else -(-size // self.width) * self.width
         self._room = Room(self.size, self.size, blanks if self._fills else 1, ends)
         self._kept = 0 if self._fills else kept
-        self._known: list[_Known] = []
         self.rows: list[Prompt | None] = [None] * slots
-        self._alternatives: list[bool] = [False] * slots
         self.reset()
 
     def _empty(self, slots: int) -> tuple[list[LayerCache], Slots]:
@@ -137,18 +135,15 @@ class RunningBatch:
     def reset(self) -> None:
         """Frees all slots, in new caches; what was kept of earlier prompts is forgotten."""
         number = len(self.rows)
-        self._known, self.rows, self._alternatives = [], [None] * number, [False] * number
+        self.rows = [None] * number
+        self._alternatives = [False] * number
+        self._known: list[_Known] = []
         self._none, self._slots = self._empty(number)
 
     @property
     def free(self) -> list[int]:
         """Indices of free slots."""
         return [slot for slot, row in enumerate(self.rows) if row is None]
-
-    @property
-    def running(self) -> bool:
-        """Whether any slot is taken."""
-        return any(row is not None for row in self.rows)
 
     def check(self, prompt: Prompt) -> None:
         """Raises UserError if a prompt, already checked against the model, does not fit a slot."""

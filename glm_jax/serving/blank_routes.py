@@ -17,7 +17,7 @@ from glm_jax.serving.blank_search import Search
 from glm_jax.serving.blanks import Plan, Progress, plan, text_tokens
 from glm_jax.serving.connected import answered
 from glm_jax.serving.errors import ApiError, failed
-from glm_jax.serving.preparing import Preparer, client_of, unknown_model
+from glm_jax.serving.preparing import Preparer, client_of
 from glm_jax.serving.rows import Rows
 from glm_jax.serving.served import Served
 
@@ -40,8 +40,7 @@ def router(served: Served) -> APIRouter:
         sampled. `order` says which blank is filled first: the model has learnt all orders, and
         each answer sees those before it.
         """
-        if body.model not in (None, served.name):
-            raise unknown_model(str(body.model), served.name)
+        preparer.check_model(body.model)
         asked = await preparer.aside(lambda: plan(served, body, client_of(request)))
         return await answered(request, _answer(served, body, asked, request))
 

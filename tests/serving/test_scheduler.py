@@ -8,10 +8,12 @@ import pytest
 
 from glm_jax.config import ModelConfig
 from glm_jax.errors import UserError
+from glm_jax.generation import running_batch
 from glm_jax.generation.options import Limits
 from glm_jax.generation.prompts import Prompt
 from glm_jax.generation.running_batch import RunningBatch
 from glm_jax.generation.sampling import Sampling
+from glm_jax.serving import asking
 from glm_jax.serving.asking import Ask, Chosen, ClosingError, Echoed, Ended, FullError
 from glm_jax.serving.scheduler import Scheduler, default_context
 
@@ -203,6 +205,10 @@ def test_an_echo_is_whole_though_the_prompt_is_known(scheduler):
     assert first.ids() == again.ids()
     assert again.events[0][-1].reused == 0
     assert Caller(scheduler, one).wait().events[0][-1].reused == 32
+
+
+def test_as_many_alternatives_are_computed_as_may_be_asked_for():
+    assert asking.MOST_ALTERNATIVES == running_batch.MOST_ALTERNATIVES
 
 
 def test_no_alternatives_asked_none_told(scheduler):
