@@ -5,14 +5,14 @@ import time
 from fastapi import APIRouter
 
 from glm_jax.json_files import JsonObject
-from glm_jax.serving.preparing import Preparer, unknown_model
+from glm_jax.serving.preparing import Preparer
 from glm_jax.serving.served import Served
 
 
 def router(served: Served) -> APIRouter:
     """The routes of models."""
     routes, created = APIRouter(tags=["models"]), int(time.time())
-    config, chats = served.model.config, Preparer(served).chats
+    config, preparer = served.model.config, Preparer(served)
     model: JsonObject = {
         "id": served.name,
         "object": "model",
@@ -20,7 +20,7 @@ def router(served: Served) -> APIRouter:
         "owned_by": "glm_jax",
         "max_model_len": served.decoder.context,
         "can": {
-            "chat": chats,
+            "chat": preparer.chats,
             "complete": config.continues_texts,
             "fill_blanks": config.fills_blanks,
         },
@@ -33,8 +33,7 @@ def router(served: Served) -> APIRouter:
     # A name may be a path, as those of the hub are.
     @routes.get("/v1/models/{name:path}", summary="Show the model")
     async def one_model(name: str) -> JsonObject:
-        if name != served.name:
-            raise unknown_model(name, served.name)
+        preparer.check_model(name)
         return model
 
     return routes

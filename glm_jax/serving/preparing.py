@@ -85,7 +85,12 @@ class Preparer:
     def check_model(self, name: str | None) -> None:
         """Raises ApiError unless it is the name of the model, or none."""
         if name not in (None, self.served.name):
-            raise unknown_model(str(name), self.served.name)
+            raise ApiError(
+                404,
+                f"there is no model {str(name)[:100]!r} here; there is {self.served.name!r}",
+                "model",
+                "model_not_found",
+            )
 
     def sampling(self, request: Decoding) -> Sampling:
         """How ids are chosen; what is not given is as the checkpoint suggests, else greedy."""
@@ -182,15 +187,6 @@ class Preparer:
                 )
                 copies[ids] += 1
         return found
-
-
-def unknown_model(name: str, known: str) -> ApiError:
-    return ApiError(
-        404,
-        f"there is no model {name[:100]!r} here; there is {known!r}",
-        "model",
-        "model_not_found",
-    )
 
 
 def client_of(request: Request) -> str:
