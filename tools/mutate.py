@@ -35,7 +35,9 @@ TABLE = Path(__file__).with_name("mutations.toml")
 PACKAGE = "glm_jax"
 # What a copy does not need: history, environments, runs, caches.
 LEFT_OUT = (".git", ".venv*", "runs", "__pycache__", ".*_cache", "*.egg-info", "build", "dist")
-MARKERS = "not tensorflow and not processes and not nightly"
+MARKERS = "not tensorflow and not nightly"
+# Tests that start processes take long, and are left out of files that have others too.
+OF_PROCESSES = "pytestmark = pytest.mark.processes"
 # Seconds for the tests of one mutation. What has no end by then says nothing: the machine is busy.
 LONGEST = 1200.0
 MOST_WORKERS = 2
@@ -170,9 +172,11 @@ class Copies:
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
         }
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+        files = [(tree / name.partition("::")[0]).read_text(encoding="utf-8") for name in tests]
+        alone = any(OF_PROCESSES in text for text in files)
         try:
             done = subprocess.run(
-                [*command, "-m", MARKERS, *tests],
+                [*command, "-m", MARKERS if alone else f"{MARKERS} and not processes", *tests],
                 cwd=tree,
                 env=environment,
                 stdin=subprocess.DEVNULL,
