@@ -127,6 +127,25 @@ class ScoredBatch(Batch):
     reference: Any = None
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class RolloutBatch(ScoredBatch):
+    """Answers of a policy, for losses over them; all [B, T] float32, 0 where nothing is predicted.
+
+    `reference`, of `ScoredBatch`, is None where the loss compares with no reference.
+
+    Attributes:
+      old: log-probability of each target by the policy that gave the answers.
+      advantages: of each target.
+      old_values, returns: of a value head, at each slot whose target is predicted; None without.
+    """
+
+    old: Any = None
+    advantages: Any = None
+    old_values: Any = None
+    returns: Any = None
+
+
 # The schema, by field name; whatever makes rows, packs, moves or counts them reads it here.
 DTYPES: dict[str, type[np.float32 | np.int32]] = {
     field.name: np.float32 if field.name == "loss_weights" else np.int32

@@ -2,8 +2,9 @@
 
 Each section's docstring says what its fields mean (`config/model.py`, `config/compute.py`,
 `config/data.py`, `config/examples.py`, `config/objective.py`, `config/published.py`,
-`config/training.py`, `config/lora.py`, `config/preferences.py`); `config/files.py` reads files and
-overrides. What a model is (`model`) stands apart from how it runs (`compute`).
+`config/training.py`, `config/lora.py`, `config/preferences.py`, `config/rollouts.py`,
+`config/policy.py`); `config/files.py` reads files and overrides. What a model is (`model`) stands
+apart from how it runs (`compute`).
 """
 
 import dataclasses
@@ -20,8 +21,10 @@ from glm_jax.config.lora import LoraConfig
 from glm_jax.config.model import DROPOUT_RATES, ModelConfig, ResolvedModel
 from glm_jax.config.moved import moved_of, record_renamed, with_moved
 from glm_jax.config.objective import ObjectiveConfig
+from glm_jax.config.policy import PolicyConfig
 from glm_jax.config.preferences import LOSSES_OF_PAIRS, PreferencesConfig
 from glm_jax.config.published import PublishedOptions
+from glm_jax.config.rollouts import LOSSES_OF_ROLLOUTS, RolloutsConfig
 from glm_jax.config.training import CROSS_ENTROPIES, MeshConfig, OptimizerConfig, TrainConfig
 from glm_jax.errors import UserError
 from glm_jax.json_files import shown
@@ -37,9 +40,11 @@ __all__ = [
     "ModelConfig",
     "ObjectiveConfig",
     "OptimizerConfig",
+    "PolicyConfig",
     "PreferencesConfig",
     "PublishedOptions",
     "ResolvedModel",
+    "RolloutsConfig",
     "TrainConfig",
     "by_name",
     "differences",
@@ -67,6 +72,8 @@ class Config:
     examples: ExamplesConfig = ExamplesConfig()
     lora: LoraConfig = LoraConfig()
     preferences: PreferencesConfig = PreferencesConfig()
+    rollouts: RolloutsConfig = RolloutsConfig()
+    policy: PolicyConfig = PolicyConfig()
 
     def __post_init__(self):
         if isinstance(self.model, ResolvedModel):
@@ -83,6 +90,7 @@ class Config:
             self._check_beside_examples()
         self._check_choices()
         self._check_preferences()
+        self._check_rollouts()
         self.objective.published.check_lengths(self.data.sequence_length, self.model.vocab_size)
         if self.train.local_start:
             self._check_local_start()
@@ -142,18 +150,56 @@ class Config:
         if loss == "reward" and not self.model.value_head:
             raise UserError("train.loss='reward' needs model.value_head=True")
         self.preferences.check_loss(loss)
-        if self.has_reference and self.has_dropout:
-            rates = {
-                **{f"model.{name}": getattr(self.model, name) for name in DROPOUT_RATES[:2]},
-                "model.prefix_dropout_rate": self.model.prefix_dropout_rate
-                * bool(self.model.prefix_length),
-                "lora.dropout": self.lora.dropout if self.lora.rank else 0.0,
-            }
-            there = [f"{name}={rate}" for name, rate in rates.items() if rate]
+        if self.has_reference:
+            self._check_no_dropout("its reference")
+
+    def _check_rollouts(self) -> None:
+        """Refuses prompts without a loss over answers to them, such a loss without prompts, and
+        options that do not fit."""
+        loss, form, data = self.train.loss, self.examples.format, self.data
+        if self.has_rollouts != (form == "prompts"):
             raise UserError(
-                f"train.loss={loss!r} compares the policy with its reference, and dropout would "
-                f"be a part of the difference; set to 0 what is not: {', '.join(there)}"
+                f"examples.format='prompts' and a loss over answers to them "
+                f"({', '.join(LOSSES_OF_ROLLOUTS)}) go together; got examples.format={form!r}, "
+                f"train.loss={loss!r}"
             )
+        self.rollouts.check(
+            loss, data.batch_size, self.train.num_steps, self.train.checkpoint_every
+        )
+        self.policy.check_loss(loss)
+        if not self.has_rollouts:
+            return
+        if self.examples.pretraining_rate > 0.0:
+            raise UserError("examples.pretraining_rate must be 0 with examples.format='prompts'")
+        if loss == "ppo" and not self.model.value_head:
+            raise UserError("train.loss='ppo' needs model.value_head=True")
+        if self.rollouts.max_new_tokens >= data.sequence_length:
+            raise UserError(
+                f"rollouts.max_new_tokens={self.rollouts.max_new_tokens} leaves no slots for a "
+                f"prompt: raise data.sequence_length={data.sequence_length}"
+            )
+        self._check_no_dropout("the one that answered")
+
+    def _check_no_dropout(self, other: str) -> None:
+        """Refuses dropout where the policy is compared with another model."""
+        if not self.has_dropout:
+            return
+        rates = {
+            **{f"model.{name}": getattr(self.model, name) for name in DROPOUT_RATES[:2]},
+            "model.prefix_dropout_rate": self.model.prefix_dropout_rate
+            * bool(self.model.prefix_length),
+            "lora.dropout": self.lora.dropout if self.lora.rank else 0.0,
+        }
+        there = [f"{name}={rate}" for name, rate in rates.items() if rate]
+        raise UserError(
+            f"train.loss={self.train.loss!r} compares the policy with {other}, and dropout would "
+            f"be a part of the difference; set to 0 what is not: {', '.join(there)}"
+        )
+
+    @property
+    def has_rollouts(self) -> bool:
+        """Whether the loss is over answers that the policy gives while it is trained."""
+        return self.train.loss in LOSSES_OF_ROLLOUTS
 
     @property
     def has_reference(self) -> bool:

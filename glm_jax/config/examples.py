@@ -9,7 +9,7 @@ from glm_jax.config.patterns import NamedPattern, named_pattern, read_pattern
 from glm_jax.errors import UserError, short
 
 CONVERSATIONS = ("auto", "prompt_response", "chatglm3", "messages", "sharegpt")
-FORMATS = (*CONVERSATIONS, "seq2seq", "cloze", "preferences")
+FORMATS = (*CONVERSATIONS, "seq2seq", "cloze", "preferences", "prompts")
 # The options that decide what is made of files; the others decide how rows are made of that.
 OF_FILES = (
     *("format", "prompt_field", "response_field", "history_field", "messages_field", "tools_field"),
@@ -35,9 +35,10 @@ class ExamplesConfig:
         {"conversations": [{"from": "human", "value": ..}]}; "auto": told from the keys of each
         object. "seq2seq": a source and a target text; "cloze": a label for columns of text, as
         what fills the blank of a pattern; "preferences": two answers to a prompt, the better one
-        named (docs/align.md has the shapes). None: no examples.
+        named (docs/align.md has the shapes); "prompts": a prompt that the policy is to answer, and
+        whatever else a reward is told of it (the section `rollouts`). None: no examples.
       prompt_field, response_field, history_field: keys of "prompt_response"; only the history may
-        be missing. The first is of "preferences" too.
+        be missing. The first is of "preferences" and "prompts" too.
       messages_field: key of the messages; None: "messages" or "conversations", as published.
       tools_field: key of the descriptions of tools, which may be missing.
       source_field, target_field: columns of "seq2seq".
@@ -147,7 +148,12 @@ class ExamplesConfig:
             **dict.fromkeys(("pattern", "verbalizers", "label_field", "candidates"), ("cloze",)),
             **dict.fromkeys(("response_field", "history_field", "loss_on"), CONVERSATIONS),
             **dict.fromkeys(
-                ("prompt_field", "messages_field", "tools_field"), (*CONVERSATIONS, "preferences")
+                ("prompt_field", "messages_field", "tools_field"),
+                (*CONVERSATIONS, "preferences", "prompts"),
+            ),
+            **dict.fromkeys(
+                ("max_source_length", "max_target_length", "packed"),
+                tuple(form for form in FORMATS if form != "prompts"),
             ),
             **dict.fromkeys(("chosen_field", "rejected_field"), ("preferences",)),
         }

@@ -117,7 +117,8 @@ class TrainConfig:
       loss: what is minimised, by its name in `glm_jax.losses.registry.LOSSES`: "pretraining", the
         cross-entropy of every token that a row's objective predicts; "choices", the cross-entropy
         over the candidates of each cloze, which examples.candidates puts into a row; "dpo", "ipo",
-        "hinge" and "reward", losses over pairs of answers (the section `preferences`).
+        "hinge" and "reward", losses over pairs of answers (the section `preferences`);
+        "grpo" and "ppo", losses over answers of the policy itself (`rollouts`, `policy`).
       trainable: which parameters are trained: a regular expression that must match their whole
         names, which have no layer number, such as "layers/attention/query/kernel". All others stay
         as they are and have neither gradients nor moments. None: all are trained, or with lora.rank

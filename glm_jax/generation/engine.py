@@ -39,23 +39,28 @@ class Engine:
 
     Attributes:
       config: of the model.
-      params: its parameters, layers listed.
+      params: its parameters, layers listed unless shared.
       plain: config and parameters with which prompts are read, a trained prefix taken from its
         encoder.
     """
 
-    def __init__(self, config: ModelConfig, params: Params, tiles: bool = True):
-        """Allocates nothing but a trained prefix, which is taken from its encoder once.
+    def __init__(
+        self, config: ModelConfig, params: Params, tiles: bool = True, shared: bool = False
+    ):
+        """Allocates nothing but a trained prefix, which is taken from its encoder once, and stacked
+        layers once more as listed ones unless `shared`.
 
         Args:
           config: of the model.
           params: stacked or listed.
           tiles: on a CPU, make a tiled copy of the matrices when it is first needed; with it a few
             rows are decoded faster (`glm_jax.generation.tiles`).
+          shared: compute with the arrays of the parameters as they are; the programs take the
+            layers from stacked ones. Listed layers are a second copy, and a step is faster.
         """
         self.config = config.resolved().with_compute(scan_layers=False)
         # A dict of its own: the caller may change the one given.
-        self.params = jax.tree.map(lambda leaf: leaf, unstack_layers(params))
+        self.params = jax.tree.map(lambda leaf: leaf, params if shared else unstack_layers(params))
         self.plain = with_plain_prefix(self.config, self.params, self.config.compute.dtype)
         self._tiles = tiles
         self._tiled: tuple[ResolvedModel, Params] | None = None

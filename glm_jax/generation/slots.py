@@ -120,6 +120,8 @@ class Slots:
         penalty.
       rules: options of each row.
       fills: whether the model fills blanks (static).
+      log_probs: [S, A] float32, of the ids in `chosen` under the logits that they were drawn from,
+        divided by the row's temperature; None: not asked for.
     """
 
     caches: list[LayerCache]
@@ -134,6 +136,7 @@ class Slots:
     seen: jax.Array | None
     rules: Rules
     fills: bool = dataclasses.field(metadata={"static": True})
+    log_probs: jax.Array | None = None
 
     @property
     def running(self) -> jax.Array:
@@ -172,7 +175,17 @@ class Slots:
             chosen=self.chosen.at[jnp.arange(len(token)), self.count].set(token, mode="drop"),
             count=self.count + runs,
             seen=seen,
+            log_probs=self._scored(logits, token),
         )
+
+    def _scored(self, logits: jax.Array, token: jax.Array) -> jax.Array | None:
+        """`log_probs` with those of the ids just chosen."""
+        if self.log_probs is None:
+            return None
+        heat = jnp.asarray(self.rules.chooser.temperature)
+        log_probs = jax.nn.log_softmax(logits / jnp.where(heat == 0, 1.0, heat)[:, None], axis=-1)
+        found = jnp.take_along_axis(log_probs, token[:, None], axis=-1)[:, 0]
+        return self.log_probs.at[jnp.arange(len(token)), self.count].set(found, mode="drop")
 
     def _choose(self, logits: jax.Array) -> jax.Array:
         """The next id of each row, [S] int32; bans apply within the present answer."""

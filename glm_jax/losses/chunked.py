@@ -46,8 +46,7 @@ def chunked_losses(
     chunks = _Chunks(targets.shape, row_groups, slot_groups, chunk)
 
     def of_chunk(hidden: jax.Array, targets: jax.Array, scale: jax.Array) -> tuple:
-        scores = constrain(logits(hidden), BATCH_AXES, "sequence", None, "tensor")
-        losses = cross_entropy(scores, targets)
+        losses = cross_entropy(_scored(logits, hidden), targets)
         return jnp.sum(losses * scale), jax.lax.stop_gradient(losses)
 
     if chunks.count > 1:
@@ -76,16 +75,52 @@ def chunked_cross_entropy(
 
     For losses that are no weighted sum of it, such as those of pairs of answers.
     """
+    (losses,) = _of_chunks(
+        lambda hidden, targets: (cross_entropy(_scored(logits, hidden), targets),),
+        (hidden, targets),
+        _Chunks(targets.shape, row_groups, slot_groups, chunk),
+    )
+    return losses
+
+
+def chunked_entropy(
+    logits: Callable[[jax.Array], jax.Array],
+    hidden: Float[Array, "B T features"],
+    targets: Int[Array, "B T"],
+    *,
+    row_groups: int = 1,
+    slot_groups: int = 1,
+    chunk: int = 1024,
+    differentiable: bool = True,
+) -> tuple[Float[jax.Array, "B T"], Float[jax.Array, "B T"]]:
+    """`chunked_cross_entropy`, and beside it the entropy at each slot in nats.
+
+    `differentiable`: the entropy has a gradient too; without one it costs nothing backward.
+    """
+
+    def of_chunk(hidden: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+        scores = _scored(logits, hidden).astype(jnp.float32)
+        free = scores if differentiable else jax.lax.stop_gradient(scores)
+        log_probs = jax.nn.log_softmax(free, axis=-1)
+        return cross_entropy(scores, targets), -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
+
     chunks = _Chunks(targets.shape, row_groups, slot_groups, chunk)
+    losses, entropy = _of_chunks(of_chunk, (hidden, targets), chunks)
+    return losses, entropy
 
-    def of_chunk(hidden: jax.Array, targets: jax.Array) -> jax.Array:
-        scores = constrain(logits(hidden), BATCH_AXES, "sequence", None, "tensor")
-        return cross_entropy(scores, targets)
 
+def _scored(logits: Callable[[jax.Array], jax.Array], hidden: jax.Array) -> jax.Array:
+    return constrain(logits(hidden), BATCH_AXES, "sequence", None, "tensor")
+
+
+def _of_chunks(
+    of_chunk: Callable[..., tuple[jax.Array, ...]], leaves: tuple[Array, ...], chunks: "_Chunks"
+) -> tuple[Float[jax.Array, "B T"], ...]:
+    """What a function of a chunk gives, for all slots; logits are computed again backward."""
     if chunks.count > 1:
         of_chunk = jax.checkpoint(of_chunk)
-    parts = (chunks.split(hidden), chunks.split(targets))
-    return chunks.join(jax.lax.map(lambda part: of_chunk(*part), parts))
+    found = jax.lax.map(lambda part: of_chunk(*part), tuple(map(chunks.split, leaves)))
+    return tuple(map(chunks.join, found))
 
 
 class _Chunks:

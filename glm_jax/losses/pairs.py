@@ -83,16 +83,15 @@ def log_probabilities(
 ) -> Float[jax.Array, "B T"]:
     """log p of the target at each slot, with its gradient; chunks as `train.loss_chunk` says."""
     hidden = hidden_of(model, batch, dropout_key)
+    chunks = chunking(config, mesh, batch)
+    return -chunked_cross_entropy(model.scorer(), hidden, batch.targets, **chunks)
+
+
+def chunking(config: TrainConfig, mesh: Mesh, batch: Batch) -> dict[str, int]:
+    """The chunks of logits that `train.loss_chunk` says, as `glm_jax.losses.chunked` is told."""
     whole = batch.targets.size
     chunk = whole if config.cross_entropy == "plain" else config.loss_chunk or whole
-    return -chunked_cross_entropy(
-        model.scorer(),
-        hidden,
-        batch.targets,
-        row_groups=row_groups(mesh),
-        slot_groups=slot_groups(mesh),
-        chunk=chunk,
-    )
+    return {"row_groups": row_groups(mesh), "slot_groups": slot_groups(mesh), "chunk": chunk}
 
 
 def policy_values(

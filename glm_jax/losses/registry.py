@@ -22,8 +22,9 @@ from glm_jax.arrays import Array
 from glm_jax.batch import Batch
 from glm_jax.checks import check_choice
 from glm_jax.config import Config
+from glm_jax.config.rollouts import LOSSES_OF_ROLLOUTS
 from glm_jax.config.training import TrainConfig
-from glm_jax.losses import by_objective, choices, pairs
+from glm_jax.losses import by_objective, choices, pairs, policy
 from glm_jax.losses.pretraining import weighted_losses
 
 Sums = dict[str, jax.Array]
@@ -73,6 +74,11 @@ def _of_pairs(config: Config) -> Loss:
     return Loss(pairs.row_weights, sums, pairs.summarize)
 
 
+def _of_rollouts(config: Config) -> Loss:
+    found = policy.PolicyLoss.of(config)
+    return Loss(found.coefficients, found.sums, found.summarize)
+
+
 def _pretraining_coefficients(config: TrainConfig, batch: Batch) -> jax.Array:
     return by_objective.coefficients(batch, config.loss_reduction)
 
@@ -100,4 +106,5 @@ LOSSES: dict[str, Loss | Callable[[Config], Loss]] = {
         _pretraining_coefficients, _pretraining_sums, _pretraining_summary, of_targets=True
     ),
     **dict.fromkeys(pairs.OF_PAIRS, _of_pairs),
+    **dict.fromkeys(LOSSES_OF_ROLLOUTS, _of_rollouts),
 }

@@ -2,6 +2,7 @@
 
 from glm_jax.config import Config
 from glm_jax.data.documents import SPLITS
+from glm_jax.data.examples.prompts import PromptRowBuilder
 from glm_jax.data.examples.reference import ReferenceStore, ScoredRowBuilder
 from glm_jax.data.examples.rows import ExampleRowBuilder
 from glm_jax.data.examples.store import ExampleStore
@@ -46,6 +47,8 @@ def _of_examples(config: Config, split: str) -> Source:
     def builder_of(store: ExampleStore | TokenStore, seed: int) -> Builder:
         if isinstance(store, TokenStore):
             return RowBuilder(store.splits[split], store, config.data, config.objective, seed)
+        if config.has_rollouts:
+            return PromptRowBuilder(_prompts(config, store, split, seed))
         length, packed = config.data.sequence_length, config.examples.packed
         builder = ExampleRowBuilder(split, store, length, packed, seed, config.examples.sharing)
         if builder.cuts:
@@ -67,6 +70,15 @@ def _of_examples(config: Config, split: str) -> Source:
     return mixture(stores, seed, builder_of)
 
 
+def _prompts(config: Config, store: ExampleStore, split: str, seed: int) -> ExampleRowBuilder:
+    """Prompts that leave room for the longest answer, one a row."""
+    length = config.data.sequence_length - config.rollouts.max_new_tokens + 1
+    rows = ExampleRowBuilder(split, store, length, False, seed)
+    if rows.cuts:
+        say_once(f"the prompts {split} {store.fingerprint}", rows.summary)
+    return rows
+
+
 def batches(
     config: Config, split: str = "train", shard_index: int = 0, num_shards: int = 1
 ) -> RowStream:
@@ -82,14 +94,18 @@ def batches(
 
     Returns:
       An iterator of numpy `Batch`es [batch_size / num_shards, sequence_length] with
-      `get_state() -> bytes` and `set_state(bytes)`.
+      `get_state() -> bytes` and `set_state(bytes)`. Of prompts (`train.loss` of rollouts), of
+      `PromptBatch`es, each with the prompts of a cycle.
 
     Raises:
       ValueError: an unknown split, or a batch that the hosts cannot share evenly.
     """
+    size = config.data.batch_size
+    if config.has_rollouts:
+        size = size * config.rollouts.batches // config.rollouts.group_size
     return RowStream(
         source(config, split),
-        config.data.batch_size,
+        size,
         shard_index=shard_index,
         num_shards=num_shards,
         shuffle=split == "train" and not config.objective.published.loader,

@@ -3,6 +3,7 @@
 import dataclasses
 import queue
 import threading
+from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
 import jax
@@ -11,6 +12,7 @@ from jax.sharding import NamedSharding
 
 from glm_jax.batch import NUM_OBJECTIVES, OBJECTIVES, Batch
 from glm_jax.data.identity import Identity
+from glm_jax.training.train_state import TrainState
 
 
 @runtime_checkable
@@ -47,11 +49,13 @@ class Fed:
       stream_state: of the stream after this batch, for a checkpoint after its step.
       statistics: the stream's counts over this host's rows of this batch, and `targets/NAME`, the
         number of targets of each objective in these rows.
+      metrics: of the batch, for the row of its step.
     """
 
     batch: Batch
     stream_state: bytes
     statistics: dict[str, int]
+    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 def to_devices(batch: Batch, sharding: NamedSharding) -> Batch:
@@ -67,7 +71,15 @@ def count_targets(batch: Batch) -> dict[str, int]:
 
 
 class Feed:
-    """Iterator of `Fed` that prepares up to `depth` batches ahead."""
+    """Iterator of `Fed` that prepares up to `depth` batches ahead.
+
+    Attributes:
+      category: of `Goodput`, what the wait for a batch is.
+      between: whether a run may be saved and stopped after the last batch.
+    """
+
+    category = "waiting_for_data"
+    between = True
 
     def __init__(self, stream: Stream, sharding: NamedSharding, depth: int = 2):
         """Starts the thread.
@@ -106,6 +118,11 @@ class Feed:
 
     def __iter__(self) -> "Feed":
         return self
+
+    def take(self, state: TrainState) -> Fed:
+        """The batch of the next step, whatever the state before it."""
+        del state
+        return next(self)
 
     def __next__(self) -> Fed:
         item = self._ready.get()

@@ -45,6 +45,9 @@ from glm_jax.training.distributed import (
 from glm_jax.training.evaluation import Evaluator
 from glm_jax.training.feed import Fed, Feed, Stream, to_devices
 from glm_jax.training.optimizer.optimizers import learning_rate_schedule
+from glm_jax.training.rollouts.assembling import assembled
+from glm_jax.training.rollouts.evaluating import RolloutEvaluator, RolloutSampler
+from glm_jax.training.rollouts.feed import RolloutFeed
 from glm_jax.training.run.beginning import beginning
 from glm_jax.training.run.ending import failed
 from glm_jax.training.run.extension import adopted
@@ -174,14 +177,19 @@ class _Run:
         self.mesh, self.stack, self.goodput = mesh, stack, goodput
         self.twin = Twin(workdir)
         self.rewound, self.watched = False, Watched()
+        self.evaluator: Evaluator | RolloutEvaluator
+        self.sampler: Sampler | RolloutSampler
+        self.feed: Feed | RolloutFeed
 
     def prepare(
         self, batches: Batches, tokenizer: Tokenizer, params: Params | None, rewind: Rewind | None
     ) -> None:
         """Does everything that precedes the first step."""
         config, workdir = self.config, self.workdir
-        stream = SkippingStream(batches("train", *share()), read_skips(workdir))
-        held_out = _take(batches("eval", *share()), config.train.eval_batches)
+        # Answers are given by all processes together, to the prompts of all.
+        mine = (0, 1) if config.has_rollouts else share()
+        stream = SkippingStream(batches("train", *mine), read_skips(workdir))
+        held_out = _take(batches("eval", *mine), config.train.eval_batches)
         change = check_data(workdir, stream.data, tokenizer, config.train.accept_data_change)
         self.checkpoints.data = fingerprints(stream.data)
         named = {f"the data {source}": found for source, found in self.checkpoints.data.items()}
@@ -200,9 +208,37 @@ class _Run:
         if change is not None:
             start += f", with other data: {change}"
         say(summary(config, self.mesh, stream.num_rows, start))
-        sharding = batch_sharding(self.mesh)
+        on_first(self.twin.fetch, "copy the files that grow")
+        samples = self.twin.directory / "samples.txt"
+        if config.has_rollouts:
+            parts = assembled(
+                config, self.mesh, tokenizer, stream, held_out, params, workdir, samples
+            )
+            self.evaluator, self.sampler, self.feed = parts.evaluator, parts.sampler, parts.feed
+        else:
+            self._assemble(batches, tokenizer, stream, held_out, samples)
+        self.stack.callback(self.feed.close)
+        on_first(lambda: self.sampler.rewind(self.first_step), "go on in samples.txt")
+        self.answers = SectionFile(self.twin.directory / ANSWERS)
+        on_first(lambda: self.answers.rewind(self.first_step), f"go on in {ANSWERS}")
+        self.stack.callback(self.twin.close)
+        self.recorder = Recorder(config, self.twin.directory, self.first_step, self.goodput)
+        self.stack.callback(self.recorder.close)
+        self.stack.enter_context(self.goodput.logged(self.twin.directory / LOG, self.first_step))
+        on_first(self.twin.upload, "upload the files that grow")
+
+    def _assemble(
+        self,
+        batches: Batches,
+        tokenizer: Tokenizer,
+        stream: SkippingStream,
+        held_out: list[Batch],
+        samples: Path,
+    ) -> None:
+        """Sets what evaluates, makes samples and gives batches, of rows of files."""
+        config, sharding = self.config, batch_sharding(self.mesh)
         counts = target_counts(
-            workdir / "unigram.npz", lambda: batches("train", 0, 1), config, stream.data
+            self.workdir / "unigram.npz", lambda: batches("train", 0, 1), config, stream.data
         )
         wait_for_all()
         self.evaluator = Evaluator(
@@ -213,18 +249,8 @@ class _Run:
         texts = choose_texts(first, tokenizer.special.end, config.model.continues_texts)
         # A reward model is no longer one that writes.
         texts = [] if config.model.value_head else texts
-        on_first(self.twin.fetch, "copy the files that grow")
-        self.sampler = Sampler(config, tokenizer, texts, self.twin.directory / "samples.txt")
-        on_first(lambda: self.sampler.rewind(self.first_step), "go on in samples.txt")
-        self.answers = SectionFile(self.twin.directory / ANSWERS)
-        on_first(lambda: self.answers.rewind(self.first_step), f"go on in {ANSWERS}")
-        self.stack.callback(self.twin.close)
-        self.recorder = Recorder(config, self.twin.directory, self.first_step, self.goodput)
-        self.stack.callback(self.recorder.close)
-        self.stack.enter_context(self.goodput.logged(self.twin.directory / LOG, self.first_step))
-        on_first(self.twin.upload, "upload the files that grow")
+        self.sampler = Sampler(config, tokenizer, texts, samples)
         self.feed = Feed(stream, sharding)
-        self.stack.callback(self.feed.close)
 
     def _start(
         self, stream: SkippingStream, params: Params | None, rewind: Rewind | None
@@ -268,8 +294,8 @@ class _Run:
     def train(self) -> int:
         """Runs the steps that are left; returns the exit status."""
         last = self.config.train.num_steps
-        with self.goodput.during("waiting_for_data"):
-            fed = next(self.feed)
+        with self.goodput.during(self.feed.category):
+            fed = self.feed.take(self.state)
         say("compiling ...")
         with self.goodput.during("compiling"):
             train_step = compile_train_step(self.config, self.mesh)
@@ -291,8 +317,8 @@ class _Run:
             waiting: tuple[int, Metrics, Fed] | None = None
             for step in range(first + 1, last + 1):
                 if step > first + 1:
-                    with self.recorder.waiting():
-                        fed = next(self.feed)
+                    with self.recorder.waiting(self.feed.category):
+                        fed = self.feed.take(self.state)
                 profiler.before(step)
                 self.state, metrics = train_step(self.state, fed.batch)
                 if waiting is not None:
@@ -305,7 +331,7 @@ class _Run:
                     stop.after, step, functools.partial(jax.block_until_ready, metrics)
                 )
                 due = self._due(step)
-                stopping = step < last and stops(now=bool(due))
+                stopping = step < last and self.feed.between and stops(now=bool(due))
                 if due or stopping:
                     self.recorder.step(*waiting)
                     waiting = None
@@ -352,7 +378,8 @@ class _Run:
         if "ask" in due:
             with self.goodput.during("evaluating"):
                 self._ask(step)
-        if {"evaluate", "ask"} & {*due} and not stopping and step < self.config.train.num_steps:
+        may_stop = self.feed.between and step < self.config.train.num_steps
+        if {"evaluate", "ask"} & {*due} and not stopping and may_stop:
             stopping = stops(now=True)
         if "save" in due or stopping:
             with self.goodput.during("saving"):

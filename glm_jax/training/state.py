@@ -46,6 +46,19 @@ def create_state(config: Config, mesh: Mesh, params: Params | None = None) -> Tr
     Raises:
       UserError: random ones, and `train.quantize_base`.
     """
+    trainable, frozen = initial_params(config, mesh, params)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
+    opt_state = jax.jit(optimizer_of(config).init, out_shardings=shardings.opt_state)(trainable)
+    return TrainState(jax.device_put(jnp.int32(0), shardings.step), trainable, frozen, opt_state)
+
+
+def initial_params(
+    config: Config, mesh: Mesh, params: Params | None = None
+) -> tuple[Params, Params]:
+    """The parameters that a run begins with: those that it trains, and those that it does not.
+
+    Arguments and errors are those of `create_state`.
+    """
     if params is None:
         if config.train.quantize_base is not None:
             raise UserError(
@@ -57,16 +70,13 @@ def create_state(config: Config, mesh: Mesh, params: Params | None = None) -> Tr
             start = functools.partial(with_local_attention, config=config.resolved_model)
             where = jax.tree.map(lambda leaf: leaf.sharding, params)
             params = jax.jit(start, out_shardings=where)(params)
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
     shapes = _shapes(config, mesh)
     if config.train.weights != "plain":
         change = functools.partial(with_kind, kind=config.train.weights)
         where = jax.tree.map(lambda leaf: leaf.sharding, abstract_base(config, shapes))
         params = jax.jit(change, out_shardings=where)(params)
     params = with_trained(params, draw_adapters(config, abstract_held(config, shapes)))
-    trainable, frozen = split_held(config, params)
-    opt_state = jax.jit(optimizer_of(config).init, out_shardings=shardings.opt_state)(trainable)
-    return TrainState(jax.device_put(jnp.int32(0), shardings.step), trainable, frozen, opt_state)
+    return split_held(config, params)
 
 
 def held_params(config: Config, mesh: Mesh, *, listed: bool = False) -> Params:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding
 
-from glm_jax.batch import DTYPES, Batch, ScoredBatch
+from glm_jax.batch import DTYPES, Batch, RolloutBatch, ScoredBatch
 from glm_jax.config import Config
 from glm_jax.losses.registry import Loss, Sums, loss_of
 from glm_jax.models.params import bind
@@ -132,10 +132,20 @@ def abstract_batch(config: Config, mesh: Mesh) -> Batch:
         name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
         for name, dtype in DTYPES.items()
     }
-    if config.has_reference:
-        return ScoredBatch(
-            **fields, reference=jax.ShapeDtypeStruct(shape, jnp.float32, sharding=sharding)
+    value = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=sharding)
+    if config.has_rollouts:
+        reference = value if config.policy.has_reference else None
+        of_values = value if config.train.loss == "ppo" else None
+        return RolloutBatch(
+            **fields,
+            reference=reference,
+            old=value,
+            advantages=value,
+            old_values=of_values,
+            returns=of_values,
         )
+    if config.has_reference:
+        return ScoredBatch(**fields, reference=value)
     return Batch(**fields)
 
 

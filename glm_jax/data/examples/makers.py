@@ -11,6 +11,7 @@ from glm_jax.data.examples.clozes import ClozeMaker
 from glm_jax.data.examples.conversations import Dialogue, read_dialogue
 from glm_jax.data.examples.example import Example, example_of
 from glm_jax.data.examples.preferences import PreferenceMaker
+from glm_jax.data.examples.prompts import PromptMaker
 from glm_jax.data.examples.seq2seq import Seq2SeqMaker
 from glm_jax.json_files import JsonObject
 from glm_jax.tokenizers.messages import Message
@@ -76,6 +77,7 @@ MAKERS: dict[str, Callable[[ExamplesConfig, Tokenizer, bool], Maker]] = {
     "seq2seq": Seq2SeqMaker,
     "cloze": ClozeMaker,
     "preferences": PreferenceMaker,
+    "prompts": PromptMaker,
 }
 
 

@@ -108,7 +108,7 @@ def read_pair(record: JsonObject, config: ExamplesConfig) -> Pair:
     """
     names = (config.chosen_field, config.rejected_field)
     chosen, rejected = (_column(record, name) for name in names)
-    prompt = _prompt(record, config)
+    prompt = prompt_of(record, config)
     if prompt is None:
         prompt, chosen, rejected = _apart(chosen, rejected, names)
     tools = tools_of(record.get(config.tools_field), config.tools_field)
@@ -129,8 +129,8 @@ def read_pair(record: JsonObject, config: ExamplesConfig) -> Pair:
     return Pair(prompt, found[0], found[1], tools)
 
 
-def _prompt(record: JsonObject, config: ExamplesConfig) -> list[Message] | None:
-    """The messages in front of the answers; None: they are to be found in the answers."""
+def prompt_of(record: JsonObject, config: ExamplesConfig) -> list[Message] | None:
+    """The messages that an answer follows; None: the object has none of the keys for them."""
     named = [config.messages_field] if config.messages_field else ["messages", "conversations"]
     name = next((one for one in [config.prompt_field, *named] if one in record), None)
     default = ExamplesConfig()

@@ -132,6 +132,14 @@ class ExampleRowBuilder:
         found[slot] = np.repeat(self._offsets[chosen], sizes) + index
         return found.reshape(len(rows), self.length)
 
+    def examples_of(self, rows: np.ndarray) -> np.ndarray:
+        """The number of the first example in each row: [B] int64; -1 without one."""
+        chosen, _, row_of, _ = self._placed(rows)
+        found = np.full(len(rows), -1, np.int64)
+        # The last that is written stays.
+        found[row_of[::-1]] = chosen[::-1]
+        return found
+
     def _placed(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """The examples of rows, their sizes, the row of each, and its first slot there."""
         rows = np.asarray(rows, np.int64)

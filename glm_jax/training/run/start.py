@@ -54,7 +54,7 @@ def starting_point(
     Args:
       config: as read from files and overrides.
       workdir: of the run; if it has a checkpoint, that is resumed, and `init_from` is read only if
-        the checkpoint holds the trained part alone.
+        the checkpoint holds the trained part alone, or if rollouts are compared with it.
       mesh: where the parameters go.
       overrides: the options that were given by `--set`.
 
@@ -71,7 +71,8 @@ def starting_point(
         return config, None
     if saved_steps(workdir / "checkpoints") and (record := read_record(workdir)) is not None:
         config = _with_model(config, record.model, overrides, begun=True)
-        if not config.freezes or base_of(workdir) is None:
+        needed = config.freezes and base_of(workdir) is not None
+        if not needed and not config.policy.has_reference:
             return config, None
     else:
         config = planned_config(config, overrides)

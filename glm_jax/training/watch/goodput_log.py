@@ -24,6 +24,7 @@ CATEGORIES = (
     STEPS,
     "compiling",
     "waiting_for_data",
+    "rolling_out",
     "saving",
     "evaluating",
     "sampling",

@@ -10,6 +10,7 @@ _BARS = 300
 _COLOURS = {STEPS: "#2ca02c", LOST: "#d62728", DOWN: "#555555", "other": "#bbbbbb"}
 _COLOURS |= {"compiling": "#1f77b4", "waiting_for_data": "#ff7f0e", "saving": "#9467bd"}
 _COLOURS |= {"evaluating": "#17becf", "sampling": "#e377c2", "starting": "#8c6d31"}
+_COLOURS |= {"rolling_out": "#98df8a"}
 
 
 def plot_goodput(history: History, rows: list[Row], image: Path) -> None:

@@ -58,8 +58,9 @@ class Progress:
             f"learning rate {values['learning_rate']:.2e}",
             f"{values['tokens_per_second']:,.0f} tokens/s",
         ]
-        if "accuracy" in values:
-            parts.insert(1, f"accuracy {values['accuracy']:.3f}")
+        for name in ("reward", "accuracy"):
+            if name in values:
+                parts.insert(1, f"{name} {values[name]:.3f}")
         if step < self._last:
             parts.append(f"{tqdm.format_interval(seconds_left)} left")
         if self._bar:
@@ -71,7 +72,8 @@ class Progress:
 def evaluation_line(step: int, values: Mapping[str, float]) -> str:
     """A line to print: `step 200: held out 5.102 (unigram 6.310), span 5.021 (unigram 6.200)`.
 
-    Of a loss that has no such baseline: `step 200: held out 0.289, accuracy 0.875`.
+    Of a loss that has no such baseline: `step 200: held out 0.289, accuracy 0.875`; of a policy:
+    `step 200: held out reward 0.912, answers of 3.1 tokens`.
     """
     parts = []
     for name in ("", *OBJECTIVES):
@@ -83,6 +85,11 @@ def evaluation_line(step: int, values: Mapping[str, float]) -> str:
             parts.append(f"{name or 'held out'} {loss:.3f}{beside}")
     if "eval/accuracy" in values:
         parts.append(f"accuracy {values['eval/accuracy']:.3f}")
+    if "eval/reward" in values:
+        parts.append(
+            f"held out reward {values['eval/reward']:.3f}, answers of "
+            f"{values['eval/length/answer']:.1f} tokens"
+        )
     return f"step {step}: {', '.join(parts)}"
 
 

@@ -95,9 +95,15 @@ class Recorder:
         self._opened.close()
 
     @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Context around the wait for a batch."""
-        with self.pace.waiting(), self.goodput.during("waiting_for_data"):
+    def waiting(self, category: str = "waiting_for_data") -> Iterator[None]:
+        """Context around the wait for a batch; `category` as of `Goodput`.
+
+        Rollouts are part of a step, and not a wait for data.
+        """
+        with ExitStack() as stack:
+            stack.enter_context(self.goodput.during(category))
+            if category == "waiting_for_data":
+                stack.enter_context(self.pace.waiting())
             yield
 
     def step(self, step: int, metrics: Mapping[str, jax.Array], fed: Fed) -> None:
@@ -114,6 +120,7 @@ class Recorder:
         """
         # jit sorts a dict's names; a reader wants "loss" first.
         values = {name: float(metrics[name]) for name in sorted(metrics, key=_reading_order)}
+        values |= fed.metrics
         if not math.isfinite(values["loss"]) or not math.isfinite(values["grad_norm"]):
             raise TrainingDiverged(
                 f"loss {values['loss']:g}, gradient norm {values['grad_norm']:g} at step {step}, "

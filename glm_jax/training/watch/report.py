@@ -14,6 +14,7 @@ MEANINGS = {
     STEPS: "steps that count",
     "compiling": "compiling the step",
     "waiting_for_data": "waiting for data",
+    "rolling_out": "answers of the policy, and their rewards",
     "saving": "saving, while no step runs",
     "evaluating": "evaluating",
     "sampling": "sampling",

@@ -1,0 +1,59 @@
+"""GRPO of a small model on questions whose answers can be checked: minutes on two cores.
+
+    python examples/grpo.py --write runs/align/counting
+    python -m glm_jax.train --config configs/align/guesser_cpu.py --workdir runs/guesser
+    python -m glm_jax.train --config configs/align/grpo_cpu.py --workdir runs/counter
+
+One answer in ten is right at first. Another model, and questions and a reward of your own:
+
+    ... --set train.init_from=DIR --set data.tokenizer=DIR --set data.source='my/*.jsonl' \
+        --set rollouts.reward=my/rewards.py:exact
+
+(docs/align.md)
+"""
+
+from glm_jax.config import (
+    Config,
+    DataConfig,
+    ExamplesConfig,
+    ModelConfig,
+    OptimizerConfig,
+    PolicyConfig,
+    RolloutsConfig,
+    TrainConfig,
+)
+
+
+def get_config() -> Config:
+    return Config(
+        # The run has the shape of the checkpoint. The policy is compared with itself, so without
+        # dropout.
+        model=ModelConfig(dropout_rate=0.0, attention_dropout_rate=0.0),
+        data=DataConfig(
+            source="runs/align/counting/prompts.jsonl",
+            sequence_length=24,
+            batch_size=96,
+            eval_fraction=0.2,
+        ),
+        examples=ExamplesConfig(format="prompts"),
+        optimizer=OptimizerConfig(
+            peak_learning_rate=1e-3, warmup_steps=5, schedule="linear", weight_decay=0.0
+        ),
+        train=TrainConfig(
+            num_steps=300,
+            init_from="runs/guesser",
+            loss="grpo",
+            # Answers of three tokens are longer than any that is right.
+            stop_above="length/answer=3.5",
+            log_every=10,
+            eval_every=50,
+            eval_batches=1,
+            sample_every=150,
+            checkpoint_every=50,
+        ),
+        rollouts=RolloutsConfig(
+            group_size=8, max_new_tokens=3, reward="examples/counting_reward.py:exact"
+        ),
+        # Without it the policy soon says one word to every question.
+        policy=PolicyConfig(entropy_bonus=0.01),
+    )

@@ -1,0 +1,234 @@
+"""GRPO and PPO: losses over answers that the policy gave, token by token.
+
+A row holds a prompt and one answer; at each slot whose target is learnt there are
+
+    old          log p of the target by the policy that answered
+    advantages   what the answer, or the token, was better than expected
+    reference    log p by the model that the run began with, or nothing
+    old_values, returns     of a value head, or nothing
+
+    ratio = exp(log p - old)      loss = - min(ratio A, clip(ratio) A) + ..
+
+(`glm_jax.config.policy`). The first step on an answer has the ratio 1 everywhere.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jax.typing import ArrayLike
+from jaxtyping import Bool, Float
+
+from glm_jax.arrays import Array
+from glm_jax.batch import Batch, RolloutBatch
+from glm_jax.config import Config
+from glm_jax.config.policy import KL_ESTIMATORS, PolicyConfig
+from glm_jax.config.training import TrainConfig
+from glm_jax.errors import UserError
+from glm_jax.losses.by_objective import Model, hidden_of
+from glm_jax.losses.chunked import chunked_entropy
+from glm_jax.losses.pairs import chunking
+
+Sums = dict[str, jax.Array]
+
+
+def learnt(batch: Batch) -> Bool[jax.Array, "B T"]:
+    """Where the tokens of answers are predicted."""
+    return jnp.asarray(batch.loss_weights) > 0
+
+
+def kl_estimates(ratio: Float[jax.Array, "..."]) -> dict[str, Float[jax.Array, "..."]]:
+    """The estimators of KL(p || ref) from r = log p - log ref of a token drawn from p.
+
+    (joschu.net/blog/kl-approx.html): k1 = r, k2 = r^2 / 2, k3 = exp(-r) - 1 + r.
+    """
+    found = (ratio, jnp.square(ratio) / 2, jnp.expm1(-ratio) + ratio)
+    return dict(zip(KL_ESTIMATORS, found, strict=True))
+
+
+def clipped(
+    settings: PolicyConfig, ratio: Float[jax.Array, "..."], advantages: Float[Array, "..."]
+) -> Float[jax.Array, "..."]:
+    """-min(w A, clip(w, 1 - clip_low, 1 + clip_high) A) (arXiv:1707.06347, equation 7)."""
+    within = jnp.clip(ratio, 1 - settings.clip_low, 1 + settings.clip_high)
+    return -jnp.minimum(ratio * advantages, within * advantages)
+
+
+def value_error(
+    settings: PolicyConfig,
+    values: Float[jax.Array, "..."],
+    old: Float[Array, "..."],
+    returns: Float[Array, "..."],
+) -> Float[jax.Array, "..."]:
+    """Half the squared error, of the value or of the value within `value_clip` of the old one,
+    whichever is larger (as in OpenAI's and TRL's PPO)."""
+    error = jnp.square(values - returns)
+    if settings.value_clip is not None:
+        within = jnp.clip(values, old - settings.value_clip, old + settings.value_clip)
+        error = jnp.maximum(error, jnp.square(within - returns))
+    return error / 2
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicyLoss:
+    """A loss over rollouts, with its settings.
+
+    Attributes:
+      settings: of the loss.
+      temperature: that the answers were drawn at.
+      longest: `rollouts.max_new_tokens`.
+      kl_weight: of the divergence from the reference in the loss.
+      has_values: the model has a value head that is trained (PPO).
+    """
+
+    settings: PolicyConfig
+    temperature: float
+    longest: int
+    kl_weight: float
+    has_values: bool
+
+    @classmethod
+    def of(cls, config: Config) -> "PolicyLoss":
+        """The loss of a config."""
+        loss = config.train.loss
+        return cls(
+            config.policy,
+            config.rollouts.temperature,
+            config.rollouts.max_new_tokens,
+            config.policy.kl_weight(loss),
+            loss == "ppo",
+        )
+
+    def coefficients(self, config: TrainConfig, batch: Batch) -> Float[jax.Array, "B T"]:
+        """The weight of each token's loss, by `policy.loss_per`."""
+        del config
+        tokens = learnt(batch).astype(jnp.float32)
+        if self.settings.loss_per == "token":
+            return tokens / jnp.maximum(tokens.sum(), 1.0)
+        # An answer whose tokens do not count (rollouts.truncated="mask") is an answer.
+        rows = (jnp.asarray(batch.attend_end) > jnp.asarray(batch.attend_start)).any(axis=-1)
+        per_row = tokens / jnp.maximum(rows.sum(), 1)
+        if self.settings.loss_per == "longest":
+            return per_row / self.longest
+        return per_row / jnp.maximum(tokens.sum(axis=-1, keepdims=True), 1.0)
+
+    def sums(
+        self,
+        config: TrainConfig,
+        mesh: Mesh,
+        model: Model,
+        batch: Batch,
+        weights: Float[Array, "B T"],
+        dropout_key: jax.Array | None = None,
+    ) -> tuple[jax.Array, Sums]:
+        """The weighted loss, and sums over tokens for `summarize`."""
+        batch = _checked(batch)
+        there = learnt(batch)
+        hidden = hidden_of(model, batch, dropout_key)
+        log_probs, entropy = self._scores(config, mesh, model, batch, hidden)
+        ratio = jnp.exp(jnp.where(there, log_probs - batch.old, 0.0))
+        losses = {"policy": clipped(self.settings, ratio, batch.advantages)}
+        if batch.reference is not None:
+            estimates = kl_estimates(jnp.where(there, log_probs - batch.reference, 0.0))
+        else:
+            estimates = {}
+        if self.kl_weight:
+            losses["kl"] = self.kl_weight * estimates[self.settings.kl_estimator]
+        if self.settings.entropy_bonus:
+            losses["entropy"] = -self.settings.entropy_bonus * entropy
+        if self.has_values:
+            error = value_error(
+                self.settings, model.values(hidden), batch.old_values, batch.returns
+            )
+            losses["value"] = self.settings.value_coefficient * error
+        weighted = {
+            name: jnp.sum(jnp.where(there, value, 0.0) * weights) for name, value in losses.items()
+        }
+        watched = {
+            "entropy": entropy,
+            "ratio": ratio,
+            "clipped/low": (ratio < 1 - self.settings.clip_low) & (batch.advantages < 0),
+            "clipped/high": (ratio > 1 + self.settings.clip_high) & (batch.advantages > 0),
+            "kl/old": kl_estimates(jnp.log(ratio))["k3"],
+            **{f"kl/{name}": value for name, value in estimates.items()},
+        }
+        counted = {
+            name: jnp.sum(jnp.where(there, value, 0.0).astype(jnp.float32))
+            for name, value in watched.items()
+        }
+        counted |= {f"loss/{name}": value for name, value in weighted.items()}
+        counted["tokens"] = jnp.sum(there.astype(jnp.float32))
+        return sum(weighted.values(), jnp.float32(0)), jax.lax.stop_gradient(counted)
+
+    def _scores(
+        self, config: TrainConfig, mesh: Mesh, model: Model, batch: Batch, hidden: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        return log_probs_and_entropy(
+            config,
+            mesh,
+            model,
+            batch,
+            hidden,
+            self.temperature,
+            differentiable=self.settings.entropy_bonus > 0,
+        )
+
+    def summarize(self, config: TrainConfig, found: Mapping[str, ArrayLike]) -> Sums:
+        """The losses, and means over tokens.
+
+        Returns:
+          `loss` and its parts `loss/policy`, `loss/kl`, `loss/entropy`, `loss/value`; `entropy` in
+          nats; `ratio`; `clipped/low`, `clipped/high`: the share of tokens whose gradient the clip
+          has taken; `kl/old` from the policy that answered; `kl/k1`, `kl/k2`, `kl/k3` from the
+          reference.
+        """
+        del config
+        added = {name: jnp.asarray(value) for name, value in found.items()}
+        tokens = jnp.maximum(added.pop("tokens"), 1.0)
+        parts = {name: value for name, value in added.items() if name.startswith("loss/")}
+        means = {name: value / tokens for name, value in added.items() if name not in parts}
+        return {"loss": sum(parts.values(), jnp.float32(0)), **parts, **means}
+
+
+def log_probs_and_entropy(
+    config: TrainConfig,
+    mesh: Mesh,
+    model: Model,
+    batch: Batch,
+    hidden: Float[jax.Array, "B T D"],
+    temperature: float,
+    *,
+    differentiable: bool = False,
+) -> tuple[Float[jax.Array, "B T"], Float[jax.Array, "B T"]]:
+    """log p of the target and the entropy at each slot, of the policy at a temperature.
+
+    Args:
+      config: `loss_chunk` and `cross_entropy` are read.
+      mesh: of the batch.
+      model: bound to its parameters.
+      batch: [B, T].
+      hidden: of the model for this batch.
+      temperature: divides the logits.
+      differentiable: the entropy has a gradient too.
+    """
+    score = model.scorer()
+
+    def logits(hidden: jax.Array) -> jax.Array:
+        return score(hidden).astype(jnp.float32) / temperature
+
+    chunks = chunking(config, mesh, batch)
+    losses, entropy = chunked_entropy(
+        logits, hidden, batch.targets, **chunks, differentiable=differentiable
+    )
+    return -losses, entropy
+
+
+def _checked(batch: Batch) -> RolloutBatch:
+    if not isinstance(batch, RolloutBatch) or batch.old is None:
+        raise UserError(
+            "the rows are no rollouts, which this train.loss is over; training makes them "
+            "(glm_jax.training.rollouts)"
+        )
+    return batch
