@@ -26,7 +26,7 @@ import numpy as np
 
 from glm_jax.checks import whole_number
 
-# An array; jax puts tracers, shapes and shardings in its place.
+# An array. `Any`: jax puts tracers, shapes and shardings in its place.
 Field = Any
 
 # Values of `Batch.objective`: the objective of each target.
@@ -124,7 +124,7 @@ class ScoredBatch(Batch):
         predicted.
     """
 
-    reference: Any = None
+    reference: Field = None
 
 
 @jax.tree_util.register_dataclass

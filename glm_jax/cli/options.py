@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn, TypedDict
 
 from glm_jax.config import Config
 from glm_jax.config.files import load_config
@@ -247,7 +247,15 @@ def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def inference_options(args: argparse.Namespace) -> dict[str, Any] | None:
+class InferenceOptions(TypedDict):
+    """The arguments of `glm_jax.planning.inference.attempted_inference` by name."""
+
+    quantize: str | None
+    batch_size: int
+    context: int | None
+
+
+def inference_options(args: argparse.Namespace) -> InferenceOptions | None:
     """The options of `add_inference_arguments` by name; None: without --inference.
 
     Raises:
@@ -295,19 +303,28 @@ def add_quantize_arguments(parser: argparse.ArgumentParser, default: str) -> Non
     )
 
 
-def quantize_options(args: argparse.Namespace) -> dict[str, Any] | None:
+class QuantizeOptions(TypedDict):
+    """The fields of `glm_jax.Quantize`."""
+
+    bits: int
+    group_size: int | None
+    search: bool
+    embedding: bool
+
+
+def quantize_options(args: argparse.Namespace) -> QuantizeOptions | None:
     """The fields of a `glm_jax.Quantize`, by the options of `add_quantize_arguments`; None: none.
 
     Raises:
       UserError: one of them without --quantize.
     """
-    others = {
-        "group_size": args.group_size,
-        "search": args.scale_search,
-        "embedding": args.quantize_embedding,
-    }
     if args.quantize is not None:
-        return {"bits": int(args.quantize[len("int") :]), **others}
+        return {
+            "bits": int(args.quantize[len("int") :]),
+            "group_size": args.group_size,
+            "search": args.scale_search,
+            "embedding": args.quantize_embedding,
+        }
     named = {
         "--group_size": args.group_size is not None,
         "--scale_search": args.scale_search,

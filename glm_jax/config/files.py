@@ -17,12 +17,11 @@ import dataclasses
 import runpy
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from glm_jax.config import Config, field_types, from_dict
-from glm_jax.config.moved import renamed
+from glm_jax.config.moved import Section, renamed, with_fields
 from glm_jax.config.names import suggestion
 from glm_jax.errors import UserError, did_you_mean, short
 from glm_jax.json_files import JsonObject, read_object
@@ -82,7 +81,7 @@ def read_run(path: Path) -> tuple[Config, JsonObject]:
 def apply_overrides(config: Config, overrides: Iterable[str]) -> Config:
     """Returns `config` with dotted assignments applied; see `load_config`."""
     # A section's values are set all at once, so that fields that must agree can change together.
-    changes: dict[str, dict[str, Any]] = {}
+    changes: dict[str, dict[str, object]] = {}
     sections = {field.name: field.type for field in dataclasses.fields(config)}
     for override in renamed(overrides):
         name, equals, text = override.partition("=")
@@ -100,22 +99,21 @@ def apply_overrides(config: Config, overrides: Iterable[str]) -> Config:
         section: _with_values(getattr(config, section), values)
         for section, values in changes.items()
     }
-    return dataclasses.replace(config, **replaced)
+    return with_fields(config, replaced)
 
 
-# `Any`: sections of every kind, and values as their annotations say.
-def _with_values(section: Any, values: dict[str, Any]) -> Any:
+def _with_values(section: Section, values: Mapping[str, object]) -> Section:
     """A section with options replaced, {"span_rate": 1.0, "published.loader": True}."""
     own = {name: value for name, value in values.items() if "." not in name}
-    inner: dict[str, dict[str, Any]] = {}
+    inner: dict[str, dict[str, object]] = {}
     for name in values.keys() - own.keys():
         part, _, key = name.partition(".")
         inner.setdefault(part, {})[key] = values[name]
     parts = {part: _with_values(getattr(section, part), given) for part, given in inner.items()}
-    return dataclasses.replace(section, **own, **parts)
+    return with_fields(section, {**own, **parts})
 
 
-def _parse(name: str, text: str, annotation: Any) -> Any:
+def _parse(name: str, text: str, annotation: object) -> object:
     """Reads `text` as the annotated type; a float takes an int, nothing else does."""
     choices = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else ()
     allowed = choices or (annotation,)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from glm_jax.checks import check_choice, check_types, finite_number, whole_number
 from glm_jax.config.compute import ComputeConfig
-from glm_jax.config.moved import FROM_MODEL, accepts_old_names, moved_of, with_moved
+from glm_jax.config.moved import FROM_MODEL, accepts_old_names, moved_of, with_fields, with_moved
 from glm_jax.errors import UserError
 
 _MODEL_CHOICES = {
@@ -288,7 +288,7 @@ class ModelConfig:
         compute = with_moved(compute or ComputeConfig(), moved_of(self))
         return ResolvedModel(**self._with_sizes(), compute=compute)
 
-    # `Any` here and below: values of fields by name, checked where the fields are.
+    # `Any`: values of fields by name, of as many types as there are fields.
     def _with_sizes(self) -> dict[str, Any]:
         names = [field.name for field in dataclasses.fields(ModelConfig)]
         return {name: getattr(self, name) for name in names} | {
@@ -319,22 +319,22 @@ class ResolvedModel(ModelConfig):
     mlp_dim: int = 0
     compute: ComputeConfig = ComputeConfig()
 
-    def __post_init__(self, moved: Mapping[str, Any] | None):
+    def __post_init__(self, moved: Mapping[str, object] | None):
         super().__post_init__(None)
         if moved:
-            object.__setattr__(self, "compute", dataclasses.replace(self.compute, **moved))
+            object.__setattr__(self, "compute", with_fields(self.compute, moved))
 
     def resolved(self, compute: ComputeConfig | None = None) -> "ResolvedModel":
         """Itself; with another `compute` a copy that runs as that says."""
         return self if compute is None else dataclasses.replace(self, compute=compute)
 
-    def with_compute(self, **changes: Any) -> "ResolvedModel":
+    def with_compute(self, **changes: object) -> "ResolvedModel":
         """A copy with some fields of `compute` changed: `with_compute(scan_layers=False)`."""
-        return self.resolved(dataclasses.replace(self.compute, **changes))
+        return self.resolved(with_fields(self.compute, changes))
 
     if not TYPE_CHECKING:  # else every name would be one
 
-        def __getattr__(self, name: str) -> Any:
+        def __getattr__(self, name: str) -> object:
             """The old names can be read, too."""
             if name in FROM_MODEL:
                 return getattr(self.compute, FROM_MODEL[name])

@@ -9,9 +9,12 @@ run.json of an older version     the same, without the sentence: a record is not
 import dataclasses
 import functools
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from glm_jax.errors import UserError, say_once, short
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 # Field of `ComputeConfig` by the name that it had in `ModelConfig`.
 FROM_MODEL = {
@@ -38,20 +41,19 @@ _MOVED = {f"model.{old}": f"compute.{new}" for old, new in FROM_MODEL.items()} |
     f"objective.{old}": f"objective.published.{new}" for old, new in FROM_OBJECTIVE.items()
 }
 
-Section = TypeVar("Section", bound=type)
-# `Any` below: a decorator passes on what a section takes, which it does not look at.
-Compute = TypeVar("Compute", bound=Any)
+Class = TypeVar("Class", bound=type)
+Section = TypeVar("Section", bound="DataclassInstance")
 
 
-def accepts_old_names(section: Section) -> Section:
+def accepts_old_names(section: Class) -> Class:
     """Class decorator: options of `FROM_MODEL` are collected in the argument `moved`."""
     made = section.__init__  # type: ignore[misc]
 
     @functools.wraps(made)
-    def __init__(self: Any, *args: Any, **options: Any) -> None:
+    def __init__(self: object, *args: object, **options: object) -> None:
         old = [name for name in options if name in FROM_MODEL]
         if old:
-            moved = dict(options.get("moved") or {})
+            moved = dict(cast(Mapping[str, object], options.get("moved") or {}))
             for name in old:
                 _say(f"model.{name}")
                 moved[FROM_MODEL[name]] = options.pop(name)
@@ -62,28 +64,29 @@ def accepts_old_names(section: Section) -> Section:
     return section
 
 
-def published_in_its_own_part(section: Section) -> Section:
+def published_in_its_own_part(section: Class) -> Class:
     """Class decorator: options of `FROM_OBJECTIVE` go into `published`, which may be a dict too."""
     made, default = section.__init__, section.published  # type: ignore[misc,attr-defined]
     fields = {field.name for field in dataclasses.fields(section)}
 
     @functools.wraps(made)
-    def __init__(self: Any, *args: Any, **options: Any) -> None:
+    def __init__(self: object, *args: object, **options: object) -> None:
         published = options.get("published", default)
         if isinstance(published, Mapping):
             options["published"] = published = type(default)(**published)
-        is_part = isinstance(published, type(default))
-        if not is_part and fields <= options.keys():  # `dataclasses.replace` gives all fields
+        part = published if isinstance(published, type(default)) else None
+        if part is None and fields <= options.keys():  # `dataclasses.replace` gives all fields
             raise UserError(
                 f"objective.published must keep its options; got {short(published)}; write "
                 "dataclasses.replace(objective.published, loader=..)"
             )
-        old = [n for n in options if n in FROM_OBJECTIVE and not (is_part and n == "published")]
+        kept = set() if part is None else {"published"}
+        old = [name for name in options if name in FROM_OBJECTIVE and name not in kept]
         for name in old:
             _say(f"objective.{name}")
         if old:
             moved = {FROM_OBJECTIVE[name]: options.pop(name) for name in old}
-            options["published"] = dataclasses.replace(published if is_part else default, **moved)
+            options["published"] = with_fields(part or default, moved)
         made(self, *args, **options)
 
     section.__init__ = __init__  # type: ignore[misc]
@@ -95,7 +98,12 @@ def moved_of(section: object) -> Mapping[str, object]:
     return vars(section).get("moved", {})
 
 
-def with_moved(compute: Compute, moved: Mapping[str, object]) -> Compute:
+def with_fields(section: Section, values: Mapping[str, object]) -> Section:
+    """A section with the fields of these names replaced; it checks their values itself."""
+    return dataclasses.replace(section, **values)
+
+
+def with_moved(compute: Section, moved: Mapping[str, object]) -> Section:
     """`compute` with the values that were given by their old names.
 
     Args:
@@ -111,7 +119,7 @@ def with_moved(compute: Compute, moved: Mapping[str, object]) -> Compute:
         if given not in (value, getattr(default, name)):
             old = next(old for old, new in FROM_MODEL.items() if new == name)
             raise _clash(f"model.{old}", value, given)
-    return dataclasses.replace(compute, **moved)
+    return with_fields(compute, moved)
 
 
 def renamed(overrides: Iterable[str]) -> list[str]:

@@ -1,7 +1,7 @@
 """Answers that are generated: the kinds "generate", "fill" and "chat"."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from glm_jax.errors import UserError, short
 from glm_jax.evaluation.asked import Outcome, Prepared, hit
@@ -9,9 +9,12 @@ from glm_jax.evaluation.examples import Example, Line, column, render, texts_in
 from glm_jax.evaluation.metrics import compared, first_k
 from glm_jax.evaluation.prompting import Prompts, before_blank, count_blanks, has_blank
 from glm_jax.generation.framing import causal_prefix
+from glm_jax.generation.options import Options
 from glm_jax.special_tokens import SPELLINGS
 from glm_jax.tokenizers.messages import checked_messages
 from glm_jax.tokenizers.protocol import Tokenizer
+
+Answer = TypeVar("Answer")
 
 if TYPE_CHECKING:
     from glm_jax.evaluation.task_spec import Spec
@@ -57,14 +60,14 @@ def ask_text(lm: "LanguageModel", spec: "Spec", some: Sequence[Prepared]) -> lis
     tokenizer = _tokenizer(lm)
     options = _options(spec)
     if lm.config.continues_texts:
-        found = _in_batches(some, lambda ids: lm.generate(ids, spec.max_new_tokens, **options))
-        texts = [_continuation(tokenizer, one.prompt, new) for one, new in found]
+        new_ids = _in_batches(some, lambda ids: lm.generate(ids, spec.max_new_tokens, **options))
+        texts = [_continuation(tokenizer, one.prompt, new) for one, new in new_ids]
     else:
-        found = _in_batches(
+        filled = _in_batches(
             some,
             lambda ids: lm.fill_blanks(ids, max_new_tokens=spec.max_new_tokens, **options),
         )
-        texts = [tokenizer.decode(new, skip_special=True) for _, (new,) in found]
+        texts = [tokenizer.decode(new, skip_special=True) for _, (new,) in filled]
     return [_outcome(spec, one.example, text) for one, text in zip(some, texts, strict=True)]
 
 
@@ -187,11 +190,11 @@ def _outcome(spec: "Spec", one: Example, text: str) -> Outcome:
 
 
 def _in_batches(
-    some: Sequence[Prepared], ask: Callable[[list[list[int]]], Sequence[Any]]
-) -> list[tuple[Prepared, Any]]:
+    some: Sequence[Prepared], ask: Callable[[list[list[int]]], Sequence[Answer]]
+) -> list[tuple[Prepared, Answer]]:
     """Each example with what `ask` gives for its prompt; prompts of like length go together."""
     order = sorted(range(len(some)), key=lambda index: len(some[index].prompt))
-    answers: dict[int, Any] = {}
+    answers: dict[int, Answer] = {}
     for start in range(0, len(order), _ROWS):
         batch = order[start : start + _ROWS]
         found = ask([some[index].prompt for index in batch])
@@ -217,9 +220,9 @@ def _continuation(tokenizer: Tokenizer, prompt: Sequence[int], new: Sequence[int
     return tokenizer.decode([*text_ids, *new], skip_special=True)[shown:]
 
 
-# `Any`: options of every type, which `decoding` checks.
-def _options(spec: "Spec") -> dict[str, Any]:
-    return dict(spec.decoding)
+def _options(spec: "Spec") -> Options:
+    # Keys are checked where the task is read (`task_spec`), values by `decoding`.
+    return cast(Options, dict(spec.decoding))
 
 
 def _tokenizer(lm: "LanguageModel") -> Tokenizer:

@@ -148,7 +148,7 @@ def with_metrics(spec: Spec, name: str, allowed: tuple[str, ...], default: tuple
     return found
 
 
-# `object`: annotations are types and unions of them.
+# `Any`: a value of the type that `annotation` says, which is not known here.
 def _typed(name: str, value: object, annotation: object) -> typing.Any:
     """A value of TOML as its annotation says; a list becomes a tuple."""
     choices = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else ()

@@ -149,7 +149,7 @@ class CandidateOptions(FillingOptions, total=False):
 
 def decoding(
     how: Sampling | BeamSearch | None,
-    # The values are a user's: `Sampling` and `BeamSearch` check their types.
+    # `Any`: the values are a user's; `Sampling` and `BeamSearch` check their types.
     options: Mapping[str, Any],
     parameters: Mapping[str, Any] | None = None,
 ) -> Sampling | BeamSearch:

@@ -13,10 +13,10 @@ import math
 import mmap
 import pickle
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
 from types import ModuleType
-from typing import Any
+from typing import Protocol
 
 import ml_dtypes
 import numpy as np
@@ -38,6 +38,17 @@ _DTYPES = {
 # A transposed copy of this size stays in the cache (8 times as fast as 32 MiB).
 _BLOCK_BYTES = 2**20
 _CODES = {dtype: code for code, dtype in _DTYPES.items()}
+
+
+class TorchTensor(Protocol):
+    """What is read of a tensor of torch, which is not imported for its types."""
+
+    shape: Sequence[int]
+    dtype: object
+
+    def detach(self) -> "TorchTensor": ...
+    def view(self, dtype: object) -> "TorchTensor": ...
+    def numpy(self) -> np.ndarray: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,7 +254,7 @@ def _open_torch(path: Path) -> dict[str, StoredTensor]:
             return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
         return tensor.numpy()
 
-    dtypes = {
+    dtypes: dict[object, np.dtype] = {
         getattr(torch, name): np.dtype(dtype)
         for name, dtype in (
             ("float32", np.float32),
@@ -271,8 +282,7 @@ def _torch(path: Path) -> ModuleType:
         ) from error
 
 
-# `Any`: tensors of torch, which is not imported for its types.
-def _load_torch(torch: ModuleType, path: Path) -> tuple[dict[str, Any], bool]:
+def _load_torch(torch: ModuleType, path: Path) -> tuple[dict[str, TorchTensor], bool]:
     """The tensors of a .bin file, and whether they are mapped (not in files before torch 1.6)."""
     load = functools.partial(torch.load, path, map_location="cpu", weights_only=True)
     try:

@@ -28,10 +28,10 @@ from pathlib import Path
 from typing import Any
 
 from glm_jax.errors import UserError
+from glm_jax.json_files import JsonObject
 
-# `Any`: numbers, texts, lists and dicts of them by name, as `plan --json` prints them; callers
-# calculate with the numbers of some names.
-Report = dict[str, Any]
+# As `plan --json` prints it.
+Report = JsonObject
 Known = dict[str, Report]
 # The kind of a message of the child ("say", "begin", "end", "reports", ..) and its content.
 Message = tuple[str, object]
@@ -105,6 +105,7 @@ class ChildFailed(RuntimeError):
     """The child process failed; holds its traceback, or how it ended."""
 
 
+# `Any`: what the child sent last, of the type that goes with the kind of its message.
 def _one_child(
     plan: Callable[[Attempts], list[Report]], known: Known, said: Path, say: Say
 ) -> tuple[tuple[str, Report] | None, str | None, Any, int | None]:

@@ -4,7 +4,6 @@ import dataclasses
 import secrets
 import time
 from collections.abc import AsyncIterator
-from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
@@ -20,7 +19,7 @@ from glm_jax.serving.metrics import Metrics
 from glm_jax.serving.pieces import Pieces, in_json
 from glm_jax.serving.preparing import Preparer, Scores, client_of, now
 from glm_jax.serving.protocol import ChatRequest
-from glm_jax.serving.replies import Read, Reply, whole
+from glm_jax.serving.replies import Delta, Read, Reply, whole
 from glm_jax.serving.running_rows import Running, usage
 from glm_jax.serving.served import Served
 from glm_jax.serving.sse import events
@@ -143,7 +142,7 @@ class _Chats:
         self,
         call: _Call,
         index: int,
-        delta: dict[str, Any],
+        delta: Delta,
         scored: JsonObject | None = None,
         reason: str | None = None,
     ) -> JsonObject:

@@ -5,8 +5,8 @@ client's leaving is told is listened to all the time.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -22,7 +22,7 @@ class GoneError(Exception):
     """The client has gone."""
 
 
-async def while_connected(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
+async def while_connected(receive: Receive, work: Awaitable[Result]) -> Result:
     """What `work` returns.
 
     Args:
@@ -87,7 +87,7 @@ class EventStream(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def answered(request: Request, work: Coroutine[Any, Any, Response]) -> Response:
+async def answered(request: Request, work: Awaitable[Response]) -> Response:
     """`while_connected` of a request; a client that has left gets an empty response."""
     try:
         return await while_connected(request.receive, work)

@@ -8,7 +8,6 @@ something is refused by name, and so is a field that nobody knows.
 """
 
 from collections.abc import Mapping, Set
-from typing import Any
 
 from pydantic_core import PydanticCustomError
 
@@ -51,11 +50,11 @@ NEUTRAL_IN_MESSAGES: Mapping[str, tuple[object, ...]] = {
 
 
 def check_fields(
-    given: Mapping[str, Any],
+    given: Mapping[str, object],
     known: Set[str],
     neutral: Mapping[str, tuple[object, ...]] = NEUTRAL,
     ignored: tuple[str, ...] = ANY,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """The fields that are known.
 
     Args:

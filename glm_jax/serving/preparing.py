@@ -67,7 +67,7 @@ class Preparer:
         return eos_ids_of(model._origin, model.special) or []
 
     @functools.cached_property
-    def suggested(self) -> dict[str, Any]:
+    def suggested(self) -> dict[str, Any]:  # `Any`: `Sampling` checks what a file says
         """Options of sampling in the checkpoint's generation_config.json, where it samples."""
         found = suggested(self.served.model._origin)
         return {"temperature": 1.0, **found} if found else {}

@@ -4,11 +4,12 @@ Types are strict: "max_tokens": "5" is refused. What is out of range by itself i
 the model decides, where the request is prepared.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from glm_jax.checks import LARGEST_INT, LARGEST_SEED
+from glm_jax.json_files import JsonObject
 from glm_jax.serving.asking import MOST_ALTERNATIVES
 from glm_jax.serving.neutral import NEUTRAL_IN_MESSAGES, check_fields, refused
 
@@ -168,7 +169,7 @@ class Message(Strict):
             raise refused("content", f"a message of {self.role!r} must have a content")
         return self
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> JsonObject:
         """As templates take it."""
         found = self.model_dump(exclude_none=True)
         return {**found, "role": "system"} if self.role == "developer" else found
@@ -177,7 +178,7 @@ class Message(Strict):
 class Function(Strict):
     name: Annotated[str, Field(min_length=1, max_length=200)]
     description: str | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: JsonObject | None = None
     strict: Literal[False] | None = None
 
 
@@ -231,14 +232,15 @@ class ChatRequest(Decoding):
 
 def _prompts(value: object) -> list[str] | list[list[int]]:
     """Prompts in one form: a list of texts, or a list of lists of ids."""
-    given: list[Any] = [value] if isinstance(value, str) else []
-    given = value if isinstance(value, list) else given
-    if given and all(isinstance(one, str) for one in given):
-        return given
-    if given and all(map(_is_id, given)):
-        return [given]
-    if given and all(isinstance(one, list) and one and all(map(_is_id, one)) for one in given):
-        return given
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list) and value:
+        if all(isinstance(one, str) for one in value):
+            return value
+        if all(map(_is_id, value)):
+            return [value]
+        if all(isinstance(one, list) and one and all(map(_is_id, one)) for one in value):
+            return value
     raise refused(
         "prompt",
         "prompt must be a text, a list of texts, a list of ids or a list of lists of ids, none of "

@@ -14,13 +14,12 @@ import json
 import re
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 from glm_jax.json_files import JsonObject
 from glm_jax.serving.stops import longest_beginning
 
 # Part of a message, as the "delta" of a chunk holds it.
-Delta = dict[str, Any]
+Delta = JsonObject
 # Reads the text of an answer.
 Read = Callable[[str], JsonObject]
 

@@ -22,12 +22,13 @@ import threading
 import time
 from collections.abc import Callable, ItemsView, Iterator, KeysView, Sequence, ValuesView
 from types import FrameType
-from typing import Any, NoReturn, TypeVar, cast
+from typing import NoReturn, TypeVar, cast
 
 import jinja2
 from jinja2 import ext, nodes, visitor
 from jinja2.exceptions import SecurityError
 from jinja2.parser import Parser
+from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 Value = TypeVar("Value")
@@ -114,7 +115,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
                 raise TooMuch(f"it makes more than {MOST_CHARACTERS:,} characters")
             self._left.characters = left
 
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+    def call_binop(self, context: Context, operator: str, left: object, right: object) -> object:
         if operator == "%" and isinstance(left, str | bytes):
             raise SecurityError("formats with %")
         if operator == "**" or (operator == "*" and not _is_text(left) and not _is_text(right)):
@@ -125,7 +126,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.spend(made)
         return made
 
-    def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
+    def call(__self, __context: Context, __obj: object, *args: object, **kwargs: object) -> object:
         _checked([args, kwargs])
         text = getattr(__obj, "__self__", None)
         if isinstance(text, str | bytes):
@@ -142,9 +143,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def unsafe_undefined(self, obj: object, attribute: str) -> NoReturn:
         raise SecurityError(f"reaches for {attribute!r} of a {type(obj).__name__}")
 
-    def _bounded(self, made: Callable[..., Any]) -> Callable[..., Any]:
+    def _bounded(self, made: Callable[..., object]) -> Callable[..., object]:
         @functools.wraps(made)  # also what Jinja notes on filters that want the environment
-        def bounded(*args: Any, **kwargs: Any) -> Any:
+        def bounded(*args: object, **kwargs: object) -> object:
             context = args[:1] if hasattr(made, "jinja_pass_arg") else ()
             given = list(map(_listed, args[len(context) :]))
             if given:

@@ -7,11 +7,13 @@ record   one row per query, its first answer; entities are candidates
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TypeVar
 
 from glm_jax.config.patterns import Column
 from glm_jax.errors import UserError, short
 from glm_jax.json_files import JsonObject
+
+Kind = TypeVar("Kind")
 
 _CHOICE = Column("choice", ("bare", "lower"))
 
@@ -86,8 +88,8 @@ READERS: Mapping[str, Callable[[JsonObject], list[JsonObject]]] = {
 }
 
 
-# `Any`: a value of JSON of the kind that was asked for.
-def _get(values: object, name: str, kind: type) -> Any:
+def _get(values: object, name: str, kind: type[Kind]) -> Kind:
+    """A value of JSON, of the kind that is asked for."""
     if not isinstance(values, Mapping) or name not in values:
         raise UserError(f"there is no column {name!r}")
     value = values[name]
