@@ -6,6 +6,7 @@ the same values whether its layers are stacked or listed, and on any mesh.
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,16 @@ from glm_jax.arrays import Array
 from glm_jax.config.model import ResolvedModel
 from glm_jax.models.seeds import fold_name, normal
 from glm_jax.models.weights import look_up_tokens, multiply, scorer
+
+Cache = TypeVar("Cache", bound="LayerCache")
+
+
+@runtime_checkable
+class LayerCache(Protocol):
+    """The keys and values of one layer from earlier calls."""
+
+    def append(self: Cache, k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array, Cache]:
+        """Adds keys and values [B, T, K, H]; returns all, [B, S, K, H], and the new cache."""
 
 
 def layer_norm(

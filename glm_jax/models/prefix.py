@@ -101,11 +101,6 @@ def is_prefix(name: str) -> bool:
     return name.startswith("prefix/")
 
 
-def of_layer(prefixes: KeyValue | None, index: int) -> KeyValue | None:
-    """The keys and values of one layer, [P, K, H] each."""
-    return None if prefixes is None else (prefixes[0][index], prefixes[1][index])
-
-
 def dropped(
     prefix: KeyValue | None, batch_size: int, rate: float, key: jax.Array | None
 ) -> tuple[Float[jax.Array, "*B P K H"], Float[jax.Array, "*B P K H"]] | None:

@@ -18,6 +18,9 @@ and "qkv_attention" too.
 from collections.abc import Callable
 
 import jax
+from jax.ad_checkpoint import checkpoint_name
+
+from glm_jax.attention.tpu.tile_order import from_tiles, in_tiles, is_held_in_tiles
 
 _ATTENTION = ("attention_out", "attention_lse")
 _QKV = ("query", "key", "value")
@@ -47,3 +50,10 @@ def rematerialised(run: Callable, remat: str, scanned: bool) -> Callable:
     if remat == "none":
         return run
     return jax.checkpoint(run, policy=POLICIES[remat], prevent_cse=not scanned)
+
+
+def saved_as(name: str, x: jax.Array) -> jax.Array:
+    """Names x [B, T, N, H] for a policy, in x's memory layout."""
+    if is_held_in_tiles(x):
+        return from_tiles(checkpoint_name(in_tiles(x), name))
+    return checkpoint_name(x, name)

@@ -14,22 +14,19 @@ dimension, F feed-forward width, V vocabulary, L layers, P keys of a trained pre
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Float, Int
 
 from glm_jax.arrays import Array
 from glm_jax.attention.dispatch import attention
 from glm_jax.attention.dropout import dropout
-from glm_jax.attention.tpu.tile_order import from_tiles, in_tiles, is_held_in_tiles
 from glm_jax.config.model import ResolvedModel
 from glm_jax.errors import UserError
-from glm_jax.models.choices import uses_scan
 from glm_jax.models.layers import (
+    Cache,
     Embedding,
     Identity,
     Linear,
@@ -38,22 +35,13 @@ from glm_jax.models.layers import (
     residual_stddev,
 )
 from glm_jax.models.positions import Rotation, make_positions, rotate
-from glm_jax.models.prefix import KeyValue, Prefix, dropped, of_layer
-from glm_jax.models.remat import rematerialised
+from glm_jax.models.prefix import KeyValue, Prefix, dropped
+from glm_jax.models.remat import saved_as
 from glm_jax.models.seeds import fold_name
+from glm_jax.models.stack import last_layer, layer_keys, make_layers, of_layer, run_layers
 from glm_jax.models.value_head import NAME, ValueHead
-from glm_jax.models.weights import as_used, exchanged
+from glm_jax.models.weights import exchanged
 from glm_jax.sharding.mesh import constrain_rows
-
-Cache = TypeVar("Cache", bound="LayerCache")
-
-
-@runtime_checkable
-class LayerCache(Protocol):
-    """The keys and values of one layer from earlier calls."""
-
-    def append(self: Cache, k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array, Cache]:
-        """Adds keys and values [B, T, K, H]; returns all, [B, S, K, H], and the new cache."""
 
 
 class SelfAttention(nnx.Module):
@@ -63,15 +51,8 @@ class SelfAttention(nnx.Module):
         width, head_dim = (config.embed_dim,), config.head_dim
         heads, kv_heads = (config.num_heads, head_dim), (config.num_kv_heads, head_dim)
 
-        def linear(
-            name: str,
-            inputs: tuple[int, ...],
-            outputs: tuple[int, ...],
-            use_bias: bool,
-            stddev: float | None = None,
-        ) -> Linear:
-            named = fold_name(key, name)
-            return Linear(inputs, outputs, config, key=named, use_bias=use_bias, stddev=stddev)
+        def linear(name, inputs, outputs, **options) -> Linear:
+            return Linear(inputs, outputs, config, key=fold_name(key, name), **options)
 
         inner, outer = config.biases in ("all", "qkv"), config.biases == "all"
         self.query = linear("query", width, heads, use_bias=inner)
@@ -90,36 +71,16 @@ class SelfAttention(nnx.Module):
         dropout_key: jax.Array | None = None,
         cache: Cache | None = None,
         prefix: KeyValue | None = None,
-    ) -> tuple[Float[jax.Array, "B T D"], Cache | None]:
-        """[B, T, D] -> ([B, T, D], cache)."""
-        y, cache = self.attend(
-            x,
-            attend_start,
-            attend_end,
-            rotation,
-            dropout_key=dropout_key,
-            cache=cache,
-            prefix=prefix,
-        )
-        return self.out(y), cache
-
-    def attend(
-        self,
-        x: Float[jax.Array, "B T D"],
-        attend_start: Int[Array, "B T"],
-        attend_end: Int[Array, "B T"],
-        rotation: Rotation | None,
-        *,
-        dropout_key: jax.Array | None = None,
-        cache: Cache | None = None,
-        prefix: KeyValue | None = None,
     ) -> tuple[Float[jax.Array, "B T N H"], Cache | None]:
-        """[B, T, D] -> (output per head [B, T, N, H], cache); the prefix has [P, K, H] each."""
+        """[B, T, D] -> (output per head [B, T, N, H], cache); `out` projects it to [B, T, D].
+
+        The prefix has [P, K, H] each.
+        """
         q, k, v = self.query(x), self.key(x), self.value(x)
         # The cache holds rotated keys: each key is rotated once, by its own position.
-        q = _saved_as("query", rotate(q, rotation))
-        k = _saved_as("key", rotate(k, rotation))
-        v = _saved_as("value", v)
+        q = saved_as("query", rotate(q, rotation))
+        k = saved_as("key", rotate(k, rotation))
+        v = saved_as("value", v)
         if cache is not None:
             k, v, cache = cache.append(k, v)
         y = attention(
@@ -134,13 +95,6 @@ class SelfAttention(nnx.Module):
             prefix=dropped(prefix, len(q), self.config.prefix_dropout_rate, dropout_key),
         )
         return y, cache
-
-
-def _saved_as(name: str, x: jax.Array) -> jax.Array:
-    """Names x [B, T, N, H] for a policy of `glm_jax.models.remat`, in x's memory layout."""
-    if is_held_in_tiles(x):
-        return from_tiles(checkpoint_name(in_tiles(x), name))
-    return checkpoint_name(x, name)
 
 
 class Layer(nnx.Module):
@@ -184,27 +138,16 @@ class Layer(nnx.Module):
             cache=cache,
             prefix=prefix,
         )
-        return constrain_rows(self._finish(x, y, keys[1], keys[2])), cache
-
-    def attend(
-        self,
-        x: Float[jax.Array, "B T D"],
-        attend_start: Int[Array, "B T"],
-        attend_end: Int[Array, "B T"],
-        rotation: Rotation | None,
-        prefix: KeyValue | None = None,
-    ) -> Float[jax.Array, "B T N H"]:
-        """The computation across slots: [B, T, D] -> attention output per head [B, T, N, H]."""
-        x = self.attention_norm(x)
-        return self.attention.attend(x, attend_start, attend_end, rotation, prefix=prefix)[0]
+        return constrain_rows(self.finish(x, self.attention.out(y), keys[1], keys[2])), cache
 
     def finish(
-        self, x: Float[jax.Array, "*slots D"], y: Float[jax.Array, "*slots N H"]
+        self,
+        x: Float[jax.Array, "*slots D"],
+        y: Float[jax.Array, "*slots D"],
+        attention_key: jax.Array | None = None,
+        mlp_key: jax.Array | None = None,
     ) -> Float[jax.Array, "*slots D"]:
-        """The rest, slot by slot: x [.., D] and y [.., N, H] from `attend` -> [.., D]."""
-        return self._finish(x, self.attention.out(y))
-
-    def _finish(self, x, y, attention_key=None, mlp_key=None):
+        """The rest, slot by slot: x [.., D] and what attention made of it, y [.., D] -> [.., D]."""
         x = self._carried(x, self.attention_norm)
         x = x + dropout(self.attention_out_norm(y), self.dropout_rate, attention_key)
         y = self.mlp(self.mlp_norm(x))
@@ -228,7 +171,12 @@ class Transformer(nnx.Module):
         key = rngs.params()
         self.embedding = Embedding(config, key=fold_name(key, "embedding"))
         self.positions = make_positions(config, key=fold_name(key, "positions"))
-        self.layers = make_layers(config, key=fold_name(key, "layers"))
+        self.layers = make_layers(
+            lambda key: Layer(config, key=key),
+            config.num_layers,
+            config.compute,
+            key=fold_name(key, "layers"),
+        )
         self.final_norm = make_norm(config)
         tied = config.tied_embeddings
         self.output = None if tied else Embedding(config, key=fold_name(key, "output"))
@@ -294,8 +242,9 @@ class Transformer(nnx.Module):
         new_caches, prefixes = [], self._prefixes()
         for index, (layer, cache) in enumerate(zip(self.layers, caches, strict=True)):
             prefix = of_layer(prefixes, index)
-            x, cache = layer(x, attend_start, attend_end, rotation, cache=cache, prefix=prefix)
-            new_caches.append(cache)
+            x, new = layer(x, attend_start, attend_end, rotation, cache=cache, prefix=prefix)
+            assert new is not None  # where one is given
+            new_caches.append(new)
         return self.final_norm(x), new_caches
 
     def unfinished(
@@ -322,27 +271,21 @@ class Transformer(nnx.Module):
         last, prefixes = self.config.num_layers - 1, self._prefixes()
         x = self._run_layers(x, attend_start, attend_end, rotation, prefixes, first=last)
         prefix = of_layer(prefixes, last)
-        y = self._last_layer().attend(x, attend_start, attend_end, rotation, prefix)
+        layer, bounds = last_layer(self.layers, self.config.compute), (attend_start, attend_end)
+        y, _ = layer.attention(layer.attention_norm(x), *bounds, rotation, prefix=prefix)
         return jnp.concatenate([x, y.reshape(*x.shape[:-1], -1)], axis=-1)
 
     def finisher(self) -> Callable[[jax.Array], jax.Array]:
         """The function from slots of `unfinished` to logits: [.., D + N H] -> float32 [.., V]."""
-        config, last, score = self.config, self._last_layer(), self.scorer()
+        config = self.config
+        last, score = last_layer(self.layers, config.compute), self.scorer()
 
         def logits(unfinished: jax.Array) -> jax.Array:
             x, y = jnp.split(unfinished, [config.embed_dim], axis=-1)
-            y = y.reshape(*y.shape[:-1], config.num_heads, -1)
+            y = last.attention.out(y.reshape(*y.shape[:-1], config.num_heads, -1))
             return score(self.final_norm(last.finish(x, y)))
 
         return logits
-
-    def _last_layer(self) -> Layer:
-        if isinstance(self.layers, Layer):
-            raise ValueError(
-                "the last layer is not apart; see glm_jax.models.params.unstack_layers"
-            )
-        graph, state = nnx.split(self.layers[-1])
-        return nnx.merge(graph, as_used(state, self.config.compute.dtype))
 
     def embed(
         self,
@@ -387,40 +330,9 @@ class Transformer(nnx.Module):
         first: int | None = None,
     ) -> jax.Array:
         """Runs all layers; `first`: only the first so many of listed layers."""
-        layers = list(self.layers)[:first] if isinstance(self.layers, nnx.List) else [self.layers]
-        if not layers:
-            return x
-        splits = [nnx.split(layer) for layer in layers]
-        graph = splits[0][0]
 
-        def run(x, of_one_layer):
-            state, key, prefix = of_one_layer
-            layer = nnx.merge(graph, as_used(state, self.config.compute.dtype, key))
+        def call(layer, x, key, prefix):
             return layer(x, attend_start, attend_end, rotation, dropout_key=key, prefix=prefix)
 
-        scanned = isinstance(self.layers, Layer)
-        run = rematerialised(run, self.config.compute.remat, scanned)
-        keys = layer_keys(dropout_key, self.config.num_layers)
-        if scanned:
-            return jax.lax.scan(run, x, (splits[0][1], keys, prefixes))[0]
-        for index, (_, state) in enumerate(splits):
-            key = None if keys is None else keys[index]
-            x, _ = run(x, (state, key, of_layer(prefixes, index)))
-        return x
-
-
-def make_layers(config: ResolvedModel, *, key: jax.Array) -> Layer | nnx.List:
-    """L layers, stacked or listed; either way layer i draws from the key folded with i."""
-    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(config.num_layers))
-    if uses_scan(config.compute):
-        # In a loop random draws take half as long to compile as under vmap.
-        states = jax.lax.map(lambda key: nnx.state(Layer(config, key=key)), keys)
-        return nnx.merge(nnx.graphdef(nnx.eval_shape(lambda: Layer(config, key=key))), states)
-    return nnx.List([Layer(config, key=keys[index]) for index in range(config.num_layers)])
-
-
-def layer_keys(key: jax.Array | None, num_layers: int) -> jax.Array | None:
-    """One dropout key per layer, [L], folded from the layer's index; None without a key."""
-    if key is None:
-        return None
-    return jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(num_layers))
+        each = layer_keys(dropout_key, self.config.num_layers), prefixes
+        return run_layers(self.layers, call, x, each, self.config.compute, first)

@@ -7,7 +7,7 @@ import pytest
 
 from glm_jax.config import ComputeConfig, MeshConfig, ModelConfig
 from glm_jax.models.params import bind, count_params, create_params, create_prefix
-from glm_jax.models.prefix import dropped, is_prefix, of_layer
+from glm_jax.models.prefix import dropped, is_prefix
 from glm_jax.models.trees import to_paths
 from glm_jax.sharding.mesh import make_mesh
 
@@ -34,8 +34,6 @@ def test_a_plain_table_is_keys_then_values_of_each_layer():
     table = np.asarray(params["prefix"]["table"])
     np.testing.assert_array_equal(keys, table[:, 0])
     np.testing.assert_array_equal(values, table[:, 1])
-    np.testing.assert_array_equal(of_layer((keys, values), 2)[1], table[2, 1])
-    assert of_layer(None, 2) is None
 
 
 def test_a_projection_is_two_products_with_tanh_between_them():
