@@ -1,4 +1,3 @@
-import dataclasses
 import json
 
 import jax
@@ -10,8 +9,6 @@ from glm_jax.config import ComputeConfig, MeshConfig, ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.generation import language_model
 from glm_jax.generation.language_model import LanguageModel
-from glm_jax.generation.options import BeamSearch
-from glm_jax.generation.sampling import Sampling
 from glm_jax.models.params import create_params
 from glm_jax.models.trees import stack_layers, to_paths
 from glm_jax.sharding.mesh import make_mesh
@@ -112,32 +109,3 @@ def test_from_a_workdir_to_hugging_face_and_back(workdir, tmp_path, lm):
     half = glm_jax.load(workdir, dtype="bfloat16")
     assert half.config.param_dtype == "bfloat16"
     assert {leaf.dtype.name for leaf in jax.tree.leaves(half.params)} == {"bfloat16"}
-
-
-def test_special_ids_come_from_the_tokenizer(lm):
-    tokenizer = glm_jax.load_tokenizer("bundled")
-    config = dataclasses.replace(CONFIG, vocab_size=tokenizer.vocab_size)
-    model = LanguageModel(config, create_params(config, one_device(), seed=0), tokenizer)
-    special = tokenizer.special
-    ids = [special.cls, 40, special.mask, 41, special.smask, special.eos]
-    given = {
-        "mask_ids": special.masks,
-        "start_id": special.start,
-        "end_ids": [special.end, special.eos],
-    }
-    answers = model.fill_blanks(ids, max_new_tokens=5)
-    assert len(answers) == 2
-    assert answers == model.fill_blanks(ids, max_new_tokens=5, **given)
-
-
-def test_how_to_decode_is_an_object_or_its_fields(lm):
-    said = {"mask_ids": [3], "start_id": 5, "end_ids": [6], "max_new_tokens": 4}
-    for how, options in (
-        (Sampling(temperature=0.8, seed=4), {"temperature": 0.8, "seed": 4}),
-        (BeamSearch(3, 0.5), {"num_beams": 3, "length_penalty": 0.5}),
-    ):
-        assert lm.fill_blanks([1, 3, 2], how=how, **said) == lm.fill_blanks(
-            [1, 3, 2], **options, **said
-        )
-    with pytest.raises(UserError, match="leave out temperature"):
-        lm.fill_blanks([1, 3, 2], how=Sampling(), temperature=0.5, **said)
