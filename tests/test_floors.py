@@ -62,6 +62,7 @@ INNER = {
     "interop": ["architectures"],
     "corruption": ["published"],
     "data": ["examples"],
+    "evaluation": ["infilling_report"],
     "training": ["optimizer", "watch", "run"],
 }
 # Modules on the longest way down, this package's alone.

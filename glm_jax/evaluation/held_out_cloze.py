@@ -11,7 +11,7 @@ from glm_jax.errors import UserError
 from glm_jax.evaluation.asked import Pair, Prepared
 from glm_jax.evaluation.choosing import ask
 from glm_jax.evaluation.examples import Example
-from glm_jax.evaluation.statistics import mean_error
+from glm_jax.evaluation.statistics import mean
 from glm_jax.evaluation.task_spec import Spec
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def accuracy(lm: "LanguageModel", config: Config, count: int | None = None) -> d
     hits = {name: np.array([one.rows[name][0] for one in outcomes]) for name in _SPEC.metrics}
     return {
         **{name: float(values.mean()) for name, values in hits.items()},
-        "standard_error": mean_error(hits["accuracy"]),
+        "standard_error": mean(hits["accuracy"]).error,
         "chance": float(np.mean([1 / len(one.candidates) for _, one in found])),
         "examples": float(len(found)),
     }

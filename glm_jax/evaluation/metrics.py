@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from glm_jax.errors import UserError, how_to_install
-from glm_jax.evaluation.statistics import Rows, Value, bootstrap_error, mean_error
+from glm_jax.evaluation.statistics import Rows, Value, bootstrap_error, mean
 
 if TYPE_CHECKING:
     from rouge_score.rouge_scorer import RougeScorer
@@ -131,7 +131,7 @@ def measure(name: str, rows: Rows) -> Measured:
     """
     value = metric_of(name).value
     if value is ratio and rows.shape[1] == 2 and bool((rows[:, 1] == 1).all()):
-        error, method = mean_error(rows[:, 0]), "mean"
+        error, method = mean(rows[:, 0]).error, "mean"
     else:
         error, method = bootstrap_error(rows, value), "bootstrap"
     return Measured(value(rows.sum(axis=0)), error, method, len(rows))

@@ -55,7 +55,7 @@ def pretrain(lm: "LanguageModel", request: Request) -> dict[str, float]:
 
 def infilling_report(lm: "LanguageModel", request: Request) -> dict[str, float]:
     """Likelihoods in many orders of the spans, and losses by groups; with a report in files."""
-    from glm_jax.evaluation import infilling_report as report
+    from glm_jax.evaluation.infilling_report import report
 
     split, count = request.split or "eval", request.num_examples or report.TEXTS
     return report.infilling_report(lm, request.config, split, count, request.workdir)

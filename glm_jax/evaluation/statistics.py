@@ -10,10 +10,11 @@ So a bootstrap resamples rows, and never asks a model again.
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float64
+from numpy.typing import ArrayLike
 
 # Of all bootstraps; equal examples give equal intervals.
 SEED = 0
@@ -23,6 +24,27 @@ _AT_ONCE = 1 << 22  # numbers drawn at once
 Rows = Float64[np.ndarray, "n k"]
 # From the sum of rows [k] to the metric.
 Value = Callable[[Float64[np.ndarray, " k"]], float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A mean and how far it may be off.
+
+    Attributes:
+      value: NaN if there is nothing to take it of.
+      error: its standard error over texts, or other examples; NaN for fewer than two.
+      texts: how many it is taken of.
+      count: the sum of the weights: tokens, spans or texts.
+    """
+
+    value: float
+    error: float
+    texts: int
+    count: float
+
+    def as_dict(self) -> dict[str, float | None]:
+        """For JSON, which has no NaN."""
+        return {name: None if math.isnan(v) else v for name, v in dataclasses.asdict(self).items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,13 +65,36 @@ class Difference:
     test: str
 
 
-def mean_error(values: Float64[np.ndarray, " n"]) -> float:
-    """The standard error of a mean, s / sqrt(n) with the sample deviation s (n - 1).
+def ratio(sums: ArrayLike, counts: ArrayLike) -> Estimate:
+    """sum(sums) / sum(counts): a mean per token of texts of different lengths.
 
-    For 0 and 1 it is sqrt(p (1 - p) / (n - 1)). NaN for fewer than two values.
+        ratio([2, 4, 9], [1, 2, 3])  ->  2.5, error 0.382
+
+    The error is that of a ratio estimator (Cochran, Sampling Techniques, section 2.11):
+    sqrt(n / (n - 1) sum((y - r x)^2)) / sum(x). With all counts 1 it is the standard error of a
+    mean.
+
+    Args:
+      sums, counts: [n] by text; texts with a count of 0 are left out.
     """
-    count = len(values)
-    return float(np.std(values, ddof=1) / math.sqrt(count)) if count > 1 else math.nan
+    y, x = np.asarray(sums, np.float64), np.asarray(counts, np.float64)
+    y, x = y[x > 0], x[x > 0]
+    texts, total = len(x), float(x.sum())
+    if not texts:
+        return Estimate(math.nan, math.nan, 0, 0.0)
+    value = float(y.sum()) / total
+    if texts < 2:
+        return Estimate(value, math.nan, texts, total)
+    rest = float(np.square(y - value * x).sum())
+    return Estimate(value, math.sqrt(texts / (texts - 1) * rest) / total, texts, total)
+
+
+def mean(values: Sequence[float] | np.ndarray) -> Estimate:
+    """The mean of one value per example; its error is s / sqrt(n), of the sample deviation s.
+
+    For 0 and 1 that is sqrt(p (1 - p) / (n - 1)).
+    """
+    return ratio(values, np.ones(len(values)))
 
 
 def bootstrap_error(rows: Rows, value: Value) -> float:

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_rel
 
+from glm_jax.evaluation import statistics
 from glm_jax.evaluation.metrics import ratio
-from glm_jax.evaluation.statistics import bootstrap_error, compare, is_binary, mcnemar, mean_error
+from glm_jax.evaluation.statistics import bootstrap_error, compare, is_binary, mcnemar, mean
 
 
 def hits(values):
@@ -14,13 +15,13 @@ def hits(values):
 
 def test_the_error_of_a_mean_of_hits_is_the_binomials():
     values = np.array([1.0] * 30 + [0.0] * 10)
-    assert mean_error(values) == pytest.approx(math.sqrt(0.75 * 0.25 / 39))
-    assert math.isnan(mean_error(np.array([1.0])))
+    assert mean(values).error == pytest.approx(math.sqrt(0.75 * 0.25 / 39))
+    assert math.isnan(mean(np.array([1.0])).error)
 
 
 def test_a_bootstrap_of_a_mean_agrees_with_its_formula():
     values = np.random.default_rng(1).normal(3.0, 2.0, 400)
-    assert bootstrap_error(hits(values), ratio) == pytest.approx(mean_error(values), rel=0.05)
+    assert bootstrap_error(hits(values), ratio) == pytest.approx(mean(values).error, rel=0.05)
     assert math.isnan(bootstrap_error(hits(values[:1]), ratio))
 
 
@@ -70,3 +71,37 @@ def test_only_hits_are_binary():
     assert is_binary(hits(np.array([0, 1, 1])))
     assert not is_binary(hits(np.array([0, 0.5])))
     assert not is_binary(np.array([[1.0, 2.0]]))
+
+
+def test_a_ratio_and_its_error_by_hand():
+    """r = 15 / 6; residuals 2 - 2.5, 4 - 5, 9 - 7.5; error sqrt(3 / 2 * 3.5) / 6."""
+    found = statistics.ratio([2.0, 4.0, 9.0], [1.0, 2.0, 3.0])
+    assert found.value == 2.5
+    assert found.error == pytest.approx(math.sqrt(1.5 * (0.25 + 1.0 + 2.25)) / 6)
+    assert (found.texts, found.count) == (3, 6.0)
+
+
+def test_a_mean_has_the_usual_standard_error():
+    """Of 1, 2, 6: mean 3, variance 14 / 2 = 7, error sqrt(7 / 3)."""
+    found = mean([1.0, 2.0, 6.0])
+    assert found.value == 3.0
+    assert found.error == pytest.approx(math.sqrt(7 / 3))
+
+
+def test_proportional_texts_have_no_error():
+    assert statistics.ratio([3.0, 6.0, 1.5], [2.0, 4.0, 1.0]).error == 0.0
+
+
+def test_texts_without_any_do_not_count():
+    assert statistics.ratio([2.0, 7.0, 4.0], [1.0, 0.0, 1.0]) == statistics.ratio(
+        [2.0, 4.0], [1.0, 1.0]
+    )
+
+
+def test_too_few():
+    none, one = statistics.ratio([], []), statistics.ratio([5.0], [2.0])
+    assert math.isnan(none.value)
+    assert math.isnan(none.error)
+    assert none.as_dict() == {"value": None, "error": None, "texts": 0, "count": 0.0}
+    assert one.value == 2.5
+    assert one.as_dict()["error"] is None

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from glm_jax.batch import SPAN
-from glm_jax.evaluation.held_out_text import HeldOutText
-from glm_jax.evaluation.orders import Orders, orders_of
-from glm_jax.evaluation.scored import Scored
+from glm_jax.evaluation.infilling_report.held_out_text import HeldOutText
+from glm_jax.evaluation.infilling_report.orders import Orders, orders_of
+from glm_jax.evaluation.infilling_report.scored import Scored
 
 TWO = HeldOutText(1, SPAN, [0] * 10, [(2, 3), (5, 8)], True, 3, 40)
 

@@ -1,15 +1,31 @@
 """The tables of the infilling report: likelihoods by order, and losses by groups of targets."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from glm_jax.evaluation.ratios import Line, mean, ratio
-from glm_jax.evaluation.scored import Scored
+from glm_jax.evaluation.infilling_report.scored import Scored
+from glm_jax.evaluation.statistics import Estimate, mean, ratio
 from glm_jax.ragged import group_of, within_groups
 
 # First span lengths of the groups; the last group has no end.
 _LENGTHS = (1, 2, 3, 4, 5, 6, 8, 11, 16, 32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """One line of a table.
+
+    Attributes:
+      label: the group.
+      estimates: by the names of columns.
+    """
+
+    label: str
+    estimates: dict[str, Estimate]
+
+
 _DECILES = 10
 
 

@@ -13,8 +13,8 @@ from glm_jax.config import Config, DataConfig, MeshConfig, ModelConfig, Objectiv
 from glm_jax.config.published import PublishedOptions
 from glm_jax.data.store import StoreWriter, TokenStore
 from glm_jax.errors import UserError
-from glm_jax.evaluation.held_out import held_out_texts, windows
-from glm_jax.evaluation.infilling_report import infilling_report
+from glm_jax.evaluation.infilling_report.held_out import held_out_texts, windows
+from glm_jax.evaluation.infilling_report.report import infilling_report
 from glm_jax.evaluation.rows import losses_of_targets
 from glm_jax.generation.language_model import LanguageModel
 from glm_jax.models.params import create_params

@@ -16,7 +16,7 @@ from glm_jax.corruption.corruptor import Corruptor
 from glm_jax.corruption.plan import Plan, Segments
 from glm_jax.data.store import Documents, TokenStore
 from glm_jax.draws import Draws
-from glm_jax.evaluation.held_out_text import HeldOutText
+from glm_jax.evaluation.infilling_report.held_out_text import HeldOutText
 from glm_jax.ragged import starts
 from glm_jax.special_tokens import SpecialTokens
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from glm_jax.evaluation.ratios import Estimate, Line
-from glm_jax.evaluation.scored import Scored
+from glm_jax.evaluation.infilling_report.scored import Scored
+from glm_jax.evaluation.infilling_report.tables import Line
+from glm_jax.evaluation.statistics import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from glm_jax.batch import SPAN
-from glm_jax.evaluation import infilling_tables as tables
-from glm_jax.evaluation.held_out_text import HeldOutText
-from glm_jax.evaluation.orders import orders_of
-from glm_jax.evaluation.scored import Scored
+from glm_jax.evaluation.infilling_report import tables
+from glm_jax.evaluation.infilling_report.held_out_text import HeldOutText
+from glm_jax.evaluation.infilling_report.orders import orders_of
+from glm_jax.evaluation.infilling_report.scored import Scored
 
 # Two spans of one and two tokens in a document of 20, of which tokens 10.. are seen.
 LATE = HeldOutText(0, SPAN, [0] * 11, [(1, 2), (9, 11)], True, 10, 20)

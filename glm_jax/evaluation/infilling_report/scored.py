@@ -11,8 +11,8 @@ import dataclasses
 
 import numpy as np
 
-from glm_jax.evaluation.held_out_text import HeldOutText
-from glm_jax.evaluation.orders import Orders
+from glm_jax.evaluation.infilling_report.held_out_text import HeldOutText
+from glm_jax.evaluation.infilling_report.orders import Orders
 
 
 @dataclasses.dataclass(frozen=True)

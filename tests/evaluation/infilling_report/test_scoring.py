@@ -11,9 +11,9 @@ from glm_jax.batch import DOCUMENT, SPAN, Batch
 from glm_jax.config import MeshConfig, ModelConfig
 from glm_jax.corruption import assemble
 from glm_jax.corruption.assembly import assemble_prefix
-from glm_jax.evaluation import infilling
-from glm_jax.evaluation.held_out_text import HeldOutText
-from glm_jax.evaluation.infilling import score
+from glm_jax.evaluation.infilling_report import scoring
+from glm_jax.evaluation.infilling_report.held_out_text import HeldOutText
+from glm_jax.evaluation.infilling_report.scoring import score
 from glm_jax.generation.language_model import LanguageModel
 from glm_jax.models.params import create_params
 from glm_jax.sharding.mesh import make_mesh
@@ -138,10 +138,10 @@ def test_a_stretch_without_an_end(lm):
 
 def test_batches_have_one_shape_and_change_nothing(lm, scored, monkeypatch):
     shapes = []
-    real = infilling.losses_of_targets
-    monkeypatch.setattr(infilling, "_SLOTS", 4 * T)
+    real = scoring.losses_of_targets
+    monkeypatch.setattr(scoring, "_SLOTS", 4 * T)
     monkeypatch.setattr(
-        infilling,
+        scoring,
         "losses_of_targets",
         lambda lm, batch: shapes.append(batch.shape) or real(lm, batch),
     )

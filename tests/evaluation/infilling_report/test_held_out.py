@@ -7,7 +7,7 @@ from glm_jax.batch import DOCUMENT, SENTENCE, SPAN
 from glm_jax.config import ObjectiveConfig
 from glm_jax.corruption.corruptor import Corruptor
 from glm_jax.data.store import Documents, StoreWriter, TokenStore
-from glm_jax.evaluation.held_out import held_out_texts, windows
+from glm_jax.evaluation.infilling_report.held_out import held_out_texts, windows
 from glm_jax.special_tokens import SpecialTokens
 
 SPECIAL = SpecialTokens(mask=3, gmask=4, smask=5, start=6, end=7, cls=8, eos=1, pad=0)

@@ -3,11 +3,12 @@ import math
 import numpy as np
 
 from glm_jax.batch import SPAN
-from glm_jax.evaluation.held_out_text import HeldOutText
-from glm_jax.evaluation.infilling_pages import draw_losses, draw_orders, page
-from glm_jax.evaluation.orders import orders_of
-from glm_jax.evaluation.ratios import Estimate, Line
-from glm_jax.evaluation.scored import Scored
+from glm_jax.evaluation.infilling_report.held_out_text import HeldOutText
+from glm_jax.evaluation.infilling_report.orders import orders_of
+from glm_jax.evaluation.infilling_report.pages import draw_losses, draw_orders, page
+from glm_jax.evaluation.infilling_report.scored import Scored
+from glm_jax.evaluation.infilling_report.tables import Line
+from glm_jax.evaluation.statistics import Estimate
 
 NAN = math.nan
 COLUMNS = ("loss", "without ends", "of ends")

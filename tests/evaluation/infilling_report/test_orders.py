@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from glm_jax.draws import Draws, Purpose
-from glm_jax.evaluation.orders import orders_of
+from glm_jax.evaluation.infilling_report.orders import orders_of
 
 
 @pytest.mark.parametrize(("spans", "count"), [(1, 1), (2, 2), (3, 6), (4, 24)])

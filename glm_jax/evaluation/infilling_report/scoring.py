@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from glm_jax.batch import Batch, empty_fields
-from glm_jax.evaluation.held_out_text import HeldOutText
-from glm_jax.evaluation.orders import Orders, orders_of
+from glm_jax.evaluation.infilling_report.held_out_text import HeldOutText
+from glm_jax.evaluation.infilling_report.orders import Orders, orders_of
+from glm_jax.evaluation.infilling_report.scored import Scored
 from glm_jax.evaluation.rows import losses_of_targets
-from glm_jax.evaluation.scored import Scored
 from glm_jax.special_tokens import SpecialTokens
 
 if TYPE_CHECKING:

@@ -17,14 +17,14 @@ from glm_jax.data.identity import identity
 from glm_jax.data.record import change_since
 from glm_jax.data.store import TokenStore
 from glm_jax.errors import UserError
-from glm_jax.evaluation import infilling_tables as tables
-from glm_jax.evaluation.held_out import held_out_texts, windows
-from glm_jax.evaluation.held_out_text import HeldOutText
-from glm_jax.evaluation.infilling import score
-from glm_jax.evaluation.infilling_pages import draw_losses, draw_orders, page
+from glm_jax.evaluation.infilling_report import tables
+from glm_jax.evaluation.infilling_report.held_out import held_out_texts, windows
+from glm_jax.evaluation.infilling_report.held_out_text import HeldOutText
+from glm_jax.evaluation.infilling_report.pages import draw_losses, draw_orders, page
+from glm_jax.evaluation.infilling_report.scored import Scored
+from glm_jax.evaluation.infilling_report.scoring import score
+from glm_jax.evaluation.infilling_report.tables import Line
 from glm_jax.evaluation.metrics_with_files import MetricsWithFiles
-from glm_jax.evaluation.ratios import Line
-from glm_jax.evaluation.scored import Scored
 from glm_jax.pipeline.corpus import Corpus
 
 if TYPE_CHECKING:

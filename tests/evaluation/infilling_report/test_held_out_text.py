@@ -1,5 +1,5 @@
 from glm_jax.batch import DOCUMENT, SPAN
-from glm_jax.evaluation.held_out_text import HeldOutText
+from glm_jax.evaluation.infilling_report.held_out_text import HeldOutText
 from glm_jax.special_tokens import SpecialTokens
 
 SPECIAL = SpecialTokens(mask=3, gmask=4, smask=5, start=6, end=7, cls=8, eos=1, pad=0)

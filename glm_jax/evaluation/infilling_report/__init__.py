@@ -1,0 +1,1 @@
+"""The infilling report: likelihoods of held-out spans in many orders, and losses by groups."""
