@@ -19,6 +19,9 @@ from glm_jax.errors import UserError
 from glm_jax.training.run.processes import run_alike
 
 if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+    from glm_jax.adapters.quantising import Quantize
     from glm_jax.interop.huggingface import Progress
 
 T = TypeVar("T")
@@ -62,9 +65,7 @@ def _convert(args: argparse.Namespace) -> None:
         quantised_source,
         rewrite,
     )
-    from glm_jax.checkpoints.quantising import quantise_params
     from glm_jax.config.training import MeshConfig
-    from glm_jax.generation.language_model import load
     from glm_jax.sharding.mesh import make_mesh
     from glm_jax.training.distributed import is_first, on_first, share
 
@@ -100,17 +101,26 @@ def _convert(args: argparse.Namespace) -> None:
         rewriting = functools.partial(rewrite, source, args.destination, args.names)
         on_first(lambda: rewriting(_bar("converting")), "write the model")
     else:
-        # Quantised once a LoRA is folded in, else as it is read.
-        first = None if source.folds else how
-        reading = {"progress": _bar("reading"), "quantize": first, "adapter": args.adapter}
-        model = load(args.source, args.dtype, mesh=mesh, **reading)
-        if source.folds and how is not None:
-            model = model.merged()
-            model.params = quantise_params(model.params, mesh, how)
-        model.save(args.destination, args.to, args.names, _bar("writing"), args.dequantize)
+        _load_and_save(args, mesh, how, source.folds)
     if is_first():
         print(report)
         print(f"written      {args.destination}")
+
+
+def _load_and_save(
+    args: argparse.Namespace, mesh: "Mesh", how: "Quantize | None", folds: bool
+) -> None:
+    """Reads the model and writes it; one whose LoRA is folded in is quantised once it is."""
+    from glm_jax.checkpoints.quantising import quantise_params
+    from glm_jax.generation.language_model import load
+
+    first = None if folds else how
+    reading = {"progress": _bar("reading"), "quantize": first, "adapter": args.adapter}
+    model = load(args.source, args.dtype, mesh=mesh, **reading)
+    if folds and how is not None:
+        model = model.merged()
+        model.params = quantise_params(model.params, mesh, how)
+    model.save(args.destination, args.to, args.names, _bar("writing"), args.dequantize)
 
 
 def _ask(destination: Path) -> None:

@@ -5,21 +5,17 @@ Tasks are files (`glm_jax.evaluation.task_files`), or found by name in
 """
 
 import argparse
-import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glm_jax import cli
 from glm_jax.config import Config
-from glm_jax.config.files import apply_overrides, load_config, read_run
 from glm_jax.errors import UserError
-from glm_jax.evaluation.metrics_with_files import MetricsWithFiles, check_directory
-from glm_jax.evaluation.registry import WITH_FILES, about, find_task
-from glm_jax.evaluation.request import Request, Task, is_task_files
-from glm_jax.files import write_whole
-from glm_jax.training.run.processes import run_alike, wanted_mesh
+from glm_jax.evaluation.metrics_with_files import check_output
+from glm_jax.evaluation.registry import HELP, OPTIONS, WITH_FILES, about, check_takes, find_task
+from glm_jax.evaluation.request import Request, Task, config_for, is_task_files, own_workdir
+from glm_jax.training.run.processes import load_options, run_alike
 
 if TYPE_CHECKING:
     from glm_jax.generation.language_model import LanguageModel
@@ -31,16 +27,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise UserError(f"--{name} must be at least 1; got {value}")
-    if args.output is not None and not args.output.resolve().parent.is_dir():
-        raise UserError(f"--output: no directory {str(args.output.resolve().parent)!r}")
+    check_output(args.output, args.task in WITH_FILES)
     if is_task_files(args.task):
         return _main_of_files(args)
     if args.compare is not None:
         raise UserError("--compare is for tasks in files, --task DIRECTORY (docs/evaluation.md)")
-    if args.output is not None and args.task in WITH_FILES:
-        check_directory(args.output)
     task = find_task(args.task, args.task_module)
-    config = _config(args)
+    check_takes(args.task, {name: getattr(args, name) for name in OPTIONS})
+    config = config_for(args.checkpoint, args.config, args.overrides)
     return run_alike(lambda: _evaluate(args, task, config), args)
 
 
@@ -66,7 +60,6 @@ def _main_of_files(args: argparse.Namespace) -> int:
             baseline,
             lambda: _load(args, cli.model(args.compare)),
         )
-
         on_first(lambda: found.tell(args.output), "write the results")
 
     return run_alike(evaluate, args)
@@ -74,84 +67,30 @@ def _main_of_files(args: argparse.Namespace) -> int:
 
 def _load(args: argparse.Namespace, other: Path | None = None) -> "LanguageModel":
     """The model of --checkpoint, or another one as it is, on the devices of --mesh."""
-    from glm_jax.adapters.quantising import Quantize
     from glm_jax.generation import language_model
-    from glm_jax.sharding.mesh import make_mesh
 
-    wanted, options = wanted_mesh(args.mesh), cli.quantize_options(args)
-    mesh = None if wanted is None else make_mesh(wanted)
+    asked = load_options(args)
     if other is not None:
-        return language_model.load(other, mesh=mesh, adapter=None, quantize=None)
-    how = None if options is None else Quantize(**options)
-    return language_model.load(args.checkpoint, mesh=mesh, adapter=args.adapter, quantize=how)
+        return language_model.load(other, mesh=asked["mesh"], adapter=None, quantize=None)
+    return language_model.load(args.checkpoint, **asked)
 
 
 def _evaluate(args: argparse.Namespace, task: Task, config: Config) -> None:
-    from glm_jax.checkpoints.finding import find_workdir
+    from glm_jax.evaluation.telling import tell
     from glm_jax.training.distributed import on_first
 
-    lm = _load(args)
-    own = args.config is None and not any(one.strip()[:5] == "data." for one in args.overrides)
-    request = Request(
-        config,
-        args.split,
-        args.num_batches,
-        args.num_examples,
-        find_workdir(args.checkpoint) if own else None,
-    )
-    metrics = task(lm, request)
-    on_first(lambda: _tell(args, request, metrics), "write the metrics")
-
-
-def _tell(args: argparse.Namespace, request: Request, metrics: dict[str, float]) -> None:
-    """Prints the metrics, and writes them to --output."""
-    if line := about(args.task, request):
-        print(f"{args.task}: {line}", file=sys.stderr)
-    for key, value in metrics.items():
-        print(f"{key:<24} {value:.6g}")
-    if args.output is not None and isinstance(metrics, MetricsWithFiles):
-        metrics.write(args.output)
-    elif args.output is not None:
-        result = {"checkpoint": str(args.checkpoint), "task": args.task, "metrics": metrics}
-        from glm_jax.evaluation.results import MARKDOWN, as_markdown
-
-        content = json.dumps(result, indent=2) + "\n"
-        if args.output.suffix == MARKDOWN:
-            cells = [["metric", "value"], *([key, f"{v:.6g}"] for key, v in metrics.items())]
-            content = as_markdown(cells, [line] if line else [])
-        write_whole(args.output, content)
-
-
-def _config(args: argparse.Namespace) -> Config:
-    """The config of the run, or of --config, with the overrides of --set."""
-    from glm_jax.checkpoints.finding import RUN, find_workdir
-
-    workdir = find_workdir(args.checkpoint)
-    fixed = ("model.", "compute.", "mesh.")
-    refused = [override for override in args.overrides if override.strip().startswith(fixed)]
-    if refused:
-        raise UserError(
-            f"--set {refused[0]}: the model of --checkpoint cannot be changed, nor how it runs, "
-            "but for its devices: --mesh fsdp=8"
-        )
-    if args.config is not None:
-        return load_config(args.config, args.overrides)
-    config = Config() if workdir is None else read_run(workdir / RUN)[0]
-    return apply_overrides(config, args.overrides)
+    data = own_workdir(args.checkpoint, args.config, args.overrides)
+    request = Request(config, args.split, args.num_batches, args.num_examples, data)
+    metrics = task(_load(args), request)
+    told = (args.task, metrics, about(args.task, request), args.checkpoint, args.output)
+    on_first(lambda: tell(*told), "write the metrics")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = cli.Parser(
         prog="python -m glm_jax.evaluate",
         description="Evaluates a checkpoint and prints its metrics, one per line.",
-        epilog="A directory: every task in it, NAME.toml with its examples, in one table with "
-        "standard errors (docs/evaluation.md). glm_pretrain: loss, perplexity and accuracy of each "
-        "objective on the held-out rows of the run's own corpus. infilling_report: likelihoods of "
-        "its spans in many orders, and losses by span length, position and order, as a directory "
-        "of tables and plots. held_out_cloze: accuracy on the held-out examples of a run on "
-        "clozes. blanks, cloze, last_word, perplexity, perplexity_bidirectional: on "
-        "examples made from held-out bundled text. Any other name: a registered SeqIO task or "
-        "mixture whose features are those of a Batch.",
+        epilog=HELP,
     )
     parser.add_argument(
         "--checkpoint",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from glm_jax import cli
 from glm_jax.errors import UserError
-from glm_jax.training.run.processes import run_alike, wanted_mesh
+from glm_jax.training.run.processes import load_options, run_alike
 
 if TYPE_CHECKING:
     from glm_jax.generation.language_model import LanguageModel
@@ -54,16 +54,9 @@ def _generate(args: argparse.Namespace) -> int:
         raise UserError("of several processes none has the standard input of all: give the prompt")
     prompt = cli.read_input() if args.prompt == "-" else args.prompt
 
-    options = cli.quantize_options(args)
-
-    from glm_jax.adapters.quantising import Quantize
     from glm_jax.generation.language_model import load
-    from glm_jax.sharding.mesh import make_mesh
 
-    wanted = wanted_mesh(args.mesh)
-    mesh = None if wanted is None else make_mesh(wanted)
-    how = None if options is None else Quantize(**options)
-    model = load(args.checkpoint, mesh=mesh, adapter=args.adapter, quantize=how)
+    model = load(args.checkpoint, **load_options(args))
     show = functools.partial(print, flush=True) if is_first() else _silent
     answer = functools.partial(_answer, model, args, show)
     if prompt is None:

@@ -164,6 +164,8 @@ def test_a_report_is_a_directory(workdir, tmp_path, capsys):
         (["--num_batches", "0"], "--num_batches must be at least 1; got 0"),
         (["--num_examples", "-1"], "--num_examples must be at least 1; got -1"),
         (["--output", "/nowhere/at/all.json"], "--output: no directory '/nowhere/at'"),
+        (["--task", "cloze", "--num_batches", "2"], "for the task 'cloze', which takes --num_exam"),
+        (["--num_examples", "2"], "'glm_pretrain', which takes --split and --num_batches"),
         (["--split", "test"], r"split must be one of \['train', 'eval'\]; got 'test'"),
         (["--task_module", "not_there"], "--task_module: no module 'not_there'"),
         (["--set", "data.sorce=x"], "unknown config name 'data.sorce'"),

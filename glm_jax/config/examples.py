@@ -120,6 +120,22 @@ class ExamplesConfig:
                 f"got {self.pretraining_rate} and {self.pretraining_source!r}"
             )
 
+    def longest(self, fills_blanks: bool) -> int | None:
+        """Slots of the longest example, where `max_source_length` and `max_target_length` cut.
+
+        The rules of `glm_jax.data.examples` and `glm_jax.tokenizers.training_example` count special
+        tokens so. None: nothing cuts but the row. Not of "cloze" for a causal model, which goes on
+        to the end of the text.
+
+        Args:
+          fills_blanks: `ModelConfig.fills_blanks`.
+        """
+        if self.max_source_length is None or self.max_target_length is None:
+            return None
+        if self.format == "cloze" and not fills_blanks:
+            return None
+        return self.max_source_length + self.max_target_length
+
     @property
     def sharing(self) -> str | None:
         """What the examples of one line are that share a row: "candidates", "answers" or None."""

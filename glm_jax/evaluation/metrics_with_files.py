@@ -35,12 +35,23 @@ class MetricsWithFiles(dict[str, float]):
                 draw(temporary)
 
 
-def check_directory(path: Path) -> None:
-    """Refuses a path at which no report can be written.
+def check_output(path: Path | None, is_directory: bool) -> None:
+    """Refuses a path at which nothing can be written.
+
+    Args:
+      path: of `--output`; None: not given.
+      is_directory: a directory of files is written there.
 
     Raises:
-      UserError: it is no directory, or one that cannot be written.
+      UserError: no directory to write it in; where a directory is written, a file there, or one
+        that cannot be written.
     """
+    if path is None:
+        return
+    if not path.resolve().parent.is_dir():
+        raise UserError(f"--output: no directory {str(path.resolve().parent)!r}")
+    if not is_directory:
+        return
     if path.exists() and not path.is_dir():
         raise UserError(f"--output: {str(path)!r} is a file; a report is written as a directory")
     if not os.access(path if path.exists() else path.resolve().parent, os.W_OK):

@@ -14,7 +14,7 @@ from glm_jax.errors import UserError
 from glm_jax.evaluation.asked import Pair
 from glm_jax.evaluation.examples import Example
 from glm_jax.generation.framing import MASK, blanked_ids, causal_prefix
-from glm_jax.tokenizers.ids import shared
+from glm_jax.tokenizers.ids import ids_behind, shared
 from glm_jax.tokenizers.protocol import Tokenizer
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Prompts:
             return self._continued(example, before, f"{answer}{after}")
         mask = MASK.search(prompt)
         # The blank has swallowed the space in front of it; the answer has it.
-        words = self._behind(before, answer)
+        words = ids_behind(self.tokenizer.encode, before, answer)
         words += [self.tokenizer.special.end] if with_end else []
         text = prompt if mask else f"{before}[MASK]"
         ids, cut = self.blanked(example, text)
@@ -66,7 +66,7 @@ class Prompts:
         if self.config.continues_texts:
             return self._continued(example, before, text)
         ids, cut = self.before_gmask(before)
-        return Pair(ids, self._behind(before, text), cut)
+        return Pair(ids, ids_behind(self.tokenizer.encode, before, text), cut)
 
     def before_gmask(self, text: str) -> tuple[list[int], bool]:
         """The ids of a plain text with [gMASK] behind it, and whether it was cut."""
@@ -91,7 +91,8 @@ class Prompts:
                 f"goes on with {after.strip()[:30]!r}"
             )
         special = self.tokenizer.special
-        words, text = self._behind(before, answer), self.tokenizer.encode(before.rstrip(" "))
+        words = ids_behind(self.tokenizer.encode, before, answer)
+        text = self.tokenizer.encode(before.rstrip(" "))
         # Block positions of part B: 1 for the start id, then one for each id.
         room = self.config.table_rows - 1 - len(words)
         kept = text[max(0, len(text) - room) :] if room > 0 else []
@@ -178,20 +179,10 @@ class Prompts:
 
     def _split(self, before: str, text: str) -> tuple[list[int], list[int]]:
         """The ids of a text, split where those of its beginning alone part from them."""
-        alone, whole = (
-            self.tokenizer.encode(before.rstrip(" ")),
-            self.tokenizer.encode(before + text),
-        )
+        alone = self.tokenizer.encode(before.rstrip(" "))
+        whole = self.tokenizer.encode(before + text)
         common = shared(alone, whole[:-1])
         return whole[:common], whole[common:]
-
-    def _behind(self, before: str, answer: str) -> list[int]:
-        """The ids of an answer as they stand behind a text; by itself where they grow together."""
-        alone = self.tokenizer.encode(before.rstrip(" "))
-        whole = self.tokenizer.encode(before + answer)
-        if whole[: len(alone)] == alone and len(whole) > len(alone):
-            return whole[len(alone) :]
-        return self.tokenizer.encode(answer)
 
 
 def has_blank(prompt: str) -> bool:

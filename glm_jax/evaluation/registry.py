@@ -10,6 +10,7 @@ A module given by --task_module may add tasks, beside the SeqIO tasks that it re
 import importlib
 import importlib.util
 import sys
+from collections.abc import Mapping
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -73,9 +74,29 @@ TASKS: dict[str, Task] = {
     "held_out_cloze": held_out_cloze,
     "infilling_report": infilling_report,
 }
+# What --help says of `--task`.
+HELP = (
+    "A directory: every task in it, NAME.toml with its examples, in one table with standard errors "
+    "(docs/evaluation.md). glm_pretrain: loss, perplexity and accuracy of each objective on the "
+    "held-out rows of the run's own corpus. infilling_report: likelihoods of its spans in many "
+    "orders, and losses by span length, position and order, as a directory of tables and plots. "
+    "held_out_cloze: accuracy on the held-out examples of a run on clozes. blanks, cloze, "
+    "last_word, perplexity, perplexity_bidirectional: on examples made from held-out bundled text. "
+    "Any other name: a registered SeqIO task or mixture whose features are those of a Batch."
+)
 # Tasks that write a directory of files with --output (`glm_jax.evaluation.metrics_with_files`).
 WITH_FILES = ("infilling_report",)
 
+
+# What a request may say of the examples, by the names of options; and what each task acts on. Of
+# other names in `TASKS` nothing is known.
+OPTIONS = ("split", "num_batches", "num_examples")
+_TAKES = {
+    "glm_pretrain": ("split", "num_batches"),
+    "held_out_cloze": ("num_examples",),
+    "infilling_report": ("split", "num_examples"),
+}
+_ON_TEXTS, _OF_SEQIO = ("num_examples",), ("split", "num_examples")
 
 # The data and the units of each task's metrics.
 _ABOUT = {
@@ -107,6 +128,26 @@ def about(name: str, request: Request) -> str:
         if some
         else line
     )
+
+
+def check_takes(name: str, asked: Mapping[str, object]) -> None:
+    """Refuses what a task, which `find_task` has found, would not act on.
+
+    Args:
+      name: of the task.
+      asked: values of `OPTIONS`; None: not given.
+
+    Raises:
+      UserError: names the first such option, and what the task takes.
+    """
+    if name in TASKS:
+        takes = _TAKES.get(name, OPTIONS)
+    else:
+        takes = _ON_TEXTS if name in _tasks_on_texts() else _OF_SEQIO
+    for option, value in asked.items():
+        if value is not None and option not in takes:
+            allowed = " and ".join(f"--{one}" for one in takes)
+            raise UserError(f"--{option} is not for the task {name!r}, which takes {allowed}")
 
 
 def find_task(name: str, module: str | None = None) -> Task:

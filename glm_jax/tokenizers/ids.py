@@ -3,7 +3,7 @@
 import contextlib
 import numbers
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import SupportsIndex
 
 import numpy as np
@@ -107,6 +107,24 @@ def _text_for_ids(name: str, value: str | bytes, instead: str) -> UserError:
 def _short(value: object) -> str:
     shown = repr(value)
     return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]} ..."
+
+
+def ids_behind(encode: Callable[[str], list[int]], before: str, text: str) -> list[int]:
+    """The ids of a text as they stand behind another; those of the text by itself where the two
+    grow together.
+
+        "It was ", "good"     the ids of "It was good" without those of "It was"
+        "un", "do"            those of "do", where "undo" is one token
+
+    Args:
+      encode: text -> ids, without special tokens.
+      before: the text in front; spaces at its end belong to `text`.
+      text: what stands behind.
+    """
+    alone, whole = encode(before.rstrip(" ")), encode(before + text)
+    if whole[: len(alone)] == alone and len(whole) > len(alone):
+        return whole[len(alone) :]
+    return encode(text)
 
 
 def shared(one: Sequence[int], other: Sequence[int]) -> int:

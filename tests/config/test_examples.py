@@ -76,3 +76,13 @@ def test_run_json_keeps_it_and_lacks_it_in_older_versions():
     assert from_dict({"data": values["data"]}).examples == ExamplesConfig()
     names = {field.name for field in dataclasses.fields(ExamplesConfig)}
     assert names - set(OF_FILES) == {"packed", "pretraining_rate", "pretraining_source"}
+
+
+def test_the_longest_example():
+    """Of a cloze a causal model goes on to the end of the text, which nothing cuts."""
+    both = {"max_source_length": 20, "max_target_length": 4}
+    assert ExamplesConfig(format="seq2seq", **both).longest(False) == 24
+    cloze = ExamplesConfig(format="cloze", pattern="{text} [MASK]", **both)
+    assert cloze.longest(True) == 24
+    assert cloze.longest(False) is None
+    assert ExamplesConfig(format="seq2seq").longest(True) is None

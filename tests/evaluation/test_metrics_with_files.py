@@ -1,7 +1,9 @@
+import os
+
 import pytest
 
 from glm_jax.errors import UserError
-from glm_jax.evaluation.metrics_with_files import MetricsWithFiles, check_directory
+from glm_jax.evaluation.metrics_with_files import MetricsWithFiles, check_output
 
 REPORT = MetricsWithFiles(
     {"loss": 2.0}, {"a.md": "text\n"}, {"b.png": lambda path: path.write_bytes(b"1")}
@@ -31,11 +33,17 @@ def test_a_picture_that_fails_leaves_no_half(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_where_no_report_can_be_is_refused(tmp_path):
-    check_directory(tmp_path)
-    check_directory(tmp_path / "new")
+def test_where_no_report_can_be_is_refused(tmp_path, monkeypatch):
+    check_output(None, is_directory=True)
+    check_output(tmp_path, is_directory=True)
+    check_output(tmp_path / "new", is_directory=True)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="file' is a file; a report is written as a directory"):
-        check_directory(tmp_path / "file")
+        check_output(tmp_path / "file", is_directory=True)
+    check_output(tmp_path / "file", is_directory=False)
+    for is_directory in (False, True):
+        with pytest.raises(UserError, match=r"--output: no directory '.*/not'"):
+            check_output(tmp_path / "not" / "there", is_directory)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(UserError, match="cannot be written"):
-        check_directory(tmp_path / "not" / "there")
+        check_output(tmp_path / "new", is_directory=True)

@@ -72,3 +72,22 @@ def test_names_that_nobody_knows(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="nothing_of_that_name"):
         find_task("cloze", "needs_another")
+
+
+def test_what_a_task_does_not_act_on_is_refused(monkeypatch):
+    monkeypatch.setitem(evaluations.TASKS, "mine", lambda lm, request: {})
+    for name, takes in (
+        ("glm_pretrain", {"split", "num_batches"}),
+        ("held_out_cloze", {"num_examples"}),
+        ("infilling_report", {"split", "num_examples"}),
+        ("last_word", {"num_examples"}),
+        ("of_seqio", {"split", "num_examples"}),
+        ("mine", {"split", "num_batches", "num_examples"}),
+    ):
+        for option in evaluations.OPTIONS:
+            asked = dict.fromkeys(evaluations.OPTIONS) | {option: 1}
+            if option in takes:
+                evaluations.check_takes(name, asked)
+            else:
+                with pytest.raises(UserError, match=f"--{option} is not for the task '{name}'"):
+                    evaluations.check_takes(name, asked)

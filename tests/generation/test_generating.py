@@ -60,8 +60,11 @@ def test_the_engine_is_kept_until_an_array_is_replaced(lm):
     said = {"mask_ids": [3], "start_id": 5, "end_ids": [6], "max_new_tokens": 4}
     before, engine = model.fill_blanks([1, 3, 2], **said), model._engine()
     assert model._engine() is engine
-    other = create_params(CONFIG, one_device(), seed=5)
-    model.params = LanguageModel(CONFIG, other).params
+    # With the table turned round, the model says the mirrored id.
+    table = model.params["embedding"]["table"]
+    model.params["embedding"] = {"table": table[::-1]}
     assert model._engine() is not engine
-    after = model.fill_blanks([1, 3, 2], **said)
-    assert after == LanguageModel(CONFIG, other).fill_blanks([1, 3, 2], **said) != before
+    ids = {**said, "mask_ids": [28], "start_id": 26, "end_ids": [25]}
+    after = model.fill_blanks([30, 28, 29], **ids)
+    assert after == [[31 - id_ for id_ in row] for row in before]
+    assert after != before

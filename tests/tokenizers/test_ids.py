@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from glm_jax.errors import UserError
-from glm_jax.tokenizers.ids import check_text, id_row, id_rows, one_or_more, shared
+from glm_jax.tokenizers.ids import check_text, id_row, id_rows, ids_behind, one_or_more, shared
 
 GOOD = [[1, 2], (1, 2), np.array([1, 2]), np.array([1, 2], np.uint8), [np.int64(1), 2]]
 
@@ -92,3 +92,18 @@ def test_text():
 )
 def test_shared(one, other, length):
     assert shared(one, other) == shared(other, one) == length
+
+
+@pytest.mark.parametrize(
+    ("before", "text", "ids"),
+    [
+        ("it was ", "good", [-2]),  # the space in front is the text's
+        ("it", " was good", [-1, -2]),
+        ("un", "do", [2]),  # "undo" is one word: that of "do" by itself
+        ("it", "", []),
+    ],
+)
+def test_a_text_behind_another(before, text, ids):
+    """Of words a negative id each where a space stands in front: that of -2 is `good`."""
+    words = {"it": 1, "was": -1, "good": -2, "un": 4, "do": 2, "undo": 3}
+    assert ids_behind(lambda text: [words[word] for word in text.split()], before, text) == ids

@@ -14,6 +14,7 @@ import numpy as np
 from glm_jax.data.examples.example import Example, blank_example, causal_example
 from glm_jax.errors import UserError
 from glm_jax.special_tokens import SpecialTokens
+from glm_jax.tokenizers.ids import ids_behind
 from glm_jax.tokenizers.protocol import Tokenizer
 
 
@@ -118,11 +119,7 @@ class Blanks:
 
         Where they grow together with the text, those of the filling by itself.
         """
-        alone = self.tokenizer.encode(filled.before.rstrip(" "))
-        whole = self.tokenizer.encode(filled.before + filled.answer)
-        if whole[: len(alone)] == alone and len(whole) > len(alone):
-            return whole[len(alone) :]
-        return self.tokenizer.encode(filled.answer)
+        return ids_behind(self.tokenizer.encode, filled.before, filled.answer)
 
     def check(self, text: str) -> None:
         """Refuses a text that spells a special token, which would become one.

@@ -10,11 +10,19 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
 
+from glm_jax.cli.options import quantize_options
 from glm_jax.config.training import MeshConfig
 from glm_jax.training.joining import join_for, network_of
 from glm_jax.training.run.interrupts import ending_at_once
 from glm_jax.training.run.watching import end_with_parent, is_child, run_together, watch
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+    from glm_jax.adapters.quantising import Quantize
 
 # What may differ from process to process.
 _OWN = {"coordinator", "num_processes", "process_id", "join_timeout", "lost_after", "output"}
@@ -62,6 +70,31 @@ def _without_gloo_in_the_output() -> None:
     os.dup2(2, 1)
     own = sys.stdout
     sys.stdout = os.fdopen(kept, "w", 1, own.encoding, own.errors)
+
+
+class LoadOptions(TypedDict):
+    """What `glm_jax.load` takes by name."""
+
+    mesh: "Mesh | None"
+    adapter: Path | None
+    quantize: "Quantize | None"
+
+
+def load_options(options: argparse.Namespace) -> LoadOptions:
+    """How a command's options ask for a model to be loaded. To be called once joined.
+
+    Args:
+      options: adapter, mesh, and those of `glm_jax.cli.add_quantize_arguments`.
+    """
+    from glm_jax.adapters.quantising import Quantize
+    from glm_jax.sharding.mesh import make_mesh
+
+    wanted, quantized = wanted_mesh(options.mesh), quantize_options(options)
+    return {
+        "mesh": None if wanted is None else make_mesh(wanted),
+        "adapter": options.adapter,
+        "quantize": None if quantized is None else Quantize(**quantized),
+    }
 
 
 def wanted_mesh(asked: MeshConfig | None) -> MeshConfig | None:

@@ -133,13 +133,11 @@ def check_config(config: Config, mesh: Mesh, vocab_size: int, num_hosts: int = 1
             f"model.vocab_size must be at least the tokenizer's {vocab_size}; "
             f"got {model.vocab_size}"
         )
-    table = model.table_rows
-    needed = config.objective.published.positions_needed(data.sequence_length)
-    if needed > table:
+    if (needed := _positions_needed(config)) > model.table_rows:
         raise UserError(
             f"data.sequence_length={data.sequence_length} needs model.max_positions="
             f"{needed} for its positions; got {model.max_positions}, "
-            f"a table of {table} rows"
+            f"a table of {model.table_rows} rows"
         )
     shards = row_groups(mesh)
     count = config.train.accumulation_steps
@@ -161,6 +159,17 @@ def check_config(config: Config, mesh: Mesh, vocab_size: int, num_hosts: int = 1
             f"{data.sequence_length}, nearest "
             f"{max(1, round(data.sequence_length / groups)) * groups}"
         )
+
+
+def _positions_needed(config: Config) -> int:
+    """The first positions that a segment needs: those of an example begin anew in its row.
+
+    A store of examples of other lengths is refused (`glm_jax.pipeline.examples`).
+    """
+    length = config.data.sequence_length
+    if config.has_texts:
+        return config.objective.published.positions_needed(length)
+    return min(length, config.examples.longest(config.model.fills_blanks) or length)
 
 
 def check_files(workdir: Path) -> None:

@@ -44,6 +44,22 @@ def test_lengths_are_those_of_part_a_and_of_the_answer_with_its_end():
     assert made.targets[made.learnt].tolist() == whole.targets[whole.learnt][:3].tolist()
 
 
+@pytest.mark.parametrize("kind", ["glm", "chatglm", "chatglm2", "chatglm3"])
+def test_no_example_has_more_slots_than_the_config_says(kind):
+    """`ExamplesConfig.longest`, by which positions are checked before any row is made."""
+    fills = kind in ("glm", "chatglm")
+    tokenizer = TOKENIZER
+    if kind != "glm":
+        tokenizer = glm_jax.load_tokenizer(ICE_TEXT if fills else PIECES, kind=kind)
+    cut = maker(tokenizer, fills, max_source_length=6, max_target_length=5)
+    long = {"source": "a light of the world " * 9, "target": "God made it " * 9}
+    (made,) = cut.examples(long)
+    config = ExamplesConfig(format="seq2seq", max_source_length=6, max_target_length=5)
+    assert len(made) == config.longest(fills) == 11
+    assert made.positions.max() < 11
+    assert made.block_positions.max() < 11
+
+
 @pytest.mark.parametrize(("kind", "fills_blanks"), [("chatglm", True), ("chatglm3", False)])
 def test_a_chat_model_has_its_own_rule(kind, fills_blanks):
     """As a message and its answer by the rule of the generation."""

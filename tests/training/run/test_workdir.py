@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from glm_jax.config import ObjectiveConfig, PublishedOptions, to_dict, to_json
+from glm_jax.config import ExamplesConfig, ObjectiveConfig, PublishedOptions, to_dict, to_json
 from glm_jax.data.rows import ROW_FORMAT
 from glm_jax.errors import UserError
 from glm_jax.sharding.mesh import make_mesh
@@ -39,6 +39,32 @@ def test_the_published_tables_have_one_row_more(config, change):
     check_config(config, mesh, VOCAB)
     with pytest.raises(UserError, match="a table of 24 rows"):
         check_config(change(config, "model.position_encoding", "learned"), mesh, VOCAB)
+
+
+def test_examples_need_the_positions_of_the_longest_of_them(config, change):
+    """T = 40 over a table of 25 rows: examples of 15 + 10 tokens fit, 16 + 10 do not."""
+    mesh, rows = make_mesh(config.mesh), change(config, "data.sequence_length", 40)
+
+    def examples(**options):
+        return dataclasses.replace(rows, examples=ExamplesConfig(format="seq2seq", **options))
+
+    check_config(examples(max_source_length=15, max_target_length=10), mesh, VOCAB)
+    for options, needed in (
+        ({"max_source_length": 16, "max_target_length": 10}, 26),
+        ({}, 40),
+        ({"max_source_length": 90, "max_target_length": 90}, 40),
+        (
+            {
+                "max_source_length": 15,
+                "max_target_length": 10,
+                "pretraining_rate": 0.5,
+                "pretraining_source": "bundled",
+            },
+            40,
+        ),
+    ):
+        with pytest.raises(UserError, match=f"needs model.max_positions={needed} for"):
+            check_config(examples(**options), mesh, VOCAB)
 
 
 def test_spans_need_block_positions(config, change):
