@@ -23,17 +23,6 @@ if TYPE_CHECKING:
 # `print`, or what stands for it on processes that show nothing.
 Show = Callable[..., None]
 
-_OPTIONS = (
-    "max_new_tokens",
-    "temperature",
-    "top_k",
-    "top_p",
-    "seed",
-    "num_beams",
-    "length_penalty",
-    "min_new_tokens",
-    "no_repeat_ngram",
-)
 # Defaults without --candidates; the search for candidates has its own.
 _WITHOUT_CANDIDATES = {"num_beams": 1, "length_penalty": 1.0}
 
@@ -73,7 +62,7 @@ def _answer(model: "LanguageModel", args: argparse.Namespace, show: Show, prompt
     """Shows the answer to one prompt: as text, as candidates or as JSON."""
     from glm_jax.generation.texts import answer_record, complete_text, fill_candidates
 
-    options = {name: getattr(args, name) for name in _OPTIONS}
+    options = {name: getattr(args, name) for name in cli.DECODING}
     if args.candidates is not None:
         # Options that were not given are left to `fill_candidates`.
         options = {name: value for name, value in options.items() if value is not None}
@@ -124,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     cli.add_adapter_argument(parser)
     parser.add_argument("--interactive", action="store_true", help="one prompt per line from stdin")
-    _add_decoding_arguments(parser)
+    cli.add_decoding_arguments(parser)
     cli.add_mesh_argument(parser)
     cli.add_quantize_arguments(parser, "as they are in the checkpoint")
     parser.add_argument(
@@ -140,41 +129,6 @@ def _parser() -> argparse.ArgumentParser:
         "candidates too, each with text, answers and probability) or continuation",
     )
     return parser
-
-
-def _add_decoding_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments named in `_OPTIONS`."""
-    parser.add_argument(
-        "--max_new_tokens",
-        type=int,
-        default=64,
-        help="length of the longest answer in tokens (default: %(default)s)",
-    )
-    cli.add_sampling_arguments(parser)
-    parser.add_argument(
-        "--num_beams",
-        type=int,
-        help="beam search with this many beams; 1, the default: no search",
-    )
-    parser.add_argument(
-        "--length_penalty",
-        type=float,
-        help="exponent P of a search, which ranks answers by log-probability / length^P; 0 prefers "
-        "short answers (default: 1.0)",
-    )
-    parser.add_argument(
-        "--min_new_tokens",
-        type=int,
-        default=0,
-        help="length of the shortest answer in tokens (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--no_repeat_ngram",
-        type=int,
-        default=0,
-        metavar="N",
-        help="no sequence of N tokens occurs twice in an answer; 0, the default: no such limit",
-    )
 
 
 if __name__ == "__main__":

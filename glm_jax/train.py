@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from glm_jax import cli
 from glm_jax.config import by_name
 from glm_jax.errors import UserError
-from glm_jax.paths import cache_directory
 from glm_jax.training.joining import Network, join_for, network_of
 from glm_jax.training.run.beginning import process_begins
-from glm_jax.training.run.freed_memory import keep_freed_memory
+from glm_jax.training.run.compilations import keep_compilations
+from glm_jax.training.run.freed_memory import keep_memory
 from glm_jax.training.run.interrupts import ending_at_once
 from glm_jax.training.run.watching import end_with_parent, is_child, run_together, watch
 
@@ -173,41 +173,6 @@ def _parser() -> argparse.ArgumentParser:
         help="trace COUNT steps from step FIRST into DIR/profile",
     )
     return parser
-
-
-def keep_memory(asked: bool | None) -> None:
-    """Applies `train.keep_freed_memory`; to be called before jax touches a device.
-
-    Args:
-      asked: value of the option; None: keep memory if jax computes on CPU.
-
-    Raises:
-      UserError: it is True, but the C library cannot keep memory.
-    """
-    if asked is False:
-        return
-
-    def wanted() -> bool:
-        import jax
-
-        return bool(asked) or jax.default_backend() == "cpu"
-
-    if not keep_freed_memory(wanted) and asked:
-        raise UserError(
-            "train.keep_freed_memory=True needs Linux with glibc; leave it out, or set it to False"
-        )
-
-
-def keep_compilations() -> None:
-    """Turns on jax's compilation cache, so that later starts reuse compiled programs."""
-    import jax
-
-    if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
-        try:
-            compiled = cache_directory() / "compiled"
-        except UserError:
-            return  # No home directory, as in some containers: every start compiles.
-        jax.config.update("jax_compilation_cache_dir", str(compiled))
 
 
 if __name__ == "__main__":

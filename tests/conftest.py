@@ -72,7 +72,7 @@ def memory_is_given_back() -> Iterator[None]:
     For the whole session: fixtures of a module run commands too.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("glm_jax.train.keep_freed_memory", lambda wanted: False)
+        patch.setattr("glm_jax.train.keep_memory", lambda asked: None)
         yield
 
 

@@ -23,7 +23,7 @@ from glm_jax.config import Config, TrainConfig
 from glm_jax.data.store import StoreWriter
 from glm_jax.errors import UserError
 from glm_jax.tokenizers.tokenizer import load_tokenizer
-from glm_jax.train import keep_memory, tasks_of
+from glm_jax.train import tasks_of
 from glm_jax.training.run import freed_memory
 
 pytestmark = pytest.mark.processes
@@ -292,17 +292,6 @@ def test_a_workdir_of_another_config_is_refused(start, whole_run):
     assert "train.seed was 0, is 1" in errors
     assert "log_every" not in errors
     assert (whole_run[0] / "run.json").read_bytes() == before
-
-
-@pytest.mark.parametrize("asked", [True, None])
-def test_what_the_system_cannot_keep_is_refused_where_it_was_asked_for(monkeypatch, asked):
-    monkeypatch.setattr(freed_memory, "_mallopt", lambda: None)
-    monkeypatch.setattr("glm_jax.train.keep_freed_memory", freed_memory.keep_freed_memory)
-    if asked is None:
-        keep_memory(asked)
-    else:
-        with pytest.raises(UserError, match="keep_freed_memory=True needs Linux with glibc"):
-            keep_memory(asked)
 
 
 CAUSAL = [

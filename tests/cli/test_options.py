@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from glm_jax import cli
-from glm_jax.adapters.quantising import Quantize
 from glm_jax.buckets import BucketPath
 from glm_jax.config.training import MeshConfig
 from glm_jax.errors import UserError
@@ -40,27 +39,6 @@ def test_arguments_that_are_wrong_are_one_sentence():
         with pytest.raises(UserError, match=message):
             parser.parse_args(arguments)
     assert parser.parse_args(["a", "--max_new_tokens", "3"]).max_new_tokens == 3
-
-
-def test_how_matrices_are_quantised():
-    parser = cli.Parser()
-    cli.add_quantize_arguments(parser, "plain")
-
-    def options(*given):
-        return cli.quantize_options(parser.parse_args(given))
-
-    assert options() is None
-    plain = {"bits": 8, "group_size": None, "search": False, "embedding": False}
-    assert options("--quantize", "int8") == plain
-    given = ["--quantize", "int4", "--group_size", "128", "--scale_search", "--quantize_embedding"]
-    expected = {"bits": 4, "group_size": 128, "search": True, "embedding": True}
-    assert options(*given) == expected
-    assert Quantize(**expected) == Quantize(4, 128, search=True, embedding=True)
-    for alone in (["--group_size", "128"], ["--scale_search"], ["--quantize_embedding"]):
-        with pytest.raises(UserError, match=f"{alone[0]} goes with --quantize int8 or int4"):
-            options(*alone)
-    with pytest.raises(UserError, match="--quantize: invalid choice: 'int2'"):
-        options("--quantize", "int2")
 
 
 def test_a_path_begins_at_home(monkeypatch):
@@ -128,23 +106,3 @@ def test_a_mesh_is_axes_with_sizes():
     }.items():
         with pytest.raises(UserError, match=message):
             parser.parse_args(["--mesh", wrong])
-
-
-def inference(*arguments):
-    parser = cli.Parser(prog="plan")
-    cli.add_inference_arguments(parser)
-    for name in ("tune", "tune_layers", "sequences_per_chip"):
-        parser.add_argument(f"--{name}", type=int)
-    return cli.inference_options(parser.parse_args(arguments))
-
-
-def test_options_of_decoding_and_of_training_do_not_mix():
-    assert inference("--sequences_per_chip", "2") is None
-    found = inference("--inference", "--quantize", "int4", "--context", "64")
-    assert found == {"quantize": "int4", "batch_size": 1, "context": 64}
-    with pytest.raises(UserError, match="--model needs --inference"):
-        inference("--model", "chatglm3-6b")
-    with pytest.raises(UserError, match="--batch needs --inference"):
-        inference("--batch", "8")
-    with pytest.raises(UserError, match="--tune is for training, not for --inference"):
-        inference("--inference", "--tune", "1")

@@ -13,6 +13,8 @@ import ctypes
 import sys
 from collections.abc import Callable
 
+from glm_jax.errors import UserError
+
 # Parameters of mallopt(3), numbered as in glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 _BY_ITSELF = 0  # glibc chooses the number of arenas
@@ -45,6 +47,29 @@ def keep_freed_memory(wanted: Callable[[], bool]) -> bool:
     # No block gets a mapping of its own, however large, and the heap never shrinks.
     _kept = bool(mallopt(_MMAP_MAX, 0) and mallopt(_TRIM_THRESHOLD, -1))
     return _kept
+
+
+def keep_memory(asked: bool | None) -> None:
+    """Applies `train.keep_freed_memory`; to be called before jax touches a device.
+
+    Args:
+      asked: value of the option; None: keep memory if jax computes on CPU.
+
+    Raises:
+      UserError: it is True, but the C library cannot keep memory.
+    """
+    if asked is False:
+        return
+
+    def wanted() -> bool:
+        import jax
+
+        return bool(asked) or jax.default_backend() == "cpu"
+
+    if not keep_freed_memory(wanted) and asked:
+        raise UserError(
+            "train.keep_freed_memory=True needs Linux with glibc; leave it out, or set it to False"
+        )
 
 
 def is_kept() -> bool:

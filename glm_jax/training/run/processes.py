@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-from glm_jax.cli.options import quantize_options
+from glm_jax.cli.decoding import quantize_options
 from glm_jax.config.training import MeshConfig
 from glm_jax.training.joining import join_for, network_of
 from glm_jax.training.run.interrupts import ending_at_once

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from glm_jax.errors import UserError
 from glm_jax.training.run import freed_memory
 
 # Page faults of ten pieces of 64 MiB, written and freed one after the other, behind a first one.
@@ -76,3 +77,13 @@ def test_without_glibc_nothing_is_kept_or_asked(monkeypatch):
     monkeypatch.setattr(freed_memory.sys, "platform", "darwin")
     assert freed_memory.keep_freed_memory(lambda: 1 / 0) is False
     assert not freed_memory.is_kept()
+
+
+@pytest.mark.parametrize("asked", [True, None])
+def test_what_the_system_cannot_keep_is_refused_where_it_was_asked_for(monkeypatch, asked):
+    monkeypatch.setattr(freed_memory, "_mallopt", lambda: None)
+    if asked is None:
+        freed_memory.keep_memory(asked)
+    else:
+        with pytest.raises(UserError, match="keep_freed_memory=True needs Linux with glibc"):
+            freed_memory.keep_memory(asked)
