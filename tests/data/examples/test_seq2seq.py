@@ -55,7 +55,9 @@ def test_no_example_has_more_slots_than_the_config_says(kind):
     long = {"source": "a light of the world " * 9, "target": "God made it " * 9}
     (made,) = cut.examples(long)
     config = ExamplesConfig(format="seq2seq", max_source_length=6, max_target_length=5)
-    assert len(made) == config.longest(fills) == 11
+    assert config.longest(fills) == 11
+    # ChatGLM-6B's rule leaves one of them empty.
+    assert len(made) == 11 - (kind == "chatglm")
     assert made.positions.max() < 11
     assert made.block_positions.max() < 11
 

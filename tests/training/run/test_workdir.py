@@ -44,6 +44,7 @@ def test_the_published_tables_have_one_row_more(config, change):
 def test_examples_need_the_positions_of_the_longest_of_them(config, change):
     """T = 40 over a table of 25 rows: examples of 15 + 10 tokens fit, 16 + 10 do not."""
     mesh, rows = make_mesh(config.mesh), change(config, "data.sequence_length", 40)
+    rows = change(rows, "data.source", "my/*.jsonl")
 
     def examples(**options):
         return dataclasses.replace(rows, examples=ExamplesConfig(format="seq2seq", **options))
