@@ -97,13 +97,20 @@ def test_shared(one, other, length):
 @pytest.mark.parametrize(
     ("before", "text", "ids"),
     [
-        ("it was ", "good", [-2]),  # the space in front is the text's
-        ("it", " was good", [-1, -2]),
-        ("un", "do", [2]),  # "undo" is one word: that of "do" by itself
+        ("it was ", "good", [-3]),  # the space in front is the text's
+        ("it", " was good", [-2, -3]),
+        ("un", "do", [5]),  # "undo" is one word: that of "do" by itself
         ("it", "", []),
     ],
 )
 def test_a_text_behind_another(before, text, ids):
-    """Of words a negative id each where a space stands in front: that of -2 is `good`."""
-    words = {"it": 1, "was": -1, "good": -2, "un": 4, "do": 2, "undo": 3}
-    assert ids_behind(lambda text: [words[word] for word in text.split()], before, text) == ids
+    """Ids of words: above 0 at the beginning, below 0 behind a space."""
+    words = ["", "it", "was", "good", "un", "do", "undo"]
+
+    def encode(text):
+        return [
+            words.index(word) * (-1 if at else 1) for at, word in enumerate(text.split(" ")) if word
+        ]
+
+    assert encode("it was good") == [1, -2, -3]
+    assert ids_behind(encode, before, text) == ids
