@@ -189,3 +189,15 @@ def test_measured_memory_is_set_against_the_planned(load, tmp_path, monkeypatch)
         planned, ratio = found[f"{way}_planned_gib"], found[f"{way}_ratio"]
         assert ratio * planned == pytest.approx(0.25, abs=(ratio + planned) * 5e-4)
     assert found["int4_planned_gib"] <= found["int8_planned_gib"] < found["float32_planned_gib"]
+
+
+def test_narrowing_is_set_against_sorting(load, capsys):
+    load("sampling", "--rows", "3", "--vocab_sizes", "400", "--rounds", "1").main()
+    results = last_line(capsys)["results"]["400"]
+    assert {name: found["differ"] for name, found in results.items()} == {
+        "top_k_50": 0,
+        "top_p_0.9": 0,
+        "both": 0,
+    }
+    assert results["top_k_50"]["kept"] == 3 * 50
+    assert results["both"]["kept"] < results["top_p_0.9"]["kept"] < 3 * 400

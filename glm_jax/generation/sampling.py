@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike
 
 from glm_jax.checks import LARGEST_SEED, check, finite_number, whole_number
 from glm_jax.generation.bans import AnyArray, Bans, check_bans, host_array
+from glm_jax.generation.narrowing import filter_logits
 from glm_jax.models.seeds import key_of
 
 # Logits of some thousands divided by less would overflow float32.
@@ -129,19 +130,12 @@ class Chooser:
         if not self.draws:
             return greedy(logits)
         is_greedy = self.temperature == 0
-        limits = (self.top_k, self.top_p) if self.narrows else ()
-
-        def draw(
-            logits: jax.Array,
-            key: jax.Array,
-            step: jax.Array,
-            temperature: jax.Array,
-            *limits: jax.Array,
-        ) -> jax.Array:
-            return sample(logits, jax.random.fold_in(key, step), temperature, *limits)
-
-        temperature = jnp.where(is_greedy, 1.0, self.temperature)
-        drawn = jax.vmap(draw)(logits, self.keys, step, temperature, *limits)
+        drawn = sample(
+            logits,
+            jax.vmap(jax.random.fold_in)(self.keys, step),
+            jnp.where(is_greedy, 1.0, self.temperature),
+            *((self.top_k, self.top_p) if self.narrows else ()),
+        )
         return jnp.where(is_greedy, greedy(logits), drawn)
 
 
@@ -195,40 +189,14 @@ def greedy(logits: Float[Array, "*rows V"]) -> Int[Array, "*rows"]:
 
 
 def sample(
-    logits: Float[Array, "*rows V"],
-    key: Key[Array, ""],
-    temperature: Float[Array, ""] | float,
-    top_k: Int[Array, ""] | int | None = None,
-    top_p: Float[Array, ""] | float | None = None,
-) -> Int[Array, "*rows"]:
-    """Draws ids as `Sampling` says; int32. If both limits are None, nothing is sorted."""
-    logits = logits / temperature
+    logits: Float[Array, "B V"],
+    keys: Key[Array, " B"],
+    temperature: Float[AnyArray, " B"],
+    top_k: Int[AnyArray, " B"] | None = None,
+    top_p: Float[AnyArray, " B"] | None = None,
+) -> Int[Array, " B"]:
+    """Draws the id of each row as `Sampling` says; int32. Both limits None: all ids may come."""
+    logits = logits / temperature[:, None]
     if top_k is not None and top_p is not None:
         logits = filter_logits(logits, top_k, top_p)
-    return jax.random.categorical(key, logits).astype(jnp.int32)
-
-
-def filter_logits(
-    logits: Float[Array, "*rows V"],
-    top_k: Int[Array, ""] | int,
-    top_p: Float[Array, ""] | float,
-) -> Float[Array, "*rows V"]:
-    """Sets logits to -inf that top-k or top-p excludes; logits equal to the last one kept stay.
-
-        probabilities .5 .2 .2 .1, top_p .6 -> .5 .2 .2 0      top_k 1 -> .5 0 0 0
-
-    Args:
-      top_k: 0 for all.
-      top_p: 1 for all; of the probabilities that top-k leaves, normalised to sum to 1.
-    """
-    ranked = jnp.flip(jnp.sort(logits, axis=-1), axis=-1)
-    last = jnp.where(top_k > 0, jnp.minimum(top_k, logits.shape[-1]), logits.shape[-1]) - 1
-    ranked = jnp.where(jnp.arange(logits.shape[-1]) <= last, ranked, -jnp.inf)
-    probabilities = jax.nn.softmax(ranked, axis=-1)
-    before = jnp.cumsum(probabilities, axis=-1) - probabilities
-    # Rounding may bring `before` to 1 too early: top_p = 1 must keep every id.
-    kept = (before < top_p) | (top_p >= 1.0)
-    # A subnormal top_p may be flushed to 0; the most probable id is kept all the same.
-    kept = kept.at[..., 0].set(True)
-    lowest = jnp.min(jnp.where(kept & (ranked > -jnp.inf), ranked, jnp.inf), axis=-1, keepdims=True)
-    return jnp.where(logits >= lowest, logits, -jnp.inf)
+    return jax.vmap(jax.random.categorical)(keys, logits).astype(jnp.int32)
