@@ -1,7 +1,10 @@
 """Rows of many callers share steps: none is lost, crossed or held up, and each can leave."""
 
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from glm_jax.generation.sampling import Sampling
 from glm_jax.serving import asking
 from glm_jax.serving.asking import Ask, Chosen, ClosingError, Echoed, Ended, FullError
 from glm_jax.serving.scheduler import Scheduler, default_context
+from tests.quick_flags import with_quick_flags
 
 LIMITS = Limits([3], 12)
 LONG = Limits([], 60)
@@ -326,3 +330,28 @@ def test_a_scheduler_that_cannot_begin_ends_its_rows(causal_lm, monkeypatch):
     assert scheduler.counts().state == "failed"
     with pytest.raises(ClosingError, match="failed"):
         Caller(scheduler, ask())
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("arguments", "printed"),
+    [
+        ([], ["causal 1x2x4x1"]),
+        pytest.param(
+            ["every"],
+            ["causal 2x2x2x1", "causal 1x4x1x2", "fills 2x2x2x1"],
+            marks=pytest.mark.nightly,
+        ),
+    ],
+)
+def test_rows_on_eight_devices_say_what_they_say_on_one(arguments, printed):
+    script = Path(__file__).with_name("on_eight_devices.py")
+    done = subprocess.run(
+        [sys.executable, script, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=900,
+        env=with_quick_flags(),
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.splitlines() == printed
