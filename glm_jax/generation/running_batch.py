@@ -138,7 +138,15 @@ class RunningBatch:
         self.rows = [None] * number
         self._alternatives = [False] * number
         self._known: list[_Known] = []
+        # The old caches go first: there may be no room for both.
+        for name in ("_none", "_slots"):
+            vars(self).pop(name, None)
         self._none, self._slots = self._empty(number)
+
+    @property
+    def intact(self) -> bool:
+        """Whether the arrays of the rows are there: a program that fails may have taken them."""
+        return not any(leaf.is_deleted() for leaf in jax.tree.leaves((self._none, self._slots)))
 
     @property
     def free(self) -> list[int]:
@@ -220,6 +228,11 @@ class RunningBatch:
             return
         others = [one for one in self._known if one.ids != ids[: len(one.ids)]]
         self._known = [*others, _Known(ids, reading.caches)][-self._kept :]
+
+    def forget(self, prompt: Prompt) -> None:
+        """Keeps nothing of a prompt that could not be read: its caches may be no good."""
+        ids = prompt.ids
+        self._known = [one for one in self._known if one.ids != list(ids[: len(one.ids)])]
 
     def enter(self, reading: Reading, alternatives: bool = False) -> int:
         """Puts a complete reading into a free slot and returns the slot; steps count it from now.

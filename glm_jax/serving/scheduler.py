@@ -116,7 +116,7 @@ class Scheduler:
         self._changed = threading.Condition()
         self._waiting: Turns[Row] = Turns()
         self._calls: collections.deque[tuple[Work, Future]] = collections.deque()
-        self._reading: tuple[Row, Reading] | None = None
+        self._reading: tuple[Row, Reading | None] | None = None
         self._inside: dict[int, Row] = {}
         self._step: _Step | None = None
         self._state: Literal["compiling", "ready", "draining", "failed"] = "compiling"
@@ -276,6 +276,7 @@ class Scheduler:
                 return False
         self._drop()
         self._work()
+        lost = False
         try:
             self._read()
             step = self._steps()
@@ -285,6 +286,8 @@ class Scheduler:
         except Exception:
             # The caches were donated to a program that failed: all rows in them are lost.
             log.exception("a step failed")
+            lost = True
+        if lost:  # not while the error is handled, whose frames hold arrays
             self._fail()
         return True
 
@@ -314,18 +317,37 @@ class Scheduler:
             future.set_exception(error)
 
     def _read(self) -> None:
-        """Reads a chunk of a prompt, and lets the row enter behind the last one."""
+        """Reads a chunk of a prompt, and lets the row enter behind the last one.
+
+        A fault ends this row alone, unless the caches of the others went with it.
+        """
         with self._changed:
             if self._reading is None and self._waiting and self._batch.free:
-                row = self._waiting.take()
-                reading = self._batch.begin(row.ask.prompt, row.ask.copy, afresh=row.ask.echo)
-                row.reused = reading.reused
-                self._totals["prompt"] += len(row.ask.prompt.ids)
-                self._totals["reused"] += reading.reused
-                self._reading = row, reading
+                self._reading = self._waiting.take(), None
         if self._reading is None:
             return
         row, reading = self._reading
+        try:
+            self._read_on(row, reading or self._begin(row))
+        except Exception:
+            if not self._batch.intact:
+                raise
+            log.exception("a prompt could not be read")
+            with self._changed:
+                self._reading = None
+            self._batch.forget(row.ask.prompt)
+            self._end(row, "failed")
+
+    def _begin(self, row: Row) -> Reading:
+        reading = self._batch.begin(row.ask.prompt, row.ask.copy, afresh=row.ask.echo)
+        row.reused = reading.reused
+        with self._changed:
+            self._totals["prompt"] += len(row.ask.prompt.ids)
+            self._totals["reused"] += reading.reused
+            self._reading = row, reading
+        return reading
+
+    def _read_on(self, row: Row, reading: Reading) -> None:
         if not reading.complete:
             start = reading.done
             scores = self._batch.read(reading, alternatives=row.ask.echo)

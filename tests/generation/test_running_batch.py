@@ -1,5 +1,7 @@
 """Rows enter and leave a running batch; each gets the same ids alone and in any company."""
 
+import weakref
+
 import numpy as np
 import pytest
 
@@ -269,3 +271,40 @@ def test_more_blanks_than_a_slot_has_are_refused(blanks):
 )
 def test_the_least_code_that_serves_all(hows, code):
     assert code_for([None, *[Prompt([1], LIMITS, how) for how in hows]]) == code
+
+
+def test_new_caches_are_allocated_when_the_old_are_gone(texts, monkeypatch):
+    old = [
+        weakref.ref(leaf) for layer in texts._slots.caches for leaf in (layer.keys, layer.values)
+    ]
+    alone(texts, TEXTS[3])
+    old += [weakref.ref(layer.keys) for known in texts._known for layer in known.caches]
+    old += [weakref.ref(layer.keys) for layer in texts._none]
+    empty, held = texts._empty, []
+
+    def spied(slots):
+        held.extend(one for one in old if one() is not None)
+        return empty(slots)
+
+    monkeypatch.setattr(texts, "_empty", spied)
+    assert texts.intact
+    texts.reset()
+    assert held == []
+    assert len(old) > 8
+    assert texts.intact
+    assert alone(texts, TEXTS[0]) == alone(texts, TEXTS[0])
+
+
+def test_rows_are_not_intact_when_a_program_has_taken_their_arrays(texts):
+    texts._slots.caches[1].values.delete()
+    assert not texts.intact
+    texts.reset()
+    assert texts.intact
+
+
+def test_what_is_kept_of_a_prompt_can_be_forgotten(texts):
+    texts.reset()
+    one, other = read(texts, TEXTS[3]).prompt, read(texts, TEXTS[5]).prompt
+    texts.forget(one)
+    assert texts.begin(one).reused == 0
+    assert texts.begin(other).reused == 48

@@ -255,6 +255,52 @@ def test_rows_of_a_step_that_fails_end_and_later_ones_are_served(scheduler, monk
     assert Caller(scheduler, one).wait().ids() == expected
 
 
+@pytest.mark.parametrize("what", ["begin", "read", "enter"])
+def test_a_prompt_that_cannot_be_read_ends_alone(scheduler, monkeypatch, what):
+    bad, good = ask(40), ask(40, LONG)
+    expected = Caller(scheduler, good).wait().ids()
+    works, prompts = getattr(RunningBatch, what), []
+
+    def fails(self, of, *others, **options):
+        prompts.append(of if what == "begin" else of.prompt)
+        if prompts[-1] is bad.prompt:
+            raise RuntimeError("no memory")
+        return works(self, of, *others, **options)
+
+    monkeypatch.setattr(RunningBatch, what, fails)
+    staying = Caller(scheduler, good)
+    staying.wait_for_an_id()
+    assert Caller(scheduler, bad, bad).wait().reasons() == ["failed"] * 2
+    assert not staying.done[0].is_set()
+    assert staying.wait().ids() == expected
+    assert bad.prompt in prompts
+    # What was kept of the prompt is not trusted.
+    monkeypatch.undo()
+    assert Caller(scheduler, bad).wait().events[0][-1].reused == 0
+
+
+def test_caches_that_went_with_a_prompt_end_all_rows(scheduler, monkeypatch):
+    bad, good = ask(5), ask(5, LONG)
+    expected = Caller(scheduler, good).wait().ids()
+    enter = running_batch.programs.enter
+
+    def fails(slots, *others, **options):
+        if not armed:
+            return enter(slots, *others, **options)
+        armed.clear()
+        slots.caches[0].keys.delete()
+        raise RuntimeError("no memory")
+
+    armed = []
+    monkeypatch.setattr(running_batch.programs, "enter", fails)
+    staying = Caller(scheduler, good)
+    staying.wait_for_an_id()
+    armed.append(True)
+    assert Caller(scheduler, bad).wait().reasons() == ["failed"]
+    assert staying.wait().reasons() == ["failed"]
+    assert Caller(scheduler, good).wait().ids() == expected
+
+
 def test_what_is_counted(scheduler):
     before = scheduler.counts()
     Caller(scheduler, ask(7, Limits([], 5)), ask(3, Limits([], 4))).wait()
