@@ -18,6 +18,7 @@ from glm_jax.generation.options import (
     FillOptions,
     TextOptions,
 )
+from glm_jax.generation.streaming import GrowingText
 from glm_jax.tokenizers.ids import check_text
 from glm_jax.tokenizers.protocol import Tokenizer
 
@@ -284,17 +285,11 @@ def continue_text(
     prompt = check_text("prompt", prompt, "ids are what lm.generate takes").rstrip()
     tokenizer = _tokenizer(model)
     text_ids = tokenizer.encode(prompt)
-    shown = len(tokenizer.decode(text_ids))
-    new: list[int] = []
+    growing = GrowingText(lambda ids: tokenizer.decode(ids, skip_special=True), text_ids)
 
     def on_token(row: int, id_: int) -> None:
-        nonlocal shown
-        new.append(id_)
-        text = tokenizer.decode([*text_ids, *new], skip_special=True)
-        # A token may be one byte of a character; an incomplete character is not written yet.
-        if not text.endswith("\N{REPLACEMENT CHARACTER}"):
-            write(text[shown:])
-            shown = len(text)
+        if part := growing.push(id_):
+            write(part)
 
     # A beam search has its answer only at the end.
     streams = options.get("num_beams", 1) == 1
@@ -303,7 +298,9 @@ def continue_text(
         prompts = [[*causal_prefix(tokenizer), *text_ids]]
         answers = model.generate(prompts, on_token=on_token if streams else None, **options)
         if not streams:
-            write(tokenizer.decode([*text_ids, *answers[0]], skip_special=True)[shown:])
+            write("".join(map(growing.push, answers[0])))
+        if part := growing.finish():
+            write(part)
     finally:
         write(_PLAIN if bold else "")
 

@@ -1,28 +1,25 @@
 """POST /v1/chat/completions: messages in, an answer out, at once or in parts."""
 
-import dataclasses
-import secrets
-import time
 from collections.abc import AsyncIterator
 
 from fastapi import APIRouter, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from glm_jax.generation.options import Limits
 from glm_jax.generation.prompts import Prompt
 from glm_jax.generation.streaming import GrowingText
 from glm_jax.json_files import JsonObject
 from glm_jax.serving.answers import Answer, Token
-from glm_jax.serving.connected import EventStream, answered
+from glm_jax.serving.connected import answered
 from glm_jax.serving.errors import bad_request
 from glm_jax.serving.metrics import Metrics
 from glm_jax.serving.pieces import Pieces, in_json
 from glm_jax.serving.preparing import Preparer, Scores, client_of, now
 from glm_jax.serving.protocol import ChatRequest
-from glm_jax.serving.replies import Delta, Read, Reply, whole
-from glm_jax.serving.running_rows import Running, usage
+from glm_jax.serving.replies import Read, Reply, whole
+from glm_jax.serving.responses import CHAT, Call
+from glm_jax.serving.running_rows import Running
 from glm_jax.serving.served import Served
-from glm_jax.serving.sse import events
 from glm_jax.tokenizers.ids import check_text
 
 
@@ -35,24 +32,6 @@ def router(served: Served, metrics: Metrics) -> APIRouter:
         return await answered(request, chats.respond(body, request))
 
     return routes
-
-
-@dataclasses.dataclass(frozen=True)
-class _Call:
-    """A request on its way.
-
-    Attributes:
-      body: it.
-      prompt: of its messages.
-      running: its rows.
-      id, created: of the response.
-    """
-
-    body: ChatRequest
-    prompt: Prompt
-    running: Running
-    id: str
-    created: int
 
 
 class _Chats:
@@ -76,10 +55,8 @@ class _Chats:
         answers = [Answer(GrowingText(decode), body.stop, body.min_tokens or 0) for _ in asks]
         clock = self._metrics.clock(n, start)
         running = Running(self._served.decoder, asks, answers, clock)
-        call = _Call(body, prompt, running, f"chatcmpl-{secrets.token_hex(12)}", int(time.time()))
-        if body.stream:
-            return EventStream(events(self._chunks(call, request)), running.close)
-        return await self._whole(call, request)
+        call = Call(CHAT, body, request, self._served.name, running, len(prompt.ids))
+        return await call.respond(self._parts, self._whole)
 
     def _prompt(self, body: ChatRequest) -> Prompt:
         """The ids to which an answer is the continuation."""
@@ -97,7 +74,7 @@ class _Chats:
         most = self._preparer.new_tokens(wanted, body.min_tokens or 0, len(ids), None)
         return self._preparer.prompt(ids, Limits(model.chat_end_ids, most), how)
 
-    async def _whole(self, call: _Call, request: Request) -> Response:
+    async def _whole(self, call: Call[ChatRequest]) -> list[JsonObject]:
         texts = await call.running.finish()
         choices = []
         for index, (text, answer) in enumerate(zip(texts, call.running.answers, strict=True)):
@@ -111,16 +88,14 @@ class _Chats:
                     "finish_reason": reason,
                 }
             )
-        used = self._usage(call, request)
-        return JSONResponse(self._head(call, "chat.completion", choices) | {"usage": used})
+        return choices
 
-    async def _chunks(self, call: _Call, request: Request) -> AsyncIterator[JsonObject]:
-        """The chunks of a stream."""
+    async def _parts(self, call: Call[ChatRequest]) -> AsyncIterator[JsonObject]:
         body, running = call.body, call.running
         replies = [Reply(self._reader(body), _tools(body) is not None) for _ in running.answers]
         told: set[int] = set()
         for index in range(len(replies)):
-            yield self._chunk(call, index, {"role": "assistant", "content": ""})
+            yield _part(index, {"role": "assistant", "content": ""})
         async for index, said in running.steps():
             reply, answer = replies[index], running.answers[index]
             deltas = reply.push(said)
@@ -129,39 +104,11 @@ class _Chats:
                 deltas += reply.finish()
             scored = self._logprobs(body, answer.take_tokens()) if deltas or ended else None
             for delta in deltas:
-                yield self._chunk(call, index, delta, scored)
+                yield _part(index, delta, scored)
                 scored = None
             if ended:
                 reason = _reason(answer, reply.calls > 0)
-                yield self._chunk(call, index, {}, scored, reason)
-        used = self._usage(call, request)
-        if body.stream_options is not None and body.stream_options.include_usage:
-            yield self._head(call, "chat.completion.chunk", []) | {"usage": used}
-
-    def _chunk(
-        self,
-        call: _Call,
-        index: int,
-        delta: Delta,
-        scored: JsonObject | None = None,
-        reason: str | None = None,
-    ) -> JsonObject:
-        choice = {"index": index, "delta": delta, "logprobs": scored, "finish_reason": reason}
-        return self._head(call, "chat.completion.chunk", [choice])
-
-    def _head(self, call: _Call, kind: str, choices: list[JsonObject]) -> JsonObject:
-        return {
-            "id": call.id,
-            "object": kind,
-            "created": call.created,
-            "model": self._served.name,
-            "choices": choices,
-        }
-
-    def _usage(self, call: _Call, request: Request) -> JsonObject:
-        used = usage(len(call.prompt.ids), call.running.answers)
-        request.state.tokens = (used["prompt_tokens"], used["completion_tokens"])
-        return used
+                yield _part(index, {}, scored, reason)
 
     def _reader(self, body: ChatRequest) -> Read:
         tools = _tools(body)
@@ -185,6 +132,15 @@ def _tools(body: ChatRequest) -> list[JsonObject] | None:
     for index, tool in enumerate(tools):
         check_text(f"tools[{index}]", tool["function"]["name"], "it is the name of a function")
     return tools
+
+
+def _part(
+    index: int,
+    delta: dict[str, Any],
+    scored: JsonObject | None = None,
+    reason: str | None = None,
+) -> JsonObject:
+    return {"index": index, "delta": delta, "logprobs": scored, "finish_reason": reason}
 
 
 def _reason(answer: Answer, calls: bool) -> str | None:

@@ -1,12 +1,10 @@
 """POST /v1/completions: texts or ids in, what follows them out, at once or in parts."""
 
 import dataclasses
-import secrets
-import time
 from collections.abc import AsyncIterator, Sequence
 
 from fastapi import APIRouter, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from glm_jax.generation.framing import causal_prefix
 from glm_jax.generation.options import Limits
@@ -14,15 +12,15 @@ from glm_jax.generation.prompts import Prompt
 from glm_jax.generation.streaming import GrowingText
 from glm_jax.json_files import JsonObject
 from glm_jax.serving.answers import Answer, Token
-from glm_jax.serving.connected import EventStream, answered
+from glm_jax.serving.connected import answered
 from glm_jax.serving.errors import bad_request
 from glm_jax.serving.metrics import Metrics
 from glm_jax.serving.pieces import Pieces
 from glm_jax.serving.preparing import Preparer, Scores, client_of, now
 from glm_jax.serving.protocol import CompletionRequest
-from glm_jax.serving.running_rows import Running, usage
+from glm_jax.serving.responses import TEXT, Call
+from glm_jax.serving.running_rows import Running
 from glm_jax.serving.served import Served
-from glm_jax.serving.sse import events
 from glm_jax.serving.text_logprobs import joined, text_logprobs
 from glm_jax.tokenizers.ids import check_text
 
@@ -61,21 +59,14 @@ class _Text:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Call:
+class _Call(Call[CompletionRequest]):
     """A request on its way.
 
     Attributes:
-      body: it.
       texts: the prompt of each answer.
-      running: their rows.
-      id, created: of the response.
     """
 
-    body: CompletionRequest
     texts: list[_Text]
-    running: Running
-    id: str
-    created: int
 
 
 class _Completions:
@@ -103,16 +94,15 @@ class _Completions:
         asks = self._preparer.asks(
             [text.prompt for text in texts], n, scores, client_of(request), start
         )
+        prompt_tokens = sum(len(text.prompt.ids) for text in texts)
         texts = [text for text in texts for _ in range(n)]
         if body.max_tokens == 0 and not scores.echo:
             asks = []  # nothing is to be computed
         answers = [self._answer(body, text) for text in texts]
         clock = self._metrics.clock(len(texts), start)
         running = Running(self._served.decoder, asks, answers, clock)
-        call = _Call(body, texts, running, f"cmpl-{secrets.token_hex(12)}", int(time.time()))
-        if body.stream:
-            return EventStream(events(self._chunks(call, request)), running.close)
-        return await self._whole(call, request)
+        call = _Call(TEXT, body, request, self._served.name, running, prompt_tokens, texts)
+        return await call.respond(self._parts, self._whole)
 
     def _texts(self, body: CompletionRequest) -> list[_Text]:
         """The prompts, checked."""
@@ -138,7 +128,7 @@ class _Completions:
         growing = GrowingText(lambda ids: decode(ids, skip_special=True), text.ids)
         return Answer(growing, body.stop, body.min_tokens or 0)
 
-    async def _whole(self, call: _Call, request: Request) -> Response:
+    async def _whole(self, call: _Call) -> list[JsonObject]:
         texts = await call.running.finish()
         choices = []
         for index, said in enumerate(texts):
@@ -148,11 +138,9 @@ class _Completions:
                 said = call.texts[index].text + said
                 scored = scored and joined(self._echoed(call, index), scored)
             choices.append(_choice(index, said, scored, reason))
-        used = self._usage(call, request)
-        return JSONResponse(self._head(call, choices) | {"usage": used})
+        return choices
 
-    async def _chunks(self, call: _Call, request: Request) -> AsyncIterator[JsonObject]:
-        """The chunks of a stream."""
+    async def _parts(self, call: _Call) -> AsyncIterator[JsonObject]:
         body, running = call.body, call.running
         begun: set[int] = set()
         told: set[int] = set()
@@ -160,16 +148,13 @@ class _Completions:
             if body.echo and index not in begun:
                 begun.add(index)
                 scored = None if body.logprobs is None else self._echoed(call, index)
-                yield self._chunk(call, index, call.texts[index].text, scored)
+                yield _choice(index, call.texts[index].text, scored, None)
             ended = running.answers[index].finish_reason is not None or body.max_tokens == 0
             said, tokens, reason = self._ended(call, index, said)
             if index not in told and (said or ended):
                 told |= {index} if ended else set()
                 scored = self._logprobs(call, index, tokens)
-                yield self._chunk(call, index, said, scored, reason)
-        used = self._usage(call, request)
-        if body.stream_options is not None and body.stream_options.include_usage:
-            yield self._head(call, []) | {"usage": used}
+                yield _choice(index, said, scored, reason)
 
     async def _steps(self, call: _Call) -> AsyncIterator[tuple[int, str]]:
         """The steps of the rows; of rows that are not computed, one each."""
@@ -216,32 +201,6 @@ class _Completions:
     def _pieces(self) -> Pieces:
         self._known_pieces = self._known_pieces or Pieces(self._preparer.tokenizer)
         return self._known_pieces
-
-    def _chunk(
-        self,
-        call: _Call,
-        index: int,
-        text: str,
-        scored: JsonObject | None,
-        reason: str | None = None,
-    ) -> JsonObject:
-        return self._head(call, [_choice(index, text, scored, reason)])
-
-    def _head(self, call: _Call, choices: list[JsonObject]) -> JsonObject:
-        return {
-            "id": call.id,
-            "object": "text_completion",
-            "created": call.created,
-            "model": self._served.name,
-            "choices": choices,
-        }
-
-    def _usage(self, call: _Call, request: Request) -> JsonObject:
-        texts = call.texts[:: call.body.n or 1]
-        length = sum(len(text.prompt.ids) for text in texts)
-        used = usage(length, call.running.answers)
-        request.state.tokens = (used["prompt_tokens"], used["completion_tokens"])
-        return used
 
 
 def _choice(index: int, text: str, scored: JsonObject | None, reason: str | None) -> JsonObject:

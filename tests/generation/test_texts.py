@@ -129,6 +129,28 @@ def test_a_character_is_written_whole():
     assert [piece for piece in pieces if piece] == ["b", "\N{GRINNING FACE}"]
 
 
+def test_bytes_that_end_a_text_and_are_no_character_are_replaced_once():
+    ids = TOKENIZER.encode("a\N{GRINNING FACE}")[-4:-1]
+    pieces = written(continue_text, Continuer(ids), "b")
+    assert "".join(pieces) == TOKENIZER.decode([*TOKENIZER.encode("b"), *ids])
+    assert pieces[0] == "b"
+
+
+def test_a_long_text_is_not_decoded_again_with_each_token(monkeypatch):
+    model = Continuer(TOKENIZER.encode("the light was good and " * 40))
+    lengths, decode = [], type(TOKENIZER).decode
+
+    def spied(self, ids, skip_special=False):
+        lengths.append(len(ids))
+        return decode(self, ids, skip_special)
+
+    monkeypatch.setattr(type(TOKENIZER), "decode", spied)
+    pieces = written(continue_text, model, "and he saw that " * 20)
+    assert "".join(pieces[1:]).split() == ["the", "light", "was", "good", "and"] * 40
+    assert len(lengths) > 200
+    assert max(lengths) < 50
+
+
 def test_the_model_decides_what_is_done():
     assert "".join(written(complete_text, Filler("light"), "the [MASK]")) == "the [light]\n"
     assert "".join(written(complete_text, Continuer([]), "the [MASK]")) == "the [MASK]\n"
