@@ -1,12 +1,14 @@
 """A scheduler without a model, a chat format of bytes, and a server in a thread: for tests of HTTP.
 
-`FakeDecoder` does what the border (`glm_jax.serving.asking`) promises, with ids from a script.
+`FakeDecoder` does what the border (`glm_jax.serving.asking`) promises, with ids from a script or,
+row by row, of a model (`tests.serving.small_models.decoder_of`).
 """
 
 import collections
 import contextlib
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future
 
 import openai
@@ -68,8 +70,8 @@ class FakeModel:
 class Row:
     """A row of `FakeDecoder`, and its ticket."""
 
-    def __init__(self, ask, tell, ids):
-        self.ask, self.tell, self.ids, self.count = ask, tell, list(ids), 0
+    def __init__(self, ask, tell, says):
+        self.ask, self.tell, self.says, self.count = ask, tell, says, 0
         self.cancelled = self.ended = False
         self.began = None
 
@@ -77,27 +79,52 @@ class Row:
         self.cancelled = True
 
 
+def script(ask, said):
+    """(event, how the row ends with it) of each id that is said; an end id follows them."""
+    limits = ask.prompt.limits
+    for count, id_ in enumerate([*said, *limits.end_ids[:1]], 1):
+        if id_ == "fail":
+            yield None, "failed"
+        ends = id_ in limits.end_ids
+        last = ends or count == limits.max_new_tokens
+        event = Chosen(id_, ends=ends, scored=scored(ask, id_))
+        yield event, ("end" if ends else "length") if last else None
+    yield None, "length"
+
+
+def scored(ask, id_):
+    """-id/1000, and of other ids "a", "b", .., which are the most probable."""
+    if ask.alternatives is None:
+        return None
+    others = tuple((other, -other / 1000) for other in range(97, 97 + ask.alternatives))
+    return Scored(id_, -id_ / 1000, others)
+
+
 class FakeDecoder:
-    """Says ids of a script, one a step for each row.
+    """Decodes what it is told to say, an id a step of each row.
 
     Attributes:
-      asked: all rows that were submitted.
+      asked, tickets: of all rows that were submitted.
+      delay: seconds of a step.
+      refuse: raised by the next `submit` or `call`, once.
     """
 
     def __init__(self, say, delay=0.0, slots=8, queue=64, context=4096):
         """Args:
-        say: Ask -> text, bytes or ids; an end id follows. May raise.
-        delay: seconds of a step.
+        say: Ask -> text, bytes or ids, or the iterator that `script` makes of them. May raise.
         """
-        self.context, self.asked, self.state = context, [], "ready"
-        self._say, self.delay, self._slots, self._queue = say, delay, slots, queue
+        self.context, self.asked, self.tickets, self.state = context, [], [], "ready"
+        self.delay, self.refuse = delay, None
+        self._say, self._slots, self._queue = say, slots, queue
         self._rows, self._lock, self._steps = [], threading.Condition(), 0
+        self._calls = collections.deque()
         self._closed, self._ended = False, collections.Counter()
         self._tokens = collections.Counter()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def submit(self, asks, on_event):
+        self._refuse()
         with self._lock:
             if self.state == "draining":
                 raise ClosingError
@@ -107,20 +134,27 @@ class FakeDecoder:
             for index, ask in enumerate(asks):
                 said = self._say(ask)
                 said = said.encode() if isinstance(said, str) else said
-                found.append(Row(ask, lambda event, index=index: on_event(index, event), said))
+                says = said if isinstance(said, Iterator) else script(ask, said)
+                found.append(Row(ask, lambda event, index=index: on_event(index, event), says))
                 self._tokens["prompt"] += len(ask.prompt.ids)
             self._rows += found
             self.asked += asks
+            self.tickets += found
             self._lock.notify()
         return found
 
     def call(self, work, client=""):
+        self._refuse()
         future = Future()
-        try:
-            future.set_result(work())
-        except BaseException as error:
-            future.set_exception(error)
+        with self._lock:
+            self._calls.append((work, future))
+            self._lock.notify()
         return future
+
+    def _refuse(self):
+        error, self.refuse = self.refuse, None
+        if error is not None:
+            raise error
 
     def counts(self):
         busy = min(len(self._rows), self._slots)
@@ -148,6 +182,8 @@ class FakeDecoder:
         with self._lock:
             self._lock.notify()
         self._thread.join()
+        for _, future in self._calls:
+            future.cancel()
         for row in self._rows:
             self._end(row, "cancelled")
         self._rows = []
@@ -155,9 +191,11 @@ class FakeDecoder:
     def _run(self):
         while not self._closed:
             with self._lock:
-                self._lock.wait_for(lambda: self._rows or self._closed)
+                self._lock.wait_for(lambda: self._rows or self._calls or self._closed)
                 rows = self._rows[: self._slots]
                 waiting = self._rows[self._slots :]
+            while self._calls:
+                self._work(*self._calls.popleft())
             for row in waiting:
                 if row.cancelled:
                     self._end(row, "cancelled")
@@ -169,6 +207,13 @@ class FakeDecoder:
             if self.delay:
                 time.sleep(self.delay)
 
+    def _work(self, work, future):
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(work())
+            except BaseException as error:
+                future.set_exception(error)
+
     def _step(self, row):
         ask = row.ask
         if row.cancelled:
@@ -176,31 +221,18 @@ class FakeDecoder:
         if ask.deadline is not None and time.monotonic() > ask.deadline:
             return self._end(row, "deadline")
         if row.count == 0 and ask.echo:
-            row.tell(Echoed(tuple(self._scored(ask, id_) for id_ in ask.prompt.ids[1:])))
-        if not row.ids and not ask.prompt.limits.end_ids:
-            return self._end(row, "length")
-        id_ = row.ids.pop(0) if row.ids else ask.prompt.limits.end_ids[0]
-        if id_ == "fail":
-            return self._end(row, "failed")
-        ends = id_ in ask.prompt.limits.end_ids
-        row.count += 1
-        self._tokens["made"] += 1
-        row.tell(Chosen(id_, ends=ends, scored=self._scored(ask, id_)))
-        if ends or row.count == ask.prompt.limits.max_new_tokens:
-            self._end(row, "end" if ends else "length")
-        return None
+            row.tell(Echoed(tuple(scored(ask, id_) for id_ in ask.prompt.ids[1:])))
+        event, reason = next(row.says)
+        if event is not None:
+            row.count += 1
+            self._tokens["made"] += 1
+            row.tell(event)
+        return reason and self._end(row, reason)
 
     def _end(self, row, reason):
         row.ended = True
         self._ended[reason] += 1
         row.tell(Ended(reason, reused=2))
-
-    def _scored(self, ask, id_):
-        """-id/1000, and of other ids "a", "b", .., which are the most probable."""
-        if ask.alternatives is None:
-            return None
-        others = tuple((other, -other / 1000) for other in range(97, 97 + ask.alternatives))
-        return Scored(id_, -id_ / 1000, others)
 
 
 def say(text):

@@ -10,8 +10,7 @@ from glm_jax.serving.app import make_app
 from glm_jax.serving.asking import ClosingError, Ended, FullError
 from glm_jax.serving.served import RequestLimits, Served
 from tests.serving import fakes
-from tests.serving.small_decoder import SmallDecoder
-from tests.serving.small_models import small_filler
+from tests.serving.small_models import decoder_of, small_filler
 
 TEXT = "the [MASK] of the king was [MASK]."
 
@@ -23,7 +22,7 @@ def lm():
 
 @pytest.fixture(scope="module")
 def decoder(lm):
-    decoder = SmallDecoder(lm, 256)
+    decoder = decoder_of(lm, 256)
     yield decoder
     decoder.close()
 
@@ -132,8 +131,8 @@ def test_a_full_server_and_one_that_ends(client, decoder):
 
 
 def test_rows_of_a_client_that_leaves_are_cancelled(lm):
-    decoder = SmallDecoder(lm, 256)
-    decoder.pause = 0.02
+    decoder = decoder_of(lm, 256)
+    decoder.delay = 0.02
     with fakes.served(decoder, lm, "small") as address:
         connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=10)
         body = json.dumps({"text": TEXT, "max_tokens": 60, "order": "all"})

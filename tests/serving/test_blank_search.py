@@ -9,8 +9,7 @@ from glm_jax.generation.texts import fill_candidates
 from glm_jax.serving.blank_search import Search, warm
 from glm_jax.serving.blank_texts import BlankText
 from glm_jax.serving.served import RequestLimits, Served
-from tests.serving.small_decoder import SmallDecoder
-from tests.serving.small_models import small_filler
+from tests.serving.small_models import decoder_of, small_filler
 
 TEXT = "the [MASK] of the king."
 
@@ -18,7 +17,7 @@ TEXT = "the [MASK] of the king."
 @pytest.fixture(scope="module")
 def served():
     lm = small_filler()
-    decoder = SmallDecoder(lm)
+    decoder = decoder_of(lm)
     yield Served(lm, decoder, "small", RequestLimits(candidates=3))
     decoder.close()
 

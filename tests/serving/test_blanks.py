@@ -13,8 +13,7 @@ from glm_jax.serving.blanks import Progress, plan, text_tokens, texts_of
 from glm_jax.serving.scheduler import Scheduler
 from glm_jax.serving.served import RequestLimits, Served
 from tests.serving.fakes import until
-from tests.serving.small_decoder import SmallDecoder
-from tests.serving.small_models import small_filler
+from tests.serving.small_models import decoder_of, small_filler
 
 TEXT = "the [MASK] of the king was [MASK] in [MASK]."
 
@@ -162,7 +161,7 @@ def test_answers_stand_in_the_order_of_the_text(lm, served):
 
 def test_max_tokens_is_what_the_context_leaves(lm):
     def limits(context, **body):
-        served = Served(lm, SmallDecoder(lm, context), "small", RequestLimits(new_tokens=20))
+        served = Served(lm, decoder_of(lm, context), "small", RequestLimits(new_tokens=20))
         try:
             return [one.max_new_tokens for one in plan(served, BlanksRequest(**body)).limits]
         finally:

@@ -9,8 +9,7 @@ from selenium.webdriver.common.keys import Keys
 from glm_jax.serving.asking import FullError
 from tests.generation import chat_stand_ins
 from tests.serving import chromium, fakes
-from tests.serving.small_decoder import SmallDecoder
-from tests.serving.small_models import small_filler
+from tests.serving.small_models import decoder_of, small_filler
 
 pytestmark = pytest.mark.browser
 
@@ -31,7 +30,7 @@ def lm():
 
 @pytest.fixture(scope="module")
 def decoder(lm):
-    return SmallDecoder(lm, 256)
+    return decoder_of(lm, 256)
 
 
 @pytest.fixture(scope="module")
@@ -251,7 +250,7 @@ def test_motion_is_reduced_where_it_is_asked_for(driver, address):
 
 
 def test_a_key_is_asked_for_and_kept(driver, lm):
-    with fakes.served(SmallDecoder(lm, 256), lm, "small", keys=["right"]) as address:
+    with fakes.served(decoder_of(lm, 256), lm, "small", keys=["right"]) as address:
         someone = chromium.Person(driver, address).visits().wants_short_answers()
         someone.clicks("#fill")
         someone.waits(lambda: someone.shown("#key"))
@@ -287,7 +286,7 @@ def test_errors_are_one_sentence_where_they_arose(driver, address, decoder):
 
 
 def test_filling_is_stopped(person, decoder, monkeypatch):
-    monkeypatch.setattr(decoder, "pause", 0.3)
+    monkeypatch.setattr(decoder, "delay", 0.3)
     monkeypatch.setattr(decoder, "state", "compiling")
     person.clicks("#fill")
     person.waits(lambda: person.shown("#stop"))

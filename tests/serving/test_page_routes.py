@@ -8,14 +8,13 @@ from fastapi.testclient import TestClient
 from glm_jax.serving.app import make_app
 from glm_jax.serving.page_routes import page_files
 from glm_jax.serving.served import Served
-from tests.serving.small_decoder import SmallDecoder
-from tests.serving.small_models import small_filler
+from tests.serving.small_models import decoder_of, small_filler
 
 
 @pytest.fixture(scope="module")
 def served():
     lm = small_filler()
-    decoder = SmallDecoder(lm)
+    decoder = decoder_of(lm)
     yield Served(lm, decoder, "small")
     decoder.close()
 
