@@ -25,6 +25,7 @@ from glm_jax.serving import (
 from glm_jax.serving.access import AccessLog
 from glm_jax.serving.asking import ClosingError, FullError
 from glm_jax.serving.bodies import BodyGuard
+from glm_jax.serving.documented import documented_app
 from glm_jax.serving.errors import ApiError, api_error
 from glm_jax.serving.metrics import Metrics
 from glm_jax.serving.safety import HostGuard, KeyGuard
@@ -52,7 +53,7 @@ def make_app(
       places: directories of this machine that no message may name, the checkpoint's among them.
       body_seconds: for a whole body to come.
     """
-    app = FastAPI(title="glm_jax", version=glm_jax.__version__, redoc_url=None)
+    app = documented_app()
     metrics = Metrics(served.decoder)
     app.include_router(chat_routes.router(served, metrics))
     app.include_router(completion_routes.router(served, metrics))
