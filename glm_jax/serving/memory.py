@@ -10,6 +10,21 @@ from glm_jax.config.model import ResolvedModel
 from glm_jax.errors import UserError
 from glm_jax.training.memory import readable
 
+# Ids of a row where no context is given; the model may have fewer.
+_CONTEXT = 4096
+# Ids of answers beside the longest text, of a model whose answers take no positions.
+_ANSWERS = 192
+
+
+def default_context(config: ResolvedModel) -> int:
+    """4,096 ids of a row, or as many as the model has positions for.
+
+    The answers of a model with a position table (GLM) have their masks' positions, so that they
+    come beside a text that has them all: of three blanks, 64 each.
+    """
+    answers = _ANSWERS if config.fills_blanks and config.has_position_table else 0
+    return min(_CONTEXT, config.max_positions + answers)
+
 
 def row_bytes(config: ResolvedModel, size: int) -> int:
     """Bytes of the caches of a row of `size` ids.

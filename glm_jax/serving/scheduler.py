@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 import jax
 
-from glm_jax.config.model import ResolvedModel
 from glm_jax.generation.memory_left import available_bytes
 from glm_jax.generation.running_batch import Reading, RunningBatch, on_host_all
 from glm_jax.generation.running_programs import Told
@@ -35,7 +34,7 @@ from glm_jax.serving.asking import (
     FullError,
     Reason,
 )
-from glm_jax.serving.memory import check_caches
+from glm_jax.serving.memory import check_caches, default_context
 from glm_jax.serving.scheduled_row import Row, chosen, scored
 from glm_jax.serving.turns import Turns
 
@@ -47,24 +46,10 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 Work = Callable[[], object]
 
-# Ids of a row where no context is given; the model may have fewer.
-_CONTEXT = 4096
-# Ids of answers beside the longest text, of a model whose answers take no positions.
-_ANSWERS = 192
 # Prompts whose caches are kept for later ones that begin alike.
 _KEPT = 4
 # Seconds of a row before any has ended: for Retry-After.
 _FIRST_GUESS = 5.0
-
-
-def default_context(config: ResolvedModel) -> int:
-    """4,096 ids of a row, or as many as the model has positions for.
-
-    The answers of a model with a position table (GLM) have their masks' positions, so that they
-    come beside a text that has them all: of three blanks, 64 each.
-    """
-    answers = _ANSWERS if config.fills_blanks and config.has_position_table else 0
-    return min(_CONTEXT, config.max_positions + answers)
 
 
 class _ClosedError(Exception):

@@ -32,3 +32,17 @@ def test_what_does_not_fit_is_refused_with_both_sizes():
     config = VARIANTS["chatglm2-6b"].resolved(BFLOAT16)
     with pytest.raises(UserError, match=r"8 slots of 4,096 tokens take 1.5 GiB .* 1.0 GiB left"):
         memory.check_caches(config, 8, 4096, 4, 1 << 30)
+
+
+@pytest.mark.parametrize(
+    ("shape", "context"),
+    [
+        ({"position_encoding": "rotary", "max_positions": 32_768}, 4096),
+        ({"position_encoding": "rotary", "max_positions": 512}, 512),
+        ({"position_encoding": "learned_block", "max_positions": 64}, 256),
+        ({"position_encoding": "rotary_block", "max_positions": 2048}, 2048),
+    ],
+)
+def test_ids_of_a_row_where_none_are_given(shape, context):
+    config = ModelConfig(vocab_size=50, embed_dim=96, **shape).resolved()
+    assert memory.default_context(config) == context

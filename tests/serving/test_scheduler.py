@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from glm_jax.config import ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.generation import running_batch
 from glm_jax.generation.options import Limits
@@ -18,7 +17,7 @@ from glm_jax.generation.running_batch import RunningBatch
 from glm_jax.generation.sampling import Sampling
 from glm_jax.serving import asking
 from glm_jax.serving.asking import Ask, Chosen, ClosingError, Echoed, Ended, FullError
-from glm_jax.serving.scheduler import Scheduler, default_context
+from glm_jax.serving.scheduler import Scheduler
 from tests.quick_flags import with_quick_flags
 
 LIMITS = Limits([3], 12)
@@ -86,19 +85,6 @@ def nothing_stays(request):
     if "scheduler" in request.fixturenames:
         one = request.getfixturevalue("scheduler")
         until(lambda: one.counts().busy == one.counts().waiting == 0)
-
-
-@pytest.mark.parametrize(
-    ("shape", "context"),
-    [
-        ({"position_encoding": "rotary", "max_positions": 32_768}, 4096),
-        ({"position_encoding": "rotary", "max_positions": 512}, 512),
-        ({"position_encoding": "learned_block", "max_positions": 64}, 256),
-        ({"position_encoding": "rotary_block", "max_positions": 2048}, 2048),
-    ],
-)
-def test_ids_of_a_row_where_none_are_given(shape, context):
-    assert default_context(ModelConfig(vocab_size=50, embed_dim=96, **shape).resolved()) == context
 
 
 def test_rows_get_what_generate_gives(scheduler, causal_lm):
