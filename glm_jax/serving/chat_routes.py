@@ -16,7 +16,7 @@ from glm_jax.serving.metrics import Metrics
 from glm_jax.serving.pieces import Pieces, in_json
 from glm_jax.serving.preparing import Preparer, Scores, client_of, now
 from glm_jax.serving.protocol import ChatRequest
-from glm_jax.serving.replies import Read, Reply, whole
+from glm_jax.serving.replies import Delta, Read, Reply, whole
 from glm_jax.serving.responses import CHAT, Call
 from glm_jax.serving.running_rows import Running
 from glm_jax.serving.served import Served
@@ -136,7 +136,7 @@ def _tools(body: ChatRequest) -> list[JsonObject] | None:
 
 def _part(
     index: int,
-    delta: dict[str, Any],
+    delta: Delta,
     scored: JsonObject | None = None,
     reason: str | None = None,
 ) -> JsonObject:
