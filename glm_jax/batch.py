@@ -140,10 +140,10 @@ class RolloutBatch(ScoredBatch):
       old_values, returns: of a value head, at each slot whose target is predicted; None without.
     """
 
-    old: Any = None
-    advantages: Any = None
-    old_values: Any = None
-    returns: Any = None
+    old: Field = None
+    advantages: Field = None
+    old_values: Field = None
+    returns: Field = None
 
 
 # The schema, by field name; whatever makes rows, packs, moves or counts them reads it here.

@@ -63,7 +63,7 @@ INNER = {
     "corruption": ["published"],
     "data": ["examples"],
     "evaluation": ["infilling_report"],
-    "training": ["optimizer", "watch", "run"],
+    "training": ["optimizer", "watch", "rollouts", "run"],
 }
 # Modules on the longest way down, this package's alone.
 DEEPEST = 12

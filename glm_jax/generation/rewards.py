@@ -11,8 +11,7 @@ import numpy as np
 
 from glm_jax.batch import Batch
 from glm_jax.config.model import ResolvedModel
-from glm_jax.data.examples.example import Example, example_of
-from glm_jax.data.examples.rows import row_of
+from glm_jax.data.examples.example import Example, example_of, row_of
 from glm_jax.errors import UserError
 from glm_jax.generation.cache import bucket
 from glm_jax.losses.by_objective import hidden_of

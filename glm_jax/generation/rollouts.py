@@ -10,6 +10,7 @@ A row draws by its number alone, whatever its slot and its neighbours.
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +18,12 @@ import numpy as np
 
 from glm_jax.generation.bans import host_array
 from glm_jax.generation.cache import power_of_two
-from glm_jax.generation.engine import Engine
-from glm_jax.generation.prompts import Prompt
 from glm_jax.generation.slots import Room, Slots
 from glm_jax.sharding.mesh import on_host
+
+if TYPE_CHECKING:
+    from glm_jax.generation.engine import Engine
+    from glm_jax.generation.prompts import Prompt
 
 # Steps between two looks at which rows have ended, while others wait.
 _STEPS = 16
@@ -42,8 +45,8 @@ class RolledOut:
 
 
 def roll_out(
-    engine: Engine,
-    prompts: Sequence[Prompt],
+    engine: "Engine",
+    prompts: "Sequence[Prompt]",
     copies: int,
     key: jax.Array,
     room: Room,
@@ -70,8 +73,8 @@ class _Queue:
 
     def __init__(
         self,
-        engine: Engine,
-        prompts: Sequence[Prompt],
+        engine: "Engine",
+        prompts: "Sequence[Prompt]",
         copies: int,
         key: jax.Array,
         room: Room,

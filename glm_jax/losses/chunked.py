@@ -12,11 +12,14 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
 from glm_jax.arrays import Array
+from glm_jax.batch import Batch
+from glm_jax.config.training import TrainConfig
 from glm_jax.losses.by_objective import cross_entropy
-from glm_jax.sharding.mesh import BATCH_AXES, constrain
+from glm_jax.sharding.mesh import BATCH_AXES, constrain, row_groups, slot_groups
 
 
 def chunked_losses(
@@ -121,6 +124,13 @@ def _of_chunks(
         of_chunk = jax.checkpoint(of_chunk)
     found = jax.lax.map(lambda part: of_chunk(*part), tuple(map(chunks.split, leaves)))
     return tuple(map(chunks.join, found))
+
+
+def chunking(config: TrainConfig, mesh: Mesh, batch: Batch) -> dict[str, int]:
+    """The chunks of logits that `train.loss_chunk` says, as the functions here are told."""
+    whole = batch.targets.size
+    chunk = whole if config.cross_entropy == "plain" else config.loss_chunk or whole
+    return {"row_groups": row_groups(mesh), "slot_groups": slot_groups(mesh), "chunk": chunk}
 
 
 class _Chunks:

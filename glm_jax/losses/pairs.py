@@ -26,8 +26,7 @@ from glm_jax.config.preferences import PreferencesConfig
 from glm_jax.config.training import TrainConfig
 from glm_jax.errors import UserError
 from glm_jax.losses.by_objective import Model, hidden_of
-from glm_jax.losses.chunked import chunked_cross_entropy
-from glm_jax.sharding.mesh import row_groups, slot_groups
+from glm_jax.losses.chunked import chunked_cross_entropy, chunking
 
 Sums = dict[str, jax.Array]
 
@@ -85,13 +84,6 @@ def log_probabilities(
     hidden = hidden_of(model, batch, dropout_key)
     chunks = chunking(config, mesh, batch)
     return -chunked_cross_entropy(model.scorer(), hidden, batch.targets, **chunks)
-
-
-def chunking(config: TrainConfig, mesh: Mesh, batch: Batch) -> dict[str, int]:
-    """The chunks of logits that `train.loss_chunk` says, as `glm_jax.losses.chunked` is told."""
-    whole = batch.targets.size
-    chunk = whole if config.cross_entropy == "plain" else config.loss_chunk or whole
-    return {"row_groups": row_groups(mesh), "slot_groups": slot_groups(mesh), "chunk": chunk}
 
 
 def policy_values(

@@ -28,8 +28,7 @@ from glm_jax.config.policy import KL_ESTIMATORS, PolicyConfig
 from glm_jax.config.training import TrainConfig
 from glm_jax.errors import UserError
 from glm_jax.losses.by_objective import Model, hidden_of
-from glm_jax.losses.chunked import chunked_entropy
-from glm_jax.losses.pairs import chunking
+from glm_jax.losses.chunked import chunked_entropy, chunking
 
 Sums = dict[str, jax.Array]
 

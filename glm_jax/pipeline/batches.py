@@ -2,7 +2,7 @@
 
 from glm_jax.config import Config
 from glm_jax.data.documents import SPLITS
-from glm_jax.data.examples.prompts import PromptRowBuilder
+from glm_jax.data.examples.prompt_rows import PromptRowBuilder
 from glm_jax.data.examples.reference import ReferenceStore, ScoredRowBuilder
 from glm_jax.data.examples.rows import ExampleRowBuilder
 from glm_jax.data.examples.store import ExampleStore

@@ -13,8 +13,8 @@ import tensorflow as tf
 from glm_jax.config import Config
 from glm_jax.data.documents import SPLITS
 from glm_jax.data.examples.building import objects_of
+from glm_jax.data.examples.example import row_of
 from glm_jax.data.examples.makers import Maker, maker_of
-from glm_jax.data.examples.rows import row_of
 from glm_jax.errors import UserError
 from glm_jax.tasks.features import DTYPES, FIELDS, output_features
 from glm_jax.tasks.metrics import objective_metrics

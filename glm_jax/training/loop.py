@@ -24,6 +24,7 @@ from glm_jax.adapters.fingerprint import shortened
 from glm_jax.batch import Batch
 from glm_jax.checkpoints.base import Base
 from glm_jax.checkpoints.disk import DiskTrouble
+from glm_jax.checkpoints.loading import load_model
 from glm_jax.checkpoints.retention import check_names, saved_steps
 from glm_jax.config import Config
 from glm_jax.data.identity import fingerprints
@@ -45,7 +46,7 @@ from glm_jax.training.distributed import (
 from glm_jax.training.evaluation import Evaluator
 from glm_jax.training.feed import Fed, Feed, Stream, to_devices
 from glm_jax.training.optimizer.optimizers import learning_rate_schedule
-from glm_jax.training.rollouts.assembling import assembled
+from glm_jax.training.rollouts.assembling import Assembling
 from glm_jax.training.rollouts.evaluating import RolloutEvaluator, RolloutSampler
 from glm_jax.training.rollouts.feed import RolloutFeed
 from glm_jax.training.run.beginning import beginning
@@ -72,7 +73,7 @@ from glm_jax.training.run.workdir import (
     record_run,
 )
 from glm_jax.training.state import create_state, frozen_part, saves_trained_alone
-from glm_jax.training.step import Metrics, compile_train_step
+from glm_jax.training.step import Metrics, compile_train_step, make_eval_step
 from glm_jax.training.unigram import target_counts
 from glm_jax.training.watch.goodput import Goodput
 from glm_jax.training.watch.goodput_log import LOG
@@ -211,9 +212,10 @@ class _Run:
         on_first(self.twin.fetch, "copy the files that grow")
         samples = self.twin.directory / "samples.txt"
         if config.has_rollouts:
-            parts = assembled(
-                config, self.mesh, tokenizer, stream, held_out, params, workdir, samples
-            )
+            load = functools.partial(load_model, mesh=self.mesh)
+            eval_step = make_eval_step(config, self.mesh)
+            assembling = Assembling(config, self.mesh, tokenizer, load, eval_step)
+            parts = assembling.parts(stream, held_out, params, workdir, samples)
             self.evaluator, self.sampler, self.feed = parts.evaluator, parts.sampler, parts.feed
         else:
             self._assemble(batches, tokenizer, stream, held_out, samples)

@@ -24,9 +24,8 @@ from glm_jax.config import MeshConfig
 from glm_jax.models.trees import to_paths
 from glm_jax.sharding.mesh import batch_sharding, make_mesh
 from glm_jax.training.feed import to_devices
-from glm_jax.training.rollouts.assembling import records_of
-from glm_jax.training.rollouts.making import Answering, Making
-from glm_jax.training.rollouts.rewarding import RewardFunction
+from glm_jax.training.rollouts.assembling import Assembling
+from glm_jax.training.rollouts.making import Making
 from glm_jax.training.rollouts.scoring import Scorer
 from glm_jax.training.run.start import starting_point
 from glm_jax.training.state import create_state
@@ -45,8 +44,9 @@ def cycle(config, mesh):
     config, params = starting_point(config, Path("none"), mesh)
     tokenizer = glm_jax.load_tokenizer(config.data.tokenizer)
     state = create_state(config, mesh, params)
-    with RewardFunction(config.rollouts) as rewards:
-        answering = Answering(config, mesh, tokenizer, records_of(config, tokenizer), rewards)
+    assembling = Assembling(config, mesh, tokenizer, None, None)
+    with assembling.rewards() as rewards:
+        answering = assembling.answering(rewards)
         making = Making(config, answering, Scorer(config, mesh), tokenizer.special.pad)
         made = making(state.params, None, next(glm_jax.batches(config)), 4)
     batch = to_devices(made.batches[0], batch_sharding(mesh))

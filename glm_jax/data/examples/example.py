@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from glm_jax.batch import ANSWER, empty_fields
 from glm_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -124,3 +125,23 @@ def example_of(text: "TrainingExample", fills_blanks: bool) -> Example:
     if text.prefix and fills_blanks:
         return blank_example(ids, learnt, text.prefix, text.blank)
     return causal_example(ids, learnt)
+
+
+def row_of(example: Example, length: int, pad_id: int) -> dict[str, np.ndarray]:
+    """The row of one example alone, cut to its length: the fields of a Batch, each [T].
+
+    Args:
+      example: one.
+      length: T.
+      pad_id: of slots without a token, and of targets that are not learnt.
+    """
+    fields, size = empty_fields(length, pad_id), min(len(example), length)
+    for name in ("tokens", "positions", "block_positions"):
+        fields[name][:size] = getattr(example, name)[:size]
+    learnt = example.learnt[:size]
+    fields["targets"][:size][learnt] = example.targets[:size][learnt]
+    fields["loss_weights"][:size] = learnt
+    fields["objective"][:size] = np.where(learnt, ANSWER, 0)
+    ends = np.maximum(example.prefix, np.arange(1, size + 1))
+    fields["attend_end"][:size] = np.minimum(ends, size)
+    return fields

@@ -15,23 +15,24 @@ that is not given is what both have in common: of two texts, up to their last co
 import dataclasses
 import json
 import os
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from glm_jax.config.examples import ExamplesConfig
-from glm_jax.data.examples.conversations import check_turns, of_sharegpt, tools_of
+from glm_jax.data.examples.conversations import check_turns, tools_of
 from glm_jax.data.examples.example import Example, example_of
-from glm_jax.errors import UserError, did_you_mean, short
-from glm_jax.json_files import JsonObject, some
-from glm_jax.tokenizers.messages import Message, checked_messages, with_our_roles
+from glm_jax.data.examples.prompt_messages import (
+    column_of,
+    messages_of,
+    of_transcript,
+    prompt_of,
+)
+from glm_jax.errors import UserError, short
+from glm_jax.json_files import JsonObject
+from glm_jax.tokenizers.messages import Message
 from glm_jax.tokenizers.protocol import Tokenizer
 from glm_jax.tokenizers.training_example import Conversation, without_format
-
-# Who speaks in a transcript; its turns begin behind an empty line.
-_TURN = re.compile(r"\n\n(Human|Assistant):")
-_SPEAKERS = {"Human": "user", "Assistant": "assistant"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +108,7 @@ def read_pair(record: JsonObject, config: ExamplesConfig) -> Pair:
         answers that are empty or equal.
     """
     names = (config.chosen_field, config.rejected_field)
-    chosen, rejected = (_column(record, name) for name in names)
+    chosen, rejected = (column_of(record, name) for name in names)
     prompt = prompt_of(record, config)
     if prompt is None:
         prompt, chosen, rejected = _apart(chosen, rejected, names)
@@ -129,45 +130,11 @@ def read_pair(record: JsonObject, config: ExamplesConfig) -> Pair:
     return Pair(prompt, found[0], found[1], tools)
 
 
-def prompt_of(record: JsonObject, config: ExamplesConfig) -> list[Message] | None:
-    """The messages that an answer follows; None: the object has none of the keys for them."""
-    named = [config.messages_field] if config.messages_field else ["messages", "conversations"]
-    name = next((one for one in [config.prompt_field, *named] if one in record), None)
-    default = ExamplesConfig()
-    for option in ("prompt_field", "messages_field"):
-        asked = getattr(config, option)
-        if asked != getattr(default, option) and asked not in record:
-            _column(record, str(asked))
-    if name is None:
-        return None
-    given = record[name]
-    if isinstance(given, str):
-        if given.startswith("\n\nHuman:"):
-            return _of_transcript(re.sub(r"\n\nAssistant:\s*$", "", given), name)
-        given = [{"role": "user", "content": given}]
-    messages = _messages(given, name)
-    system = record.get("system")
-    if system and messages[0]["role"] != "system":
-        messages = _messages([{"role": "system", "content": system}, *messages], name)
-    return messages
-
-
-def _messages(given: object, name: str) -> list[Message]:
-    """Checked messages in our roles, of any of the two ways to write them."""
-    said: list = given if isinstance(given, list) else [given]
-    if not said or not all(isinstance(one, Mapping) for one in said):
-        raise UserError(
-            f"{name!r} must be a text, a message or a list of messages; got {short(given)}"
-        )
-    plain = [of_sharegpt(one) if "from" in one else dict(one) for one in said]
-    return with_our_roles(checked_messages(plain))
-
-
 def _answer(given: object, name: str, prompt: list[Message]) -> Message:
     """One message of the assistant, from a text, a message or a list of one."""
     if isinstance(given, str):
         return {"role": "assistant", "content": given.strip()}
-    messages = _messages(given, name)
+    messages = messages_of(given, name)
     if len(messages) > 1 and messages[: len(prompt)] == prompt:
         messages = messages[len(prompt) :]
     if len(messages) != 1 or messages[0]["role"] != "assistant":
@@ -185,7 +152,7 @@ def _apart(
     if isinstance(chosen, str) and isinstance(rejected, str):
         if chosen.startswith("\n\nHuman:"):
             both = [
-                _of_transcript(text, name)
+                of_transcript(text, name)
                 for text, name in zip((chosen, rejected), names, strict=True)
             ]
             return _common(both, names)
@@ -198,7 +165,7 @@ def _apart(
         prompt = [{"role": "user", "content": shared[:edge].rstrip()}]
         return prompt, chosen[edge:], rejected[edge:]
     return _common(
-        [_messages(one, name) for one, name in zip((chosen, rejected), names, strict=True)], names
+        [messages_of(one, name) for one, name in zip((chosen, rejected), names, strict=True)], names
     )
 
 
@@ -212,25 +179,3 @@ def _common(
             f"have {len(first)} and {len(second)}, and differ before"
         )
     return first[:-1], first[-1:], second[-1:]
-
-
-def _of_transcript(text: str, name: str) -> list[Message]:
-    r"""The messages of "\n\nHuman: hi\n\nAssistant: Hello!"."""
-    parts = _TURN.split(text)
-    if parts[0].strip() or len(parts) < 3:
-        raise UserError(
-            f"{name!r} must be a transcript that begins with '\\n\\nHuman:'; got {short(text)}"
-        )
-    return [
-        {"role": _SPEAKERS[speaker], "content": said.strip()}
-        for speaker, said in zip(parts[1::2], parts[2::2], strict=True)
-    ]
-
-
-def _column(record: JsonObject, name: str) -> object:
-    if name not in record:
-        raise UserError(
-            f"there is no key {name!r}{did_you_mean(name, record)}; the keys are "
-            f"{some(list(record))}"
-        )
-    return record[name]

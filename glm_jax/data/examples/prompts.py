@@ -15,12 +15,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from glm_jax.batch import Batch
 from glm_jax.config.examples import ExamplesConfig
 from glm_jax.data.examples.conversations import tools_of
 from glm_jax.data.examples.example import Example
-from glm_jax.data.examples.preferences import prompt_of
-from glm_jax.data.examples.rows import ExampleRowBuilder
+from glm_jax.data.examples.prompt_messages import prompt_of
 from glm_jax.errors import UserError
 from glm_jax.json_files import JsonObject, some
 from glm_jax.special_tokens import SpecialTokens
@@ -45,23 +43,6 @@ class Question:
     def content(self) -> str:
         """All of it as one text."""
         return json.dumps([self.messages, self.tools], sort_keys=True)
-
-
-@dataclasses.dataclass(frozen=True)
-class PromptBatch(Batch):
-    """P prompts, one a row; numpy.
-
-    Attributes:
-      numbers: [P] int64, of each prompt in its split; -1 of a row without one.
-    """
-
-    numbers: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
-
-    @property
-    def ids(self) -> list[list[int]]:
-        """The ids of each prompt, the start id of a blank at the end."""
-        lengths = (self.attend_end > self.attend_start).sum(axis=1)
-        return [row[:length].tolist() for row, length in zip(self.tokens, lengths, strict=True)]
 
 
 class PromptMaker:
@@ -142,21 +123,3 @@ def _prompt_example(ids: Sequence[int], positions: np.ndarray, prefix: int) -> E
     # What an answer begins with is not known: the last target says nothing.
     targets = np.append(tokens[1:], 0)
     return Example(tokens, targets, learnt, positions, learnt * int(prefix > 0), prefix)
-
-
-class PromptRowBuilder:
-    """The prompts of a split, one a row, as `PromptBatch`es.
-
-    Attributes:
-      num_rows, seed, store: as of `ExampleRowBuilder`.
-    """
-
-    def __init__(self, rows: ExampleRowBuilder):
-        """Of a builder that packs nothing."""
-        self._rows = rows
-        self.num_rows, self.seed, self.store = rows.num_rows, rows.seed, rows.store
-
-    def build(self, epochs: np.ndarray, rows: np.ndarray) -> tuple[PromptBatch, dict[str, int]]:
-        """As `ExampleRowBuilder.build`."""
-        batch, counted = self._rows.build(epochs, rows)
-        return PromptBatch(**batch.to_dict(), numbers=self._rows.examples_of(rows)), counted

@@ -12,7 +12,7 @@ import numpy as np
 
 from glm_jax.batch import ANSWER, Batch, empty_fields
 from glm_jax.corruption.corruptor import Corruptor
-from glm_jax.data.examples.example import FIELDS, Example
+from glm_jax.data.examples.example import FIELDS
 from glm_jax.data.examples.packing import best_fit, one_each, together
 from glm_jax.data.examples.store import Examples, ExampleStore
 from glm_jax.errors import UserError
@@ -180,26 +180,6 @@ class ExampleRowBuilder:
         seen = np.minimum(np.maximum(prefix, index + 1), np.repeat(sizes, sizes))
         fields["attend_end"][slot] = own + seen
         return {name: value.reshape(num_rows, self.length) for name, value in fields.items()}
-
-
-def row_of(example: Example, length: int, pad_id: int) -> dict[str, np.ndarray]:
-    """The row of one example alone, cut to its length: the fields of a Batch, each [T].
-
-    Args:
-      example: one.
-      length: T.
-      pad_id: of slots without a token, and of targets that are not learnt.
-    """
-    fields, size = empty_fields(length, pad_id), min(len(example), length)
-    for name in ("tokens", "positions", "block_positions"):
-        fields[name][:size] = getattr(example, name)[:size]
-    learnt = example.learnt[:size]
-    fields["targets"][:size][learnt] = example.targets[:size][learnt]
-    fields["loss_weights"][:size] = learnt
-    fields["objective"][:size] = np.where(learnt, ANSWER, 0)
-    ends = np.maximum(example.prefix, np.arange(1, size + 1))
-    fields["attend_end"][:size] = np.minimum(ends, size)
-    return fields
 
 
 def cut_of(examples: Examples, length: int) -> Cut:

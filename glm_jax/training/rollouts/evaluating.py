@@ -1,22 +1,23 @@
 """Evaluation of a policy: its most probable answers to held-out prompts, and their rewards."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from glm_jax.batch import Batch
 from glm_jax.config import Config
-from glm_jax.data.examples.prompts import PromptBatch
-from glm_jax.losses.registry import loss_of
+from glm_jax.losses.registry import Sums, loss_of
 from glm_jax.models.trees import Params
 from glm_jax.training.distributed import any_of, is_first, on_first
-from glm_jax.training.rollouts.making import Answered, Answering
-from glm_jax.training.step import make_eval_step
+from glm_jax.training.rollouts.answering import Answered, Answering
 from glm_jax.training.watch.progress import say
 from glm_jax.training.watch.sections import SectionFile
+
+if TYPE_CHECKING:
+    from glm_jax.data.examples.prompt_rows import PromptBatch
 
 _SHOWN = 6
 _LONGEST = 300  # letters of a prompt or an answer
@@ -26,16 +27,21 @@ class RolloutEvaluator:
     """What `glm_jax.training.evaluation.Evaluator` is for rows of files."""
 
     def __init__(
-        self, config: Config, mesh: Mesh, answering: Answering, prompts: Sequence[PromptBatch]
+        self,
+        config: Config,
+        answering: Answering,
+        prompts: "Sequence[PromptBatch]",
+        eval_step: Callable[[Params, Batch], Sums],
     ):
         """Args:
-        config, mesh: of the run.
+        config: of the run.
         answering: asks the policy.
         prompts: held out, the same in every evaluation.
+        eval_step: gives the sums of the loss of a batch (`training.step.make_eval_step`).
         """
         self._train, self._loss = config.train, loss_of(config)
         self._answering, self._prompts = answering, prompts
-        self._eval_step = make_eval_step(config, mesh)
+        self._eval_step = eval_step
 
     def __call__(self, params: Params) -> dict[str, float]:
         """`eval/reward`, `eval/length/answer` and the other metrics of answers (`Answered`)."""
@@ -48,7 +54,7 @@ class RolloutEvaluator:
         )
         return {f"eval/{name}": value for name, value in whole.metrics().items()}
 
-    def answered(self, params: Params, batch: PromptBatch) -> Answered:
+    def answered(self, params: Params, batch: "PromptBatch") -> Answered:
         """One greedy answer to each prompt."""
         return self._answering(params, batch, "eval", 0, 1, greedy=True)
 
@@ -61,7 +67,7 @@ class RolloutEvaluator:
 class RolloutSampler:
     """Writes `samples.txt`: answers to held-out prompts, always the same, with their rewards."""
 
-    def __init__(self, evaluator: RolloutEvaluator, prompts: PromptBatch, path: Path):
+    def __init__(self, evaluator: RolloutEvaluator, prompts: "PromptBatch", path: Path):
         """Args:
         evaluator: asks the policy.
         prompts: of which the first are shown.

@@ -7,19 +7,22 @@ batches 2, passes 2       step   1 2 3 4   5 6 7 8
 
 from collections import deque
 from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
 
 import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
 from glm_jax.batch import Batch
-from glm_jax.data.examples.prompts import PromptBatch
 from glm_jax.models.trees import Params
 from glm_jax.training.distributed import share
 from glm_jax.training.feed import Fed, Stream, count_targets, to_devices
-from glm_jax.training.rollouts.making import Made, Making
-from glm_jax.training.rollouts.reference import Reference
 from glm_jax.training.train_state import TrainState
+
+if TYPE_CHECKING:
+    from glm_jax.data.examples.prompt_rows import PromptBatch
+    from glm_jax.training.rollouts.making import Making
+    from glm_jax.training.rollouts.reference import Reference
 
 
 class RolloutFeed:
@@ -34,8 +37,8 @@ class RolloutFeed:
     def __init__(
         self,
         stream: Stream,
-        making: Making,
-        reference: Reference | None,
+        making: "Making",
+        reference: "Reference | None",
         passes: int,
         sharding: NamedSharding,
         close: Callable[[], object],
@@ -76,12 +79,11 @@ class RolloutFeed:
         return Fed(on_devices, self._stream.get_state(), counted, self._metrics)
 
     def _begin(self, state: TrainState) -> None:
-        prompts = next(self._stream)
-        assert isinstance(prompts, PromptBatch)  # examples.format="prompts"
+        prompts = cast("PromptBatch", next(self._stream))  # examples.format="prompts"
         reference: Params | None = None
         if self._reference is not None:
             reference = self._reference.params(state.frozen)
-        made: Made = self._making(state.params, reference, prompts, int(state.step))
+        made = self._making(state.params, reference, prompts, int(state.step))
         self._metrics = dict(made.metrics)
         for _ in range(self._passes):
             self._waiting.extend(zip(made.batches, made.statistics, strict=True))

@@ -2,7 +2,7 @@
 
     2 prompts, group_size 4, batches 2
         answers    a b c d  e f g h       decoded together (`glm_jax.generation.rollouts`)
-        rewards    1 0 0 1  0 0 0 0       each process asks for its share
+        rewards    1 0 0 1  0 0 0 0
         batches    a b c d | e f g h      a row each, groups stay together
 
 All is a function of the parameters at the cycle's first step, the seed, that step and the prompts.
@@ -10,68 +10,25 @@ All is a function of the parameters at the cycle's first step, the seed, that st
 
 import dataclasses
 import functools
-import json
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 from jaxtyping import Float
 
 from glm_jax.batch import Batch, RolloutBatch
 from glm_jax.config import Config
 from glm_jax.corruption.corruptor import Corruptor
-from glm_jax.data.examples.prompts import PromptBatch, Question, blank_of, read_question
-from glm_jax.generation.cache import bucket
-from glm_jax.generation.engine import Engine
-from glm_jax.generation.options import Limits
-from glm_jax.generation.prompts import Prompt
-from glm_jax.generation.rollouts import RolledOut, roll_out
-from glm_jax.generation.sampling import Sampling
-from glm_jax.generation.slots import Room
-from glm_jax.json_files import JsonObject
-from glm_jax.models.seeds import fold_name, key_of
+from glm_jax.generation.rollouts import RolledOut
 from glm_jax.models.trees import Params
-from glm_jax.sharding.mesh import row_groups
-from glm_jax.tokenizers.protocol import Tokenizer
-from glm_jax.training.distributed import on_all, share
 from glm_jax.training.rollouts import advantages
-from glm_jax.training.rollouts.rewarding import Asked, Rewards
+from glm_jax.training.rollouts.answering import Answered, Answering
 from glm_jax.training.rollouts.rows import answer_example, at_answers, of_answers, rows_of
 from glm_jax.training.rollouts.scoring import Scorer, Scores
 
-
-@dataclasses.dataclass(frozen=True)
-class Answered:
-    """Answers to prompts and their rewards, those to one prompt side by side.
-
-    Attributes:
-      asked: of each answer.
-      answers: N of them.
-      rewards: [N] float64.
-      failed: number of answers for which the function gave no reward.
-    """
-
-    asked: list[Asked]
-    answers: list[RolledOut]
-    rewards: Float[np.ndarray, " N"]
-    failed: int
-
-    def metrics(self) -> dict[str, float]:
-        """`reward`, its least, largest and deviation, `length/answer` in tokens with the end, and
-        the shares `truncated` and `reward/failed`."""
-        lengths = np.array([len(one.ids) for one in self.answers])
-        complete = np.array([one.complete for one in self.answers])
-        return {
-            "reward": float(self.rewards.mean()),
-            "reward/deviation": float(self.rewards.std()),
-            "reward/least": float(self.rewards.min()),
-            "reward/largest": float(self.rewards.max()),
-            "reward/failed": self.failed / len(self.answers),
-            "length/answer": float(lengths.mean()),
-            "length/longest": float(lengths.max()),
-            "truncated": float(1 - complete.mean()),
-        }
+if TYPE_CHECKING:
+    from glm_jax.data.examples.prompt_rows import PromptBatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,125 +46,6 @@ class Made:
     statistics: list[dict[str, int]]
 
 
-class Answering:
-    """Asks a policy, and asks for rewards."""
-
-    def __init__(
-        self,
-        config: Config,
-        mesh: Mesh,
-        tokenizer: Tokenizer,
-        records: Mapping[str, Sequence[JsonObject]],
-        rewards: Rewards,
-    ):
-        """Args:
-        config: of the run.
-        mesh: of the parameters.
-        tokenizer: of the data.
-        records: the objects of the files by split, in the order of the prompts.
-        rewards: gives rewards; each process its share, but of a reward model.
-        """
-        self._config, self._tokenizer, self._records = config, tokenizer, records
-        self._rewards, self._settings = rewards, config.rollouts
-        self._model, self._groups = config.resolved_model, row_groups(mesh)
-        special = self.special = tokenizer.special
-        ends = {special.eos, *tokenizer.chat_end_ids}
-        if self._model.fills_blanks:
-            ends.add(special.end)
-        self._limits = Limits(sorted(ends), self._settings.max_new_tokens)
-        # Of every cycle the same sizes, so that nothing is compiled again.
-        self._room = Room(
-            bucket(config.data.sequence_length + 1),
-            bucket(self._settings.max_new_tokens),
-            1,
-            len(self._limits.end_ids),
-        )
-
-    def __call__(
-        self, params: Params, prompts: PromptBatch, split: str, step: int, copies: int, greedy: bool
-    ) -> Answered:
-        """Answers prompts.
-
-        Args:
-          params: of the policy; all processes call this with the same prompts.
-          prompts: of a split.
-          split: its name.
-          step: steps that were done before.
-          copies: answers to each prompt.
-          greedy: the most probable ids, instead of drawing them.
-        """
-        how = Sampling() if greedy else Sampling(self._settings.temperature)
-        key = fold_name(key_of(self._config.train.seed), "rollouts")
-        answers = roll_out(
-            Engine(self._model, params, tiles=False, shared=True),
-            [self._prompt(ids, how) for ids in prompts.ids],
-            copies,
-            jax.random.fold_in(key, step),
-            self._room,
-            self._slots(len(prompts.ids) * copies),
-        )
-        numbers = np.repeat(prompts.numbers, copies)
-        asked = [
-            self._asked(self._records[split][number], answer)
-            for number, answer in zip(numbers.tolist(), answers, strict=True)
-        ]
-        found = self._rewarded(asked, answers)
-        failed = sum(one is None for one in found)
-        instead = self._settings.failed_reward
-        given = [instead if one is None else one for one in found]
-        return Answered(asked, answers, np.array(given, np.float64), failed)
-
-    def _slots(self, rows: int) -> int:
-        """Rows to decode at once: a multiple of the devices that they are split over."""
-        asked = min(self._settings.slots or rows, rows)
-        return -(-asked // self._groups) * self._groups
-
-    def _prompt(self, ids: list[int], how: Sampling) -> Prompt:
-        if not self._model.fills_blanks:
-            return Prompt(ids, self._limits, how)
-        blank = blank_of(ids, self._tokenizer.special)
-        return Prompt(ids[:-1], self._limits, how, [blank], ids[-1])
-
-    def _asked(self, record: JsonObject, answer: RolledOut) -> Asked:
-        question: Question = read_question(record, self._config.examples)
-        ids = answer.ids[:-1] if answer.complete else answer.ids
-        examples = self._config.examples
-        names = (examples.prompt_field, examples.messages_field, "messages", "conversations")
-        prompt = next(record[name] for name in names if name in record)
-        return Asked(prompt, self._text(ids, question), record, question.messages)
-
-    def _text(self, ids: list[int], question: Question) -> str:
-        # A model may have more ids than its tokenizer, and draw them while it knows nothing.
-        ids = [id_ for id_ in ids if id_ < self._tokenizer.vocab_size]
-        if not self._tokenizer.chat_end_ids:
-            return self._tokenizer.decode(ids, skip_special=True).strip()
-        return str(self._tokenizer.read_answer(ids, question.tools).get("content") or "")
-
-    def _rewarded(self, asked: Sequence[Asked], answers: Sequence[RolledOut]) -> list[float | None]:
-        """The rewards of all answers; None where a function gave none."""
-        is_asked = [one.complete or self._settings.truncated != "zero" for one in answers]
-        wanted = [one for one, ask in zip(asked, is_asked, strict=True) if ask]
-        if self._settings.reward_model is not None:
-            given = self._rewards(wanted)
-        else:
-            given = self._shared(wanted)
-        rest = iter(given)
-        return [next(rest) if ask else 0.0 for ask in is_asked]
-
-    def _shared(self, asked: Sequence[Asked]) -> list[float | None]:
-        """Each process asks for every so-many-th reward; all get all of them."""
-        own, processes = share()
-
-        def ask() -> str:
-            return json.dumps(self._rewards(asked[own::processes]))
-
-        parts = [json.loads(text) for text in on_all("rewards", ask, "compute rewards")]
-        found: list[float | None] = [None] * len(asked)
-        for index, part in enumerate(parts):
-            found[index::processes] = part
-        return found
-
-
 class Making:
     """Makes the batches of a cycle from its prompts."""
 
@@ -222,7 +60,7 @@ class Making:
         self._scorer, self._pad_id = scorer, pad_id
 
     def __call__(
-        self, params: Params, reference: Params | None, prompts: PromptBatch, step: int
+        self, params: Params, reference: Params | None, prompts: "PromptBatch", step: int
     ) -> Made:
         """Makes the batches; all processes call this with the same.
 
@@ -250,7 +88,7 @@ class Making:
         }
         return Made(batches, metrics, [_counts(batch) for batch in batches])
 
-    def _rows(self, prompts: PromptBatch, answers: Sequence[RolledOut]) -> Batch:
+    def _rows(self, prompts: "PromptBatch", answers: Sequence[RolledOut]) -> Batch:
         copies, fills = self._config.rollouts.group_size, self._config.model.fills_blanks
         special = self._answering.special
         examples = [

@@ -17,7 +17,7 @@ import selectors
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -201,22 +201,17 @@ class _Worker:
         self._process.wait()
 
 
-class GivesRewards(Protocol):
-    """What a reward model does: `LanguageModel.rewards`."""
-
-    def rewards(self, conversations: Sequence[Messages]) -> list[float]: ...
-
-
 class RewardModel:
     """`rollouts.reward_model`: what a model with a value head says of the whole chat."""
 
-    def __init__(self, model: GivesRewards):
-        self._model = model
+    def __init__(self, rewards: Callable[[Sequence[Messages]], list[float]]):
+        """`rewards`: of the model, for chats (`glm_jax.generation.rewards`)."""
+        self._rewards = rewards
 
     def __call__(self, asked: Sequence[Asked]) -> list[float | None]:
         """As of `Rewards`; all processes call it with the same answers."""
         chats = [[*one.messages, {"role": "assistant", "content": one.answer}] for one in asked]
-        return [float(reward) for reward in self._model.rewards(chats)]
+        return [float(reward) for reward in self._rewards(chats)]
 
     def close(self) -> None:
         """Nothing was started."""

@@ -10,9 +10,8 @@ import numpy as np
 from jaxtyping import Float
 
 from glm_jax.batch import Batch
-from glm_jax.data.examples.example import Example, blank_example, causal_example
+from glm_jax.data.examples.example import Example, blank_example, causal_example, row_of
 from glm_jax.data.examples.prompts import blank_of
-from glm_jax.data.examples.rows import row_of
 from glm_jax.special_tokens import SpecialTokens
 
 

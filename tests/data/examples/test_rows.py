@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from glm_jax.batch import ANSWER
-from glm_jax.data.examples.example import blank_example, causal_example
-from glm_jax.data.examples.rows import ExampleRowBuilder, cut_of, row_of
+from glm_jax.data.examples.example import blank_example, causal_example, row_of
+from glm_jax.data.examples.rows import ExampleRowBuilder, cut_of
 from glm_jax.data.examples.store import ExampleStore
 from glm_jax.data.sequence import OneSource
 from glm_jax.data.stream import RowStream

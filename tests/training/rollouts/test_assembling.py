@@ -7,7 +7,7 @@ import pytest
 import glm_jax
 from glm_jax.errors import UserError
 from glm_jax.models.params import create_params
-from glm_jax.training.rollouts.assembling import assembled, records_of, rewards_of
+from glm_jax.training.rollouts.assembling import records_of
 from glm_jax.training.rollouts.rewarding import RewardFunction, RewardModel
 from tests.pair_runs import save_base
 
@@ -23,15 +23,20 @@ def test_records_stand_in_the_order_of_the_prompts(policy_of):
             assert records["train"][number]["prompt"] in policy.tokenizer.decode(ids)
 
 
+def changed(policy, rollouts):
+    """What assembles the parts of a run with other rollouts."""
+    return dataclasses.replace(policy.assembling, config=policy.changed(rollouts=rollouts))
+
+
 def test_rewards_of_a_function_and_of_a_model(policy_of, tmp_path):
     policy = policy_of()
-    found = rewards_of(policy.config, policy.mesh)
+    found = policy.assembling.rewards()
     assert isinstance(found, RewardFunction)
     found.close()
     plain = save_base(tmp_path / "plain")
     rollouts = dataclasses.replace(policy.config.rollouts, reward=None, reward_model=str(plain))
     with pytest.raises(UserError, match=r"rollouts.reward_model='.*plain' has no value head"):
-        rewards_of(policy.changed(rollouts=rollouts), policy.mesh)
+        changed(policy, rollouts).rewards()
 
 
 def test_a_reward_model_says_what_answers_are_worth(policy_of, tmp_path):
@@ -44,8 +49,7 @@ def test_a_reward_model_says_what_answers_are_worth(policy_of, tmp_path):
     rollouts = dataclasses.replace(
         policy.config.rollouts, reward=None, reward_model=str(tmp_path / "judge")
     )
-    changed = policy.changed(rollouts=rollouts)
-    rewards = rewards_of(changed, policy.mesh)
+    rewards = changed(policy, rollouts).rewards()
     assert isinstance(rewards, RewardModel)
     prompts = next(policy.stream())
     answered = policy.answering(policy.params, prompts, "train", 0, 2, greedy=False)
@@ -61,15 +65,8 @@ def test_a_reward_model_says_what_answers_are_worth(policy_of, tmp_path):
 def test_parts_of_a_run(policy_of, tmp_path):
     policy = policy_of(policy={"reference": True}, rollouts={"passes": 2}, train={"num_steps": 4})
     held_out = [next(policy.stream("eval"))]
-    parts = assembled(
-        policy.config,
-        policy.mesh,
-        policy.tokenizer,
-        policy.stream(),
-        held_out,
-        policy.params,
-        tmp_path,
-        tmp_path / "samples.txt",
+    parts = policy.assembling.parts(
+        policy.stream(), held_out, policy.params, tmp_path, tmp_path / "samples.txt"
     )
     try:
         fed = parts.feed.take(policy.state)

@@ -12,7 +12,11 @@ def evaluated(policy_of):
     policy = policy_of()
     stream = policy.stream("eval")
     prompts = [next(stream), next(stream)]
-    return policy, prompts, RolloutEvaluator(policy.config, policy.mesh, policy.answering, prompts)
+    return (
+        policy,
+        prompts,
+        RolloutEvaluator(policy.config, policy.answering, prompts, policy.eval_step),
+    )
 
 
 def test_held_out_prompts_get_their_most_probable_answer(evaluated):

@@ -101,11 +101,10 @@ def test_no_process_is_left_behind(file):
 
 
 def test_a_reward_model_is_asked_for_the_whole_chat():
-    class Model:
-        def rewards(self, conversations):
-            return [len(chat[-1]["content"]) + len(chat) for chat in conversations]
+    def lengths(conversations):
+        return [len(chat[-1]["content"]) + len(chat) for chat in conversations]
 
-    model = RewardModel(Model())
+    model = RewardModel(lengths)
     longer = dataclasses.replace(asked("four"), answer="seven")
     assert model([asked("four"), longer]) == [6.0, 7.0]
     model.close()
