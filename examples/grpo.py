@@ -1,9 +1,9 @@
 """Trains a model with rewards (GRPO): it guesses a number at first, and learns to count.
 
-    python examples/grpo.py [--steps 300] [--workdir DIR]
+    python examples/grpo.py [--steps 400] [--workdir DIR]
     python examples/grpo.py --write DIR          writes the files alone
 
-A question is "After three comes"; its reward is that of examples/counting_reward.py, 1 for "four".
+A question is "After three comes"; its reward is that of examples/counting/rewards.py, 1 for "four".
 The model it begins with was taught that an answer is one word from zero to nine, and not which.
 """
 
@@ -69,7 +69,7 @@ def rewards(workdir: Path) -> list[float]:
 def main(argv: list[str] | None = None) -> list[float]:
     """Returns the mean rewards, from the first to the last."""
     parser = argparse.ArgumentParser(description="Trains a model with rewards (GRPO).")
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--guesses", type=int, default=120, help="steps of its beginning")
     parser.add_argument("--workdir", type=Path, default=Path("runs/counter"))
     parser.add_argument("--write", type=Path, help="write the files there, and end")
@@ -84,7 +84,7 @@ def main(argv: list[str] | None = None) -> list[float]:
     run(load_config(CONFIGS / "guesser_cpu.py", guesser), base)
     grpo = [f"data.source={folder}/prompts.jsonl", f"train.init_from={base}"]
     grpo += [f"train.num_steps={args.steps}", "train.log_every=1"]
-    grpo += [f"rollouts.reward={HERE}/counting_reward.py:exact"]
+    grpo += [f"rollouts.reward={HERE}/counting/rewards.py:exact"]
     run(load_config(CONFIGS / "grpo_cpu.py", grpo), args.workdir)
     found = rewards(args.workdir)
     print(f"rewards: {found[0]:.2f} at first, {found[-1]:.2f} at last")

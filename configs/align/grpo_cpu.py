@@ -40,7 +40,7 @@ def get_config() -> Config:
             peak_learning_rate=1e-3, warmup_steps=5, schedule="linear", weight_decay=0.0
         ),
         train=TrainConfig(
-            num_steps=300,
+            num_steps=400,
             init_from="runs/guesser",
             loss="grpo",
             # Answers of three tokens are longer than any that is right.
@@ -48,11 +48,11 @@ def get_config() -> Config:
             log_every=10,
             eval_every=50,
             eval_batches=1,
-            sample_every=150,
+            sample_every=200,
             checkpoint_every=50,
         ),
         rollouts=RolloutsConfig(
-            group_size=8, max_new_tokens=3, reward="examples/counting_reward.py:exact"
+            group_size=8, max_new_tokens=3, reward="examples/counting/rewards.py:exact"
         ),
         # Without it the policy soon says one word to every question.
         policy=PolicyConfig(entropy_bonus=0.01),

@@ -88,8 +88,9 @@ def examples(stream: RowStream, config: Config, count: int) -> Iterator[tuple[st
 
 
 def names_of(config: Config) -> tuple[str, ...]:
-    """The names of the examples of a row: those of a pair's answers; () where they have none."""
-    return ("chosen", "rejected") if config.examples.format == "preferences" else ()
+    """The names of the examples of a row, as those of a pair's answers; () where they have none."""
+    found = {"preferences": ("chosen", "rejected"), "prompts": ("prompt",)}
+    return found.get(str(config.examples.format), ())
 
 
 def describe(

@@ -5,7 +5,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from glm_jax.batch import ScoredBatch
+from glm_jax.batch import RolloutBatch, ScoredBatch
 from glm_jax.config import MeshConfig
 from glm_jax.config.files import load_config
 from glm_jax.models.flops import trained_parameters
@@ -19,7 +19,8 @@ FOLDER = Path(__file__).parents[2] / "configs" / "align"
 
 
 def test_all_of_them_are_looked_at():
-    names = {"chatglm3_6b_dpo_lora", "dpo_cpu", "reward_cpu"}
+    names = {"chatglm3_6b_dpo_lora", "chatglm3_6b_grpo_lora", "dpo_cpu", "reward_cpu"}
+    names |= {"guesser_cpu", "grpo_cpu", "ppo_cpu"}
     assert {path.stem for path in FOLDER.glob("*.py")} == names
 
 
@@ -36,6 +37,29 @@ def test_the_real_one():
     batch = abstract_batch(config, mesh)
     assert isinstance(batch, ScoredBatch)
     assert batch.reference.shape == (32, 2048)
+
+
+def test_the_real_one_of_rollouts():
+    """Caches of 64 rows of 2,048 slots: keys and values of two heads of 128, 2 bytes each."""
+    config = load_config(FOLDER / "chatglm3_6b_grpo_lora.py")
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    check_config(config, mesh, vocab_size=64796)
+    model, slots = config.resolved_model, config.rollouts.slots
+    of_slot = model.num_layers * 2 * model.num_kv_heads * model.head_dim * 2
+    assert slots * config.data.sequence_length * of_slot / 2**30 == 3.5
+    batch = abstract_batch(config, mesh)
+    assert isinstance(batch, RolloutBatch)
+    assert batch.old.shape == batch.reference.shape == (128, 2048)
+    assert batch.returns is None
+
+
+def test_grpo_and_ppo_ask_the_same():
+    grpo, ppo = (load_config(FOLDER / f"{name}_cpu.py") for name in ("grpo", "ppo"))
+    assert grpo.data == ppo.data
+    assert (grpo.rollouts.steps, ppo.rollouts.steps) == (1, 2)
+    assert (grpo.rollouts.reward, ppo.model.value_head) == (ppo.rollouts.reward, True)
+    assert grpo.rollouts.reward == "examples/counting/rewards.py:exact"
+    assert load_config(FOLDER / "guesser_cpu.py").examples.format == "prompt_response"
 
 
 def test_the_small_ones_have_the_same_pairs():

@@ -237,6 +237,23 @@ def test_a_model_is_aligned_with_pairs(talker, capsys):
     assert printed.endswith(f"before: {before!r}\nafter: {after!r}\n")
 
 
+@pytest.mark.nightly  # half a minute: two trainings; training/test_rolling_out.py has short ones
+def test_a_model_is_trained_with_rewards(capsys):
+    names = example("grpo")
+    arguments = ["--steps", "4", "--guesses", "30", "--workdir", "counter"]
+    found = names["main"](arguments)
+    assert len(found) == 4
+    assert all(0 <= one < 0.5 for one in found)
+    prompts = Path("counter_files/prompts.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(prompts) == 50
+    assert {"prompt": "After nine comes", "answer": "zero"} in map(json.loads, prompts)
+    printed = capsys.readouterr().out
+    assert printed.endswith(f"rewards: {found[0]:.2f} at first, {found[-1]:.2f} at last\n")
+    exact = runpy.run_path(str(FOLDER / "counting" / "rewards.py"))["exact"]
+    assert exact("After nine comes", " Zero ", {"answer": "zero"}) == 1.0
+    assert exact("After nine comes", "one", {"answer": "zero"}) == 0.0
+
+
 def test_fewer_bits_are_smaller_and_int8_costs_nothing(capsys):
     found = example("quantize")["main"](["--num_examples", "1", "--output", "packed"])
     sizes = {name: size for name, (size, _) in found.items()}
