@@ -36,7 +36,8 @@ PACKAGE = "glm_jax"
 # What a copy does not need: history, environments, runs, caches.
 LEFT_OUT = (".git", ".venv*", "runs", "__pycache__", ".*_cache", "*.egg-info", "build", "dist")
 MARKERS = "not tensorflow and not nightly"
-# Tests that start processes take long, and are left out of files that have others too.
+# Tests that start processes take long: they are left out of files that have others too, unless one
+# is named (FILE::TEST).
 OF_PROCESSES = "pytestmark = pytest.mark.processes"
 # Seconds for the tests of one mutation. What has no end by then says nothing: the machine is busy.
 LONGEST = 1200.0
@@ -173,7 +174,9 @@ class Copies:
         }
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
         files = [(tree / name.partition("::")[0]).read_text(encoding="utf-8") for name in tests]
-        alone = any(OF_PROCESSES in text for text in files)
+        alone = any(
+            "::" in name or OF_PROCESSES in text for name, text in zip(tests, files, strict=True)
+        )
         try:
             done = subprocess.run(
                 [*command, "-m", MARKERS if alone else f"{MARKERS} and not processes", *tests],

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import glm_jax
-from glm_jax.config import Config, DataConfig, MeshConfig, TrainConfig
+from glm_jax.config import Config, DataConfig, LoraConfig, MeshConfig, TrainConfig
 from glm_jax.losses.by_objective import coefficients, token_losses
 from glm_jax.models.params import bind
 from glm_jax.models.trees import stack_layers, to_paths
@@ -131,6 +131,17 @@ def test_bfloat16_parameters_keep_their_dtype(still, change, batch):
     assert metrics[0]["loss"].dtype == np.float32
 
 
+def test_dropout_of_adapters_alone_is_drawn(still, batch):
+    """b is 0 at first, so the loss is the same; its gradient comes from what a was given."""
+    found = []
+    for rate in (0.0, 0.5):
+        adapted = dataclasses.replace(still, lora=LoraConfig(rank=2, dropout=rate))
+        _, [metrics] = run_step(adapted, batch)
+        found.append((float(metrics["loss"]), float(metrics["grad_norm"])))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-6)
+    assert abs(found[0][1] / found[1][1] - 1) > 0.05
+
+
 def test_evaluation_has_no_dropout(config, change, batch):
     params = create_state(config, make_mesh(config.mesh)).params
     for leaf in ("model.dropout_rate", "model.attention_dropout_rate"):
@@ -147,7 +158,7 @@ _ON_FOUR_DEVICES = """
     import jax, tiny_run
     jax.config.update("jax_num_cpu_devices", 4)
     import glm_jax
-from glm_jax.config import Config, DataConfig, MeshConfig, TrainConfig
+from glm_jax.config import Config, DataConfig, LoraConfig, MeshConfig, TrainConfig
     from glm_jax.sharding.mesh import (batch_sharding, make_mesh)
     from glm_jax.training.feed import to_devices
     from glm_jax.training.state import create_state
