@@ -17,8 +17,9 @@ import glm_jax
 from glm_jax.checkpoints.params import load_saved
 from glm_jax.checkpoints.retention import saved_steps
 from glm_jax.errors import UserError
+from tests.free_port import joining
 from tests.pair_runs import rows
-from tests.rollout_runs import prepared, tune
+from tests.rollout_runs import prepared, tune, write_files
 
 # What each kind of run changes.
 KINDS = {
@@ -179,3 +180,41 @@ def test_eight_devices_roll_out_as_one_does():
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads(done.stdout.splitlines()[-1])["alike"] == 6
+
+
+@pytest.mark.processes
+@pytest.mark.nightly
+def test_two_processes_roll_out_as_one_does(tmp_path):
+    """Parameters are split over both; each asks for its share of the rewards."""
+    prompts = write_files(tmp_path / "files")
+    config = tmp_path / "config.py"
+    config.write_text(
+        "import dataclasses\n"
+        "from pathlib import Path\n"
+        "from glm_jax.config import MeshConfig, ModelConfig\n"
+        "from tests.rollout_runs import config_of\n\n\n"
+        "def get_config():\n"
+        f"    made = config_of('bundled', Path({str(prompts)!r}), mesh={{'data': 1, 'fsdp': -1}})\n"
+        "    model = ModelConfig(num_layers=2, embed_dim=32, num_heads=2, vocab_size=7168,\n"
+        "                        dropout_rate=0.0, attention_dropout_rate=0.0)\n"
+        "    train = dataclasses.replace(made.train, init_from=None, eval_every=2, sample_every=4)\n"
+        "    return dataclasses.replace(made, model=model, train=train)\n"
+    )
+    root = str(Path(__file__).parents[2])
+    environment = {**os.environ, "PYTHONPATH": root, "JAX_PLATFORMS": "cpu"}
+
+    def start(workdir, *arguments):
+        command = [sys.executable, "-m", "glm_jax.train", "--config", str(config)]
+        command += ["--workdir", str(tmp_path / workdir), *arguments]
+        return subprocess.Popen(command, env=environment)
+
+    assert start("one").wait() == 0
+    both = [start("two", *arguments) for arguments in joining(2)]
+    assert [process.wait() for process in both] == [0, 0]
+    one, two = rows(tmp_path / "one"), rows(tmp_path / "two")
+    assert [row["reward"] for row in two] == [row["reward"] for row in one]
+    np.testing.assert_allclose(
+        [row["loss"] for row in two], [row["loss"] for row in one], atol=1e-5
+    )
+    samples = [(tmp_path / name / "samples.txt").read_text() for name in ("one", "two")]
+    assert samples[0] == samples[1]
