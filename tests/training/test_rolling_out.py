@@ -197,7 +197,8 @@ def test_two_processes_roll_out_as_one_does(tmp_path):
         f"    made = config_of('bundled', Path({str(prompts)!r}), mesh={{'data': 1, 'fsdp': -1}})\n"
         "    model = ModelConfig(num_layers=2, embed_dim=32, num_heads=2, vocab_size=7168,\n"
         "                        dropout_rate=0.0, attention_dropout_rate=0.0)\n"
-        "    train = dataclasses.replace(made.train, init_from=None, eval_every=2, sample_every=4)\n"
+        "    changed = {'init_from': None, 'eval_every': 2, 'sample_every': 4}\n"
+        "    train = dataclasses.replace(made.train, **changed)\n"
         "    return dataclasses.replace(made, model=model, train=train)\n"
     )
     root = str(Path(__file__).parents[2])
