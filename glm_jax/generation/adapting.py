@@ -1,5 +1,6 @@
-"""Adapters of a model: several beside one base, one folded in, one written alone."""
+"""Adapters of a model: beside one base, folded in, written alone; a value head left out."""
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -13,6 +14,7 @@ from glm_jax.interop.low_rank import save_low_rank
 from glm_jax.interop.origin import Origin
 from glm_jax.interop.prefixes import save_prefix
 from glm_jax.models.trees import Params, to_paths
+from glm_jax.models.value_head import NAME as VALUE_HEAD
 from glm_jax.sharding.mesh import is_first, on_host
 from glm_jax.tokenizers.protocol import Tokenizer
 
@@ -24,7 +26,7 @@ Family = Mapping[str | None, tuple[ResolvedModel, Params]]
 
 
 class Adapting:
-    """The methods of `LanguageModel` that concern its adapters."""
+    """The methods of `LanguageModel` that concern its adapters and its value head."""
 
     config: ResolvedModel
     params: Params
@@ -81,6 +83,19 @@ class Adapting:
                 f"this model has no LoRA to be merged{prefix if self.config.prefix_length else ''}"
             )
         return self._with(self.config, folded(self.params, self.config.param_dtype, dequantize))
+
+    def without_value_head(self) -> "LanguageModel":
+        """The same model without its value head, as published formats have it; arrays are shared.
+
+        What PPO trained writes as before; rewards and values are gone.
+
+        Raises:
+          UserError: there is none.
+        """
+        if not self.config.value_head:
+            raise UserError("the model has no value head (model.value_head), so none to leave out")
+        params = {name: leaf for name, leaf in self.params.items() if name != VALUE_HEAD}
+        return self._with(dataclasses.replace(self.config, value_head=False), params)
 
     def _with(self, config: ResolvedModel, params: Params) -> "LanguageModel":
         made = type(cast("LanguageModel", self))

@@ -1,5 +1,6 @@
 """Adapters beside one base: chosen by name, sharing its arrays; merged; written alone."""
 
+import dataclasses
 import gc
 import weakref
 
@@ -8,8 +9,11 @@ import numpy as np
 import pytest
 
 import glm_jax
+from glm_jax.config import MeshConfig
 from glm_jax.errors import UserError
+from glm_jax.models.params import create_part
 from glm_jax.models.trees import to_paths
+from glm_jax.sharding.mesh import make_mesh
 from tests.interop.lora_directories import (
     GOLDEN,
     base_of,
@@ -104,6 +108,23 @@ def test_merged_it_is_a_plain_model(lm, tmp_path):
     one, two = (to_paths(glm_jax.load(tmp_path / n).params) for n in ("merged", "adapted"))
     for path, leaf in one.items():
         np.testing.assert_array_equal(leaf, two[path], err_msg=path)
+
+
+def test_without_its_value_head_a_policy_is_a_published_model(lm, tmp_path):
+    plain = glm_jax.load(BASE)
+    head = create_part(
+        dataclasses.replace(plain.config, value_head=True), make_mesh(MeshConfig()), 0, "value_head"
+    )
+    config = dataclasses.replace(plain.config, value_head=True)
+    policy = glm_jax.LanguageModel(config, {**plain.params, "value_head": head})
+    with pytest.raises(UserError, match=r"or save lm.without_value_head\(\)"):
+        policy.save(tmp_path / "refused")
+    policy.without_value_head().save(tmp_path / "saved")
+    found = glm_jax.load(tmp_path / "saved")
+    np.testing.assert_array_equal(logits(found), logits(plain))
+    assert policy.config.value_head
+    with pytest.raises(UserError, match=r"has no value head .* so none to leave out"):
+        found.without_value_head()
 
 
 def test_what_cannot_be_merged_says_why(lm):

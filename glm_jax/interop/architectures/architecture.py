@@ -152,7 +152,7 @@ def check_sayable(
     if config.value_head:
         raise UserError(
             f"the {name} format has no value head (model.value_head=True): keep the model as a "
-            "checkpoint, format='orbax'"
+            "checkpoint, format='orbax', or save lm.without_value_head()"
         )
     for field, choices in allowed.items():
         value = getattr(resolved, field)

@@ -23,7 +23,7 @@ def filling(config: Config, workdir: Path) -> str:
 
     Of a reward model, which does none of these, a line of Python.
     """
-    if config.model.value_head:
+    if config.model.value_head and not config.has_rollouts:
         return f"next: glm_jax.load({str(workdir)!r}).rewards([messages, ..])"
     if config.examples.format is not None:
         if load_tokenizer(config.data.tokenizer).chat_end_ids:
