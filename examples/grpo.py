@@ -1,6 +1,6 @@
 """Trains a model with rewards (GRPO): it guesses a number at first, and learns to count.
 
-    python examples/grpo.py [--steps 400] [--workdir DIR]
+    python examples/grpo.py [--steps 250] [--workdir DIR]
     python examples/grpo.py --write DIR          writes the files alone
 
 A question is "After three comes"; its reward is that of examples/counting/rewards.py, 1 for "four".
@@ -24,7 +24,7 @@ from glm_jax.training.run.start import starting_point
 HERE = Path(__file__).parent
 CONFIGS = HERE.parent / "configs" / "align"
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
-QUESTIONS = ["After {} comes", "{} and then", "Count on from {}:", "Behind {} is", "{}, next is"]
+QUESTIONS = ["After {} comes", "{} and then", "Count on from {}:"]
 
 
 def write_files(folder: Path) -> None:
@@ -69,7 +69,7 @@ def rewards(workdir: Path) -> list[float]:
 def main(argv: list[str] | None = None) -> list[float]:
     """Returns the mean rewards, from the first to the last."""
     parser = argparse.ArgumentParser(description="Trains a model with rewards (GRPO).")
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--guesses", type=int, default=120, help="steps of its beginning")
     parser.add_argument("--workdir", type=Path, default=Path("runs/counter"))
     parser.add_argument("--write", type=Path, help="write the files there, and end")

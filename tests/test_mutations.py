@@ -81,7 +81,7 @@ def test_a_mistake_on_the_command_line_is_status_2(capsys):
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("reason", ["", "nobody halves"])
+@pytest.mark.parametrize("reason", ["", pytest.param("nobody halves", marks=pytest.mark.nightly)])
 def test_killed_survived_and_equivalent(tree, capsys, reason):
     before = {path: path.read_text() for path in tree.rglob("*.py")}
     third = mutate.dataclasses.replace(HALF, equivalent=reason)
@@ -95,12 +95,14 @@ def test_killed_survived_and_equivalent(tree, capsys, reason):
     assert {path: path.read_text() for path in tree.rglob("*.py")} == before
 
 
+@pytest.mark.nightly
 @pytest.mark.processes
 def test_an_equivalent_one_that_is_killed_is_told(tree, capsys):
     assert mutate.run([mutate.dataclasses.replace(ADD, equivalent="no")], tree, workers=1) == 1
     assert "KILLED sums.py: minus" in capsys.readouterr().out
 
 
+@pytest.mark.nightly
 @pytest.mark.processes
 @pytest.mark.parametrize(
     ("test", "message"),

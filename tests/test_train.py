@@ -190,7 +190,10 @@ def test_a_killed_run_ends_as_one_that_was_not(start, whole_run, tmp_path):
     assert_ended_alike(tmp_path / "run", whole_run[0])
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.nightly)],
+)
 def test_a_signal_saves_and_stops(start, whole_run, tmp_path, number, status):
     process = start(tmp_path / "run", "train.checkpoint_every=0")
     wait_for_step(process, tmp_path / "run", 1)

@@ -32,15 +32,15 @@ def get_config() -> Config:
         data=DataConfig(
             source="runs/align/counting/prompts.jsonl",
             sequence_length=24,
-            batch_size=96,
-            eval_fraction=0.2,
+            batch_size=192,
+            eval_fraction=0.15,
         ),
         examples=ExamplesConfig(format="prompts"),
         optimizer=OptimizerConfig(
-            peak_learning_rate=1e-3, warmup_steps=5, schedule="linear", weight_decay=0.0
+            peak_learning_rate=1e-3, warmup_steps=5, schedule="constant", weight_decay=0.0
         ),
         train=TrainConfig(
-            num_steps=400,
+            num_steps=250,
             init_from="runs/guesser",
             loss="grpo",
             # Answers of three tokens are longer than any that is right.
@@ -48,7 +48,7 @@ def get_config() -> Config:
             log_every=10,
             eval_every=50,
             eval_batches=1,
-            sample_every=200,
+            sample_every=250,
             checkpoint_every=50,
         ),
         rollouts=RolloutsConfig(

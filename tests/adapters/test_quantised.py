@@ -218,7 +218,7 @@ def rounded(name, matrix):
     return Quantised(values, scale[None].astype(jnp.float16), matrix.ndim - inputs)
 
 
-@pytest.mark.parametrize("scanned", [False, True])
+@pytest.mark.parametrize("scanned", [False, pytest.param(True, marks=pytest.mark.nightly)])
 def test_frozen_integers_are_trained_around(config, change, batch, monkeypatch, tmp_path, scanned):  # noqa: F811
     monkeypatch.setitem(KINDS, "rounded", rounded)
     run = change(change(config, "train.weights", "rounded"), "compute.scan_layers", scanned)

@@ -333,7 +333,9 @@ def with_gradients(run, arguments, cotangent):
     return out, *gradient(cotangent.astype(out.dtype))
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(
+    "dtype", [jnp.float32, pytest.param(jnp.bfloat16, marks=pytest.mark.nightly)]
+)
 @pytest.mark.parametrize("backend", MERGING)
 def test_a_prefix_and_its_gradient_in_every_backend(monkeypatch, backend, dtype):
     """Packed rows with empty intervals, two heads of keys for four of queries."""

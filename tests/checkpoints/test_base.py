@@ -43,7 +43,13 @@ def loss(lm):
     return float(lm.loss(next(Stream())))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=[pytest.mark.nightly] * (kind in ("int8", "encoder")))
+        for kind in KINDS
+    ],
+)
 def test_a_run_is_loaded_by_itself_and_over_its_base(runs, base, kind):
     alone = glm_jax.load(runs(kind))
     over = glm_jax.load(base, adapter=runs(kind))

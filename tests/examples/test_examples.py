@@ -245,7 +245,7 @@ def test_a_model_is_trained_with_rewards(capsys):
     assert len(found) == 4
     assert all(0 <= one < 0.5 for one in found)
     prompts = Path("counter_files/prompts.jsonl").read_text(encoding="utf-8").splitlines()
-    assert len(prompts) == 50
+    assert len(prompts) == 30
     assert {"prompt": "After nine comes", "answer": "zero"} in map(json.loads, prompts)
     printed = capsys.readouterr().out
     assert printed.endswith(f"rewards: {found[0]:.2f} at first, {found[-1]:.2f} at last\n")
@@ -254,6 +254,7 @@ def test_a_model_is_trained_with_rewards(capsys):
     assert exact("After nine comes", "one", {"answer": "zero"}) == 0.0
 
 
+@pytest.mark.nightly  # bits are tested in adapters/ and generation/
 def test_fewer_bits_are_smaller_and_int8_costs_nothing(capsys):
     found = example("quantize")["main"](["--num_examples", "1", "--output", "packed"])
     sizes = {name: size for name, (size, _) in found.items()}
@@ -286,6 +287,7 @@ def test_an_example_says_how_it_is_run_and_is_short(path):
     assert len(text.splitlines()) <= 100
 
 
+@pytest.mark.nightly  # training/test_tuning.py has short runs
 def test_lora_lowers_the_loss_on_its_text_and_is_small(tmp_path, capsys):
     arguments = ["--steps", "6", "--workdir", str(tmp_path / "lora")]
     without, with_it = example("lora")["main"](arguments)

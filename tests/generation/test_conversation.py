@@ -258,7 +258,14 @@ VOCABULARIES = {
 }
 
 
-@pytest.mark.parametrize("kind", VOCABULARIES)
+# Prompts and answers of each kind are golden in tokenizers/; here three of them are decoded.
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=[pytest.mark.nightly] * (kind in ("chatglm3", "glm4_0414")))
+        for kind in VOCABULARIES
+    ],
+)
 def test_every_generation_talks_in_its_own_format(kind):
     """Random models of the tokenizers' sizes; turns equal fresh prompts, and so do streams."""
     file, changes = VOCABULARIES[kind]

@@ -127,7 +127,12 @@ def test_no_copy_of_a_matrix_is_made():
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize(
     "how",
-    [Quantize(8), Quantize(4), Quantize(4, group_size=2), Quantize(8, embedding=True)],
+    [
+        Quantize(8),
+        pytest.param(Quantize(4), marks=pytest.mark.nightly),
+        Quantize(4, group_size=2),
+        pytest.param(Quantize(8, embedding=True), marks=pytest.mark.nightly),
+    ],
 )
 def test_a_model_decodes_the_same_ids(how, tied):
     config = dataclasses.replace(CONFIG, tied_embeddings=tied)

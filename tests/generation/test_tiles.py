@@ -135,7 +135,9 @@ def test_a_model_makes_its_tiles_once_and_anew_for_other_parameters():
     np.testing.assert_array_equal(again.used("float32"), params["output"]["table"])
 
 
-@pytest.mark.parametrize("how", [None, Quantize(8), Quantize(4, 2)])
+@pytest.mark.parametrize(
+    "how", [None, pytest.param(Quantize(8), marks=pytest.mark.nightly), Quantize(4, 2)]
+)
 def test_an_adapter_stays_beside_the_tiles_of_its_matrix(how):
     """What decodes and scores with adapters gives what the merged matrices give."""
     params, random = make(SWIGLU), np.random.default_rng(0)

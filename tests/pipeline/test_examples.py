@@ -129,7 +129,7 @@ def run(config, workdir, rewind=None):
     return load_params(workdir)[1], losses, held_out
 
 
-@pytest.mark.parametrize("made", [causal, blank])
+@pytest.mark.parametrize("made", [pytest.param(causal, marks=pytest.mark.nightly), blank])
 def test_training_goes_on_exactly(tmp_path, made):
     config = made(tmp_path)
     params, losses, held_out = run(config, tmp_path / "run")

@@ -100,6 +100,7 @@ def test_failures_without_progress(machines):
     assert count(machines, "start", "queued delete") == [3, 0]
 
 
+@pytest.mark.nightly
 def test_progress_is_no_failure(machines):
     plays(machines, ["1 4", "2 4", "3 4", "4 0"])
     done = supervise(machines, "--failures", "2")
@@ -157,6 +158,7 @@ def test_a_worker_that_dies_takes_the_others_along(machines):
     assert count(machines, "stop", "start", "queued create") == [1, 2, 1]
 
 
+@pytest.mark.nightly
 def test_a_worker_that_does_not_end_goes_with_its_slice(machines):
     (machines.fake / "stubborn").touch()
     plays(machines, ["10 4", "20 0"], ["- waits", "- 0"])

@@ -129,6 +129,7 @@ def test_rows_are_never_behind_the_newest_checkpoint(
     assert seen == [(2, 2), (4, 4), (6, 6)]
 
 
+@pytest.mark.nightly
 def test_going_back_moves_what_came_after(workdir, config, change, open_batches, tokenizer):
     config = change(config, "train.keep_checkpoints", 9)
     assert train(config, workdir, open_batches, tokenizer) == 0

@@ -71,6 +71,7 @@ def test_log_every(short, change, open_batches, tokenizer, tmp_path):
     assert [row["step"] for row in rows_of(tmp_path) if "loss" in row] == [3, 4]
 
 
+@pytest.mark.nightly
 def test_more_steps_of_a_constant_schedule(short, change, open_batches, tokenizer, tmp_path):
     short = change(short, "optimizer.schedule", "constant")
     for steps, workdir in ((2, "a"), (4, "a"), (4, "b")):

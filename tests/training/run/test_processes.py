@@ -98,6 +98,7 @@ def test_a_trained_prefix_over_two_processes_is_that_of_one(tmp_path):
     assert said != on_one(*command)
 
 
+@pytest.mark.nightly
 @pytest.mark.processes
 def test_two_processes_write_the_directory_that_one_writes(tmp_path):
     run, one, two = (tmp_path / name for name in ("run", "one", "two"))

@@ -31,6 +31,7 @@ SPENT = {
     "steps": 137,  # 50 + 40 + 12 + 35
     "compiling": 31,
     "waiting_for_data": 0,
+    "rolling_out": 0,
     "saving": 21,
     "evaluating": 7,
     "sampling": 0,
