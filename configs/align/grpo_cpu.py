@@ -37,23 +37,23 @@ def get_config() -> Config:
         ),
         examples=ExamplesConfig(format="prompts"),
         optimizer=OptimizerConfig(
-            peak_learning_rate=1e-3, warmup_steps=5, schedule="constant", weight_decay=0.0
+            peak_learning_rate=7e-4, warmup_steps=5, schedule="linear", weight_decay=0.0
         ),
         train=TrainConfig(
-            num_steps=250,
+            num_steps=300,
             init_from="runs/guesser",
             loss="grpo",
-            # Answers of three tokens are longer than any that is right.
-            stop_above="length/answer=3.5",
+            # One of ten words at random has 2.3 nats; too large a bonus blows the policy up.
+            stop_above="entropy=5",
             log_every=10,
             eval_every=50,
             eval_batches=1,
-            sample_every=250,
+            sample_every=300,
             checkpoint_every=50,
         ),
         rollouts=RolloutsConfig(
-            group_size=8, max_new_tokens=3, reward="examples/counting/rewards.py:exact"
+            group_size=16, max_new_tokens=3, reward="examples/counting/rewards.py:exact"
         ),
-        # Without it the policy soon says one word to every question.
+        # Without it the policy soon says one word to every question; with 0.03 it says anything.
         policy=PolicyConfig(entropy_bonus=0.01),
     )
