@@ -9,7 +9,6 @@ The model it begins with was taught that an answer is one word from zero to nine
 It prints (shortened)
 
     step 10/300  loss -0.003  reward 0.115  learning rate 6.89e-04  6,199 tokens/s  03:35 left
-    step 210/300  loss 0.011  reward 0.917  learning rate 2.62e-04  5,949 tokens/s  01:09 left
     step 300/300  loss 0.009  reward 0.802  learning rate 7.00e-05  5,638 tokens/s
 """
 
