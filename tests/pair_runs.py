@@ -1,9 +1,15 @@
 """Tiny runs on pairs of answers: a base, a file of pairs, and a config over both."""
 
-import dataclasses
 import json
+import signal
+import time
+
+import jax
+import numpy as np
 
 import glm_jax
+from glm_jax.checkpoints.params import load_saved
+from glm_jax.checkpoints.retention import saved_steps
 from glm_jax.config import (
     Config,
     DataConfig,
@@ -19,6 +25,7 @@ from glm_jax.pipeline.references import with_reference
 from glm_jax.sharding.mesh import make_mesh
 from glm_jax.training.loop import train
 from glm_jax.training.run.start import starting_point
+from tests.tiny_run import change_fields
 from tests.tokenizers.golden_chat import ICE_TEXT, PIECES
 
 COLOURS = ["red", "blue", "green", "white", "black", "grey", "pink", "gold", "brown", "dark"]
@@ -94,17 +101,14 @@ def config_of(base, pairs, loss="dpo", **sections):
         ),
         preferences=PreferencesConfig(),
     )
-    changed = {
-        name: dataclasses.replace(getattr(config, name), **values)
-        for name, values in sections.items()
-    }
-    return dataclasses.replace(config, **changed)
+    return change_fields(config, **sections)
 
 
 def tune(config, workdir):
-    """Trains, or goes on; returns the exit status."""
+    """Trains, or goes on, as the command does; returns the exit status."""
     mesh = make_mesh(config.mesh)
     config, params = starting_point(config, workdir, mesh)
+    # Of a loss that compares with none, the config stays as it is.
     config = with_reference(config, workdir, mesh, params)
 
     def batches(split, shard_index, num_shards):
@@ -112,6 +116,35 @@ def tune(config, workdir):
 
     tokenizer = glm_jax.load_tokenizer(config.data.tokenizer)
     return train(config, workdir, batches, tokenizer, params)
+
+
+def end_alike_after_kills(start, folder, moments, begun, steps):
+    """Checks that a run which was killed ends as one that was not, to the last bit.
+
+    Args:
+      start: begins a run in a workdir, as a process.
+      folder: of the workdirs, "killed" and "whole".
+      moments: steps whose checkpoint a kill waits for; 0: whatever `begun` says.
+      begun: whether what comes before the first step is going on.
+      steps: of the run.
+    """
+    for wanted in moments:
+        run, limit = start(folder / "killed"), time.monotonic() + 300
+        while run.poll() is None and time.monotonic() < limit:
+            done = max(saved_steps(folder / "killed" / "checkpoints"), default=0)
+            if done >= wanted if wanted else begun():
+                break
+            time.sleep(0.01)
+        assert run.poll() is None
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+    assert start(folder / "killed").wait() == 0
+    assert start(folder / "whole").wait() == 0
+    whole, killed = (load_saved(folder / name).params for name in ("whole", "killed"))
+    jax.tree.map(np.testing.assert_array_equal, whole, killed)
+    both = [[row["loss"] for row in rows(folder / name)] for name in ("whole", "killed")]
+    assert both[0] == both[1]
+    assert len(both[0]) == steps
 
 
 def rows(workdir):

@@ -1,9 +1,7 @@
 """Tiny runs on rollouts: prompts, a file with rewards, and a config over both."""
 
-import dataclasses
 import json
 
-import glm_jax
 from glm_jax.config import (
     Config,
     DataConfig,
@@ -14,10 +12,8 @@ from glm_jax.config import (
     RolloutsConfig,
     TrainConfig,
 )
-from glm_jax.sharding.mesh import make_mesh
-from glm_jax.training.loop import train
-from glm_jax.training.run.start import starting_point
-from tests.pair_runs import save_base
+from tests.pair_runs import save_base, tune
+from tests.tiny_run import change_fields
 
 __all__ = ["config_of", "prepared", "save_base", "tune", "write_files"]
 
@@ -102,11 +98,7 @@ def config_of(base, prompts, loss="grpo", **sections):
         ),
         policy=PolicyConfig(),
     )
-    changed = {
-        name: dataclasses.replace(getattr(config, name), **values)
-        for name, values in sections.items()
-    }
-    return dataclasses.replace(config, **changed)
+    return change_fields(config, **sections)
 
 
 def prepared(folder, kind="causal", loss="grpo", **sections):
@@ -118,15 +110,3 @@ def prepared(folder, kind="causal", loss="grpo", **sections):
         write_files(prompts.parent)
     data = {"store": str(folder / f"store_{kind}"), **sections.pop("data", {})}
     return config_of(base, prompts, loss, data=data, **sections)
-
-
-def tune(config, workdir):
-    """Trains, or goes on; returns the exit status."""
-    mesh = make_mesh(config.mesh)
-    config, params = starting_point(config, workdir, mesh)
-
-    def batches(split, shard_index, num_shards):
-        return glm_jax.batches(config, split, shard_index, num_shards)
-
-    tokenizer = glm_jax.load_tokenizer(config.data.tokenizer)
-    return train(config, workdir, batches, tokenizer, params)

@@ -171,7 +171,7 @@ class Config:
             return
         if self.examples.pretraining_rate > 0.0:
             raise UserError("examples.pretraining_rate must be 0 with examples.format='prompts'")
-        if loss == "ppo" and not self.model.value_head:
+        if self.has_values and not self.model.value_head:
             raise UserError("train.loss='ppo' needs model.value_head=True")
         if self.rollouts.max_new_tokens >= data.sequence_length:
             raise UserError(
@@ -205,6 +205,11 @@ class Config:
     def has_reference(self) -> bool:
         """Whether the loss compares the policy with the model that the run begins with."""
         return self.preferences.compares(self.train.loss)
+
+    @property
+    def has_values(self) -> bool:
+        """Whether a value head is trained beside the policy."""
+        return self.train.loss == "ppo"
 
     def _check_beside_examples(self) -> None:
         """Refuses texts where examples should be, or an objective for texts that there are not."""

@@ -7,11 +7,10 @@ import functools
 from collections.abc import Sequence
 
 import jax
-import numpy as np
 
 from glm_jax.batch import Batch
 from glm_jax.config.model import ResolvedModel
-from glm_jax.data.examples.example import Example, example_of, row_of
+from glm_jax.data.examples.example import Example, example_of, rows_of
 from glm_jax.errors import UserError
 from glm_jax.generation.cache import bucket
 from glm_jax.losses.by_objective import hidden_of
@@ -52,10 +51,9 @@ def rewards(
     for start in range(0, len(examples), _ROWS):
         part = examples[start : start + _ROWS]
         length = bucket(max(map(len, part)))
-        rows = [row_of(one, length, tokenizer.special.pad) for one in part]
         # Rows that are missing repeat the first, so that few shapes are compiled.
-        rows += [rows[0]] * (_ROWS - len(rows) if start else 0)
-        batch = Batch(**{name: np.stack([row[name] for row in rows]) for name in rows[0]})
+        missing = [part[0]] * (_ROWS - len(part) if start else 0)
+        batch = rows_of([*part, *missing], length, tokenizer.special.pad)
         check_positions(batch, config)
         found += on_host(_rewards(params, batch, config=config))[: len(part)].tolist()
     return found

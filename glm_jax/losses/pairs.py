@@ -27,6 +27,7 @@ from glm_jax.config.training import TrainConfig
 from glm_jax.errors import UserError
 from glm_jax.losses.by_objective import Model, hidden_of
 from glm_jax.losses.chunked import chunked_cross_entropy, chunking
+from glm_jax.losses.divergence import kl_estimates
 
 Sums = dict[str, jax.Array]
 
@@ -190,8 +191,7 @@ def _of_policy(
 ) -> Sums:
     """Sums over pairs of log-probabilities, and over tokens of estimates of the KL divergence.
 
-    With r = log p - log ref of a token: k1 = r, k2 = r^2 / 2, k3 = exp(-r) - 1 + r
-    (joschu.net/blog/kl-approx.html). They are of the data's answers, not of the policy's own.
+    They are of the data's answers, not of the policy's own (`kl_estimates`).
     """
     is_pair = (jnp.asarray(weights) > 0).astype(jnp.float32)
     found = _both("log_prob", of_answers(batch, log_probs), is_pair)
@@ -199,8 +199,7 @@ def _of_policy(
         return found
     there = answers(batch).any(axis=1) & (is_pair[:, None] > 0)
     ratio = jnp.where(there, log_probs - _reference(batch), 0.0)
-    estimates = {"k1": ratio, "k2": jnp.square(ratio) / 2, "k3": jnp.expm1(-ratio) + ratio}
-    found |= {f"kl/{name}": jnp.sum(value) for name, value in estimates.items()}
+    found |= {f"kl/{name}": jnp.sum(value) for name, value in kl_estimates(ratio).items()}
     return found | {"tokens": jnp.sum(there.astype(jnp.float32))}
 
 

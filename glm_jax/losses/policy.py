@@ -24,11 +24,12 @@ from jaxtyping import Bool, Float
 from glm_jax.arrays import Array
 from glm_jax.batch import Batch, RolloutBatch
 from glm_jax.config import Config
-from glm_jax.config.policy import KL_ESTIMATORS, PolicyConfig
+from glm_jax.config.policy import PolicyConfig
 from glm_jax.config.training import TrainConfig
 from glm_jax.errors import UserError
 from glm_jax.losses.by_objective import Model, hidden_of
 from glm_jax.losses.chunked import chunked_entropy, chunking
+from glm_jax.losses.divergence import kl_estimates
 
 Sums = dict[str, jax.Array]
 
@@ -36,15 +37,6 @@ Sums = dict[str, jax.Array]
 def learnt(batch: Batch) -> Bool[jax.Array, "B T"]:
     """Where the tokens of answers are predicted."""
     return jnp.asarray(batch.loss_weights) > 0
-
-
-def kl_estimates(ratio: Float[jax.Array, "..."]) -> dict[str, Float[jax.Array, "..."]]:
-    """The estimators of KL(p || ref) from r = log p - log ref of a token drawn from p.
-
-    (joschu.net/blog/kl-approx.html): k1 = r, k2 = r^2 / 2, k3 = exp(-r) - 1 + r.
-    """
-    found = (ratio, jnp.square(ratio) / 2, jnp.expm1(-ratio) + ratio)
-    return dict(zip(KL_ESTIMATORS, found, strict=True))
 
 
 def clipped(
@@ -91,13 +83,12 @@ class PolicyLoss:
     @classmethod
     def of(cls, config: Config) -> "PolicyLoss":
         """The loss of a config."""
-        loss = config.train.loss
         return cls(
             config.policy,
             config.rollouts.temperature,
             config.rollouts.max_new_tokens,
-            config.policy.kl_weight(loss),
-            loss == "ppo",
+            config.policy.kl_weight(config.train.loss),
+            config.has_values,
         )
 
     def coefficients(self, config: TrainConfig, batch: Batch) -> Float[jax.Array, "B T"]:
@@ -126,7 +117,15 @@ class PolicyLoss:
         batch = _checked(batch)
         there = learnt(batch)
         hidden = hidden_of(model, batch, dropout_key)
-        log_probs, entropy = self._scores(config, mesh, model, batch, hidden)
+        log_probs, entropy = log_probs_and_entropy(
+            config,
+            mesh,
+            model,
+            batch,
+            hidden,
+            self.temperature,
+            differentiable=self.settings.entropy_bonus > 0,
+        )
         ratio = jnp.exp(jnp.where(there, log_probs - batch.old, 0.0))
         losses = {"policy": clipped(self.settings, ratio, batch.advantages)}
         if batch.reference is not None:
@@ -160,19 +159,6 @@ class PolicyLoss:
         counted |= {f"loss/{name}": value for name, value in weighted.items()}
         counted["tokens"] = jnp.sum(there.astype(jnp.float32))
         return sum(weighted.values(), jnp.float32(0)), jax.lax.stop_gradient(counted)
-
-    def _scores(
-        self, config: TrainConfig, mesh: Mesh, model: Model, batch: Batch, hidden: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        return log_probs_and_entropy(
-            config,
-            mesh,
-            model,
-            batch,
-            hidden,
-            self.temperature,
-            differentiable=self.settings.entropy_bonus > 0,
-        )
 
     def summarize(self, config: TrainConfig, found: Mapping[str, ArrayLike]) -> Sums:
         """The losses, and means over tokens.

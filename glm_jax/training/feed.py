@@ -4,7 +4,7 @@ import dataclasses
 import queue
 import threading
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import jax
 import numpy as np
@@ -12,7 +12,10 @@ from jax.sharding import NamedSharding
 
 from glm_jax.batch import NUM_OBJECTIVES, OBJECTIVES, Batch
 from glm_jax.data.identity import Identity
+from glm_jax.training.distributed import share
 from glm_jax.training.train_state import TrainState
+
+B = TypeVar("B", bound=Batch)
 
 
 @runtime_checkable
@@ -58,9 +61,15 @@ class Fed:
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
-def to_devices(batch: Batch, sharding: NamedSharding) -> Batch:
+def to_devices(batch: B, sharding: NamedSharding) -> B:
     """The global Batch, sharded; `batch` holds this host's rows of it."""
     return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), batch)
+
+
+def own_to_devices(batch: B, sharding: NamedSharding) -> B:
+    """`to_devices` of a batch that every process has whole: each gives its rows."""
+    own, processes = share()
+    return to_devices(jax.tree.map(lambda leaf: np.split(leaf, processes)[own], batch), sharding)
 
 
 def count_targets(batch: Batch) -> dict[str, int]:

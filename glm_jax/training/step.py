@@ -135,7 +135,7 @@ def abstract_batch(config: Config, mesh: Mesh) -> Batch:
     value = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=sharding)
     if config.has_rollouts:
         reference = value if config.policy.has_reference else None
-        of_values = value if config.train.loss == "ppo" else None
+        of_values = value if config.has_values else None
         return RolloutBatch(
             **fields,
             reference=reference,

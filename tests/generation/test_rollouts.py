@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from glm_jax.data.examples.example import rows_of
 from glm_jax.generation.engine import Engine
 from glm_jax.generation.options import Limits
 from glm_jax.generation.prompts import Prompt
@@ -14,7 +15,7 @@ from glm_jax.losses.by_objective import hidden_of
 from glm_jax.models.params import bind
 from glm_jax.models.trees import stack_layers
 from glm_jax.special_tokens import SpecialTokens
-from glm_jax.training.rollouts.rows import answer_example, rows_of
+from glm_jax.training.rollouts.rows import answer_example
 
 LIMITS, ROOM = Limits([3, 7, 11], 12), Room(64, 64, 1, 3)
 SPECIAL = SpecialTokens(mask=90, gmask=91, smask=92, start=93, end=3, cls=94, eos=7, pad=0)

@@ -47,7 +47,7 @@ def cycle(config, mesh):
     assembling = Assembling(config, mesh, tokenizer, None, None)
     with assembling.rewards() as rewards:
         answering = assembling.answering(rewards)
-        making = Making(config, answering, Scorer(config, mesh), tokenizer.special.pad)
+        making = Making(config, answering, Scorer(config, mesh))
         made = making(state.params, None, next(glm_jax.batches(config)), 4)
     batch = to_devices(made.batches[0], batch_sharding(mesh))
     state, metrics = make_train_step(config, mesh)(state, batch)

@@ -3,10 +3,8 @@
 import json
 import math
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jax
@@ -15,9 +13,8 @@ import pytest
 
 import glm_jax
 from glm_jax.checkpoints.params import load_saved
-from glm_jax.checkpoints.retention import saved_steps
 from glm_jax.errors import UserError
-from tests.pair_runs import config_of, rows, save_base, tune, write_pairs
+from tests.pair_runs import config_of, end_alike_after_kills, rows, save_base, tune, write_pairs
 
 # What each kind of run changes.
 KINDS = {
@@ -110,29 +107,9 @@ def test_a_killed_run_ends_as_one_that_was_not(folder, tmp_path):
             command, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
         )
 
-    kills = 0
-    for wanted in (0, 3, 9):
-        run = start(tmp_path / "killed")
-        limit = time.monotonic() + 300
-        while run.poll() is None and time.monotonic() < limit:
-            steps = saved_steps(tmp_path / "killed" / "checkpoints")
-            if wanted == 0 and list(tmp_path.glob("causal.reference/.*.parts")):
-                break
-            if wanted and max(steps, default=0) >= wanted:
-                break
-            time.sleep(0.01)
-        assert run.poll() is None
-        run.send_signal(signal.SIGKILL)
-        run.wait()
-        kills += 1
-    assert kills == 3
-    assert start(tmp_path / "killed").wait() == 0
-    assert start(tmp_path / "whole").wait() == 0
-    whole, killed = (load_saved(tmp_path / name).params for name in ("whole", "killed"))
-    jax.tree.map(np.testing.assert_array_equal, whole, killed)
-    both = [[row["loss"] for row in rows(tmp_path / name)] for name in ("whole", "killed")]
-    assert both[0] == both[1]
-    assert len(both[0]) == 60
+    end_alike_after_kills(
+        start, tmp_path, (0, 3, 9), lambda: list(tmp_path.glob("causal.reference/.*.parts")), 60
+    )
 
 
 @pytest.mark.processes

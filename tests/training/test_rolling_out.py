@@ -3,10 +3,8 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jax
@@ -18,7 +16,7 @@ from glm_jax.checkpoints.params import load_saved
 from glm_jax.checkpoints.retention import saved_steps
 from glm_jax.errors import UserError
 from tests.free_port import joining
-from tests.pair_runs import rows
+from tests.pair_runs import end_alike_after_kills, rows
 from tests.rollout_runs import prepared, tune, write_files
 
 # What each kind of run changes.
@@ -148,26 +146,9 @@ def test_a_killed_run_ends_as_one_that_was_not(folder, tmp_path):
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
         return subprocess.Popen(command, env=environment)
 
-    for wanted in (0, 4, 12):
-        run = start(tmp_path / "killed")
-        limit = time.monotonic() + 300
-        while run.poll() is None and time.monotonic() < limit:
-            steps = saved_steps(tmp_path / "killed" / "checkpoints")
-            if wanted == 0 and (tmp_path / "killed" / "run.json").exists():
-                break
-            if wanted and max(steps, default=0) >= wanted:
-                break
-            time.sleep(0.01)
-        assert run.poll() is None
-        run.send_signal(signal.SIGKILL)
-        run.wait()
-    assert start(tmp_path / "killed").wait() == 0
-    assert start(tmp_path / "whole").wait() == 0
-    whole, killed = (load_saved(tmp_path / name).params for name in ("whole", "killed"))
-    jax.tree.map(np.testing.assert_array_equal, whole, killed)
-    both = [[row["loss"] for row in rows(tmp_path / name)] for name in ("whole", "killed")]
-    assert both[0] == both[1]
-    assert len(both[0]) == 40
+    end_alike_after_kills(
+        start, tmp_path, (0, 4, 12), (tmp_path / "killed" / "run.json").exists, 40
+    )
 
 
 @pytest.mark.processes

@@ -133,13 +133,20 @@ def objects_of(config: Config, maker: Maker, split: str) -> list[tuple[str, Json
     Raises:
       UserError: as `build_store`.
     """
+    return objects_by_split(config, maker)[split]
+
+
+def objects_by_split(config: Config, maker: Maker) -> dict[str, list[tuple[str, JsonObject]]]:
+    """`objects_of` each split, of one reading of the files."""
     files, skipped = example_files(config.data.source), Skipped()
     is_eval = _held_out(files, maker, skipped, config)
-    return [
-        (_name(files, record), record.values)
-        for record, held in zip(records(files, Skipped()), is_eval, strict=True)
-        if held in (None, split == "eval") and isinstance(record.values, dict)
-    ]
+    found: dict[str, list[tuple[str, JsonObject]]] = {split: [] for split in SPLITS}
+    for record, held in zip(records(files, Skipped()), is_eval, strict=True):
+        if isinstance(record.values, dict):
+            for split in SPLITS:
+                if held in (None, split == "eval"):
+                    found[split].append((_name(files, record), record.values))
+    return found
 
 
 class _Made:

@@ -13,11 +13,12 @@ An answer that fills a blank, as in ChatGLM-6B; part A is seen by all, part B fo
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from glm_jax.batch import ANSWER, empty_fields
+from glm_jax.batch import ANSWER, Batch, empty_fields
 from glm_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -145,3 +146,15 @@ def row_of(example: Example, length: int, pad_id: int) -> dict[str, np.ndarray]:
     ends = np.maximum(example.prefix, np.arange(1, size + 1))
     fields["attend_end"][:size] = np.minimum(ends, size)
     return fields
+
+
+def rows_of(examples: Sequence[Example], length: int, pad_id: int) -> Batch:
+    """A row for each example; numpy, [B, T].
+
+    Args:
+      examples: cut to the row's length.
+      length: T.
+      pad_id: of slots without a token.
+    """
+    rows = [row_of(one, length, pad_id) for one in examples]
+    return Batch(**{name: np.stack([row[name] for row in rows]) for name in rows[0]})

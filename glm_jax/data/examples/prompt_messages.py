@@ -18,11 +18,15 @@ _TURN = re.compile(r"\n\n(Human|Assistant):")
 _SPEAKERS = {"Human": "user", "Assistant": "assistant"}
 
 
+def prompt_key(record: JsonObject, config: ExamplesConfig) -> str | None:
+    """The key of what an answer follows; None: the object has none of those."""
+    named = [config.messages_field] if config.messages_field else ["messages", "conversations"]
+    return next((one for one in [config.prompt_field, *named] if one in record), None)
+
+
 def prompt_of(record: JsonObject, config: ExamplesConfig) -> list[Message] | None:
     """The messages that an answer follows; None: the object has none of the keys for them."""
-    named = [config.messages_field] if config.messages_field else ["messages", "conversations"]
-    name = next((one for one in [config.prompt_field, *named] if one in record), None)
-    default = ExamplesConfig()
+    name, default = prompt_key(record, config), ExamplesConfig()
     for option in ("prompt_field", "messages_field"):
         asked = getattr(config, option)
         if asked != getattr(default, option) and asked not in record:

@@ -18,7 +18,7 @@ import numpy as np
 from glm_jax.config.examples import ExamplesConfig
 from glm_jax.data.examples.conversations import tools_of
 from glm_jax.data.examples.example import Example
-from glm_jax.data.examples.prompt_messages import prompt_of
+from glm_jax.data.examples.prompt_messages import prompt_key, prompt_of
 from glm_jax.errors import UserError
 from glm_jax.json_files import JsonObject, some
 from glm_jax.special_tokens import SpecialTokens
@@ -32,10 +32,12 @@ class Question:
     """A prompt, checked.
 
     Attributes:
+      given: the prompt as it stands in the file, a text or messages.
       messages: the last of them not the assistant's.
       tools: descriptions of tools, or None.
     """
 
+    given: object
     messages: list[Message]
     tools: list[JsonObject] | None
 
@@ -79,8 +81,8 @@ def read_question(record: JsonObject, config: ExamplesConfig) -> Question:
     Raises:
       UserError: a key that it lacks, no messages, or an assistant's message at the end.
     """
-    messages = prompt_of(record, config)
-    if not messages:
+    messages, key = prompt_of(record, config), prompt_key(record, config)
+    if not messages or key is None:
         raise UserError(
             f"there is no prompt: no key {config.prompt_field!r} or 'messages'; the keys are "
             f"{some(list(record))}"
@@ -89,7 +91,9 @@ def read_question(record: JsonObject, config: ExamplesConfig) -> Question:
         raise UserError("a prompt ends where the policy is to answer, not in an answer")
     if not any(str(one["content"]).strip() for one in messages):
         raise UserError("the prompt is empty")
-    return Question(messages, tools_of(record.get(config.tools_field), config.tools_field))
+    return Question(
+        record[key], messages, tools_of(record.get(config.tools_field), config.tools_field)
+    )
 
 
 def prompt_ids(question: Question, tokenizer: Tokenizer) -> list[int]:

@@ -133,10 +133,11 @@ class Answering:
             self._room,
             self._slots(len(prompts.ids) * copies),
         )
-        numbers = np.repeat(prompts.numbers, copies)
+        records = [self._records[split][number] for number in prompts.numbers.tolist()]
+        questions = [read_question(record, self._config.examples) for record in records]
         asked = [
-            self._asked(self._records[split][number], answer)
-            for number, answer in zip(numbers.tolist(), answers, strict=True)
+            self._asked(records[row // copies], questions[row // copies], answer)
+            for row, answer in enumerate(answers)
         ]
         found = self._rewarded(asked, answers)
         failed = sum(one is None for one in found)
@@ -155,13 +156,9 @@ class Answering:
         blank = blank_of(ids, self._tokenizer.special)
         return Prompt(ids[:-1], self._limits, how, [blank], ids[-1])
 
-    def _asked(self, record: JsonObject, answer: RolledOut) -> Asked:
-        question: Question = read_question(record, self._config.examples)
+    def _asked(self, record: JsonObject, question: Question, answer: RolledOut) -> Asked:
         ids = answer.ids[:-1] if answer.complete else answer.ids
-        examples = self._config.examples
-        names = (examples.prompt_field, examples.messages_field, "messages", "conversations")
-        prompt = next(record[name] for name in names if name in record)
-        return Asked(prompt, self._text(ids, question), record, question.messages)
+        return Asked(question.given, self._text(ids, question), record, question.messages)
 
     def _text(self, ids: list[int], question: Question) -> str:
         # A model may have more ids than its tokenizer, and draw them while it knows nothing.

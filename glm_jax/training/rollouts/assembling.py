@@ -11,8 +11,7 @@ from jax.sharding import Mesh
 
 from glm_jax.batch import Batch
 from glm_jax.config import Config
-from glm_jax.data.documents import SPLITS
-from glm_jax.data.examples.building import objects_of
+from glm_jax.data.examples.building import objects_by_split
 from glm_jax.data.examples.makers import maker_of
 from glm_jax.errors import UserError
 from glm_jax.generation.engine import Engine
@@ -69,7 +68,8 @@ def reward_model(settings: str, found: "Loaded") -> RewardModel:
 def records_of(config: Config, tokenizer: Tokenizer) -> dict[str, list[JsonObject]]:
     """The objects of the files of prompts by split, in the order of the prompts."""
     maker = maker_of(config.examples, tokenizer, config.model.fills_blanks)
-    return {split: [record for _, record in objects_of(config, maker, split)] for split in SPLITS}
+    found = objects_by_split(config, maker)
+    return {split: [record for _, record in objects] for split, objects in found.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,7 +144,7 @@ class Assembling:
             scorer = Scorer(config, self.mesh)
             feed = RolloutFeed(
                 stream,
-                Making(config, answering, scorer, self.tokenizer.special.pad),
+                Making(config, answering, scorer),
                 reference,
                 config.rollouts.passes,
                 batch_sharding(self.mesh),

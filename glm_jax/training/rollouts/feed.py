@@ -9,14 +9,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
-import jax
-import numpy as np
 from jax.sharding import NamedSharding
 
 from glm_jax.batch import Batch
 from glm_jax.models.trees import Params
-from glm_jax.training.distributed import share
-from glm_jax.training.feed import Fed, Stream, count_targets, to_devices
+from glm_jax.training.feed import Fed, Stream, count_targets, own_to_devices
 from glm_jax.training.train_state import TrainState
 
 if TYPE_CHECKING:
@@ -72,10 +69,8 @@ class RolloutFeed:
         if not self._waiting:
             self._begin(state)
         batch, counts = self._waiting.popleft()
-        own, processes = share()
-        rows = jax.tree.map(lambda leaf: np.split(leaf, processes)[own], batch)
         counted = counts | count_targets(batch)
-        on_devices = to_devices(rows, self._sharding)
+        on_devices = own_to_devices(batch, self._sharding)
         return Fed(on_devices, self._stream.get_state(), counted, self._metrics)
 
     def _begin(self, state: TrainState) -> None:

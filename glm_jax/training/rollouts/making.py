@@ -13,18 +13,18 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import jax
 import numpy as np
 from jaxtyping import Float
 
 from glm_jax.batch import Batch, RolloutBatch
 from glm_jax.config import Config
 from glm_jax.corruption.corruptor import Corruptor
+from glm_jax.data.examples.example import rows_of
 from glm_jax.generation.rollouts import RolledOut
 from glm_jax.models.trees import Params
 from glm_jax.training.rollouts import advantages
 from glm_jax.training.rollouts.answering import Answered, Answering
-from glm_jax.training.rollouts.rows import answer_example, at_answers, of_answers, rows_of
+from glm_jax.training.rollouts.rows import answer_example, at_answers, in_parts, of_answers
 from glm_jax.training.rollouts.scoring import Scorer, Scores
 
 if TYPE_CHECKING:
@@ -49,15 +49,13 @@ class Made:
 class Making:
     """Makes the batches of a cycle from its prompts."""
 
-    def __init__(self, config: Config, answering: Answering, scorer: Scorer, pad_id: int):
+    def __init__(self, config: Config, answering: Answering, scorer: Scorer):
         """Args:
         config: of the run.
         answering: asks the policy.
         scorer: scores its answers.
-        pad_id: of slots without a token.
         """
-        self._config, self._answering = config, answering
-        self._scorer, self._pad_id = scorer, pad_id
+        self._config, self._answering, self._scorer = config, answering, scorer
 
     def __call__(
         self, params: Params, reference: Params | None, prompts: "PromptBatch", step: int
@@ -95,7 +93,7 @@ class Making:
             answer_example(prompts.ids[row // copies], answer.ids, special, fills)
             for row, answer in enumerate(answers)
         ]
-        return rows_of(examples, self._config.data.sequence_length, self._pad_id)
+        return rows_of(examples, self._config.data.sequence_length, special.pad)
 
     def _with_advantages(self, rows: Batch, scores: Scores, answered: Answered) -> RolloutBatch:
         scaling = self._config.policy.scaling(self._config.train.loss)
@@ -126,18 +124,6 @@ class Making:
             old_values=scores.values,
             returns=at_answers(rows, returns),
         )
-
-
-def in_parts(batch: RolloutBatch, size: int) -> list[RolloutBatch]:
-    """Batches of `size` rows each; numpy."""
-
-    def part(leaf: np.ndarray, start: int) -> np.ndarray:
-        return leaf[start : start + size]
-
-    return [
-        jax.tree.map(functools.partial(part, start=start), batch)
-        for start in range(0, len(batch.tokens), size)
-    ]
 
 
 def _padded(values: Sequence[np.ndarray]) -> Float[np.ndarray, "rows tokens"]:

@@ -4,15 +4,20 @@ causal          <|user|> hi <|assistant|> yes          learnt  .  .  x  x
 fills blanks    hi [gMASK] sop yes                     learnt  .  .  x  x     positions 0 1 1 1
 """
 
+import functools
 from collections.abc import Sequence
+from typing import TypeVar
 
+import jax
 import numpy as np
 from jaxtyping import Float
 
 from glm_jax.batch import Batch
-from glm_jax.data.examples.example import Example, blank_example, causal_example, row_of
+from glm_jax.data.examples.example import Example, blank_example, causal_example
 from glm_jax.data.examples.prompts import blank_of
 from glm_jax.special_tokens import SpecialTokens
+
+B = TypeVar("B", bound=Batch)
 
 
 def answer_example(
@@ -33,16 +38,16 @@ def answer_example(
     return blank_example(ids, learnt, len(prompt) - 1, blank_of(prompt, special))
 
 
-def rows_of(examples: Sequence[Example], length: int, pad_id: int) -> Batch:
-    """A row for each example; numpy, [B, T].
+def in_parts(batch: B, size: int) -> list[B]:
+    """Batches of `size` rows each; numpy."""
 
-    Args:
-      examples: none longer than a row.
-      length: T.
-      pad_id: of slots without a token.
-    """
-    rows = [row_of(one, length, pad_id) for one in examples]
-    return Batch(**{name: np.stack([row[name] for row in rows]) for name in rows[0]})
+    def part(leaf: np.ndarray, start: int) -> np.ndarray:
+        return leaf[start : start + size]
+
+    return [
+        jax.tree.map(functools.partial(part, start=start), batch)
+        for start in range(0, len(batch.tokens), size)
+    ]
 
 
 def at_answers(

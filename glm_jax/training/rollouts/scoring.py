@@ -15,8 +15,8 @@ from glm_jax.models.params import bind
 from glm_jax.models.trees import Params
 from glm_jax.sharding.mesh import batch_sharding, replicated
 from glm_jax.training.defaults import for_devices
-from glm_jax.training.distributed import share
-from glm_jax.training.feed import to_devices
+from glm_jax.training.feed import own_to_devices
+from glm_jax.training.rollouts.rows import in_parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Scorer:
         config = for_devices(config, mesh)
         self._size = config.data.batch_size // config.train.accumulation_steps
         self._sharding = batch_sharding(mesh)
-        self._has_values = config.train.loss == "ppo"
+        self._has_values = config.has_values
         temperature = config.rollouts.temperature
 
         def score(params: Params, batch: Batch, with_values: bool) -> tuple[jax.Array, ...]:
@@ -66,12 +66,9 @@ class Scorer:
           reference: of the reference, or None.
           batch: numpy, all rows of a cycle: a multiple of the rows of a micro-batch.
         """
-        own, processes = share()
         parts: list[list[np.ndarray]] = []
-        for start in range(0, len(batch.tokens), self._size):
-            rows = jax.tree.map(lambda leaf, at=start: leaf[at : at + self._size], batch)
-            mine = jax.tree.map(lambda leaf: np.split(leaf, processes)[own], rows)
-            on_devices = to_devices(mine, self._sharding)
+        for rows in in_parts(batch, self._size):
+            on_devices = own_to_devices(rows, self._sharding)
             found = [*self._score(params, on_devices, self._has_values)]
             if reference is not None:
                 found += self._score(reference, on_devices, False)

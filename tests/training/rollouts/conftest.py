@@ -49,7 +49,7 @@ def policy_of(rollout_folder):
             eval_step=eval_step,
             answering=answering,
             scorer=scorer,
-            making=Making(config, answering, scorer, tokenizer.special.pad),
+            making=Making(config, answering, scorer),
             state=create_state(config, mesh, params),
             stream=lambda split="train": glm_jax.batches(config, split),
             changed=lambda **values: dataclasses.replace(config, **values),

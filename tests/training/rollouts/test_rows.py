@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from glm_jax.data.examples.example import rows_of
 from glm_jax.special_tokens import SpecialTokens
-from glm_jax.training.rollouts.rows import answer_example, at_answers, of_answers, rows_of
+from glm_jax.training.rollouts.rows import answer_example, at_answers, of_answers
 
 SPECIAL = SpecialTokens(mask=90, gmask=91, smask=92, start=93, end=3, cls=94, eos=7, pad=0)
 
