@@ -30,6 +30,7 @@ from glm_jax.errors import UserError
 from glm_jax.losses.by_objective import Model, hidden_of
 from glm_jax.losses.chunked import chunked_entropy, chunking
 from glm_jax.losses.divergence import kl_estimates
+from glm_jax.sharding.mesh import slot_groups
 
 Sums = dict[str, jax.Array]
 
@@ -124,6 +125,7 @@ class PolicyLoss:
             batch,
             hidden,
             self.temperature,
+            self.longest,
             differentiable=self.settings.entropy_bonus > 0,
         )
         ratio = jnp.exp(jnp.where(there, log_probs - batch.old, 0.0))
@@ -184,10 +186,15 @@ def log_probs_and_entropy(
     batch: Batch,
     hidden: Float[jax.Array, "B T D"],
     temperature: float,
+    longest: int,
     *,
     differentiable: bool = False,
 ) -> tuple[Float[jax.Array, "B T"], Float[jax.Array, "B T"]]:
-    """log p of the target and the entropy at each slot, of the policy at a temperature.
+    """log p of the target and the entropy where one is learnt, of the policy at a temperature.
+
+    Answers are short beside their prompts, so logits are computed for `longest` slots of a row:
+
+        learnt   0 0 0 1 1 0      longest 3      slots 3 4 0 have logits; of 3 and 4 they are kept
 
     Args:
       config: `loss_chunk` and `cross_entropy` are read.
@@ -196,18 +203,30 @@ def log_probs_and_entropy(
       batch: [B, T].
       hidden: of the model for this batch.
       temperature: divides the logits.
+      longest: M, the most slots of a row that are learnt.
       differentiable: the entropy has a gradient too.
+
+    Returns:
+      [B, T] each; where nothing is learnt, what is there means nothing.
     """
-    score = model.scorer()
+    score, targets, order = model.scorer(), jnp.asarray(batch.targets), None
+    # Slots that are split over devices stay where they are.
+    if longest < targets.shape[1] and slot_groups(mesh) == 1:
+        order = jnp.argsort(~learnt(batch), axis=1, stable=True)[:, :longest]
+        hidden = jnp.take_along_axis(hidden, order[..., None], axis=1)
+        targets = jnp.take_along_axis(targets, order, axis=1)
 
     def logits(hidden: jax.Array) -> jax.Array:
         return score(hidden).astype(jnp.float32) / temperature
 
     chunks = chunking(config, mesh, batch)
     losses, entropy = chunked_entropy(
-        logits, hidden, batch.targets, **chunks, differentiable=differentiable
+        logits, hidden, targets, **chunks, differentiable=differentiable
     )
-    return -losses, entropy
+    if order is None:
+        return -losses, entropy
+    rows, empty = jnp.arange(len(order))[:, None], jnp.zeros(batch.targets.shape, jnp.float32)
+    return empty.at[rows, order].set(-losses), empty.at[rows, order].set(entropy)
 
 
 def _checked(batch: Batch) -> RolloutBatch:

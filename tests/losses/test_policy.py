@@ -275,7 +275,7 @@ def test_a_step_on_new_answers_has_the_ratio_1_and_clips_nothing():
             for name in ("tokens", "positions", "block_positions", "attend_start", "attend_end")
         )
     )
-    log_probs, _ = policy.log_probs_and_entropy(config.train, mesh, model, batch, hidden, 1.0)
+    log_probs, _ = policy.log_probs_and_entropy(config.train, mesh, model, batch, hidden, 1.0, 8)
     better = np.array([1.0, -1.0, 0.5, 0.0])[:, None] * (batch.loss_weights > 0)
     batch = rollouts(old=log_probs, reference=log_probs, advantages=better)
     state, metrics = make_train_step(config, mesh)(state, batch)
@@ -294,6 +294,6 @@ def test_a_step_on_new_answers_has_the_ratio_1_and_clips_nothing():
             for name in ("tokens", "positions", "block_positions", "attend_start", "attend_end")
         )
     )
-    now, _ = policy.log_probs_and_entropy(config.train, mesh, after, batch, hidden, 1.0)
+    now, _ = policy.log_probs_and_entropy(config.train, mesh, after, batch, hidden, 1.0, 8)
     gained = np.where(batch.loss_weights > 0, np.asarray(now) - batch.old, 0).sum(1)
     assert gained[0] > 0 > gained[1]

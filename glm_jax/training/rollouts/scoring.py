@@ -43,14 +43,20 @@ class Scorer:
         self._size = config.data.batch_size // config.train.accumulation_steps
         self._sharding = batch_sharding(mesh)
         self._has_values = config.has_values
-        temperature = config.rollouts.temperature
+        sampling = config.rollouts
 
         def score(params: Params, batch: Batch, with_values: bool) -> tuple[jax.Array, ...]:
             with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
                 model = bind(config.resolved_model, params)
                 hidden = hidden_of(model, batch)
                 found, _ = log_probs_and_entropy(
-                    config.train, mesh, model, batch, hidden, temperature
+                    config.train,
+                    mesh,
+                    model,
+                    batch,
+                    hidden,
+                    sampling.temperature,
+                    sampling.max_new_tokens,
                 )
                 values = (model.values(hidden),) if with_values else ()
             there = learnt(batch)
