@@ -81,6 +81,7 @@ _OTHER_NAMES = {
     "policy.advantages": "scale_rewards adv_estimator",
     "policy.loss_per": "loss_type loss_agg_mode",
     "policy.kl_estimator": "kl_loss_type",
+    "policy.kl_by_ratio": "use_bias_correction_kl",
     "policy.entropy_bonus": "entropy_coeff entropy_coef",
     "policy.value_coefficient": "vf_coef",
     "policy.value_clip": "cliprange_value",

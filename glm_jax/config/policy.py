@@ -45,6 +45,8 @@ class PolicyConfig:
       value_coefficient: weight of the value head's squared error.
       value_clip: how far a value may move from what it was at the rollout; None: any.
       gae_lambda, discount: lambda and gamma of GAE, per token.
+      kl_by_ratio: in the loss, w KL in place of KL: the gradient of w makes that of the estimate
+        the gradient of the divergence (arXiv:2512.02556, section 3.1; TRL's default).
     """
 
     clip_low: float = 0.2
@@ -60,6 +62,7 @@ class PolicyConfig:
     value_clip: float | None = 0.2
     gae_lambda: float = 0.95
     discount: float = 1.0
+    kl_by_ratio: bool = False
 
     def __post_init__(self):
         check_types(self, "policy")
@@ -113,9 +116,10 @@ class PolicyConfig:
             self.advantages,
             f"one of {list(ADVANTAGES[loss])} with train.loss={loss!r}",
         )
-        if self.kl_estimator != "k3" and self.kl_weight(loss) == 0:
-            raise UserError(
-                f"policy.kl_estimator={self.kl_estimator!r} does nothing without a divergence in "
-                "the loss: set policy.kl_beta"
-                + (" and policy.kl_in='loss'" if loss == "ppo" else "")
-            )
+        for name, default in (("kl_estimator", "k3"), ("kl_by_ratio", False)):
+            value = getattr(self, name)
+            if value != default and self.kl_weight(loss) == 0:
+                raise UserError(
+                    f"policy.{name}={value!r} does nothing without a divergence in the loss: set "
+                    "policy.kl_beta" + (" and policy.kl_in='loss'" if loss == "ppo" else "")
+                )

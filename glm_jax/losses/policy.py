@@ -135,7 +135,9 @@ class PolicyLoss:
         else:
             estimates = {}
         if self.kl_weight:
-            losses["kl"] = self.kl_weight * estimates[self.settings.kl_estimator]
+            divergence = estimates[self.settings.kl_estimator]
+            by = ratio if self.settings.kl_by_ratio else 1.0
+            losses["kl"] = self.kl_weight * by * divergence
         if self.settings.entropy_bonus:
             losses["entropy"] = -self.settings.entropy_bonus * entropy
         if self.has_values:

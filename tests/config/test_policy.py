@@ -38,6 +38,7 @@ def test_values(settings, said):
         ("grpo", {"advantages": "plain"}, r"policy.advantages must be one of \['group'"),
         ("ppo", {"advantages": "group"}, r"policy.advantages must be one of \['batch', 'plain'\]"),
         ("grpo", {"kl_estimator": "k1"}, "policy.kl_estimator='k1' does nothing without"),
+        ("grpo", {"kl_by_ratio": True}, "policy.kl_by_ratio=True does nothing without"),
         ("ppo", {"kl_estimator": "k1", "kl_beta": 0.1}, "set policy.kl_beta and policy.kl_in"),
     ],
 )

@@ -138,6 +138,7 @@ def whole_texts():
         ("grpo", 0.7, {"clip_high": 0.28, "loss_per": "sequence"}),
         ("grpo", 1.0, {"kl_beta": 0.3}),
         ("grpo", 1.0, {"kl_beta": 0.3, "kl_estimator": "k2", "loss_per": "longest"}),
+        ("grpo", 1.0, {"kl_beta": 0.3, "kl_by_ratio": True}),
         ("grpo", 1.3, {"entropy_bonus": 0.2}),
         ("ppo", 1.0, {"value_coefficient": 0.7}),
     ],
@@ -171,8 +172,10 @@ def test_losses_and_gradients_are_those_of_the_formulas_in_float64(
         slope = -weight * np.where((free < held) | (within == ratio), free, 0.0)
         far = log_probs[row] - reference[row]
         if told.kl_beta and told.kl_estimator == "k3":
-            wanted += weight * told.kl_beta * (np.exp(-far) - 1 + far).sum()
-            slope += weight * told.kl_beta * (1 - np.exp(-far))
+            k3 = np.exp(-far) - 1 + far
+            by, falls = (ratio, k3) if told.kl_by_ratio else (1.0, 0.0)
+            wanted += weight * told.kl_beta * (by * k3).sum()
+            slope += weight * told.kl_beta * by * (falls + 1 - np.exp(-far))
         elif told.kl_beta:
             wanted += weight * told.kl_beta * (far**2 / 2).sum()
             slope += weight * told.kl_beta * far
