@@ -5,7 +5,7 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 _SHOWN = 160  # characters of a value that an error repeats
@@ -17,6 +17,14 @@ class UserError(ValueError):
     Commands print its message and exit with status 2. Any other exception is a bug in this package
     and keeps its traceback.
     """
+
+
+def with_causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, then what it came from: libraries raise errors of their own over others'."""
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or seen.__context__
 
 
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from glm_jax import errors
-from glm_jax.errors import UserError, did_you_mean, how_to_install, say_once, short
+from glm_jax.errors import UserError, did_you_mean, how_to_install, say_once, short, with_causes
 
 
 def test_nearest_name_is_offered():
@@ -19,6 +19,13 @@ def test_nothing_is_offered_when_nothing_is_near():
 
 def test_user_errors_are_value_errors():
     assert issubclass(UserError, ValueError)
+
+
+def test_an_error_is_followed_by_what_it_came_from():
+    first, second, third = KeyError("a"), OSError("b"), ValueError("c")
+    second.__context__ = first
+    third.__cause__ = second
+    assert list(with_causes(third)) == [third, second, first]
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from glm_jax.buckets import is_url, os_error
+from glm_jax.errors import with_causes
 
 # Errors that the program cannot resolve: the run stops, and what is saved stays.
 TROUBLES = (
@@ -31,8 +32,7 @@ def disk_trouble(error: BaseException) -> str | None:
 
     The causes of the error are searched too. None: the disk is not the cause.
     """
-    seen: BaseException | None = error
-    while seen is not None:
+    for seen in with_causes(error):
         meant = os_error(seen) or seen
         number = meant.errno if isinstance(meant, OSError) else None
         if number is None and (match := _NUMBER.search(str(seen))):
@@ -41,7 +41,6 @@ def disk_trouble(error: BaseException) -> str | None:
             # Of a bucket the error's own text says more than that of its number.
             of_bucket = meant is not seen or is_url(getattr(meant, "filename", None) or "")
             return str(getattr(meant, "strerror", "")) if of_bucket else os.strerror(number)
-        seen = seen.__cause__ or seen.__context__
     return None
 
 

@@ -21,7 +21,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import IO, NoReturn
 
-from glm_jax.errors import UserError
+from glm_jax.errors import UserError, with_causes
 from glm_jax.training import failures
 
 # Status where another process of the run was lost.
@@ -128,7 +128,7 @@ def run_together(main: Callable[[], int], lost_after: float) -> int:
     except failures.FailedElsewhere as error:
         _fail(1, str(error), f"error: {error}")
     except BaseException as error:
-        if _BROKEN.search(str(error)) is None:
+        if not any(_BROKEN.search(str(one)) for one in with_causes(error)):
             _fail(1, f"{type(error).__name__}: {error}", traceback.format_exc().rstrip())
         time.sleep(lost_after + _PATIENCE)
         print(f"error: another process was lost; {_AGAIN}", file=sys.stderr)

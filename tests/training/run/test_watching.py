@@ -164,11 +164,18 @@ def test_an_error_of_one_of_several_is_told_and_ends_it_at_once(
     assert capsys.readouterr().err.endswith(said)
 
 
-def test_a_connection_that_breaks_leaves_the_word_to_the_runtime(ended, monkeypatch, capsys):
-    """It ends the process within these seconds, and says who was lost."""
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_connection_that_breaks_leaves_the_word_to_the_runtime(
+    ended, monkeypatch, capsys, wrapped
+):
+    """It ends the process within these seconds, and says who was lost. Orbax, whose restore
+    broadcasts, has an error of its own for it."""
     slept = []
     monkeypatch.setattr(time, "sleep", slept.append)
     error = RuntimeError("UNKNOWN: Gloo all-reduce failed: Read error: Connection reset by peer")
+    if wrapped:
+        error, cause = RuntimeError("incompatible handler: PyTreeHandler"), error
+        error.__cause__ = cause
     with pytest.raises(ended[0]):
         run_together(raising(error), 20)
     assert (ended[1:], slept) == ([LOST], [35])
