@@ -15,7 +15,7 @@ from glm_jax.models.flops import (
 from glm_jax.planning.apart import Report
 from glm_jax.planning.chips import Gpu, chip_of
 from glm_jax.planning.saving import checkpoint_facts
-from glm_jax.training.memory import GIB, held_bytes
+from glm_jax.training.memory import GIB, answers_at_once, held_bytes, rollout_bytes
 from glm_jax.training.train_state import TrainState
 
 
@@ -36,7 +36,18 @@ def run_facts(config: Config, mesh: Mesh, state: TrainState) -> Report:
         "flops_per_token": flops_per_token(config, state.params, state.frozen),
         "attention_density": attention_density(config.cost_objective),
         "bytes_per_device": held_bytes(config, mesh, state),
+        **_rollouts(config, mesh, state),
         **checkpoint_facts(mesh, state),
+    }
+
+
+def _rollouts(config: Config, mesh: Mesh, state: TrainState) -> Report:
+    if not config.has_rollouts:
+        return {}
+    made = config.rollouts.batches * config.data.batch_size
+    return {
+        "answers_at_once": answers_at_once(config, made, mesh),
+        "rollout_bytes": rollout_bytes(config, mesh, state),
     }
 
 

@@ -68,9 +68,22 @@ def _memory_lines(report: Report) -> list[str]:
         f"memory      peak {report['peak_hbm_gib']:.2f}{limit} GiB per device: {verdict}; {parts}"
         f" (gradients among them {readable(held['gradients'])})"
     ]
+    if "rollout_bytes" in report:
+        lines.append(_rollout_line(report))
     if not report["fits"]:
         lines.append(f"            {advice(report)}")
     return lines
+
+
+def _rollout_line(report: Report) -> str:
+    """What a device holds while answers are decoded, between steps; the workspace is not known."""
+    held, parts = report["bytes_per_device"], report["rollout_bytes"]
+    state = held["parameters"] + held["optimizer"]
+    named = ", ".join(f"{name} {readable(size)}" for name, size in parts.items() if size)
+    return (
+        f"rollouts    {report['answers_at_once']} answers at once: {named}, beside "
+        f"{readable(state)} of parameters and optimizer, without the workspace of decoding"
+    )
 
 
 def advice(report: Report) -> str:

@@ -7,17 +7,19 @@ knows how much; `glm_jax.planning.program` asks it.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
+from jax.typing import DTypeLike
 
 from glm_jax.batch import BYTES_PER_SLOT
 from glm_jax.config import Config
+from glm_jax.generation.cache import bucket, empty_cache, power_of_two
 from glm_jax.models.trees import Params
 from glm_jax.models.weights import is_matrix
-from glm_jax.sharding.mesh import batch_sharding
+from glm_jax.sharding.mesh import batch_sharding, row_groups
 from glm_jax.sharding.rules import path_name
 from glm_jax.training.train_state import TrainState
 
@@ -56,14 +58,69 @@ def held_bytes(config: Config, mesh: Mesh, state: TrainState) -> dict[str, int]:
 
 def _gradients(config: Config, params: Params) -> Params:
     """The gradients of a step: matrices in `compute.dtype`, sums over micro-batches in float32."""
+    if config.train.accumulation_steps > 1:
+        return _with_dtype(params, lambda name, leaf: jnp.float32)
+    return _computed(config, params)
 
-    def gradient(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        dtype = config.compute.dtype if is_matrix(path_name(path)) else leaf.dtype
-        if config.train.accumulation_steps > 1:
-            dtype = jnp.float32
-        return jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=leaf.sharding)
 
-    return jax.tree.map_with_path(gradient, params)
+def _computed(config: Config, params: Params) -> Params:
+    """Parameters as the computation takes them: matrices in `compute.dtype`."""
+    dtype = config.compute.dtype
+    return _with_dtype(params, lambda name, leaf: dtype if is_matrix(name) else leaf.dtype)
+
+
+def _with_dtype(params: Params, dtype: Callable[[str, jax.ShapeDtypeStruct], DTypeLike]) -> Params:
+    def changed(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        kind = dtype(path_name(path), leaf)
+        return jax.ShapeDtypeStruct(leaf.shape, kind, sharding=leaf.sharding)
+
+    return jax.tree.map_with_path(changed, params)
+
+
+def cache_slots(config: Config) -> int:
+    """Slots of a rollout's row in the caches: a prompt and an answer, rounded up."""
+    return bucket(config.data.sequence_length + 1)
+
+
+def answers_at_once(config: Config, rows: int, mesh: Mesh) -> int:
+    """Answers that a rollout decodes at once: a multiple of the devices they are split over.
+
+    Args:
+      config: of a run with rollouts.
+      rows: answers that are wanted.
+      mesh: of the parameters.
+    """
+    asked, groups = min(config.rollouts.slots or rows, rows), row_groups(mesh)
+    return -(-asked // groups) * groups
+
+
+def rollout_bytes(config: Config, mesh: Mesh, state: TrainState) -> dict[str, int]:
+    """Bytes per device beside the state: "caches", while answers are decoded, and "reference".
+
+        rollouts.slots 64, group_size 8     64 answers at once, and 8 prompts that wait, prefilled
+
+    Args:
+      config: of a run with rollouts.
+      mesh: its devices; rows of the caches are split over data and fsdp, heads over tensor.
+      state: of `abstract_state(config, mesh)`.
+    """
+    number = answers_at_once(config, config.rollouts.batches * config.data.batch_size, mesh)
+    waiting = power_of_two(max(1, number // config.rollouts.group_size))
+    model, groups, split = config.resolved_model, row_groups(mesh), mesh.shape["tensor"]
+    slots = cache_slots(config)
+    leaves = jax.eval_shape(
+        lambda: [
+            leaf for cache in empty_cache(model, 1, slots) for leaf in (cache.keys, cache.values)
+        ]
+    )
+    row = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
+    rows = -(-number // groups) + -(-waiting // groups)
+    has_reference = config.policy.has_reference
+    return {
+        "caches": rows * row // (split if model.num_kv_heads % split == 0 else 1),
+        # As `glm_jax.training.rollouts.reference.Reference` keeps it.
+        "reference": bytes_per_device(_computed(config, state.trainable)) * has_reference,
+    }
 
 
 def describe_held(held: Mapping[str, int]) -> str:

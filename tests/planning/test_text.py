@@ -90,6 +90,17 @@ def test_a_report_says_how_the_step_adds_up():
     assert "leaves out" in text
 
 
+def test_of_rollouts_it_says_what_is_held_while_answers_are_decoded():
+    held = {"answers_at_once": 64, "rollout_bytes": {"caches": 3 * GIB, "reference": GIB // 2}}
+    lines = describe({**REPORT, **held}).splitlines()
+    assert (
+        "rollouts    64 answers at once: caches 3.0 GiB, reference 512.0 MiB, beside 6.0 GiB of "
+        "parameters and optimizer, without the workspace of decoding"
+    ) in lines
+    alone = describe({**REPORT, **held, "rollout_bytes": {"caches": GIB, "reference": 0}})
+    assert "reference" not in alone
+
+
 def test_small_collectives_are_summed_up_only():
     assert "all-gather" not in describe(REPORT)
 

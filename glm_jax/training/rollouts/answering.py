@@ -24,9 +24,9 @@ from glm_jax.generation.slots import Room
 from glm_jax.json_files import JsonObject
 from glm_jax.models.seeds import fold_name, key_of
 from glm_jax.models.trees import Params
-from glm_jax.sharding.mesh import row_groups
 from glm_jax.tokenizers.protocol import Tokenizer
 from glm_jax.training.distributed import on_all, share
+from glm_jax.training.memory import answers_at_once, cache_slots
 from glm_jax.training.rollouts.rewarding import Asked, Rewards
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class Answering:
         self._engine_of = engine_of
         self._config, self._tokenizer, self._records = config, tokenizer, records
         self._rewards, self._settings = rewards, config.rollouts
-        self._model, self._groups = config.resolved_model, row_groups(mesh)
+        self._model, self._mesh = config.resolved_model, mesh
         special = self.special = tokenizer.special
         ends = {special.eos, *tokenizer.chat_end_ids}
         if self._model.fills_blanks:
@@ -98,7 +98,7 @@ class Answering:
         self._limits = Limits(sorted(ends), self._settings.max_new_tokens)
         # Of every cycle the same sizes, so that nothing is compiled again.
         self._room = Room(
-            bucket(config.data.sequence_length + 1),
+            cache_slots(config),
             bucket(self._settings.max_new_tokens),
             1,
             len(self._limits.end_ids),
@@ -131,7 +131,7 @@ class Answering:
             copies,
             jax.random.fold_in(key, step),
             self._room,
-            self._slots(len(prompts.ids) * copies),
+            answers_at_once(self._config, len(prompts.ids) * copies, self._mesh),
         )
         records = [self._records[split][number] for number in prompts.numbers.tolist()]
         questions = [read_question(record, self._config.examples) for record in records]
@@ -144,11 +144,6 @@ class Answering:
         instead = self._settings.failed_reward
         given = [instead if one is None else one for one in found]
         return Answered(asked, answers, np.array(given, np.float64), failed)
-
-    def _slots(self, rows: int) -> int:
-        """Rows to decode at once: a multiple of the devices that they are split over."""
-        asked = min(self._settings.slots or rows, rows)
-        return -(-asked // self._groups) * self._groups
 
     def _prompt(self, ids: list[int], how: Sampling) -> Prompt:
         if not self._model.fills_blanks:

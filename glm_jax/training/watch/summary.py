@@ -11,8 +11,15 @@ from glm_jax.models.flops import (
     trained_parameters,
 )
 from glm_jax.training.distributed import share
-from glm_jax.training.memory import describe_held, held_bytes, readable
+from glm_jax.training.memory import (
+    answers_at_once,
+    describe_held,
+    held_bytes,
+    readable,
+    rollout_bytes,
+)
 from glm_jax.training.state import abstract_state
+from glm_jax.training.train_state import TrainState
 
 
 def summary(config: Config, mesh: Mesh, rows_per_epoch: int, start: str) -> str:
@@ -41,11 +48,28 @@ def summary(config: Config, mesh: Mesh, rows_per_epoch: int, start: str) -> str:
             f"{share()[1]} host(s)",
             f"step        {rows} rows x {length} slots = {rows * length:,} tokens of "
             f"{flops:.3g} FLOPs",
+            *rollout_lines(config, mesh, state),
             f"data        {rows_per_epoch:,} rows per epoch; {steps:,} steps are "
             f"{steps * rows / max(rows_per_epoch, 1):.1f} epochs",
             f"start       {start}",
         ]
     )
+
+
+def rollout_lines(config: Config, mesh: Mesh, state: TrainState) -> list[str]:
+    """What rollouts take beside the state, in a line; none in a run without."""
+    if not config.has_rollouts:
+        return []
+    rollouts, made = config.rollouts, config.rollouts.batches * config.data.batch_size
+    parts = [
+        f"{name} {readable(size)}"
+        for name, size in rollout_bytes(config, mesh, state).items()
+        if size
+    ]
+    return [
+        f"rollouts    {made} answers to {made // rollouts.group_size} prompts, "
+        f"{answers_at_once(config, made, mesh)} at once; per device {', '.join(parts)}"
+    ]
 
 
 def kept_line(step: jax.stages.Compiled) -> str:

@@ -2,12 +2,16 @@
 
 from types import SimpleNamespace
 
+import jax
+
 from glm_jax.config import (
     Config,
     DataConfig,
+    ExamplesConfig,
     MeshConfig,
     ModelConfig,
     ObjectiveConfig,
+    RolloutsConfig,
     TrainConfig,
 )
 from glm_jax.sharding.mesh import make_mesh
@@ -34,6 +38,28 @@ def test_the_lines_say_what_the_run_holds_and_does():
     assert step.endswith(f"8 rows x 32 slots = 256 tokens of {flops:.3g} FLOPs")
     assert data.endswith("100 rows per epoch; 50 steps are 4.0 epochs")
     assert start.endswith("a new run")
+
+
+def test_of_rollouts_it_says_what_they_take():
+    config = Config(
+        ModelConfig(
+            vocab_size=64,
+            num_layers=1,
+            embed_dim=16,
+            num_heads=2,
+            max_positions=31,
+            dropout_rate=0.0,
+            attention_dropout_rate=0.0,
+        ),
+        DataConfig(source="none", sequence_length=32, batch_size=8),
+        examples=ExamplesConfig(format="prompts"),
+        train=TrainConfig(num_steps=50, loss="grpo"),
+        rollouts=RolloutsConfig(group_size=4, max_new_tokens=8, reward="a.py:f"),
+    )
+    mesh = make_mesh(config.mesh, jax.devices()[:1])
+    lines = summary(config, mesh, 100, "a new run").splitlines()
+    # 8 answers and 2 prompts of 64 slots, keys and values of 16 features.
+    assert ("rollouts    8 answers to 2 prompts, 8 at once; per device caches 80.0 KiB") in lines
 
 
 def test_what_is_kept_is_what_a_step_works_in():
