@@ -14,11 +14,11 @@ from glm_jax.errors import UserError
 from glm_jax.generate import main
 from glm_jax.generation import language_model
 from glm_jax.generation.candidates import Filling
-from glm_jax.generation.framing import blanked_ids
 from glm_jax.generation.language_model import LanguageModel
 from glm_jax.models.params import create_params
 from glm_jax.paths import checkpoint
 from glm_jax.sharding.mesh import make_mesh
+from glm_jax.tokenizers.framing import blanked_ids
 
 TOKENIZER = glm_jax.load_tokenizer("bundled")
 SPECIAL = TOKENIZER.special

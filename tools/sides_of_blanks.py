@@ -13,7 +13,7 @@ import dataclasses
 import glm_jax
 from glm_jax.evaluation.data import Blank, blanks
 from glm_jax.evaluation.tasks import fitting_prompt
-from glm_jax.generation.framing import blanked_ids
+from glm_jax.tokenizers.framing import blanked_ids
 
 _APART = 7  # blanks of one chapter stand beside one another
 

@@ -8,9 +8,9 @@ from glm_jax.evaluation.asked import Outcome, Prepared, hit
 from glm_jax.evaluation.examples import Example, Line, column, render, texts_in
 from glm_jax.evaluation.metrics import compared, first_k
 from glm_jax.evaluation.prompting import Prompts, before_blank, count_blanks, has_blank
-from glm_jax.generation.framing import causal_prefix
 from glm_jax.generation.options import Options
 from glm_jax.special_tokens import SPELLINGS
+from glm_jax.tokenizers.framing import causal_prefix
 from glm_jax.tokenizers.messages import checked_messages
 from glm_jax.tokenizers.protocol import Tokenizer
 

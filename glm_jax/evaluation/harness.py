@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 from glm_jax.errors import UserError, did_you_mean, how_to_install
 from glm_jax.evaluation.examples import Example
 from glm_jax.evaluation.prompting import Prompts
-from glm_jax.generation.framing import causal_prefix
 from glm_jax.json_files import JsonObject
+from glm_jax.tokenizers.framing import causal_prefix
 
 try:
     from lm_eval.api.model import LM

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from glm_jax.errors import UserError
 from glm_jax.evaluation.asked import Pair
 from glm_jax.evaluation.examples import Example
-from glm_jax.generation.framing import MASK, blanked_ids, causal_prefix
+from glm_jax.tokenizers.framing import MASK, blanked_ids, causal_prefix
 from glm_jax.tokenizers.ids import ids_behind, shared
 from glm_jax.tokenizers.protocol import Tokenizer
 

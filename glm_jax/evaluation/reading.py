@@ -19,7 +19,7 @@ from glm_jax.errors import UserError
 from glm_jax.evaluation.asked import Outcome, Prepared
 from glm_jax.evaluation.examples import Example, Line, text_in
 from glm_jax.evaluation.prompting import Prompts
-from glm_jax.generation.framing import causal_prefix
+from glm_jax.tokenizers.framing import causal_prefix
 
 if TYPE_CHECKING:
     from glm_jax.evaluation.task_spec import Spec

@@ -22,7 +22,7 @@ from glm_jax.evaluation.data import (
 from glm_jax.evaluation.examples import Example
 from glm_jax.evaluation.ngrams import WordCounts
 from glm_jax.evaluation.prompting import Prompts
-from glm_jax.generation.framing import blanked_ids, causal_prefix
+from glm_jax.tokenizers.framing import blanked_ids, causal_prefix
 from glm_jax.tokenizers.protocol import Tokenizer
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, TypedDict, Unpack, cast
 import numpy as np
 
 from glm_jax.errors import UserError
-from glm_jax.generation.framing import MASK, blanked_ids, causal_prefix, check_blanks
 from glm_jax.generation.options import (
     CandidateOptions,
     CompleteOptions,
@@ -19,6 +18,7 @@ from glm_jax.generation.options import (
     TextOptions,
 )
 from glm_jax.generation.streaming import GrowingText
+from glm_jax.tokenizers.framing import MASK, blanked_ids, causal_prefix, check_blanks
 from glm_jax.tokenizers.ids import check_text
 from glm_jax.tokenizers.protocol import Tokenizer
 

@@ -11,9 +11,9 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 
 from glm_jax.errors import UserError
-from glm_jax.generation.framing import MASK, MASKS, blanked_ids
 from glm_jax.generation.texts import with_answers
 from glm_jax.special_tokens import SPELLINGS
+from glm_jax.tokenizers.framing import MASK, MASKS, blanked_ids
 from glm_jax.tokenizers.protocol import Tokenizer
 
 _BLANK = SPELLINGS["mask"]

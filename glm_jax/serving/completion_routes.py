@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Sequence
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from glm_jax.generation.framing import causal_prefix
 from glm_jax.generation.options import Limits
 from glm_jax.generation.prompts import Prompt
 from glm_jax.generation.streaming import GrowingText
@@ -22,6 +21,7 @@ from glm_jax.serving.responses import TEXT, Call
 from glm_jax.serving.running_rows import Running
 from glm_jax.serving.served import Served
 from glm_jax.serving.text_logprobs import joined, text_logprobs
+from glm_jax.tokenizers.framing import causal_prefix
 from glm_jax.tokenizers.ids import check_text
 
 # OpenAI's.

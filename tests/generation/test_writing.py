@@ -10,10 +10,10 @@ import glm_jax
 from glm_jax.config import MeshConfig, ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.generate import main
-from glm_jax.generation.framing import blanked_ids
 from glm_jax.generation.language_model import LanguageModel
 from glm_jax.models.params import create_params
 from glm_jax.sharding.mesh import make_mesh
+from glm_jax.tokenizers.framing import blanked_ids
 from tests.generation.chat_stand_ins import model as chat_model
 
 TOKENIZER = glm_jax.load_tokenizer("bundled")

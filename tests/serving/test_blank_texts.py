@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from glm_jax.errors import UserError
-from glm_jax.generation.framing import blanked_ids
 from glm_jax.generation.texts import with_answers
 from glm_jax.serving.blank_texts import BlankText
+from glm_jax.tokenizers.framing import blanked_ids
 from glm_jax.tokenizers.tokenizer import load_tokenizer
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -2,7 +2,7 @@ import pytest
 
 import glm_jax
 from glm_jax.errors import UserError
-from glm_jax.generation.framing import blanked_ids, causal_prefix, check_blanks
+from glm_jax.tokenizers.framing import blanked_ids, causal_prefix, check_blanks
 
 TOKENIZER = glm_jax.load_tokenizer("bundled")
 SPECIAL = TOKENIZER.special
