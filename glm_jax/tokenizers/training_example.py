@@ -16,7 +16,8 @@ The published rules (the fine-tuning code of each repository):
 
 A vocabulary without a chat format, as GLM's of 2021, has one of ours here, `without_format`: part A
 is the texts of the messages, a line each, and the answer fills the blank behind them:
-[CLS] hi [gMASK] start yes end.
+[CLS] hi [gMASK] start yes end. A text that has a blank is filled there:
+[CLS] I say [MASK] . eos start yes end.
 """
 
 import dataclasses
@@ -25,9 +26,11 @@ from typing import TYPE_CHECKING
 
 from glm_jax.checks import check_choice, whole_number
 from glm_jax.config.examples import LOSS_ON
-from glm_jax.errors import UserError
+from glm_jax.errors import UserError, short
 from glm_jax.json_files import JsonObject
 from glm_jax.tokenizers.chat_formats import Chat
+from glm_jax.tokenizers.framing import MASK, blanked_ids
+from glm_jax.tokenizers.ids import ids_behind
 from glm_jax.tokenizers.messages import Message, with_our_roles
 from glm_jax.tokenizers.protocol import Tokenizer
 
@@ -192,21 +195,51 @@ def by_template(
 
 
 def without_format(tokenizer: Tokenizer, chat: Conversation) -> TrainingExample:
-    """Of a vocabulary without a chat format: the answer fills a [gMASK] behind the messages."""
+    """Of a vocabulary without a chat format: the answer fills the blank that the messages have, or
+    a [gMASK] behind them.
+
+    Raises:
+      UserError: tools, no answer, several blanks, or a text with a blank that is longer than
+        `max_source_length`, since what would be cut may be the blank.
+    """
     if chat.tools or any(one.get("tool_calls") or one.get("tools") for one in chat.messages):
         raise UserError("the tokenizer has no chat format, so none for tools")
     _check_one_answer(chat)
     _check_part_a(chat)
-    special = tokenizer.special
-    prompt = tokenizer.encode("\n".join(one["content"] for one in chat.messages[:-1]))
-    answer = tokenizer.encode(chat.messages[-1]["content"])
-    if chat.source is not None and chat.target is not None:
-        # [CLS] and the blank, the start and the end count, as in ChatGLM-6B's rule.
-        prompt, answer = prompt[: chat.source - 2], answer[: chat.target - 2]
-    ids = [special.cls, *prompt, special.gmask, special.start, *answer, special.end]
-    prefix = len(prompt) + 2
-    learnt = [False] * (prefix + 1) + [True] * (len(answer) + 1)
-    return TrainingExample(ids, learnt, prefix, prefix - 1)
+    special, said = tokenizer.special, chat.messages[-1]["content"]
+    text = "\n".join(one["content"] for one in chat.messages[:-1])
+    if MASK.search(text):
+        part_a, answer, blank = _around_blank(tokenizer, text, said, chat.source)
+    else:
+        prompt, answer = tokenizer.encode(text), tokenizer.encode(said)
+        # [CLS] and the blank count, as in ChatGLM-6B's rule.
+        prompt = prompt if chat.source is None else prompt[: chat.source - 2]
+        part_a, blank = [special.cls, *prompt, special.gmask], len(prompt) + 1
+    # The start and the end count as well.
+    answer = answer if chat.target is None else answer[: chat.target - 2]
+    ids = [*part_a, special.start, *answer, special.end]
+    learnt = [False] * (len(part_a) + 1) + [True] * (len(answer) + 1)
+    return TrainingExample(ids, learnt, len(part_a), blank)
+
+
+def _around_blank(
+    tokenizer: Tokenizer, text: str, answer: str, most: int | None
+) -> tuple[list[int], list[int], int]:
+    """Part A of a text with a blank, the ids of what fills it, and the blank's index."""
+    before, *rest = MASK.split(text)
+    if len(rest) > 1:
+        raise UserError(
+            f"a prompt has one blank at most, which the answer fills; got {len(rest)}: "
+            f"{short(text)}"
+        )
+    part_a = blanked_ids(tokenizer, text)
+    if most is not None and len(part_a) > most:
+        raise UserError(
+            f"a prompt with a blank is not cut; it has {len(part_a)} ids with what stands around "
+            f"it, more than max_source_length={most}: {short(text)}"
+        )
+    masks = [index for index, id_ in enumerate(part_a) if id_ in tokenizer.special.masks]
+    return part_a, ids_behind(tokenizer.encode, before, answer), masks[0]
 
 
 _RULES: dict[str, Callable[[Tokenizer, Conversation], TrainingExample]] = {

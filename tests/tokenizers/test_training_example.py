@@ -6,6 +6,7 @@ import pytest
 
 import glm_jax
 from glm_jax.errors import UserError
+from glm_jax.tokenizers.framing import blanked_ids
 from glm_jax.tokenizers.training_example import (
     Conversation,
     each_answer,
@@ -151,6 +152,32 @@ def test_without_a_chat_format():
     assert cut.ids == [special.cls, hi[0], special.gmask, special.start, yes[0], special.end]
     with pytest.raises(UserError, match="no chat format, so none for tools"):
         of("published", None, None, tools=[WEATHER])
+
+
+def test_without_a_chat_format_a_blank_in_the_text_is_filled():
+    """[CLS] Noah lived [MASK] years. eos start ▁fifty end, and as `lm.fill` is asked."""
+    tokenizer = glm_jax.load_tokenizer("bundled")
+    special = tokenizer.special
+
+    def of(text, *lengths):
+        said = [*user(text), {"role": "assistant", "content": "fifty"}]
+        return without_format(tokenizer, Conversation.of(said, None, "last", *lengths))
+
+    made = of("Noah lived [MASK] years.", None, None)
+    part_a = blanked_ids(tokenizer, "Noah lived [MASK] years.")
+    before, after = tokenizer.encode("Noah lived"), tokenizer.encode("lived years.")[1:]
+    assert part_a == [special.cls, *before, special.mask, *after, special.eos]
+    assert made.ids == [*part_a, special.start, *tokenizer.encode("fifty"), special.end]
+    assert (made.prefix, made.blank) == (len(part_a), len(before) + 1)
+    assert made.learnt == [False] * (len(part_a) + 1) + [True] * 2
+    # At the end a [gMASK] is what it is without one.
+    assert of("Noah lived [gMASK]", None, None) == of("Noah lived", None, None)
+    assert of("Noah lived [sMASK]", None, None).ids[made.blank] == special.smask
+    assert of("Noah lived [MASK] years.", len(part_a), 9) == made
+    with pytest.raises(UserError, match=f"it has {len(part_a)} ids .* max_source_length=5"):
+        of("Noah lived [MASK] years.", 5, 9)
+    with pytest.raises(UserError, match="one blank at most, which the answer fills; got 2: 'No"):
+        of("Noah [MASK] for [MASK] years.", None, None)
 
 
 CHATML = (

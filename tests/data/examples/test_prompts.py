@@ -11,6 +11,7 @@ from glm_jax.data.examples.prompts import (
     read_question,
 )
 from glm_jax.errors import UserError
+from glm_jax.tokenizers.framing import blanked_ids
 from tests.tokenizers.golden_chat import ICE_TEXT, PIECES
 
 CONFIG = ExamplesConfig(format="prompts")
@@ -72,6 +73,18 @@ def test_a_prompt_of_a_model_that_fills_blanks_ends_in_the_start_of_its_blank(ki
     assert example.prefix == size - 1
     assert example.positions.tolist() == [*range(size - 1), size - 2]
     assert example.block_positions.tolist() == [0] * (size - 1) + [1]
+
+
+def test_a_blank_in_a_prompt_is_what_the_answer_fills():
+    tokenizer = glm_jax.load_tokenizer("bundled")
+    asked = {"prompt": "Noah lived [MASK] years.", "answer": "fifty"}
+    (example,) = PromptMaker(CONFIG, tokenizer, True).examples(asked)
+    part_a = blanked_ids(tokenizer, asked["prompt"])
+    assert example.tokens.tolist() == [*part_a, tokenizer.special.start]
+    blank = part_a.index(tokenizer.special.mask)
+    assert example.positions.tolist() == [*range(len(part_a)), blank]
+    assert example.block_positions.tolist() == [0] * len(part_a) + [1]
+    assert example.prefix == len(part_a)
 
 
 def test_the_blank_is_that_of_gmask_else_the_first():
