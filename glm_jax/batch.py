@@ -117,14 +117,18 @@ class Batch:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class ScoredBatch(Batch):
-    """A Batch whose targets another model has scored, for losses that compare with it.
+    """A Batch whose targets another model has scored, for losses that compare with it; or pairs
+    that have margins.
 
     Attributes:
       reference: [B, T] float32, log-probability of each target by the reference; 0 where nothing is
-        predicted.
+        predicted. None: no loss asks for it.
+      margins: [B, T] float32, at each target of a chosen answer by how much it must win, else 0.
+        None: pairs have none.
     """
 
     reference: Field = None
+    margins: Field = None
 
 
 @jax.tree_util.register_dataclass

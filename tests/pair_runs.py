@@ -44,6 +44,7 @@ def write_pairs(path, count=20):
             "prompt": f"Say {COLOURS[n % 10]} {n}",
             "chosen": COLOURS[n % 10],
             "rejected": COLOURS[(n + 1) % 10],
+            "by": n / 10,
         }
         for n in range(count)
     ]

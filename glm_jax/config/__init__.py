@@ -22,7 +22,7 @@ from glm_jax.config.model import DROPOUT_RATES, ModelConfig, ResolvedModel
 from glm_jax.config.moved import moved_of, record_renamed, with_moved
 from glm_jax.config.objective import ObjectiveConfig
 from glm_jax.config.policy import PolicyConfig
-from glm_jax.config.preferences import LOSSES_OF_PAIRS, PreferencesConfig
+from glm_jax.config.preferences import LOSSES_OF_PAIRS, WITH_MARGIN, PreferencesConfig
 from glm_jax.config.published import PublishedOptions
 from glm_jax.config.rollouts import LOSSES_OF_ROLLOUTS, RolloutsConfig
 from glm_jax.config.training import CROSS_ENTROPIES, MeshConfig, OptimizerConfig, TrainConfig
@@ -147,6 +147,11 @@ class Config:
                 "examples.pretraining_rate must be 0 with examples.format='preferences'; texts are "
                 "no pairs"
             )
+        if self.examples.margin_field is not None and loss not in WITH_MARGIN:
+            raise UserError(
+                f"examples.margin_field={self.examples.margin_field!r} does nothing with "
+                f"train.loss={loss!r}; it is of {', '.join(map(repr, WITH_MARGIN))}"
+            )
         if loss == "reward" and not self.model.value_head:
             raise UserError("train.loss='reward' needs model.value_head=True")
         self.preferences.check_loss(loss)
@@ -205,6 +210,11 @@ class Config:
     def has_reference(self) -> bool:
         """Whether the loss compares the policy with the model that the run begins with."""
         return self.preferences.compares(self.train.loss)
+
+    @property
+    def has_margins(self) -> bool:
+        """Whether each pair has a margin of its own."""
+        return self.examples.margin_field is not None
 
     @property
     def has_values(self) -> bool:

@@ -15,7 +15,7 @@ OF_FILES = (
     *("format", "prompt_field", "response_field", "history_field", "messages_field", "tools_field"),
     *("loss_on", "max_source_length", "max_target_length"),
     *("source_field", "target_field", "pattern", "verbalizers", "label_field"),
-    *("candidates", "chosen_field", "rejected_field"),
+    *("candidates", "chosen_field", "rejected_field", "margin_field"),
 )
 LOSS_ON = ("published", "all", "assistant", "last")
 
@@ -64,6 +64,9 @@ class ExamplesConfig:
         section `objective`, so that the model keeps what it has learnt from texts.
       pretraining_source: texts, as `data.source` has them.
       chosen_field, rejected_field: keys of the two answers of "preferences".
+      margin_field: key of a number, by how much more than `preferences.margin` the chosen answer of
+        a pair must win (Llama 2, arXiv:2307.09288, section 3.2.2; TRL calls it "margin"). None:
+        pairs have none.
     """
 
     format: str | None = None
@@ -86,6 +89,7 @@ class ExamplesConfig:
     pretraining_source: str | None = None
     chosen_field: str = "chosen"
     rejected_field: str = "rejected"
+    margin_field: str | None = None
 
     def __post_init__(self):
         check_types(self, "examples")
@@ -171,7 +175,7 @@ class ExamplesConfig:
                 ("max_source_length", "max_target_length", "packed"),
                 tuple(form for form in FORMATS if form != "prompts"),
             ),
-            **dict.fromkeys(("chosen_field", "rejected_field"), ("preferences",)),
+            **dict.fromkeys(("chosen_field", "rejected_field", "margin_field"), ("preferences",)),
         }
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)

@@ -9,11 +9,13 @@ from glm_jax.errors import UserError
 LOSSES_OF_PAIRS = ("dpo", "hinge", "ipo", "reward")
 # Those that compare the policy with a reference.
 WITH_REFERENCE = ("dpo", "hinge", "ipo")
+# Those with a margin.
+WITH_MARGIN = ("dpo", "reward")
 # The losses that each option does something in.
 _USED_IN = {
     "beta": WITH_REFERENCE,
     "label_smoothing": ("dpo",),
-    "margin": ("dpo", "reward"),
+    "margin": WITH_MARGIN,
     "length_normalized": WITH_REFERENCE,
     "reference_free": WITH_REFERENCE,
     "reference": WITH_REFERENCE,
@@ -38,7 +40,8 @@ class PreferencesConfig:
       beta: how much the policy is held to the reference; larger holds it more.
       label_smoothing: s, the share of pairs that are taken to be the wrong way round
         (arXiv:2310.12036's authors call it conservative DPO), 0 to 0.5.
-      margin: by how much the chosen answer must win. With reference_free and length_normalized,
+      margin: by how much the chosen answer must win; each pair may have one of its own besides
+        (`examples.margin_field`). With reference_free and length_normalized,
         "dpo" is SimPO (arXiv:2405.14734), and this is its gamma.
       length_normalized: means over the tokens of an answer in place of sums.
       reference_free: the reference is left out, d = log p(chosen) - log p(rejected).

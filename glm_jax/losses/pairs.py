@@ -40,10 +40,12 @@ class PairValues:
       difference: [B], by how much the policy prefers the chosen answer more than the reference
         does, or by how much the reward model does.
       rewards: [B, 2], of the chosen and of the rejected answer, for watching.
+      margin: [B] or 0, what each pair has beside `preferences.margin`.
     """
 
     difference: jax.Array
     rewards: jax.Array
+    margin: jax.Array | float = 0.0
 
 
 def answers(batch: Batch) -> Bool[jax.Array, "B 2 T"]:
@@ -106,7 +108,8 @@ def policy_values(
 
 def dpo(settings: PreferencesConfig, pairs: PairValues) -> Float[jax.Array, " B"]:
     """-log sigmoid(beta d - margin), smoothed (arXiv:2305.18290, equation 7)."""
-    score, smoothing = settings.beta * pairs.difference - settings.margin, settings.label_smoothing
+    smoothing = settings.label_smoothing
+    score = settings.beta * pairs.difference - settings.margin - pairs.margin
     right, wrong = jax.nn.log_sigmoid(score), jax.nn.log_sigmoid(-score)
     return -(1 - smoothing) * right - smoothing * wrong
 
@@ -123,7 +126,7 @@ def hinge(settings: PreferencesConfig, pairs: PairValues) -> Float[jax.Array, " 
 
 def reward(settings: PreferencesConfig, pairs: PairValues) -> Float[jax.Array, " B"]:
     """-log sigmoid(r(chosen) - r(rejected) - margin): Bradley and Terry's likelihood."""
-    return -jax.nn.log_sigmoid(pairs.difference - settings.margin)
+    return -jax.nn.log_sigmoid(pairs.difference - settings.margin - pairs.margin)
 
 
 # By the names of `train.loss`.
@@ -165,6 +168,7 @@ class PairLoss:
             log_probs = log_probabilities(config, mesh, model, batch, dropout_key)
             pairs = policy_values(self.settings, batch, log_probs)
             counted = _of_policy(self.settings, batch, log_probs, weights)
+        pairs = dataclasses.replace(pairs, margin=_margins(batch))
         losses = OF_PAIRS[self.name](self.settings, pairs)
         losses = jnp.where(jnp.asarray(weights) > 0, losses, 0.0)
         counted |= _of_pairs(batch, pairs, losses, weights)
@@ -206,6 +210,13 @@ def _of_policy(
 def _both(name: str, values: jax.Array, is_pair: jax.Array) -> Sums:
     chosen, rejected = jnp.sum(values * is_pair[:, None], axis=0)
     return {f"{name}/chosen": chosen, f"{name}/rejected": rejected}
+
+
+def _margins(batch: Batch) -> jax.Array | float:
+    """[B], of the chosen answer of each pair; 0 where pairs have none."""
+    if not isinstance(batch, ScoredBatch) or batch.margins is None:
+        return 0.0
+    return at_last_tokens(batch, batch.margins)[:, 0]
 
 
 def _reference(batch: Batch) -> Array:

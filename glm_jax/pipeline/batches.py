@@ -53,7 +53,7 @@ def _of_examples(config: Config, split: str) -> Source:
         builder = ExampleRowBuilder(split, store, length, packed, seed, config.examples.sharing)
         if builder.cuts:
             say_once(f"the examples {split} {store.fingerprint}", builder.summary)
-        if reference is None:
+        if reference is None and not builder.has_margins:
             return builder
         return ScoredRowBuilder(builder, split, reference)
 

@@ -144,8 +144,12 @@ def abstract_batch(config: Config, mesh: Mesh) -> Batch:
             old_values=of_values,
             returns=of_values,
         )
-    if config.has_reference:
-        return ScoredBatch(**fields, reference=value)
+    if config.has_reference or config.has_margins:
+        return ScoredBatch(
+            **fields,
+            reference=value if config.has_reference else None,
+            margins=value if config.has_margins else None,
+        )
     return Batch(**fields)
 
 

@@ -60,6 +60,16 @@ def test_an_option_that_does_nothing_is_refused(loss, settings, said):
         config_of(loss, ModelConfig(value_head=loss == "reward"), **settings)
 
 
+def test_margins_of_pairs_are_of_losses_with_a_margin():
+    margins = ExamplesConfig(format="preferences", margin_field="by")
+    assert dataclasses.replace(config_of("dpo"), examples=margins).has_margins
+    assert not config_of("dpo").has_margins
+    with pytest.raises(UserError, match=r"margin_field='by' does nothing with train.loss='ipo'"):
+        dataclasses.replace(config_of("ipo"), examples=margins)
+    with pytest.raises(UserError, match=r"margin_field='by' does nothing with examples.format='s"):
+        ExamplesConfig(format="seq2seq", margin_field="by")
+
+
 def test_what_goes_together():
     with pytest.raises(UserError, match=r"go together; got examples.format=None, train.loss='dpo'"):
         Config(train=TrainConfig(loss="dpo"))

@@ -179,7 +179,12 @@ def test_pairs(theirs, loss, settings, tokenizer, tmp_path):
     check_equal(our_loss(config, rows_of(rows, reference=scores), tmp_path), their_loss, model)
 
 
-def test_a_reward_model(tokenizer, tmp_path):
+@pytest.mark.parametrize("margins", [None, [0.5, 0.0, 2.0]])
+def test_a_reward_model(margins, tokenizer, tmp_path):
+    """TRL reads the column "margin" of a pair."""
+    pairs = PAIRS
+    if margins is not None:
+        pairs = [{**pair, "margin": by} for pair, by in zip(PAIRS, margins, strict=True)]
     model = their_model("GlmForSequenceClassification", num_labels=1)
     model.config.pad_token_id = tokenizer.pad_token_id
     trainer = trl.RewardTrainer(
@@ -188,7 +193,7 @@ def test_a_reward_model(tokenizer, tmp_path):
             trl.RewardConfig, tmp_path / "trl", per_device_train_batch_size=3, max_length=T
         ),
         processing_class=tokenizer,
-        train_dataset=datasets.Dataset.from_list(PAIRS),
+        train_dataset=datasets.Dataset.from_list(pairs),
     )
     inputs = next(iter(trainer.get_train_dataloader()))
     ids, there = inputs["input_ids"].numpy(), inputs["attention_mask"].numpy() > 0
@@ -207,7 +212,11 @@ def test_a_reward_model(tokenizer, tmp_path):
         examples=ExamplesConfig(format="preferences"),
         train=TrainConfig(loss="reward", num_steps=1),
     )
-    ours = our_loss(config, rows_of(rows), tmp_path, model.score.weight.detach().numpy()[0])
+    fields = {}
+    if margins is not None:
+        fields["margins"] = [[float(by), 0.0] for by in inputs["margin"]]
+    head = model.score.weight.detach().numpy()[0]
+    ours = our_loss(config, rows_of(rows, **fields), tmp_path, head)
     check_equal(ours, their_loss, model)
     np.testing.assert_allclose(ours[2], model.score.weight.grad.numpy()[0], atol=1e-5)
 

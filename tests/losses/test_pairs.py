@@ -116,6 +116,34 @@ def test_the_numbers_of_each_loss():
     )
 
 
+def test_a_pair_may_have_a_margin_of_its_own():
+    """Of the step, from the rows; it adds to that of the settings."""
+    whole = batch_of(ROWS)
+    margins = np.zeros((4, T), np.float32)
+    # At every slot of the chosen answer: only its targets are looked at.
+    margins[0, :5], margins[1, :3] = 0.5, -0.25
+    reference = np.zeros((4, T), np.float32)
+    batch = ScoredBatch(**whole.to_dict(), reference=reference, margins=margins)
+    config = config_of(beta=0.5, margin=0.1)
+    mesh, loss = make_mesh(config.mesh, jax.devices()[:1]), loss_of(config)
+    params = create_state(config, mesh).params
+    model = bind(config.resolved_model, params)
+    weights = loss.coefficients(config.train, batch)
+    found, counted = loss.sums(config.train, mesh, model, batch, weights, None)
+    log_probs = pairs.log_probabilities(config.train, mesh, model, batch)
+    summed = np.asarray(pairs.of_answers(batch, log_probs), np.float64)
+    by = 0.5 * (summed[:3, 0] - summed[:3, 1]) - 0.1 - np.array([0.5, -0.25, 0.0])
+    assert float(found) == pytest.approx(np.log1p(np.exp(-by)).mean(), rel=1e-5)
+    without = dataclasses.replace(batch, margins=None)
+    other, _ = loss.sums(config.train, mesh, model, without, weights, None)
+    assert abs(float(other) - float(found)) > 0.01
+    assert pairs.reward(
+        PreferencesConfig(margin=1.0),
+        pairs.PairValues(jnp.array([0.2]), jnp.zeros((1, 2)), jnp.array([0.5])),
+    ).tolist() == pytest.approx([math.log1p(math.exp(1.3))])
+    assert "margin" not in counted
+
+
 def test_the_loss_that_trl_prints_is_that_of_its_rewards():
     """TRL 1.16.0 (`DPOTrainer`, beta 0.1) printed a loss of 0.7075105 and mean rewards of -0.016628
     and 0.011666. The loss is convex, so that of the mean rewards is a little less.

@@ -22,7 +22,7 @@ KINDS = {
     "lora": ("causal", "dpo", {"lora": {"rank": 2, "dropout": 0.0}}),
     "blanks": ("blanks", "ipo", {"compute": {"scan_layers": True}}),
     "glm": ("glm", "dpo", {"preferences": {"reference_free": True, "length_normalized": True}}),
-    "reward": ("causal", "reward", {}),
+    "reward": ("causal", "reward", {"examples": {"margin_field": "by"}}),
     "reward_lora": (
         "causal",
         "reward",
@@ -37,8 +37,9 @@ def prepared(folder, kind, **train):
     if not base.exists():
         save_base(base, model)
         write_pairs(pairs)
+    store = f"{model}_margins" if "examples" in sections else model
     sections = {**sections, "train": {**sections.get("train", {}), **train}}
-    config = config_of(base, pairs, loss, data={"store": str(folder / model)}, **sections)
+    config = config_of(base, pairs, loss, data={"store": str(folder / store)}, **sections)
     return config
 
 

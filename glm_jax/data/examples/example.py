@@ -40,6 +40,7 @@ class Example:
       positions: [n] int32, first dimension, from 0.
       block_positions: [n] int32, second dimension: 0 in part A and in causal examples.
       prefix: number of leading tokens that all see (part A); 0: causal.
+      margin: of the chosen answer of a pair, by how much it must win; None: it has none.
     """
 
     tokens: np.ndarray
@@ -48,6 +49,7 @@ class Example:
     positions: np.ndarray
     block_positions: np.ndarray
     prefix: int = 0
+    margin: float | None = None
 
     def __post_init__(self):
         for field in FIELDS:

@@ -14,6 +14,7 @@ that is not given is what both have in common: of two texts, up to their last co
 
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Sequence
 
@@ -43,12 +44,14 @@ class Pair:
       prompt: messages, the last of them not the assistant's.
       chosen, rejected: one message of the assistant each.
       tools: descriptions of tools, or None.
+      margin: by how much the chosen answer must win; None without `examples.margin_field`.
     """
 
     prompt: list[Message]
     chosen: Message
     rejected: Message
     tools: list[JsonObject] | None
+    margin: float | None = None
 
     @property
     def content(self) -> str:
@@ -84,7 +87,12 @@ class PreferenceMaker:
                 f"{self._config.chosen_field!r} and {self._config.rejected_field!r} have the same "
                 f"tokens: {short(pair.chosen['content'])}"
             )
-        return made
+        if pair.margin is None:
+            return made
+        return [
+            dataclasses.replace(one, margin=margin)
+            for one, margin in zip(made, (pair.margin, 0.0), strict=True)
+        ]
 
     def _example(self, pair: Pair, answer: Message) -> Example:
         messages, tokenizer = [*pair.prompt, answer], self._tokenizer
@@ -127,7 +135,17 @@ def read_pair(record: JsonObject, config: ExamplesConfig) -> Pair:
         raise UserError("there is no prompt in front of the two answers")
     for answer in found:
         check_turns([*prompt, answer])
-    return Pair(prompt, found[0], found[1], tools)
+    return Pair(prompt, found[0], found[1], tools, _margin(record, config.margin_field))
+
+
+def _margin(record: JsonObject, name: str | None) -> float | None:
+    """The number of a column; None where no column is named."""
+    if name is None:
+        return None
+    value = column_of(record, name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise UserError(f"{name!r} must be a number, the margin of the pair; got {short(value)}")
+    return float(value)
 
 
 def _answer(given: object, name: str, prompt: list[Message]) -> Message:

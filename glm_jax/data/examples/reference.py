@@ -175,20 +175,29 @@ class ScoredExamples:
 
 
 class ScoredRowBuilder:
-    """The rows of examples as `ScoredBatch`es.
+    """The rows of pairs as `ScoredBatch`es.
 
     Attributes:
       num_rows, seed, store: as of `ExampleRowBuilder`.
     """
 
-    def __init__(self, rows: ExampleRowBuilder, split: str, reference: ReferenceStore):
-        """Joins rows and log-probabilities.
+    def __init__(self, rows: ExampleRowBuilder, split: str, reference: ReferenceStore | None):
+        """Joins rows, their margins, and log-probabilities.
+
+        Args:
+          rows: of pairs.
+          split: its name.
+          reference: None: the loss compares with none.
 
         Raises:
-          UserError: they are of other examples, or of another length of rows.
+          UserError: rows and reference are of other examples, or of another length of rows.
         """
-        self._rows, self._log_probs = rows, reference.log_probs[split]
+        self._rows, self._log_probs = rows, None
         self.num_rows, self.seed = rows.num_rows, rows.seed
+        self.store: ExampleStore | ScoredExamples = rows.store
+        if reference is None:
+            return
+        self._log_probs = reference.log_probs[split]
         found = reference.made_of
         here = dataclasses.replace(
             found, examples=rows.store.fingerprint, sequence_length=rows.length
@@ -199,9 +208,13 @@ class ScoredRowBuilder:
     def build(self, epochs: np.ndarray, rows: np.ndarray) -> tuple[Batch, dict[str, int]]:
         """As `ExampleRowBuilder.build`."""
         batch, counted = self._rows.build(epochs, rows)
-        token = self._rows.tokens_of(rows)
-        found = np.where(token < 0, np.float32(0), self._log_probs[np.maximum(token, 0)])
-        return ScoredBatch(**batch.to_dict(), reference=found), counted
+        found = margins = None
+        if self._log_probs is not None:
+            token = self._rows.tokens_of(rows)
+            found = np.where(token < 0, np.float32(0), self._log_probs[np.maximum(token, 0)])
+        if self._rows.has_margins:
+            margins = self._rows.margins_of(rows)
+        return ScoredBatch(**batch.to_dict(), reference=found, margins=margins), counted
 
 
 def _fingerprint(index: JsonObject) -> str:

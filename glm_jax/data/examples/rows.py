@@ -132,6 +132,24 @@ class ExampleRowBuilder:
         found[slot] = np.repeat(self._offsets[chosen], sizes) + index
         return found.reshape(len(rows), self.length)
 
+    @property
+    def has_margins(self) -> bool:
+        """Whether its examples are pairs with margins."""
+        return self._examples.margins is not None
+
+    def margins_of(self, rows: np.ndarray) -> np.ndarray:
+        """The margin of each slot's example: [B, T] float32, 0 in slots without a token.
+
+        Args:
+          rows: as of `build`.
+        """
+        assert self._examples.margins is not None
+        chosen, sizes, row_of, start = self._placed(rows)
+        found = np.zeros(len(rows) * self.length, np.float32)
+        slot = np.repeat(row_of * self.length + start, sizes) + within_groups(sizes)
+        found[slot] = np.repeat(np.asarray(self._examples.margins)[chosen], sizes)
+        return found.reshape(len(rows), self.length)
+
     def examples_of(self, rows: np.ndarray) -> np.ndarray:
         """The number of the first example in each row: [B] int64; -1 without one."""
         chosen, _, row_of, _ = self._placed(rows)

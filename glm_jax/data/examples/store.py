@@ -11,6 +11,7 @@ A directory holds
     SPLIT.offsets.npy            int64 [examples + 1]: where each example starts, and the end
     SPLIT.prefix.npy             int32 [examples]: tokens of part A
     SPLIT.origins.npy            int64 [examples, 2]: number of the file, and line, that it is from
+    SPLIT.margins.npy            float32 [examples], of pairs that have margins
 
 and is immutable, as a token store is (`glm_jax.data.store`): built in a temporary sibling, renamed
 when complete, verified when opened. The fingerprint identifies all that decides rows; files and
@@ -46,7 +47,12 @@ _KIND = "store of examples"
 _SPLIT = re.compile(r"\w[\w.-]*")
 _IDS = ("tokens", "targets")
 _PER_EXAMPLE = ("offsets", "prefix", "origins")
-_SHAPES = {"offsets": np.int64, "prefix": np.int32, "origins": np.int64}
+_SHAPES = {
+    "offsets": np.int64,
+    "prefix": np.int32,
+    "origins": np.int64,
+    "margins": np.float32,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +67,7 @@ class Examples:
       offsets: [examples + 1] int64, ascending from 0 to N.
       prefix: [examples] int32.
       origins: [examples, 2] int64, number of the file and the line in it, from 0 and from 1.
+      margins: [examples] float32, those of pairs; None: they have none.
     """
 
     name: str
@@ -72,6 +79,7 @@ class Examples:
     offsets: np.ndarray
     prefix: np.ndarray
     origins: np.ndarray
+    margins: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -82,7 +90,8 @@ class Examples:
             raise IndexError(f"example {index} of {len(self)}")
         inside = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
         fields = {field: np.array(getattr(self, field)[inside]) for field in FIELDS}
-        return Example(**fields, prefix=int(self.prefix[index]))
+        margin = None if self.margins is None else float(self.margins[index])
+        return Example(**fields, prefix=int(self.prefix[index]), margin=margin)
 
 
 class ExampleWriter:
@@ -124,6 +133,7 @@ class ExampleWriter:
         self._lengths: dict[str, array[int]] = {}
         self._prefix: dict[str, array[int]] = {}
         self._origins: dict[str, array[int]] = {}
+        self._margins: dict[str, array[float]] = {}
         self._whole = new_directory(self._directory, lambda path: (path / INDEX).is_file())
         self._temporary = self._whole.__enter__()
 
@@ -148,6 +158,8 @@ class ExampleWriter:
             self._lengths[split].append(len(example))
             self._prefix[split].append(example.prefix)
             self._origins[split].extend(place)
+            if example.margin is not None:
+                self._margins[split].append(example.margin)
         for field in FIELDS:
             if not chosen:
                 break
@@ -180,6 +192,10 @@ class ExampleWriter:
                 "prefix": np.frombuffer(self._prefix[split], np.int64).astype(np.int32),
                 "origins": np.frombuffer(self._origins[split], np.int64).reshape(-1, 2),
             }
+            if margins := self._margins[split]:
+                if len(margins) != len(counted):
+                    raise ValueError(f"{len(margins)} of {len(counted)} examples have a margin")
+                arrays["margins"] = np.array(margins, np.float32)
             sizes[split] = {"examples": len(counted), "tokens": int(counted.sum())}
             for name, values in arrays.items():
                 np.save(self._temporary / f"{split}.{name}.npy", values)
@@ -227,6 +243,7 @@ class ExampleWriter:
             raise ValueError(f"{split!r} is no split's name")
         self._lengths[split] = array("q")
         self._prefix[split], self._origins[split] = array("q"), array("q")
+        self._margins[split] = array("d")
         for field in FIELDS:
             name = f"{split}.{field}"
             # Stays open until `close`, since splits may grow in turns.
@@ -316,9 +333,9 @@ def _opened(directory: Path, index: JsonObject) -> ExampleStore:
     """Opens the files; raises KeyError, TypeError, ValueError or OSError if one does not fit."""
     vocab_size, special = index["vocab_size"], special_tokens_of(index)
     names = sorted(index["splits"])
-    splits = {name: _examples(directory, name, index["splits"][name], vocab_size) for name in names}
+    splits = {name: _examples(directory, name, index, vocab_size) for name in names}
     others = [f"{name}.{field}" for name in names for field in FIELDS if field not in _IDS]
-    others += [f"{name}.{field}.npy" for name in names for field in _PER_EXAMPLE]
+    others += [f"{name}.{field}.npy" for name in names for field in _per_example(index, name)]
     return ExampleStore(
         vocab_size=vocab_size,
         special=special,
@@ -336,9 +353,15 @@ def _opened(directory: Path, index: JsonObject) -> ExampleStore:
     )
 
 
-def _examples(directory: Path, name: str, size: dict[str, int], vocab_size: int) -> Examples:
+def _per_example(index: JsonObject, split: str) -> tuple[str, ...]:
+    has_margins = f"{split}.margins.npy" in index["checksums"]
+    return (*_PER_EXAMPLE, *["margins"] * has_margins)
+
+
+def _examples(directory: Path, name: str, index: JsonObject, vocab_size: int) -> Examples:
     if not _SPLIT.fullmatch(name):
         raise ValueError(f"{name!r} is no split's name")
+    size = index["splits"][name]
     count, tokens = size["examples"], size["tokens"]
     arrays = {}
     for field, dtype in _dtypes(vocab_size).items():
@@ -348,8 +371,13 @@ def _examples(directory: Path, name: str, size: dict[str, int], vocab_size: int)
             raise ValueError(f"{path.name} has {path.stat().st_size} bytes instead of {expected}")
         # A file of no bytes cannot be mapped.
         arrays[field] = np.memmap(path, dtype, mode="r") if expected else np.zeros(0, dtype)
-    shapes = {"offsets": (count + 1,), "prefix": (count,), "origins": (count, 2)}
-    for field in _PER_EXAMPLE:
+    shapes = {
+        "offsets": (count + 1,),
+        "prefix": (count,),
+        "origins": (count, 2),
+        "margins": (count,),
+    }
+    for field in _per_example(index, name):
         array = np.load(directory / f"{name}.{field}.npy", mmap_mode="r")
         if (array.shape, array.dtype) != (shapes[field], _SHAPES[field]):
             raise ValueError(f"{name}.{field}.npy does not fit {INDEX}")

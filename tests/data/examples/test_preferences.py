@@ -61,6 +61,18 @@ def test_longer_prompts_and_a_system():
     assert read(PLAIN).content == read({**PLAIN, "chosen": "maybe"}).content
 
 
+def test_a_margin_is_a_number_of_the_pair():
+    assert read(PLAIN).margin is None
+    assert read({**PLAIN, "by": 2}).margin is None  # nothing names the column
+    assert read({**PLAIN, "by": 2}, margin_field="by").margin == 2.0
+    assert read({**PLAIN, "by": -0.5}, margin_field="by").margin == -0.5
+    for value in ("2", None, True, float("inf"), [1]):
+        with pytest.raises(UserError, match="'by' must be a number, the margin of the pair; got"):
+            read({**PLAIN, "by": value}, margin_field="by")
+    with pytest.raises(UserError, match="there is no key 'by'"):
+        read(PLAIN, margin_field="by")
+
+
 @pytest.mark.parametrize(
     ("record", "said"),
     [

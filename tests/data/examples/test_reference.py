@@ -85,6 +85,10 @@ def test_rows_have_the_log_probabilities_of_their_tokens(tmp_path):
             examples = [
                 causal_example(np.array(ids), np.arange(len(ids)) == len(ids) - 1) for ids in both
             ]
+            examples = [
+                dataclasses.replace(one, margin=margin)
+                for one, margin in zip(examples, (0.5 * line, 0.0), strict=True)
+            ]
             writer.add("train", examples, [(0, line)] * 2)
     store = ExampleStore.open(tmp_path / "store")
     rows = ExampleRowBuilder("train", store, 8, True, seed=0, sharing="answers")
@@ -102,6 +106,14 @@ def test_rows_have_the_log_probabilities_of_their_tokens(tmp_path):
     assert isinstance(batch, ScoredBatch)
     assert batch.reference[:, :4].tolist() == [[-3, -4, 0, 0], [0, -1, -2, 0]]
     assert batch.reference.dtype == np.float32
+    # The chosen answer has two slots in the row of line 1, and one in that of line 3.
+    assert batch.margins[:, :3].tolist() == [[1.5, 0, 0], [0.5, 0.5, 0]]
+    assert (batch.margins[:, 3:] == 0).all()
+    alone = ScoredRowBuilder(rows, "train", None)
+    without, _ = alone.build(np.zeros(2, int), np.array([1, 0]))
+    assert without.reference is None
+    np.testing.assert_array_equal(without.margins, batch.margins)
+    assert alone.store is store
     assert (scored.num_rows, counted["examples"]) == (2, 4)
     # The data of a run is both, and each of them decides it.
     assert scored.store.fingerprint != store.fingerprint

@@ -1,5 +1,6 @@
 """An example store: written and read back, damaged, copied, and known by its content."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -43,6 +44,28 @@ def test_what_is_written_is_read(tmp_path, vocab_size):
     assert store.splits["train"].tokens.dtype == (np.uint16 if vocab_size == 20 else np.int32)
     with pytest.raises(IndexError):
         store.splits["train"][2]
+
+
+def test_margins_are_there_where_pairs_have_them(tmp_path):
+    pair = [
+        dataclasses.replace(EXAMPLES[0], margin=0.5),
+        dataclasses.replace(EXAMPLES[1], margin=0),
+    ]
+    store = ExampleStore.open(written(tmp_path / "store", pair))
+    assert store.splits["train"].margins.tolist() == [0.5, 0.0]
+    assert store.splits["train"].margins.dtype == np.float32
+    assert [store.splits["train"][index].margin for index in (0, 1)] == [0.5, 0.0]
+    without = ExampleStore.open(written(tmp_path / "without"))
+    assert without.splits["train"].margins is None
+    assert without.splits["train"][0].margin is None
+    assert store.fingerprint != without.fingerprint
+    other = [dataclasses.replace(pair[0], margin=0.25), pair[1]]
+    assert ExampleStore.open(written(tmp_path / "other", other)).fingerprint != store.fingerprint
+    with pytest.raises(ValueError, match="1 of 2 examples have a margin"):
+        written(tmp_path / "some", [pair[0], EXAMPLES[1]])
+    (tmp_path / "store" / "train.margins.npy").unlink()
+    with pytest.raises(UserError, match="store of examples"):
+        ExampleStore.open(tmp_path / "store")
 
 
 def test_the_fingerprint_is_of_what_rows_depend_on(tmp_path):
