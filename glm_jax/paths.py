@@ -43,9 +43,19 @@ def checkpoint(path: str | Path) -> Path:
 
     checkpoint("bundled") -> <glm_jax>/bundled/model        checkpoint("./bundled") -> ./bundled
     """
-    if path == "bundled":
-        return Path(str(importlib.resources.files("glm_jax.bundled"))) / "model"
-    return expanded(path)
+    return _bundled() / "model" if path == "bundled" else expanded(path)
+
+
+def adapter_directory(path: str | Path) -> Path:
+    """The directory of an adapter: `expanded`, and "bundled:aligned" is that of the bundled model.
+
+    adapter_directory("bundled:aligned") -> <glm_jax>/bundled/aligned
+    """
+    return _bundled() / "aligned" if path == "bundled:aligned" else expanded(path)
+
+
+def _bundled() -> Path:
+    return Path(str(importlib.resources.files("glm_jax.bundled")))
 
 
 def cache_directory() -> Path:

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from glm_jax.config import DataConfig
-from glm_jax.data.documents import scan
+from glm_jax.data.documents import Corpus, scan
 
 OUT = Path(__file__).resolve().parent.parent / "glm_jax" / "bundled" / "blanks.jsonl"
 
@@ -74,13 +74,19 @@ def occurs(blank: dict, known: set[tuple[str, ...]]) -> bool:
     return any(tuple(words[i : i + RUN]) in known for i in range(first, last))
 
 
-def choose() -> list[dict]:
-    """The fifty, in the order of the corpus."""
-    corpus = scan(DataConfig(source="bundled:en"))
+def word_runs(corpus: Corpus) -> set[tuple[str, ...]]:
+    """All `RUN` words in a row of the chapters that are trained on."""
     known: set[tuple[str, ...]] = set()
     for index in corpus.indices("train").tolist():
         words = _WORD.findall(corpus.read(index).lower())
         known.update(zip(*(words[i:] for i in range(RUN)), strict=False))
+    return known
+
+
+def choose() -> list[dict]:
+    """The fifty, in the order of the corpus."""
+    corpus = scan(DataConfig(source="bundled:en"))
+    known = word_runs(corpus)
     texts = [corpus.read(index) for index in corpus.indices("eval").tolist()]
     all_sentences = [pair for text in texts for pair in sentences(text)]
     draws = np.random.default_rng(SEED)

@@ -33,7 +33,7 @@ from glm_jax.interop.origin import Origin, read_generation
 from glm_jax.models.params import abstract_params
 from glm_jax.models.trees import Params, cast, from_paths, is_stacked, unstack_layers
 from glm_jax.models.value_head import NAME as VALUE_HEAD
-from glm_jax.paths import checkpoint, expanded
+from glm_jax.paths import adapter_directory, checkpoint
 from glm_jax.sharding.mesh import make_mesh
 from glm_jax.sharding.rules import path_name
 from glm_jax.tokenizers.protocol import Tokenizer
@@ -173,13 +173,13 @@ def with_adapter(model: Loaded, adapter: str | Path, mesh: Mesh | None = None) -
     Args:
       model: the base.
       adapter: a P-Tuning or PEFT directory; or the workdir of a run that trained a part of the
-        parameters, or one of its checkpoints.
+        parameters, or one of its checkpoints; or "bundled:aligned".
       mesh: as of `load_model`.
 
     Raises:
       UserError: as `read_adapter`; or the run's base is another model.
     """
-    path = expanded(adapter)
+    path = adapter_directory(adapter)
     if any((where / RUN).is_file() for where in (path, path.parent.parent)):
         return _with_run(model, path, mesh)
     return _with_directory(model, path, mesh)

@@ -13,7 +13,7 @@ from glm_jax.config import Config
 from glm_jax.config.files import load_config
 from glm_jax.config.training import MeshConfig
 from glm_jax.errors import UserError, did_you_mean
-from glm_jax.paths import checkpoint, expanded, local
+from glm_jax.paths import adapter_directory, checkpoint, expanded, local
 
 
 def text(argument: str) -> str:
@@ -45,6 +45,11 @@ def path(argument: str) -> Path:
 def path_or_bucket(argument: str) -> Path:
     """Type of an option that is a `path`, or a directory in a bucket: gs://bucket/name."""
     return _typed(argument, expanded)
+
+
+def adapter(argument: str) -> Path:
+    """Type of --adapter: a `path_or_bucket`, or "bundled:aligned"."""
+    return _typed(argument, adapter_directory)
 
 
 def _typed(argument: str, kind: Callable[[str], Path]) -> Path:
@@ -183,10 +188,11 @@ def add_adapter_argument(parser: argparse.ArgumentParser) -> None:
     """Adds --adapter, what `glm_jax.load` takes beside the model."""
     parser.add_argument(
         "--adapter",
-        type=path_or_bucket,
+        type=adapter,
         metavar="DIR",
         help="an adapter of the model: the workdir of a run that tuned it, a LoRA of PEFT, or a "
-        "trained prefix, as PEFT or ChatGLM's P-Tuning writes it",
+        "trained prefix, as PEFT or ChatGLM's P-Tuning writes it; of the bundled model "
+        "bundled:aligned",
     )
 
 

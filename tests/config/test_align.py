@@ -20,7 +20,7 @@ FOLDER = Path(__file__).parents[2] / "configs" / "align"
 
 def test_all_of_them_are_looked_at():
     names = {"chatglm3_6b_dpo_lora", "chatglm3_6b_grpo_lora", "dpo_cpu", "reward_cpu"}
-    names |= {"guesser_cpu", "grpo_cpu", "ppo_cpu"}
+    names |= {"guesser_cpu", "grpo_cpu", "ppo_cpu", "bundled_cpu"}
     assert {path.stem for path in FOLDER.glob("*.py")} == names
 
 
