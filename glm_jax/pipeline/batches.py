@@ -73,7 +73,8 @@ def _of_examples(config: Config, split: str) -> Source:
 def _prompts(config: Config, store: ExampleStore, split: str, seed: int) -> ExampleRowBuilder:
     """Prompts that leave room for the longest answer, one a row."""
     length = config.data.sequence_length - config.rollouts.max_new_tokens + 1
-    rows = ExampleRowBuilder(split, store, length, False, seed)
+    left_out = f"of more than {length} ids, which leave an answer no room"
+    rows = ExampleRowBuilder(split, store, length, False, seed, left_out=left_out)
     if rows.cuts:
         say_once(f"the prompts {split} {store.fingerprint}", rows.summary)
     return rows

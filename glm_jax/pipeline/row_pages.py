@@ -1,6 +1,9 @@
 """Training rows as text: an introduction, rows of each objective, and a line of statistics."""
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
 
 from glm_jax.batch import OF_TEXTS, Batch
 from glm_jax.config import Config
@@ -21,6 +24,7 @@ from glm_jax.tokenizers.protocol import Tokenizer
 # A mask of up to this many slots is drawn beside the table, a larger one below it, compressed.
 _WIDE = 32
 _ROWS_TRIED = 2000
+_OF_PROMPTS = ("prompt",)
 
 LEGEND = """\
 How to read a row. Part A is the text with spans cut out, each replaced by a mask. Part B holds the
@@ -89,7 +93,7 @@ def examples(stream: RowStream, config: Config, count: int) -> Iterator[tuple[st
 
 def names_of(config: Config) -> tuple[str, ...]:
     """The names of the examples of a row, as those of a pair's answers; () where they have none."""
-    found = {"preferences": ("chosen", "rejected"), "prompts": ("prompt",)}
+    found = {"preferences": ("chosen", "rejected"), "prompts": _OF_PROMPTS}
     return found.get(str(config.examples.format), ())
 
 
@@ -106,6 +110,9 @@ def describe(
     `names` are those of its examples, where they have any (`names_of`).
     """
 
+    if tuple(names) == _OF_PROMPTS:
+        # Behind a prompt stands what the policy will say; the target in the file is none.
+        row = dataclasses.replace(row, loss_weights=np.zeros_like(row.loss_weights))
     used, length = slots_used(row), len(row.tokens)
     beside = used <= _WIDE
     decode = _decoder(tokenizer)

@@ -5,6 +5,8 @@ import numpy as np
 from glm_jax import corruption
 from glm_jax.batch import OBJECTIVES, Batch
 from glm_jax.config import Config, DataConfig, ExamplesConfig, PreferencesConfig, TrainConfig
+from glm_jax.data.examples.example import row_of
+from glm_jax.data.examples.prompts import PromptMaker
 from glm_jax.pipeline.row_pages import (
     LEGEND_OF_EXAMPLES,
     describe,
@@ -55,6 +57,17 @@ def test_the_answers_of_a_pair_have_names():
     )
     assert names_of(pairs) == ("chosen", "rejected")
     assert names_of(Config()) == ()
+
+
+def test_what_stands_behind_a_prompt_is_no_target():
+    tokenizer = load_tokenizer("bundled")
+    asked = {"prompt": "the word was [MASK]."}
+    (example,) = PromptMaker(ExamplesConfig(format="prompts"), tokenizer, True).examples(asked)
+    fields = row_of(example, 16, tokenizer.special.pad)
+    page = describe("answer", Batch(**fields), tokenizer, places=16, names=("prompt",))
+    assert "targets: 0\n\nprompt: 8 slots, 0 learnt\n" in page
+    assert page.count("<pad>") == 0
+    assert "targets: 1" in describe("answer", Batch(**fields), tokenizer, places=16)
 
 
 def test_what_is_said_of_rows_of_texts():

@@ -59,6 +59,7 @@ class ExampleRowBuilder:
         packed: bool,
         seed: int,
         sharing: str | None = None,
+        left_out: str = "without an answer after the cut",
     ):
         """Packs the split's examples.
 
@@ -70,6 +71,7 @@ class ExampleRowBuilder:
           seed: see `seed`.
           sharing: what the examples of one line are, "candidates" or "answers", which share a row
             of their own or are left out together; None: examples stand for themselves.
+          left_out: what an example is of which nothing is left to learn, for messages.
 
         Raises:
           UserError: the split is empty, or in no example of it is anything left to learn.
@@ -78,7 +80,8 @@ class ExampleRowBuilder:
         self._examples = store.splits[split]
         self._offsets = np.asarray(self._examples.offsets)
         cut = whole_lines(self._examples, length) if sharing else cut_of(self._examples, length)
-        self.summary = _summary(split, store, cut, sharing)
+        why = left_out if sharing is None else f"whose {sharing} do not fit a row"
+        self.summary = _summary(split, store, cut, why)
         self.cuts = bool(cut.cut or len(cut.empty))
         if not len(cut.kept):
             raise UserError(
@@ -237,15 +240,12 @@ def _lines(examples: Examples) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(changes)])[: len(origins)].astype(np.int64)
 
 
-def _summary(split: str, store: ExampleStore, cut: Cut, sharing: str | None) -> str:
+def _summary(split: str, store: ExampleStore, cut: Cut, why: str) -> str:
     """ "train: 12,034 examples, 20 cut to the row, 1 without an answer after the cut: first .."."""
     said = f"{split}: {len(cut.sizes):,} examples"
     if cut.cut:
         said += f", {cut.cut:,} cut to the row"
     if len(cut.empty):
         first = store.place(split, int(cut.empty[0]))
-        why = "without an answer after the cut"
-        if sharing:
-            why = f"whose {sharing} do not fit a row"
         said += f", {len(cut.empty):,} {why}: first {first}"
     return said
