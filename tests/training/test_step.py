@@ -158,7 +158,7 @@ _ON_FOUR_DEVICES = """
     import jax, tiny_run
     jax.config.update("jax_num_cpu_devices", 4)
     import glm_jax
-from glm_jax.config import Config, DataConfig, LoraConfig, MeshConfig, TrainConfig
+    from glm_jax.config import MeshConfig
     from glm_jax.sharding.mesh import (batch_sharding, make_mesh)
     from glm_jax.training.feed import to_devices
     from glm_jax.training.state import create_state
