@@ -19,5 +19,6 @@ def get_config() -> Config:
         train=dataclasses.replace(grpo.train, loss="ppo"),
         # Answers to a prompt are not compared with each other.
         rollouts=dataclasses.replace(grpo.rollouts, group_size=1, passes=2),
-        policy=PolicyConfig(entropy_bonus=0.01),
+        # Taken from the reward of each token.
+        policy=PolicyConfig(kl_beta=0.1),
     )
