@@ -5,11 +5,13 @@
         --set 'data.source=my/*.jsonl' --set rollouts.reward=my/rewards.py:exact
 
 `my/*.jsonl` are prompts with whatever the reward is told of them (docs/align.md). A step answers 16
-prompts 8 times each, 64 answers at once, in up to 1,024 tokens: the caches of 64 rows of 2,048
-slots take 64 x 2,048 x 28 layers x 2 x 256 x 2 bytes = 3.5 GiB.
+prompts 8 times each, 64 answers at once, in up to 1,024 tokens: the caches of these 64 rows and of
+8 prompts that wait, of 2,560 slots each, take 72 x 2,560 x 28 layers x 2 x 256 x 2 bytes = 4.9 GiB.
 
-The base lies in bfloat16, is frozen, and is the reference too: no second model is held. Not run
-yet, and not planned.
+The base lies in bfloat16, is frozen, and is the reference too: no second model is held, but 134 MiB
+of adapters as they were. Not run yet. By `python -m glm_jax.plan --topology v5e:2x4` a step takes
+3.2 of 15.75 GiB and some 9.3 s on a slice of v5e, 2x4; while answers are decoded a chip holds 1.7
+GiB of parameters and moments, 0.6 GiB of caches, and a workspace.
 """
 
 import dataclasses

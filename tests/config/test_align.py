@@ -10,7 +10,7 @@ from glm_jax.config import MeshConfig
 from glm_jax.config.files import load_config
 from glm_jax.models.flops import trained_parameters
 from glm_jax.sharding.mesh import make_mesh
-from glm_jax.training.memory import bytes_per_device
+from glm_jax.training.memory import bytes_per_device, rollout_bytes
 from glm_jax.training.run.workdir import check_config
 from glm_jax.training.state import abstract_state
 from glm_jax.training.step import abstract_batch
@@ -40,13 +40,15 @@ def test_the_real_one():
 
 
 def test_the_real_one_of_rollouts():
-    """Caches of 64 rows of 2,048 slots: keys and values of two heads of 128, 2 bytes each."""
+    """Caches of 64 answers and 8 prompts, 2,560 slots each: keys and values of two heads of 128, 2
+    bytes each; and the adapters once more, float32 as they are trained."""
     config = load_config(FOLDER / "chatglm3_6b_grpo_lora.py")
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     check_config(config, mesh, vocab_size=64796)
-    model, slots = config.resolved_model, config.rollouts.slots
-    of_slot = model.num_layers * 2 * model.num_kv_heads * model.head_dim * 2
-    assert slots * config.data.sequence_length * of_slot / 2**30 == 3.5
+    found = rollout_bytes(config, mesh, abstract_state(config, mesh))
+    assert found["caches"] == 72 * 2560 * 28 * 2 * 2 * 128 * 2
+    adapters = 28 * 16 * (2 * (4096 + 4096) + 2 * (4096 + 256) + 3 * (4096 + 13696))
+    assert found["reference"] == 4 * adapters
     batch = abstract_batch(config, mesh)
     assert isinstance(batch, RolloutBatch)
     assert batch.old.shape == batch.reference.shape == (128, 2048)
