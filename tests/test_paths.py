@@ -22,6 +22,13 @@ def test_the_bundled_model_is_a_word_and_no_path(monkeypatch, tmp_path):
         assert paths.checkpoint(path).resolve() == tmp_path / "bundled"
 
 
+def test_the_adapter_of_the_bundled_model_is_a_word_and_no_path():
+    found = paths.adapter_directory("bundled:aligned")
+    assert found.parts[-3:] == ("glm_jax", "bundled", "aligned")
+    assert paths.adapter_directory("./bundled:aligned") == Path("bundled:aligned")
+    assert paths.adapter_directory("bundled") == Path("bundled")
+
+
 def test_the_cache_is_found_in_this_order(monkeypatch):
     for name, value, expected in (
         ("HOME", "/home/me", "/home/me/.cache/glm_jax"),

@@ -20,6 +20,7 @@ from make_bundled_model import device
 import glm_jax
 from glm_jax.config.files import load_config
 from glm_jax.evaluation.tasks import TASKS
+from glm_jax.models.flops import parameter_groups
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "glm_jax" / "bundled" / "aligned"
@@ -62,12 +63,9 @@ def card(workdir: Path, blanks: Path) -> str:
     exact = next(one for one in test["differences"] if one["metric"] == "exact")
     low, high = exact["interval"]
     lines = (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    factors = [
-        leaf for path, leaf in jax.tree.leaves_with_path(aligned.params) if "lora" in str(path)
-    ]
     return CARD.read_text(encoding="utf-8").format(
         rank=config.lora.rank,
-        parameters=sum(leaf.size for leaf in factors),
+        parameters=parameter_groups(aligned.params)["adapters"],
         prompts=sum(1 for _ in (blanks / "prompts.jsonl").open(encoding="utf-8")),
         steps=config.train.num_steps,
         batch=config.data.batch_size,

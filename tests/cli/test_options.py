@@ -106,3 +106,12 @@ def test_a_mesh_is_axes_with_sizes():
     }.items():
         with pytest.raises(UserError, match=message):
             parser.parse_args(["--mesh", wrong])
+
+
+def test_an_adapter_is_a_path_or_that_of_the_bundled_model():
+    parser = argparse.ArgumentParser()
+    cli.add_adapter_argument(parser)
+    assert parser.parse_args([]).adapter is None
+    assert parser.parse_args(["--adapter", "runs/lora"]).adapter == Path("runs/lora")
+    found = parser.parse_args(["--adapter", "bundled:aligned"]).adapter
+    assert found.parts[-2:] == ("bundled", "aligned")

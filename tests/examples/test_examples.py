@@ -254,6 +254,13 @@ def test_a_model_is_trained_with_rewards(capsys):
     assert exact("After nine comes", "one", {"answer": "zero"}) == 0.0
 
 
+def test_the_reward_of_a_blank_is_one_for_its_words_alone():
+    words = runpy.run_path(str(FOLDER / "blanks" / "fills.py"))["words"]
+    found = [words("", said, {"answer": "Fifty"}) for said in ("fifty", "and fifty", "", "sixty")]
+    assert found == pytest.approx([1.0, 1 / 3, 0.0, 0.0])
+    assert words("", "years he", {"answer": "he years"}) == pytest.approx(0.5)
+
+
 @pytest.mark.nightly  # bits are tested in adapters/ and generation/
 def test_fewer_bits_are_smaller_and_int8_costs_nothing(capsys):
     found = example("quantize")["main"](["--num_examples", "1", "--output", "packed"])
