@@ -12,13 +12,12 @@ gospels, tell some things in the same words.
 import argparse
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from glm_jax.config import DataConfig
-from glm_jax.data.documents import Corpus, scan
+from glm_jax.evaluation.data import held_out, training_chapters
 
 OUT = Path(__file__).resolve().parent.parent / "glm_jax" / "bundled" / "blanks.jsonl"
 
@@ -38,6 +37,11 @@ def sentences(document: str) -> Iterator[tuple[str, str]]:
             before = line[: match.start()]
             if before.count("“") == before.count("”"):
                 yield before, match.group()
+
+
+def sentences_of(chapters: Iterable[str]) -> list[tuple[str, str]]:
+    """`sentences` of all chapters."""
+    return [pair for chapter in chapters for pair in sentences(chapter)]
 
 
 def draw(before: str, sentence: str, words: int, draws: np.random.Generator) -> dict | None:
@@ -74,21 +78,19 @@ def occurs(blank: dict, known: set[tuple[str, ...]]) -> bool:
     return any(tuple(words[i : i + RUN]) in known for i in range(first, last))
 
 
-def word_runs(corpus: Corpus) -> set[tuple[str, ...]]:
-    """All `RUN` words in a row of the chapters that are trained on."""
+def word_runs(chapters: Iterable[str]) -> set[tuple[str, ...]]:
+    """All `RUN` words in a row of chapters."""
     known: set[tuple[str, ...]] = set()
-    for index in corpus.indices("train").tolist():
-        words = _WORD.findall(corpus.read(index).lower())
+    for chapter in chapters:
+        words = _WORD.findall(chapter.lower())
         known.update(zip(*(words[i:] for i in range(RUN)), strict=False))
     return known
 
 
 def choose() -> list[dict]:
     """The fifty, in the order of the corpus."""
-    corpus = scan(DataConfig(source="bundled:en"))
-    known = word_runs(corpus)
-    texts = [corpus.read(index) for index in corpus.indices("eval").tolist()]
-    all_sentences = [pair for text in texts for pair in sentences(text)]
+    known = word_runs(training_chapters())
+    all_sentences = sentences_of(held_out("en"))
     draws = np.random.default_rng(SEED)
     wanted = [1 if place >= PAIRS else 2 for place in range(COUNT)]
     chosen: list[tuple[int, dict]] = []

@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from choose_blanks import OUT, draw, occurs, sentences, word_runs
+from choose_blanks import draw, occurs, sentences_of, word_runs
 
 import glm_jax
-from glm_jax.config import DataConfig
-from glm_jax.data.documents import Corpus, scan
+from glm_jax.evaluation.data import Blank, held_out, training_chapters
+from glm_jax.evaluation.data import blanks as fifty_blanks
+from glm_jax.evaluation.tasks import fitting_prompt
 from glm_jax.tokenizers.framing import blanked_ids
 from glm_jax.tokenizers.protocol import Tokenizer
 
@@ -42,16 +43,15 @@ Wanted = Callable[[dict], bool]
 
 def short_prompt(blank: dict, tokenizer: Tokenizer) -> str | None:
     """The text with its blank, cut in front to `LONGEST` ids; None if its sentence is longer."""
-    words = blank["before"].split(" ")
-    for first in range(len(words)):
-        text = f"{' '.join(words[first:])} [MASK]{blank['after']}"
-        if len(blanked_ids(tokenizer, text)) <= LONGEST:
-            return text
-    return None
+    text = fitting_prompt(tokenizer, Blank(**blank), LONGEST)
+    return text if len(blanked_ids(tokenizer, text)) <= LONGEST else None
 
 
 def blanks(
-    pairs: list[tuple[str, str]], draws: np.random.Generator, tokenizer: Tokenizer, wanted: Wanted
+    pairs: list[tuple[str, str]],
+    draws: np.random.Generator,
+    tokenizer: Tokenizer,
+    wanted: Wanted = lambda blank: True,
 ) -> Iterator[dict]:
     """{"prompt", "answer"} of a blank in each sentence, in random order, as far as there is one."""
     for place in draws.permutation(len(pairs)).tolist():
@@ -59,11 +59,6 @@ def blanks(
         prompt = blank and wanted(blank) and short_prompt(blank, tokenizer)
         if blank and prompt:
             yield {"prompt": prompt, "answer": blank["answer"]}
-
-
-def sentences_of(corpus: Corpus, split: str) -> list[tuple[str, str]]:
-    texts = (corpus.read(index) for index in corpus.indices(split).tolist())
-    return [pair for text in texts for pair in sentences(text)]
 
 
 def write(path: Path, rows: list[dict]) -> None:
@@ -76,21 +71,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("directory", type=Path)
     args = parser.parse_args()
-    tokenizer = glm_jax.load_tokenizer("bundled")
-    corpus, draws = scan(DataConfig(source="bundled:en")), np.random.default_rng(SEED)
+    tokenizer, draws = glm_jax.load_tokenizer("bundled"), np.random.default_rng(SEED)
     test = args.directory / "held_out"
     test.mkdir(parents=True, exist_ok=True)
-    trained = blanks(sentences_of(corpus, "train"), draws, tokenizer, lambda blank: True)
+    chapters = training_chapters()
+    trained = blanks(sentences_of(chapters), draws, tokenizer)
     write(args.directory / "prompts.jsonl", list(itertools.islice(trained, COUNT)))
 
-    known, fifty = word_runs(corpus), [json.loads(line) for line in OUT.open(encoding="utf-8")]
-    whole = {f"{one['before']} {one['answer']}{one['after']}" for one in fifty}
+    known = word_runs(chapters)
+    whole = {f"{one.before} {one.answer}{one.after}" for one in fifty_blanks()}
 
     def is_new(blank: dict) -> bool:
         text = f"{blank['before']} {blank['answer']}{blank['after']}"
         return text not in whole and not occurs(blank, known)
 
-    pairs = sentences_of(corpus, "eval")
+    pairs = sentences_of(held_out("en"))
     found = [row for _ in range(A_SENTENCE) for row in blanks(pairs, draws, tokenizer, is_new)]
     distinct = {(row["prompt"], row["answer"]): row for row in found}
     write(test / "blanks.jsonl", list(distinct.values()))

@@ -217,6 +217,11 @@ class Config:
         return self.examples.margin_field is not None
 
     @property
+    def answers_of_a_cycle(self) -> int:
+        """Of rollouts: the answers that a cycle makes before its first step."""
+        return self.rollouts.batches * self.data.batch_size
+
+    @property
     def has_values(self) -> bool:
         """Whether a value head is trained beside the policy."""
         return self.train.loss == "ppo"

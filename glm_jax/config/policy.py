@@ -116,9 +116,9 @@ class PolicyConfig:
             self.advantages,
             f"one of {list(ADVANTAGES[loss])} with train.loss={loss!r}",
         )
-        for name, default in (("kl_estimator", "k3"), ("kl_by_ratio", False)):
+        for name in ("kl_estimator", "kl_by_ratio"):
             value = getattr(self, name)
-            if value != default and self.kl_weight(loss) == 0:
+            if value != getattr(PolicyConfig, name) and self.kl_weight(loss) == 0:
                 raise UserError(
                     f"policy.{name}={value!r} does nothing without a divergence in the loss: set "
                     "policy.kl_beta" + (" and policy.kl_in='loss'" if loss == "ppo" else "")

@@ -103,7 +103,7 @@ def batches(
     """
     size = config.data.batch_size
     if config.has_rollouts:
-        size = size * config.rollouts.batches // config.rollouts.group_size
+        size = config.answers_of_a_cycle // config.rollouts.group_size
     return RowStream(
         source(config, split),
         size,

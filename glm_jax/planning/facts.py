@@ -44,9 +44,8 @@ def run_facts(config: Config, mesh: Mesh, state: TrainState) -> Report:
 def _rollouts(config: Config, mesh: Mesh, state: TrainState) -> Report:
     if not config.has_rollouts:
         return {}
-    made = config.rollouts.batches * config.data.batch_size
     return {
-        "answers_at_once": answers_at_once(config, made, mesh),
+        "answers_at_once": answers_at_once(config, config.answers_of_a_cycle, mesh),
         "rollout_bytes": rollout_bytes(config, mesh, state),
     }
 

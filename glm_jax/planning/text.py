@@ -6,7 +6,7 @@ from glm_jax.models.flops import describe_groups
 from glm_jax.planning.estimate import KERNEL_SHARE_OF_PEAK
 from glm_jax.planning.facts import Report
 from glm_jax.planning.saving import checkpoint_line
-from glm_jax.training.memory import GIB, readable
+from glm_jax.training.memory import GIB, describe_rollouts, readable
 
 _LEFT_OUT = """An estimate from the compiler's own figures; nothing ran. It leaves out the input
 pipeline, the host, the network between slices, latency and contention of collectives, and clocks
@@ -77,12 +77,11 @@ def _memory_lines(report: Report) -> list[str]:
 
 def _rollout_line(report: Report) -> str:
     """What a device holds while answers are decoded, between steps; the workspace is not known."""
-    held, parts = report["bytes_per_device"], report["rollout_bytes"]
+    held, sizes = report["bytes_per_device"], report["rollout_bytes"]
     state = held["parameters"] + held["optimizer"]
-    named = ", ".join(f"{name} {readable(size)}" for name, size in parts.items() if size)
     return (
-        f"rollouts    {report['answers_at_once']} answers at once: {named}, beside "
-        f"{readable(state)} of parameters and optimizer, without the workspace of decoding"
+        f"rollouts    {report['answers_at_once']} answers at once: {describe_rollouts(sizes)}, "
+        f"beside {readable(state)} of parameters and optimizer, without the workspace of decoding"
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import glm_jax
-from glm_jax.batch import ANSWER, RolloutBatch, ScoredBatch, empty_fields
+from glm_jax.batch import RolloutBatch, ScoredBatch
 from glm_jax.config import Config, DataConfig, ExamplesConfig, ModelConfig, TrainConfig
 from glm_jax.config.policy import PolicyConfig
 from glm_jax.config.preferences import PreferencesConfig
@@ -19,6 +19,7 @@ from glm_jax.losses.registry import loss_of
 from glm_jax.models.params import bind
 from glm_jax.sharding.mesh import make_mesh
 from tests.interop.lora_directories import GOLDEN
+from tests.segment_rows import rows_of
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -63,27 +64,6 @@ def arguments(kind, path, **values):
         bf16=False,
         **values,
     )
-
-
-def rows_of(segments, kind=ScoredBatch, **fields):
-    """A row for each list of (ids, where the answer begins, values by field of each target)."""
-    made = empty_fields((len(segments), T), 0)
-    extra = {name: np.zeros((len(segments), T), np.float32) for name in fields}
-    for row, parts in enumerate(segments):
-        start = 0
-        for part, (ids, answer) in enumerate(parts):
-            size = len(ids) - 1
-            here = (row, slice(start, start + size))
-            made["tokens"][here], made["targets"][here] = ids[:-1], ids[1:]
-            learnt = np.arange(size) >= answer - 1
-            made["loss_weights"][here], made["objective"][here] = learnt, ANSWER * learnt
-            made["positions"][here] = np.arange(size)
-            made["attend_start"][here] = start
-            made["attend_end"][here] = start + 1 + np.arange(size)
-            for name, values in fields.items():
-                extra[name][here][learnt] = values[row][part]
-            start += size
-    return kind(**made, **extra)
 
 
 def our_loss(config, batch, path, value_head=None):
@@ -176,7 +156,11 @@ def test_pairs(theirs, loss, settings, tokenizer, tmp_path):
         train=TrainConfig(loss=loss, num_steps=1),
         preferences=PreferencesConfig(**settings),
     )
-    check_equal(our_loss(config, rows_of(rows, reference=scores), tmp_path), their_loss, model)
+    check_equal(
+        our_loss(config, rows_of(rows, T, ScoredBatch, reference=scores), tmp_path),
+        their_loss,
+        model,
+    )
 
 
 @pytest.mark.parametrize("margins", [None, [0.5, 0.0, 2.0]])
@@ -216,7 +200,7 @@ def test_a_reward_model(margins, tokenizer, tmp_path):
     if margins is not None:
         fields["margins"] = [[float(by), 0.0] for by in inputs["margin"]]
     head = model.score.weight.detach().numpy()[0]
-    ours = our_loss(config, rows_of(rows, **fields), tmp_path, head)
+    ours = our_loss(config, rows_of(rows, T, ScoredBatch, **fields), tmp_path, head)
     check_equal(ours, their_loss, model)
     np.testing.assert_allclose(ours[2], model.score.weight.grad.numpy()[0], atol=1e-5)
 
@@ -292,7 +276,7 @@ def test_rollouts(theirs, settings, tokenizer, tmp_path):
         "reference": [[one] for one in reference],
         "advantages": [[np.full(len(one), a)] for one, a in zip(old, better, strict=True)],
     }
-    batch = rows_of([[text] for text in texts], RolloutBatch, **fields)
+    batch = rows_of([[text] for text in texts], T, RolloutBatch, **fields)
     config = Config(
         model=MODEL,
         data=DataConfig(source="none", sequence_length=T, batch_size=4),

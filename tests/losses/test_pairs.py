@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from glm_jax.batch import ANSWER, Batch, ScoredBatch, empty_fields
+from glm_jax.batch import ScoredBatch
 from glm_jax.config import (
     Config,
     DataConfig,
@@ -26,6 +26,7 @@ from glm_jax.sharding.mesh import make_mesh
 from glm_jax.training.defaults import for_devices
 from glm_jax.training.state import create_state
 from glm_jax.training.step import make_train_step
+from tests.segment_rows import rows_of
 
 VOCAB, T = 24, 16
 MODEL = ModelConfig(
@@ -56,22 +57,14 @@ def config_of(loss="dpo", model=None, train=None, **settings):
 
 def batch_of(rows, reference=None):
     """A batch of rows of (prompt, chosen, rejected), lists of ids; None is a row of padding."""
-    fields = empty_fields((len(rows), T), 0)
-    for number, row in enumerate(rows):
-        start = 0
-        for answer in [] if row is None else row[1:]:
-            ids, size = [*row[0], *answer], len(row[0]) + len(answer) - 1
-            here = (number, slice(start, start + size))
-            fields["tokens"][here], fields["targets"][here] = ids[:-1], ids[1:]
-            learnt = np.arange(size) >= len(row[0]) - 1
-            fields["loss_weights"][here], fields["objective"][here] = learnt, ANSWER * learnt
-            fields["positions"][here] = np.arange(size)
-            fields["attend_start"][here] = start
-            fields["attend_end"][here] = start + 1 + np.arange(size)
-            start += size
+    segments = [
+        [] if row is None else [([*row[0], *answer], len(row[0])) for answer in row[1:]]
+        for row in rows
+    ]
+    batch = rows_of(segments, T)
     if reference is None:
-        return Batch(**fields)
-    return ScoredBatch(**fields, reference=np.asarray(reference, np.float32))
+        return batch
+    return ScoredBatch(**batch.to_dict(), reference=np.asarray(reference, np.float32))
 
 
 ROWS = [

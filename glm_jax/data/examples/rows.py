@@ -7,6 +7,7 @@ Each example is a segment of its own: it attends to itself alone, and its positi
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
@@ -128,12 +129,7 @@ class ExampleRowBuilder:
         Args:
           rows: as of `build`.
         """
-        chosen, sizes, row_of, start = self._placed(rows)
-        index = within_groups(sizes)
-        found = np.full(len(rows) * self.length, -1, np.int64)
-        slot = np.repeat(row_of * self.length + start, sizes) + index
-        found[slot] = np.repeat(self._offsets[chosen], sizes) + index
-        return found.reshape(len(rows), self.length)
+        return self._in_slots(rows, lambda example, index: self._offsets[example] + index, -1)
 
     @property
     def has_margins(self) -> bool:
@@ -146,12 +142,9 @@ class ExampleRowBuilder:
         Args:
           rows: as of `build`.
         """
-        assert self._examples.margins is not None
-        chosen, sizes, row_of, start = self._placed(rows)
-        found = np.zeros(len(rows) * self.length, np.float32)
-        slot = np.repeat(row_of * self.length + start, sizes) + within_groups(sizes)
-        found[slot] = np.repeat(np.asarray(self._examples.margins)[chosen], sizes)
-        return found.reshape(len(rows), self.length)
+        margins = self._examples.margins
+        assert margins is not None
+        return self._in_slots(rows, lambda example, index: np.asarray(margins)[example], 0)
 
     def examples_of(self, rows: np.ndarray) -> np.ndarray:
         """The number of the first example in each row: [B] int64; -1 without one."""
@@ -160,6 +153,18 @@ class ExampleRowBuilder:
         # The last that is written stays.
         found[row_of[::-1]] = chosen[::-1]
         return found
+
+    def _in_slots(
+        self, rows: np.ndarray, value: Callable[[np.ndarray, np.ndarray], np.ndarray], empty: int
+    ) -> np.ndarray:
+        """[B, T] a value of each slot's example and of its token's index there; `empty` in slots
+        without a token."""
+        chosen, sizes, row_of, start = self._placed(rows)
+        index = within_groups(sizes)
+        values = value(np.repeat(chosen, sizes), index)
+        found = np.full(len(rows) * self.length, empty, values.dtype)
+        found[np.repeat(row_of * self.length + start, sizes) + index] = values
+        return found.reshape(len(rows), self.length)
 
     def _placed(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """The examples of rows, their sizes, the row of each, and its first slot there."""

@@ -14,6 +14,7 @@ from glm_jax.training.distributed import share
 from glm_jax.training.memory import (
     answers_at_once,
     describe_held,
+    describe_rollouts,
     held_bytes,
     readable,
     rollout_bytes,
@@ -60,15 +61,10 @@ def rollout_lines(config: Config, mesh: Mesh, state: TrainState) -> list[str]:
     """What rollouts take beside the state, in a line; none in a run without."""
     if not config.has_rollouts:
         return []
-    rollouts, made = config.rollouts, config.rollouts.batches * config.data.batch_size
-    parts = [
-        f"{name} {readable(size)}"
-        for name, size in rollout_bytes(config, mesh, state).items()
-        if size
-    ]
+    made, sizes = config.answers_of_a_cycle, rollout_bytes(config, mesh, state)
     return [
-        f"rollouts    {made} answers to {made // rollouts.group_size} prompts, "
-        f"{answers_at_once(config, made, mesh)} at once; per device {', '.join(parts)}"
+        f"rollouts    {made} answers to {made // config.rollouts.group_size} prompts, "
+        f"{answers_at_once(config, made, mesh)} at once; per device {describe_rollouts(sizes)}"
     ]
 
 
