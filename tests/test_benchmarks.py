@@ -104,6 +104,26 @@ def test_a_step_of_training_counts_the_flops_of_its_rows(load, capsys):
     assert (said["length"], said["remat"], said["preset"]) == (64, "dots", "h100")
 
 
+def test_a_step_of_a_config_has_random_parameters_and_a_random_base(load, capsys):
+    """Adapters over integers: trained 6 FLOPs a parameter and token, frozen matrices 4."""
+    config = str(FOLDER.parent / "configs" / "tiny_chatglm_cpu.py")
+    shape = ["model.num_layers=1", "model.embed_dim=64", "model.num_heads=2"]
+    shape += ["model.num_kv_heads=1", "model.mlp_dim=96", "data.sequence_length=32"]
+    shape += ["data.batch_size=2", "lora.rank=2", "train.quantize_base=int8"]
+    load("config_step", "--config", config, "--rounds", "2", "--set", *shape).main()
+    said = last_line(capsys)
+    frozen = 2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 96 + 7168 * 64
+    factors = 2 * (64 + 64) + 2 * 2 * (64 + 32)  # a and b of queries; of keys and values
+    attention = 12 * 64 * 32 * 0.5
+    assert said["flops_per_token"] == 4 * frozen + 6 * factors + attention
+    assert said["tokens_per_second"] == pytest.approx(64 / said["seconds"], rel=0.02)
+    assert (said["lora_rank"], said["quantize_base"], said["micro_batches"]) == (2, "int8", 1)
+    # The first guess is near one in 7,168, and the same rows are learnt.
+    assert said["losses"][0] == pytest.approx(np.log(7168), abs=0.3)
+    assert said["losses"][0] > said["losses"][-1]
+    assert 0 < said["program_gib"] < 0.1
+
+
 def test_decoding_counts_the_bytes_of_a_step(load, capsys):
     shape = arguments(**TINY, prompt=40, new_tokens=24, rounds=1)
     load("decode", "--preset", "h100", *shape).main()

@@ -131,12 +131,17 @@ outcome() {
 }
 
 follow() {
-  local seen
+  local seen tries
   [[ -e $state/log ]] || touch "$state/log"
   seen=$(wc -c <"$state/log")
   status "$1"
   if running; then
     tail -c "+$((seen + 1))" --pid="$(pid)" -F "$state/log" 2>/dev/null | stdbuf -oL tr '\r' '\n'
+    # The run's process is gone; how it ended is noted a moment later.
+    for tries in 1 2 3 4 5; do
+      running || break
+      sleep "0.$tries"
+    done
     status 0
   fi
 }
