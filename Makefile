@@ -29,7 +29,8 @@ help:
 	@echo "make format      rewrite the code in the house's format"
 	@echo "make benchmarks  throughput of corruption, data pipeline, training step and import, one JSON line each"
 	@echo "make proof-cloze proof-adapters proof-forgetting"
-	@echo "                 what tuning does, on labelled reviews that pip fetches: one table each (docs/proofs.md)"
+	@echo "                 what tuning does, on labelled reviews that pip fetches: one table each (docs/proofs.md);"
+	@echo "                 proof-cloze pre-trains four models first, which wants a GPU"
 	@echo "make plan-all    compile the configs of real runs for their devices, which need not be there: plan-tpu"
 	@echo "                 (minutes each) and plan-gpu (which first installs CUDA in .venv-cuda, 4.7 GB)"
 

@@ -113,8 +113,14 @@ def test_mistakes_are_one_sentence(config, arguments, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["data.batch_size=6"], "data.batch_size must be a multiple of 4, for 4 devices"),
-        (["mesh.fsdp=8"], "asks for 8 devices; there are 4; sizes"),
+        pytest.param(
+            ["data.batch_size=6"],
+            "data.batch_size must be a multiple of 4, for 4 devices",
+            marks=pytest.mark.nightly,
+        ),
+        pytest.param(
+            ["mesh.fsdp=8"], "asks for 8 devices; there are 4; sizes", marks=pytest.mark.nightly
+        ),
         (
             ["mesh.fsdp=1", "mesh.tensor=4", "model.num_heads=2"],
             "dimension 'heads' of size 2 cannot be split over mesh.tensor=4",
@@ -129,6 +135,7 @@ def test_what_the_slice_cannot_split_is_one_sentence(config, changes, message):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.nightly
 def test_a_compiler_that_aborts_is_an_object_and_status_1(config):
     script = Path(__file__).parent / "planning" / "aborting_plan.py"
     command = [sys.executable, script, "--config", config]

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import json
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,7 @@ class Made:
         return 0.001
 
     def validated(self, name):
-        return {} if name == "untuned" else {0.001: 0.75, 0.01: 0.5}
+        return {} if name in ("untuned", "bundled") else {0.001: 0.75, 0.01: 0.5}
 
     def tested(self, name, seed, task="test"):
         found = result(self._right[name][seed])
@@ -90,7 +91,7 @@ def test_the_cloze_is_won_where_every_seed_is_beyond_chance(tool):
 
 
 def test_adapters_may_be_two_points_below_on_average(tool):
-    table = tool.adapters(Made({"full": (160, 160), "lora": (150, 162), "ptuning": (155, 156)}))
+    table = tool.adapters(Made({"tuned": (160, 160), "lora": (150, 162), "ptuning": (155, 156)}))
     # 5.0 below and 1.0 above; 2.5 and 2.0 below.
     assert table.verdicts == {"LoRA": True, "P-Tuning": False}
     assert "LoRA: -0.0200 on average" in table.notes
@@ -105,12 +106,12 @@ def test_adapters_may_be_two_points_below_on_average(tool):
     ],
 )
 def test_forgetting_is_a_rise_of_the_loss(tool, mixed, full, holds):
-    right = dict.fromkeys(("untuned", "full", "mixed"), (100, 100))
-    losses = {"untuned": (5.0, 5.0), "full": full, "mixed": mixed}
+    right = dict.fromkeys(("bundled", "tuned", "mixed"), (100, 100))
+    losses = {"bundled": (5.0, 5.0), "tuned": full, "mixed": mixed}
     table = tool.forgetting(Made(right, losses))
     assert table.verdicts == {"texts mixed in keep the loss": holds}
     assert table.cells[3][1:4] == [
-        "GLM, tuned, texts mixed in",
+        "tuned, texts mixed in",
         f"{mixed[0]:.4f}",
         f"{mixed[0] - 5:+.4f}",
     ]
@@ -128,11 +129,11 @@ def test_a_table_says_what_is_missed(tool, tmp_path, capsys):
     assert found["claim"] == tool.CLAIMS["adapters"]
 
 
-def test_the_best_rate_is_the_lowest_of_equal_ones_and_texts_have_that_of_full(tool, tmp_path):
+def test_the_best_rate_is_the_lowest_of_equal_ones_and_texts_have_that_of_tuned(tool, tmp_path):
     proofs = tool.Proofs(tmp_path, (0,), (), ())
     proofs.validated = lambda name: {0.003: 0.75, 0.001: 0.75, 0.01: 0.5}
     assert proofs.rate("lora") == 0.001
-    proofs.validated = lambda name: {"full": {0.01: 0.5, 0.1: 0.6}}[name]
+    proofs.validated = lambda name: {"tuned": {0.01: 0.5, 0.1: 0.6}}[name]
     assert proofs.rate("mixed") == 0.1
 
 
@@ -146,7 +147,7 @@ def test_a_seed_is_of_pre_training_and_of_tuning(tool, tmp_path, monkeypatch):
             tool.Seed.of(text)
 
     commands = []
-    monkeypatch.setattr(tool, "_process", commands.append)
+    monkeypatch.setattr(tool, "_process", lambda command, at_end: commands.append(command))
     for name in ("data", "glm_0", "full_0-1_0.001"):
         (tmp_path / name).mkdir()
     (tmp_path / "data" / "calibrated.toml").touch()
@@ -156,6 +157,61 @@ def test_a_seed_is_of_pre_training_and_of_tuning(tool, tmp_path, monkeypatch):
     assert "train.seed=0" in base
     assert tuned[tuned.index("--workdir") + 1] == str(tmp_path / "full_0-1_0.001")
     assert {"train.seed=1", f"train.init_from={tmp_path / 'glm_0'}"} <= set(tuned)
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "expected"),
+    [
+        ("full", 0.001, "full_0-1_0.001"),
+        ("untuned", None, "untuned_0"),
+        # The bundled model and random parameters have no seed of pre-training.
+        ("tuned", 0.001, "tuned_1_0.001"),
+        ("scratch", 0.001, "scratch_1_0.001"),
+        ("bundled", None, "bundled"),
+    ],
+)
+def test_a_run_is_named_by_the_seeds_that_make_it(tool, tmp_path, name, rate, expected):
+    proofs = tool.Proofs(tmp_path, (), (), ())
+    assert proofs._name(name, tool.Seed(0, 1), rate) == expected
+
+
+def test_runs_side_by_side_are_each_made_once(tool, tmp_path, monkeypatch):
+    """What a stage makes in threads is what the tables then ask for, and nothing twice."""
+    made = []
+
+    def process(command, at_end=False):
+        made.append(command)
+        time.sleep(0.01)  # long enough for another thread to want the same
+        name = command[2]
+        if name == "glm_jax.evaluate":
+            file = Path(command[command.index("--output") + 1])
+            file.write_text(json.dumps({"metrics": {"loss": 5.0}}), encoding="utf-8")
+
+    monkeypatch.setattr(tool, "_process", process)
+    monkeypatch.setattr(tool, "read_results", lambda file: ("", [result(100)]))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "calibrated.toml").touch()
+    monkeypatch.setattr(tool.Proofs, "_train", make_directory(tool.Proofs._train))
+    seeds = [tool.Seed(0, 0), tool.Seed(1, 1)]
+    proofs = tool.Proofs(tmp_path, seeds, (), (), jobs=4)
+    proofs.prepare(list(tool.PROOFS))
+    commands = [" ".join(command) for command in made]
+    assert len(commands) == len(set(commands))
+    trained = [c for c in commands if "glm_jax.train" in c]
+    # Bases of two seeds; rates of six arms; the best of each with the second seed; "mixed", at the
+    # best rate of "tuned", with both.
+    assert len(trained) == 2 * 2 + (3 * 4 + 3 * 3) + 6 + 2
+    monkeypatch.setattr(tool, "_process", None)
+    assert len(proofs.tested("lora", seeds[1]).rows["accuracy"]) == 200
+    assert proofs.loss("mixed", seeds[1]) == 5.0
+
+
+def make_directory(train):
+    def made(self, config, workdir, options):
+        workdir.mkdir(exist_ok=True)
+        return train(self, config, workdir, options)
+
+    return made
 
 
 def test_characters_are_counted_by_label(tool):
@@ -170,22 +226,22 @@ def test_characters_are_counted_by_label(tool):
 
 def test_arms_differ_in_what_they_are_named_for(tool):
     """Steps, rows, slots, reviews and the model are those of full tuning."""
-    full = load_config(CONFIGS / "review_cpu.py")
+    full = load_config(CONFIGS / "review.py")
     for name, arm in tool.ARMS.items():
         if arm.config is None:
             continue
-        other = load_config(CONFIGS / f"{arm.config}_cpu.py")
+        other = load_config(CONFIGS / f"{arm.config}.py")
         assert other.data == full.data, name
         assert other.optimizer == full.optimizer, name
         assert other.train.num_steps == full.train.num_steps, name
         assert other.model.dropout_rate == full.model.dropout_rate, name
         if name != "mixed":
             assert other.examples == full.examples, name
-    glm, twin = (load_config(CONFIGS / f"{name}_cpu.py") for name in ("glm", "causal"))
+    glm, twin = (load_config(CONFIGS / f"{name}.py") for name in ("glm", "causal"))
     assert (glm.data, glm.optimizer, glm.train) == (twin.data, twin.optimizer, twin.train)
     assert glm.model.fills_blanks
     assert not twin.model.fills_blanks
-    assert load_config(CONFIGS / "review_scratch_cpu.py").model.embed_dim == glm.model.embed_dim
+    assert load_config(CONFIGS / "review_scratch.py").model.embed_dim == glm.model.embed_dim
 
 
 @pytest.mark.parametrize("name", ["glm", "causal"])
@@ -197,11 +253,9 @@ def test_what_is_learnt_is_what_is_asked(name, tmp_path):
         (tmp_path / f"{split}.jsonl").write_text(json.dumps(line) + "\n", encoding="utf-8")
     for task, text in reviews.TASKS.items():
         (tmp_path / f"{task}.toml").write_text(text, encoding="utf-8")
-    model = load_config(CONFIGS / f"{name}_cpu.py").resolved_model
+    model = load_config(CONFIGS / f"{name}.py").resolved_model
     tokenizer = load_tokenizer("bundled")
-    maker = ClozeMaker(
-        load_config(CONFIGS / "review_cpu.py").examples, tokenizer, model.fills_blanks
-    )
+    maker = ClozeMaker(load_config(CONFIGS / "review.py").examples, tokenizer, model.fills_blanks)
     (cloze,) = maker.clozes(line)
     filled = maker.filled(cloze, cloze.answer)
     (task,) = [one for one in read_tasks(tmp_path) if one.name == "test"]
@@ -232,14 +286,14 @@ def test_the_proofs_run_and_are_not_run_again(tool, tmp_path, monkeypatch, capfd
     options = ["--out", str(tmp_path), "--seeds", "3"]
     tiny = ["train.num_steps=2", "train.eval_batches=1", "data.batch_size=2"]
     tiny += ["model.num_layers=1", "model.embed_dim=32", "model.num_heads=4"]
-    for part in ("pretraining", "tuning"):
-        options += [word for one in tiny for word in (f"--set_{part}", one)]
+    options += [word for one in tiny for word in ("--set_pretraining", one)]
+    options += [word for one in tiny[:3] for word in ("--set_tuning", one)]
     for proof in tool.PROOFS:
         tool.main([proof, *options])
     printed = capfd.readouterr().out
     assert printed.count("claim: ") == 3
     assert "MISSED: tuned above GLM, not tuned" in printed
-    assert len(list((tmp_path / "results").glob("*.test.json"))) == 7
+    assert len(list((tmp_path / "results").glob("*.test.json"))) == 9
     assert len(list((tmp_path / "results").glob("*.texts.json"))) == 3
     found = json.loads((tmp_path / "forgetting.json").read_text(encoding="utf-8"))
     assert float(found["cells"][1][2]) > 5

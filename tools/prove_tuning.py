@@ -4,15 +4,17 @@
     python tools/prove_tuning.py adapters     LoRA and P-Tuning against full tuning
     python tools/prove_tuning.py forgetting   the loss on texts, with and without texts mixed in
 
-Models of 1.7 M parameters are pre-trained (`configs/proofs/glm_cpu.py`, `causal_cpu.py`) and tuned
-on 2,000 labelled reviews (`make_reviews.py`), each arm with the same steps, rows and slots. Each
-has the best of two rates, by 400 other reviews and the first seed; the 2,000 reviews of the test
-are asked once. A seed is that of pre-training and of tuning. What a claim asks for is in `CLAIMS`;
-a claim that is missed is printed as missed.
+Models of 6.6 M parameters are tuned on 2,000 labelled reviews (`make_reviews.py`), each arm with
+the same steps, rows and slots: the bundled model, and for the cloze models that the command
+pre-trains (`configs/proofs/glm.py`, `causal.py`), which wants a GPU. The rate of each arm is the
+best of three or four, by 400 other reviews and the first seed; the 2,000 reviews of the test are
+asked once. A seed is that of tuning, and of pre-training where there is one. What a claim asks for
+is in `CLAIMS`; a claim that is missed is printed as missed.
 
 OUT/NAME.md and NAME.json have the table, OUT/results every answer. What is there already is not
-made again: a command that was stopped goes on, and the three share their runs. docs/proofs.md has
-what was printed.
+made again: a command that was stopped goes on, and several proofs share their runs. Runs that do
+not wait for each other go side by side with `--jobs 6`, on a GPU with
+`XLA_PYTHON_CLIENT_PREALLOCATE=false`. docs/proofs.md has what was printed.
 """
 
 import argparse
@@ -24,7 +26,9 @@ import math
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +54,8 @@ class Arm:
 
     Attributes:
       config: its file in configs/proofs; None: not tuned.
-      base: the pre-trained model that it starts from, by its config's name; None: none.
+      base: what it starts from: a model that is pre-trained, by its config's name, or "bundled";
+        None: random parameters.
       rates: peak learning rates, of which the best on the validation reviews is taken.
       what: it is, in the table.
     """
@@ -62,19 +67,21 @@ class Arm:
 
 
 ARMS = {
-    "full": Arm("review", "glm", (5e-4, 2e-3), "GLM, tuned"),
+    "full": Arm("review", "glm", (1e-4, 2e-4, 5e-4, 1e-3), "GLM, tuned"),
     "untuned": Arm(None, "glm", (), "GLM, not tuned"),
-    "scratch": Arm("review_scratch", None, (5e-4, 2e-3), "GLM, not pre-trained"),
-    "causal": Arm("review", "causal", (5e-4, 2e-3), "causal twin, tuned"),
-    "lora": Arm("review_lora", "glm", (3e-3, 1e-2), "LoRA"),
-    "ptuning": Arm("review_ptuning", "glm", (1e-2, 3e-2), "P-Tuning"),
-    # The rate of "full": the rows alone are to differ.
-    "mixed": Arm("review_mixed", "glm", (), "GLM, tuned, texts mixed in"),
+    "scratch": Arm("review_scratch", None, (2e-4, 5e-4, 1e-3, 2e-3), "GLM, not pre-trained"),
+    "causal": Arm("review", "causal", (2e-4, 5e-4, 1e-3, 2e-3), "causal twin, tuned"),
+    "bundled": Arm(None, "bundled", (), "bundled model, not tuned"),
+    "tuned": Arm("review", "bundled", (1e-4, 2e-4, 5e-4), "bundled model, tuned"),
+    "lora": Arm("review_lora", "bundled", (1e-3, 2e-3, 4e-3), "LoRA"),
+    "ptuning": Arm("review_ptuning", "bundled", (3e-2, 1e-1, 3e-1), "P-Tuning"),
+    # The rate of "tuned": the rows alone are to differ.
+    "mixed": Arm("review_mixed", "bundled", (), "tuned, texts mixed in"),
 }
 PROOFS = {
     "cloze": ("full", "untuned", "scratch", "causal"),
-    "adapters": ("full", "lora", "ptuning"),
-    "forgetting": ("untuned", "full", "mixed"),
+    "adapters": ("tuned", "lora", "ptuning"),
+    "forgetting": ("bundled", "tuned", "mixed"),
 }
 
 
@@ -103,24 +110,59 @@ class Seed:
         return ":".join(map(str, both if self.pretraining != self.tuning else both[:1]))
 
 
+# A function and its arguments.
+Call = tuple[Callable[..., object], tuple[Any, ...]]
+
+
 class Proofs:
     """The runs and results in a directory, made where they are missing."""
 
     def __init__(
-        self, out: Path, seeds: Sequence[Seed], pretraining: Sequence[str], tuning: Sequence[str]
+        self,
+        out: Path,
+        seeds: Sequence[Seed],
+        pretraining: Sequence[str],
+        tuning: Sequence[str],
+        jobs: int = 1,
     ):
         """Args:
         out: directory of it all.
         seeds: the first one is that by which rates are chosen.
         pretraining, tuning: options of the configs, "train.num_steps=20".
+        jobs: commands at once in `prepare`.
         """
-        self.out, self.seeds = out, seeds
+        self.out, self.seeds, self.jobs = out, seeds, jobs
         self._pretraining, self._tuning = list(pretraining), list(tuning)
+        self._locks: dict[Path, threading.Lock] = collections.defaultdict(threading.Lock)
+
+    def prepare(self, proofs: Sequence[str]) -> None:
+        """Makes what the proofs ask for; what they would make one by one, side by side."""
+        names = list(dict.fromkeys(name for proof in proofs for name in PROOFS[proof]))
+        every = [(name, seed) for name in names for seed in self.seeds]
+        bases = {(ARMS[name].base, seed.pretraining) for name, seed in every if ARMS[name].base}
+        self._data()
+        # What one stage makes, the next ones need.
+        self._at_once([(self._trained, one) for one in sorted(bases, key=str)])
+        rates = [(name, rate) for name in names for rate in ARMS[name].rates]
+        first = self.seeds[0]
+        self._at_once([(self._asked, (name, first, rate, "validation")) for name, rate in rates])
+        self._at_once([(self._tuned, one) for one in every])
+        calls: list[Call] = [(self.tested, one) for one in every]
+        if "cloze" in proofs:
+            calls += [(self.tested, ("untuned", seed, "calibrated")) for seed in self.seeds]
+        if "forgetting" in proofs:
+            calls += [(self.loss, one) for one in every if one[0] in PROOFS["forgetting"]]
+        self._at_once(calls)
+
+    def _at_once(self, calls: Sequence[Call]) -> None:
+        with ThreadPoolExecutor(self.jobs) as pool:
+            for future in [pool.submit(call, *arguments) for call, arguments in calls]:
+                future.result()
 
     def rate(self, name: str) -> float:
         """The rate of an arm: the best on the validation reviews; of equal ones the lowest."""
         if name == "mixed":
-            return self.rate("full")
+            return self.rate("tuned")
         found = self.validated(name)
         return max(found, key=lambda rate: (found[rate], -rate))
 
@@ -133,21 +175,26 @@ class Proofs:
 
     def tested(self, name: str, seed: Seed, task: str = "test") -> Result:
         """The answers to the reviews of the test."""
-        return self._asked(name, seed, None if name == "untuned" else self.rate(name), task)
+        return self._asked(name, seed, self._chosen(name), task)
 
     def loss(self, name: str, seed: Seed) -> float:
-        """Nats per target of the held-out rows of the texts, cut as in pre-training."""
-        rate = None if name == "untuned" else self.rate(name)
-        workdir, file = self._run(name, seed, rate), self._result(name, seed, rate, "texts")
-        if not file.is_file():
-            config = CONFIGS / "glm_cpu.py"
-            self._evaluate(workdir, "glm_pretrain", file, "--config", config)
+        """Nats per target of the held-out rows of the bundled model's texts, cut as it was."""
+        workdir = self._tuned(name, seed)
+        file = self._result(name, seed, self._chosen(name), "texts")
+        config = ROOT / "configs" / "bundled_end.py"
+        self._evaluate(workdir, "glm_pretrain", file, "--config", config)
         return float(json.loads(file.read_text(encoding="utf-8"))["metrics"]["loss"])
+
+    def _chosen(self, name: str) -> float | None:
+        return None if ARMS[name].config is None else self.rate(name)
+
+    def _tuned(self, name: str, seed: Seed) -> str | Path:
+        """The workdir of an arm with its best rate."""
+        return self._run(name, seed, self._chosen(name))
 
     def _asked(self, name: str, seed: Seed, rate: float | None, task: str) -> Result:
         workdir, file = self._run(name, seed, rate), self._result(name, seed, rate, task)
-        if not file.is_file():
-            self._evaluate(workdir, self._data() / f"{task}.toml", file)
+        self._evaluate(workdir, self._data() / f"{task}.toml", file)
         (found,) = read_results(file)[1]
         return found
 
@@ -155,12 +202,17 @@ class Proofs:
         return self.out / "results" / f"{self._name(name, seed, rate)}.{task}.json"
 
     def _name(self, name: str, seed: Seed, rate: float | None) -> str:
-        # What is not tuned has no other seed than its pre-training's.
-        one = seed.pretraining if ARMS[name].config is None else seed
-        base = f"{name}_{one}".replace(":", "-")
-        return base if rate is None else f"{base}_{rate:g}"
+        parts: list[object] = [name]
+        own = ARMS[name].base not in (None, "bundled")  # a base of that seed
+        if ARMS[name].config is None:
+            parts += [seed.pretraining] * own
+        else:
+            parts.append(seed if own else seed.tuning)
+        if rate is not None:
+            parts.append(f"{rate:g}")
+        return "_".join(map(str, parts)).replace(":", "-")
 
-    def _run(self, name: str, seed: Seed, rate: float | None) -> Path:
+    def _run(self, name: str, seed: Seed, rate: float | None) -> str | Path:
         """The workdir of an arm, trained."""
         arm = ARMS[name]
         base = None if arm.base is None else self._trained(arm.base, seed.pretraining)
@@ -173,29 +225,42 @@ class Proofs:
             options.append(f"train.init_from={base}")
         return self._train(arm.config, self.out / self._name(name, seed, rate), options)
 
-    def _trained(self, name: str, seed: int) -> Path:
-        """The workdir of a pre-trained model."""
+    def _trained(self, name: str, seed: int) -> str | Path:
+        """The workdir of a pre-trained model, or "bundled"."""
+        if name == "bundled":
+            return name
         options = [f"train.seed={seed}", *self._pretraining]
         return self._train(name, self.out / f"{name}_{seed}", options)
 
     def _train(self, config: str, workdir: Path, options: Sequence[str]) -> Path:
         """Trains, or goes on; a run that is there with its last step, by this config, is left."""
-        file = CONFIGS / f"{config}_cpu.py"
+        file = CONFIGS / f"{config}.py"
         wanted = load_config(file, list(options))
         key = hashlib.sha256(repr(wanted).encode()).hexdigest()
         done = workdir / "proof.json"
-        if done.is_file():
-            if json.loads(done.read_text(encoding="utf-8"))["config"] != key:
-                raise SystemExit(f"{workdir} is a run by another config; choose another --out")
-            return workdir
-        sets = [part for option in options for part in ("--set", option)]
-        _command("train", "--config", file, "--workdir", workdir, *sets)
-        write_whole(done, json.dumps({"config": key, "options": list(options)}) + "\n")
+        with self._locks[workdir]:
+            if done.is_file():
+                if json.loads(done.read_text(encoding="utf-8"))["config"] != key:
+                    raise SystemExit(f"{workdir} is a run by another config; choose another --out")
+                return workdir
+            sets = [part for option in options for part in ("--set", option)]
+            self._command("train", "--config", file, "--workdir", workdir, *sets)
+            write_whole(done, json.dumps({"config": key, "options": list(options)}) + "\n")
         return workdir
 
-    def _evaluate(self, workdir: Path, task: str | Path, file: Path, *more: str | Path) -> None:
+    def _evaluate(
+        self, workdir: str | Path, task: str | Path, file: Path, *more: str | Path
+    ) -> None:
+        """Asks a task, unless its answers are there."""
         file.parent.mkdir(parents=True, exist_ok=True)
-        _command("evaluate", "--checkpoint", workdir, "--task", task, "--output", file, *more)
+        with self._locks[file]:
+            if not file.is_file():
+                named = ["--checkpoint", workdir, "--task", task, "--output", file]
+                self._command("evaluate", *named, *more)
+
+    def _command(self, name: str, *arguments: str | Path) -> None:
+        command = [sys.executable, "-m", f"glm_jax.{name}", *map(str, arguments)]
+        _process(command, at_end=self.jobs > 1)
 
     def _data(self) -> Path:
         """The directory of the reviews."""
@@ -210,14 +275,19 @@ class Proofs:
         return [json.loads(line) for line in text.splitlines()]
 
 
-def _command(name: str, *arguments: str | Path) -> None:
-    _process([sys.executable, "-m", f"glm_jax.{name}", *map(str, arguments)])
-
-
-def _process(command: Sequence[str]) -> None:
-    print("$ " + " ".join(["python", *command[1:]]), file=sys.stderr, flush=True)
-    if status := subprocess.run(command, check=False, cwd=ROOT, stdout=sys.stderr).returncode:
-        raise SystemExit(status)
+def _process(command: Sequence[str], at_end: bool = False) -> None:
+    """Runs it; what it prints goes to standard error, `at_end` all at once."""
+    line = "$ " + " ".join(["python", *command[1:]])
+    if not at_end:
+        print(line, file=sys.stderr, flush=True)
+    output = subprocess.PIPE if at_end else sys.stderr
+    done = subprocess.run(
+        command, check=False, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, text=True
+    )
+    if at_end:
+        print(f"{line}\n{done.stdout}", file=sys.stderr, flush=True)
+    if done.returncode:
+        raise SystemExit(done.returncode)
 
 
 def _value(result: Result, metric: str) -> float:
@@ -259,7 +329,7 @@ def compared(proofs: Proofs, arms: Sequence[str]) -> tuple[list[list[str]], dict
         for name in arms:
             result = proofs.tested(name, seed)
             measured = result.measured()["accuracy"]
-            rate = "-" if name == "untuned" else f"{proofs.rate(name):g}"
+            rate = "-" if ARMS[name].config is None else f"{proofs.rate(name):g}"
             row = [str(seed), ARMS[name].what, rate, f"{measured.value:.4f}"]
             row.append(f"{measured.standard_error:.4f}")
             if name == arms[0]:
@@ -314,19 +384,19 @@ def forgetting(proofs: Proofs) -> Table:
     cells = [["seed", "arm", "loss on texts", "rise", "accuracy", "standard error"]]
     rises: dict[str, list[float]] = {name: [] for name in PROOFS["forgetting"]}
     for seed in proofs.seeds:
-        before = proofs.loss("untuned", seed)
+        before = proofs.loss("bundled", seed)
         for name, some in rises.items():
             loss = proofs.loss(name, seed)
             some.append(loss - before)
             measured = proofs.tested(name, seed).measured()["accuracy"]
             row = [str(seed), ARMS[name].what, f"{loss:.4f}", f"{some[-1]:+.4f}"]
             cells.append([*row, f"{measured.value:.4f}", f"{measured.standard_error:.4f}"])
-    mixed, full = _mean(rises["mixed"]), _mean(rises["full"])
+    mixed, full = _mean(rises["mixed"]), _mean(rises["tuned"])
     return Table(
         cells,
         [
             f"rise on average: {full:+.4f} without texts, {mixed:+.4f} with",
-            "loss: nats per target of all held-out rows of the bundled text, as in glm_cpu.py",
+            "loss: nats per target of all held-out rows of the bundled text, as in bundled_end.py",
         ],
         {"texts mixed in keep the loss": mixed <= MOST_RISE and full > mixed},
     )
@@ -371,13 +441,14 @@ def _mean(values: Sequence[float]) -> float:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Proves what tuning does, on labelled reviews.")
-    parser.add_argument("proof", choices=sorted(PROOFS))
+    parser.add_argument("proof", choices=sorted(PROOFS), nargs="+")
     parser.add_argument("--out", type=Path, default=Path("runs/proofs"))
     parser.add_argument(
         "--seeds",
         default="0,1",
         help="0:1 tunes the model of seed 0 with seed 1 (default: %(default)s)",
     )
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side (default: 1)")
     for name in ("pretraining", "tuning"):
         parser.add_argument(
             f"--set_{name}",
@@ -388,9 +459,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     args = parser.parse_args(argv)
     seeds = [Seed.of(text) for text in args.seeds.split(",")]
-    proofs = Proofs(args.out.resolve(), seeds, args.set_pretraining, args.set_tuning)
-    made = {"cloze": cloze, "adapters": adapters, "forgetting": forgetting}[args.proof]
-    made(proofs).tell(proofs.out, args.proof)
+    out = args.out.resolve()
+    proofs = Proofs(out, seeds, args.set_pretraining, args.set_tuning, args.jobs)
+    proofs.prepare(args.proof)
+    for name in args.proof:
+        made = {"cloze": cloze, "adapters": adapters, "forgetting": forgetting}[name]
+        made(proofs).tell(out, name)
 
 
 if __name__ == "__main__":

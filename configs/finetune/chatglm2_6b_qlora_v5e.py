@@ -24,5 +24,6 @@ def get_config() -> Config:
     config = load_config(Path(__file__).with_name("chatglm2_6b_lora_h100.py"))
     return dataclasses.replace(
         config,
+        compute=dataclasses.replace(config.compute, remat="full"),
         train=dataclasses.replace(config.train, accumulation_steps=16, quantize_base="int4"),
     )

@@ -46,7 +46,7 @@ def loss(lm):
 @pytest.mark.parametrize(
     "kind",
     [
-        pytest.param(kind, marks=[pytest.mark.nightly] * (kind in ("int8", "encoder")))
+        pytest.param(kind, marks=[pytest.mark.nightly] * (kind not in ("lora", "part")))
         for kind in KINDS
     ],
 )

@@ -17,6 +17,12 @@ PROBABILITIES = np.array([0.05, 0.5, 0.2, 0.25])
 LOGITS = jnp.log(jnp.asarray(PROBABILITIES, jnp.float32))
 
 
+@jax.jit
+def choose(chooser, logits, step, seen=None):
+    """As decoding calls it: in a compiled program."""
+    return chooser.choose(logits, jnp.full(len(logits), step), seen)
+
+
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 def test_draws_follow_the_law(temperature):
     draws = 20_000
@@ -61,8 +67,8 @@ def test_the_penalty_comes_before_all_else():
     for options in ({}, {"temperature": 1.0, "top_k": 1}, {"temperature": 1.0, "top_p": 0.01}):
         sampling = Sampling(repetition_penalty=2.0, **options)
         chooser = Chooser.create([sampling], row_keys([0], [[1]], 1))
-        assert chooser.choose(logits, jnp.int32([0]), seen).tolist() == [1]
-        assert chooser.choose(logits, jnp.int32([0]), seen * False).tolist() == [0]
+        assert choose(chooser, logits, 0, seen).tolist() == [1]
+        assert choose(chooser, logits, 0, seen * False).tolist() == [0]
 
 
 def test_keys_are_of_the_row_and_its_copies():
@@ -81,9 +87,9 @@ def test_rows_draw_by_their_own_keys():
     for options in ({}, {"top_k": 3}):
         sampling = Sampling(temperature=1.0, **options)
         chooser = Chooser.create([sampling] * 3, keys)
-        draws = [chooser.choose(logits, jnp.full(3, step), None).tolist() for step in range(20)]
+        draws = [choose(chooser, logits, step).tolist() for step in range(20)]
         alone = Chooser.create([sampling], keys[1:2])
-        expected = [alone.choose(LOGITS[None], jnp.full(1, step), None)[0] for step in range(20)]
+        expected = [choose(alone, LOGITS[None], step)[0] for step in range(20)]
         assert [draw[1] for draw in draws] == expected
         assert len({tuple(row) for row in zip(*draws, strict=True)}) == 3
 
@@ -95,11 +101,11 @@ def test_rows_of_one_program_are_chosen_each_in_its_own_way():
     together = Chooser.create(rows, keys)
     assert (together.draws, together.narrows, together.penalises) == (True, True, False)
     logits = jnp.tile(LOGITS, (4, 1))
-    found = [together.choose(logits, jnp.full(4, step), None).tolist() for step in range(30)]
+    found = [choose(together, logits, step).tolist() for step in range(30)]
     for index, sampling in enumerate(rows):
         alone = Chooser.create([sampling], keys[index : index + 1])
         for step, ids in enumerate(found):
-            assert alone.choose(LOGITS[None], jnp.full(1, step), None).tolist() == [ids[index]]
+            assert choose(alone, LOGITS[None], step).tolist() == [ids[index]]
     drawn = [set(ids) for ids in zip(*found, strict=True)]
     assert (drawn[0], drawn[1], drawn[3]) == ({1}, {1, 3}, {1, 3})
     assert len(drawn[2]) == 4

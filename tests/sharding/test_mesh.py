@@ -103,7 +103,7 @@ def test_all_that_computes_with_parameters_for_inference_has_their_mesh():
     [
         ([], ["1x2x2x2"]),
         pytest.param(["every"], ["2x2x2x1", "1x2x4x1", "1x2x2x2"], marks=pytest.mark.nightly),
-        (["inference"], []),
+        pytest.param(["inference"], [], marks=pytest.mark.nightly),
         pytest.param(["quantised"], [], marks=pytest.mark.nightly),
         pytest.param(["adapters"], [], marks=pytest.mark.nightly),
     ],

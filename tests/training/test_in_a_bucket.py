@@ -80,6 +80,7 @@ def test_it_is_the_run_of_a_local_workdir(
     assert "is finished: it has a checkpoint of step 6" in capsys.readouterr().out
 
 
+@pytest.mark.nightly
 def test_a_damaged_object_is_found_and_the_step_before_it_goes_on(
     local, workdir, config, open_batches, tokenizer, mesh, caplog
 ):

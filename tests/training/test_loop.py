@@ -442,6 +442,7 @@ def on_two_hosts(workdir, *arguments):
     return [(host.returncode, *one) for host, one in zip(hosts, said, strict=True)]
 
 
+@pytest.mark.nightly
 @pytest.mark.processes
 def test_two_hosts_train_to_the_end_and_show_samples(
     tmp_path, config, change, open_batches, tokenizer

@@ -1,12 +1,12 @@
 """Full tuning on 2,000 reviews as clozes: {text}甚[MASK]。 ("very ..") with 好 or 差, good or poor.
 
     python tools/make_reviews.py                  fetches them and writes runs/proofs/data
-    python -m glm_jax.train --config configs/proofs/review_cpu.py --workdir runs/proofs/full_0
-    python -m glm_jax.evaluate --checkpoint runs/proofs/full_0 --task runs/proofs/data/test.toml
+    python -m glm_jax.train --config configs/proofs/review.py --workdir runs/mine
+    python -m glm_jax.evaluate --checkpoint runs/mine --task runs/proofs/data/test.toml
 
-`tools/prove_tuning.py` does all of it, and the same with what this is compared with
-(docs/proofs.md): `review_scratch_cpu.py`, `review_lora_cpu.py`, `review_ptuning_cpu.py`,
-`review_mixed_cpu.py`, and the twin, by `train.init_from`.
+What is tuned is the bundled model, or what `train.init_from` names. `tools/prove_tuning.py` does
+all of it, and the same with what this is compared with (docs/proofs.md): `review_scratch.py`,
+`review_lora.py`, `review_ptuning.py`, `review_mixed.py`, and pre-trained models of its own.
 """
 
 from glm_jax.config import (
@@ -41,7 +41,7 @@ def get_config() -> Config:
         ),
         train=TrainConfig(
             num_steps=500,
-            init_from="runs/proofs/glm_0",
+            init_from="bundled",
             log_every=100,
             eval_every=0,
             eval_batches=2,

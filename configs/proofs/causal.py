@@ -1,6 +1,6 @@
-"""The causal twin of `glm_cpu.py`: its width, layers, text, rows, steps and rate.
+"""The causal twin of `glm.py`: its width, layers, text, rows, steps and rate.
 
-    python -m glm_jax.train --config configs/proofs/causal_cpu.py --workdir runs/proofs/causal_0
+    python -m glm_jax.train --config configs/proofs/causal.py --workdir runs/proofs/causal_0
 
 It reads from left to right alone and predicts every token. It has one table of positions where GLM
 has two.
@@ -14,7 +14,7 @@ from glm_jax.config.files import load_config
 
 
 def get_config() -> Config:
-    glm = load_config(Path(__file__).with_name("glm_cpu.py"))
+    glm = load_config(Path(__file__).with_name("glm.py"))
     return dataclasses.replace(
         glm,
         model=dataclasses.replace(glm.model, position_encoding="learned"),

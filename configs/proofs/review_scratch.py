@@ -1,6 +1,6 @@
-"""`review_cpu.py` without pre-training.
+"""`review.py` without pre-training.
 
-    python -m glm_jax.train --config configs/proofs/review_scratch_cpu.py --workdir runs/mine
+    python -m glm_jax.train --config configs/proofs/review_scratch.py --workdir runs/mine
 
 The model is the same, from random parameters, with heads that begin at their neighbours.
 """
@@ -13,8 +13,8 @@ from glm_jax.config.files import load_config
 
 
 def get_config() -> Config:
-    tuned = load_config(Path(__file__).with_name("review_cpu.py"))
-    base = load_config(Path(__file__).with_name("glm_cpu.py"))
+    tuned = load_config(Path(__file__).with_name("review.py"))
+    base = load_config(Path(__file__).with_name("glm.py"))
     dropout_rate = tuned.model.dropout_rate
     return dataclasses.replace(
         tuned,
