@@ -5,6 +5,7 @@ a row     keys and values of all layers: 2 x layers x heads of keys x size x hea
 """
 
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from glm_jax.config.model import ResolvedModel
 from glm_jax.errors import UserError
@@ -35,26 +36,41 @@ def row_bytes(config: ResolvedModel, size: int) -> int:
     return 2 * config.num_layers * config.num_kv_heads * size * config.head_dim * itemsize
 
 
+def cache_parts(config: ResolvedModel, mesh: Mesh | None) -> int:
+    """Parts of each cache: one for every device of `mesh.tensor` that divides the heads of keys.
+
+    ChatGLM2-6B with 2 heads of keys: tensor=2 -> 2, tensor=4 -> 1 (each device has all)
+    """
+    tensor = 1 if mesh is None else mesh.shape["tensor"]
+    return tensor if config.num_kv_heads % tensor == 0 else 1
+
+
 def num_rows(config: ResolvedModel, slots: int, kept: int) -> int:
     """Rows of which a running batch holds caches at most."""
     return slots + 2 + (0 if config.fills_blanks else kept)
 
 
 def check_caches(
-    config: ResolvedModel, slots: int, size: int, kept: int, available: int | None
+    config: ResolvedModel,
+    slots: int,
+    size: int,
+    kept: int,
+    available: int | None,
+    mesh: Mesh | None = None,
 ) -> int:
-    """Bytes of all caches.
+    """Bytes of all caches on one device.
 
     Args:
       config: of the model.
       slots, size, kept: of `RunningBatch`.
-      available: bytes that the device has left; None: unknown.
+      available: bytes that a device has left; None: unknown.
+      mesh: that the model is on, if any.
 
     Raises:
       UserError: it has less.
     """
     rows = num_rows(config, slots, kept)
-    needed = rows * row_bytes(config, size)
+    needed = rows * row_bytes(config, size) // cache_parts(config, mesh)
     if available is not None and needed > available:
         raise UserError(
             f"the caches of {slots} slots of {size:,} tokens take {readable(needed)} (of {rows} "

@@ -37,6 +37,7 @@ from glm_jax.serving.asking import (
 from glm_jax.serving.memory import check_caches, default_context
 from glm_jax.serving.scheduled_row import Row, chosen, scored
 from glm_jax.serving.turns import Turns
+from glm_jax.sharding.mesh import mesh_of
 
 if TYPE_CHECKING:
     from glm_jax.generation.language_model import LanguageModel
@@ -69,7 +70,7 @@ class Scheduler:
 
     Attributes:
       context: most ids of a row, prompt and answers together.
-      cache_bytes: of all caches.
+      cache_bytes: of all caches on one device.
     """
 
     def __init__(
@@ -95,7 +96,8 @@ class Scheduler:
         size = context or default_context(model.config)
         kept = sizes.setdefault("kept", _KEPT)
         left = available_bytes(next(iter(jax.tree.leaves(model.params)[0].devices())))
-        self.cache_bytes = check_caches(model.config, slots, size, kept, left)
+        mesh = mesh_of(model.params)
+        self.cache_bytes = check_caches(model.config, slots, size, kept, left, mesh)
         self._batch = RunningBatch(model._engine(), slots, size, **sizes)
         self.context, self._queue = self._batch.size, queue
         self._changed = threading.Condition()

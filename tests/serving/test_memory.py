@@ -1,10 +1,12 @@
 import pytest
+from jax.sharding import AbstractMesh
 
 from glm_jax.config import ComputeConfig, ModelConfig
 from glm_jax.errors import UserError
 from glm_jax.generation.running_batch import RunningBatch
 from glm_jax.models.variants import VARIANTS
 from glm_jax.serving import memory
+from glm_jax.sharding.mesh import AXES
 
 BFLOAT16 = ComputeConfig(dtype="bfloat16")
 
@@ -21,6 +23,16 @@ def test_a_batch_holds_what_is_said(causal_lm):
     held = sum(leaf.nbytes for one in batch._slots.caches for leaf in (one.keys, one.values))
     assert held == 4 * memory.row_bytes(causal_lm.config, 64)
     assert memory.check_caches(causal_lm.config, 4, 64, 3, None) == 9 * held // 4
+
+
+@pytest.mark.parametrize(("tensor", "parts"), [(1, 1), (2, 2), (4, 1)])
+def test_a_cache_is_split_where_the_axis_divides_the_heads_of_keys(tensor, parts):
+    """ChatGLM2 has two. That caches lie so is asserted in on_eight_devices.py."""
+    config = VARIANTS["chatglm2-6b"].resolved(BFLOAT16)
+    mesh = AbstractMesh((1, 1, tensor, 1), AXES)
+    assert memory.cache_parts(config, mesh) == parts
+    whole = memory.check_caches(config, 8, 4096, 4, None)
+    assert memory.check_caches(config, 8, 4096, 4, None, mesh) == whole // parts
 
 
 def test_a_model_that_fills_blanks_keeps_no_rows():
