@@ -65,6 +65,14 @@ def empty_cache(config: ResolvedModel, batch_size: int, size: int) -> list[Layer
     ]
 
 
+def cache_parts(config: ResolvedModel, tensor: int) -> int:
+    """Parts of each cache over a tensor axis of so many devices: one each, or all on every device.
+
+    An axis splits the heads of keys, if it divides them: of 2 heads, 2 -> 2, 4 -> 1.
+    """
+    return tensor if config.num_kv_heads % tensor == 0 else 1
+
+
 def with_length(caches: Sequence[LayerCache], length: Int[Array, " B"]) -> list[LayerCache]:
     """The same caches with `length` slots of each row counted as filled."""
     return [dataclasses.replace(cache, length=length) for cache in caches]

@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 
 from glm_jax.config.model import ResolvedModel
 from glm_jax.errors import UserError
+from glm_jax.generation.cache import cache_parts
 from glm_jax.training.memory import readable
 
 # Ids of a row where no context is given; the model may have fewer.
@@ -36,15 +37,6 @@ def row_bytes(config: ResolvedModel, size: int) -> int:
     return 2 * config.num_layers * config.num_kv_heads * size * config.head_dim * itemsize
 
 
-def cache_parts(config: ResolvedModel, mesh: Mesh | None) -> int:
-    """Parts of each cache: one for every device of `mesh.tensor` that divides the heads of keys.
-
-    ChatGLM2-6B with 2 heads of keys: tensor=2 -> 2, tensor=4 -> 1 (each device has all)
-    """
-    tensor = 1 if mesh is None else mesh.shape["tensor"]
-    return tensor if config.num_kv_heads % tensor == 0 else 1
-
-
 def num_rows(config: ResolvedModel, slots: int, kept: int) -> int:
     """Rows of which a running batch holds caches at most."""
     return slots + 2 + (0 if config.fills_blanks else kept)
@@ -70,7 +62,8 @@ def check_caches(
       UserError: it has less.
     """
     rows = num_rows(config, slots, kept)
-    needed = rows * row_bytes(config, size) // cache_parts(config, mesh)
+    parts = 1 if mesh is None else cache_parts(config, mesh.shape["tensor"])
+    needed = rows * row_bytes(config, size) // parts
     if available is not None and needed > available:
         raise UserError(
             f"the caches of {slots} slots of {size:,} tokens take {readable(needed)} (of {rows} "

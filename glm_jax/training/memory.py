@@ -16,7 +16,7 @@ from jax.typing import DTypeLike
 
 from glm_jax.batch import BYTES_PER_SLOT
 from glm_jax.config import Config
-from glm_jax.generation.cache import bucket, empty_cache, power_of_two
+from glm_jax.generation.cache import bucket, cache_parts, empty_cache, power_of_two
 from glm_jax.models.trees import Params
 from glm_jax.models.weights import is_matrix
 from glm_jax.sharding.mesh import batch_sharding, row_groups
@@ -106,7 +106,7 @@ def rollout_bytes(config: Config, mesh: Mesh, state: TrainState) -> dict[str, in
     """
     number = answers_at_once(config, config.answers_of_a_cycle, mesh)
     waiting = power_of_two(max(1, number // config.rollouts.group_size))
-    model, groups, split = config.resolved_model, row_groups(mesh), mesh.shape["tensor"]
+    model, groups = config.resolved_model, row_groups(mesh)
     slots = cache_slots(config)
     leaves = jax.eval_shape(
         lambda: [
@@ -117,7 +117,7 @@ def rollout_bytes(config: Config, mesh: Mesh, state: TrainState) -> dict[str, in
     rows = -(-number // groups) + -(-waiting // groups)
     has_reference = config.policy.has_reference
     return {
-        "caches": rows * row // (split if model.num_kv_heads % split == 0 else 1),
+        "caches": rows * row // cache_parts(model, mesh.shape["tensor"]),
         # As `glm_jax.training.rollouts.reference.Reference` keeps it.
         "reference": bytes_per_device(_computed(config, state.trainable)) * has_reference,
     }

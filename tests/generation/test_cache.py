@@ -7,6 +7,7 @@ from glm_jax.config import ComputeConfig, ModelConfig
 from glm_jax.generation.cache import (
     LayerCache,
     bucket,
+    cache_parts,
     empty_cache,
     power_of_two,
     with_length,
@@ -37,6 +38,11 @@ def test_an_empty_cache_has_the_shape_of_the_model():
     grouped = dataclasses.replace(config, num_kv_heads=2)
     assert empty_cache(grouped, 2, 64)[0].keys.shape == (2, 2, 64, 8)
     assert caches[0].keys.dtype == jnp.bfloat16
+
+
+def test_an_axis_splits_the_heads_of_keys_that_it_divides():
+    config = ModelConfig(vocab_size=50, embed_dim=32, num_heads=4, num_kv_heads=2).resolved()
+    assert [cache_parts(config, tensor) for tensor in (1, 2, 4)] == [1, 2, 1]
 
 
 def test_buckets_are_few_and_never_too_small():

@@ -19,13 +19,14 @@ import jax
 import numpy as np
 
 from glm_jax.config import ComputeConfig, MeshConfig, ModelConfig
+from glm_jax.generation.cache import cache_parts
 from glm_jax.generation.language_model import LanguageModel
 from glm_jax.generation.options import Limits
 from glm_jax.generation.prompts import Prompt
 from glm_jax.generation.sampling import Sampling
 from glm_jax.models.params import create_params
 from glm_jax.serving.asking import Ask, Chosen, Echoed, Ended
-from glm_jax.serving.memory import cache_parts, row_bytes
+from glm_jax.serving.memory import row_bytes
 from glm_jax.serving.scheduler import Scheduler
 from glm_jax.sharding.mesh import make_mesh
 
@@ -72,7 +73,7 @@ def told(config, mesh, **sizes):
     scheduler = Scheduler(model, slots=4, context=64, width=16, **sizes)
     held = jax.tree.leaves([(one.keys, one.values) for one in scheduler._batch._slots.caches])
     on_one = sum(leaf.addressable_shards[0].data.nbytes for leaf in held)
-    counted = 4 * row_bytes(config, 64) // cache_parts(config, mesh)
+    counted = 4 * row_bytes(config, 64) // cache_parts(config, mesh.shape["tensor"])
     # A sequence axis splits them too, which is not counted on.
     assert on_one == counted if mesh.shape["sequence"] == 1 else on_one < counted
     rows = asks(config)
