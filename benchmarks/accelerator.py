@@ -119,6 +119,43 @@ def kernels(compiled_text: str) -> dict[str, int]:
     return dict(Counter(re.findall(r'custom_call_target="([^"]+)"', compiled_text)))
 
 
+def step_report(
+    compiled: Any, state: Any, batch: Any, flops_per_token: float, steps: int, rounds: int
+) -> dict[str, Any]:
+    """Time, share of the peak and losses of a compiled training step, which takes the state.
+
+    Args:
+      compiled: `(state, batch) -> (state, metrics)`.
+      state: it begins with.
+      batch: of every step, [B, T].
+      flops_per_token: of the model.
+      steps: in a row, of which `seconds` is one; each row has a loss, that of its last.
+      rounds: rows that are timed; `seconds` is their median.
+    """
+    import jax
+
+    losses = []
+
+    def run() -> None:
+        nonlocal state
+        for _ in range(steps):
+            state, metrics = compiled(state, batch)
+        losses.append(float(metrics["loss"]))
+        jax.block_until_ready(state)
+
+    seconds = median_seconds(run, rounds) / steps
+    tokens, where = batch.tokens.size, facts(jax.devices()[0])
+    return {
+        "tokens_per_second": round(tokens / seconds, 1),
+        "seconds": round(seconds, 5),
+        "mfu": share(flops_per_token * tokens / seconds, where["peak_flops"]),
+        "flops_per_token": flops_per_token,
+        "losses": [round(loss, 4) for loss in losses],
+        "kernels": kernels(compiled.as_text()),
+        **where,
+    }
+
+
 def facts(device: Any) -> dict[str, Any]:
     """Where and when something was measured, with what."""
     import jax

@@ -227,32 +227,14 @@ def accelerator_result(args: argparse.Namespace) -> dict[str, Any]:
     began = time.perf_counter()
     compiled = make_train_step(config, mesh).lower(state, batch).compile()
     compile_seconds = time.perf_counter() - began
-    losses = []
-
-    def steps() -> None:
-        nonlocal state
-        for _ in range(args.steps):
-            state, metrics = compiled(state, batch)
-        losses.append(float(metrics["loss"]))
-        jax.block_until_ready(state)
-
-    seconds = accelerator.median_seconds(steps, rounds=5) / args.steps
     density = float(np.mean(fields["attend_end"] - fields["attend_start"])) / args.length
     flops = 6 * matrix_parameters(abstract_params(model, mesh))
     flops += attention_flops_per_token(model, args.length, density)
-    tokens = args.batch_size * args.length
-    facts = accelerator.facts(jax.devices()[0])
     return {
-        "tokens_per_second": round(tokens / seconds, 1),
-        "seconds": round(seconds, 5),
-        "mfu": accelerator.share(flops * tokens / seconds, facts["peak_flops"]),
-        "flops_per_token": flops,
+        **accelerator.step_report(compiled, state, batch, flops, args.steps, rounds=5),
         "parameters": count_params(model),
         "compile_seconds": round(compile_seconds, 1),
-        "losses": [round(loss, 4) for loss in losses],
-        "kernels": accelerator.kernels(compiled.as_text()),
         **{name: getattr(args, name) for name in ("dtype", "remat", "attention_backend")},
-        **facts,
     }
 
 

@@ -182,8 +182,9 @@ def test_runs_side_by_side_are_each_made_once(tool, tmp_path, monkeypatch):
     def process(command, at_end=False):
         made.append(command)
         time.sleep(0.01)  # long enough for another thread to want the same
-        name = command[2]
-        if name == "glm_jax.evaluate":
+        if command[2] == "glm_jax.train":
+            Path(command[command.index("--workdir") + 1]).mkdir()
+        else:
             file = Path(command[command.index("--output") + 1])
             file.write_text(json.dumps({"metrics": {"loss": 5.0}}), encoding="utf-8")
 
@@ -191,7 +192,6 @@ def test_runs_side_by_side_are_each_made_once(tool, tmp_path, monkeypatch):
     monkeypatch.setattr(tool, "read_results", lambda file: ("", [result(100)]))
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "calibrated.toml").touch()
-    monkeypatch.setattr(tool.Proofs, "_train", make_directory(tool.Proofs._train))
     seeds = [tool.Seed(0, 0), tool.Seed(1, 1)]
     proofs = tool.Proofs(tmp_path, seeds, (), (), jobs=4)
     proofs.prepare(list(tool.PROOFS))
@@ -204,14 +204,6 @@ def test_runs_side_by_side_are_each_made_once(tool, tmp_path, monkeypatch):
     monkeypatch.setattr(tool, "_process", None)
     assert len(proofs.tested("lora", seeds[1]).rows["accuracy"]) == 200
     assert proofs.loss("mixed", seeds[1]) == 5.0
-
-
-def make_directory(train):
-    def made(self, config, workdir, options):
-        workdir.mkdir(exist_ok=True)
-        return train(self, config, workdir, options)
-
-    return made
 
 
 def test_characters_are_counted_by_label(tool):

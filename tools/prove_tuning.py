@@ -462,9 +462,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     out = args.out.resolve()
     proofs = Proofs(out, seeds, args.set_pretraining, args.set_tuning, args.jobs)
     proofs.prepare(args.proof)
+    tables = {"cloze": cloze, "adapters": adapters, "forgetting": forgetting}
     for name in args.proof:
-        made = {"cloze": cloze, "adapters": adapters, "forgetting": forgetting}[name]
-        made(proofs).tell(out, name)
+        tables[name](proofs).tell(out, name)
 
 
 if __name__ == "__main__":

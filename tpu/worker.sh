@@ -131,17 +131,14 @@ outcome() {
 }
 
 follow() {
-  local seen tries
+  local seen
   [[ -e $state/log ]] || touch "$state/log"
   seen=$(wc -c <"$state/log")
   status "$1"
   if running; then
     tail -c "+$((seen + 1))" --pid="$(pid)" -F "$state/log" 2>/dev/null | stdbuf -oL tr '\r' '\n'
-    # The run's process is gone; how it ended is noted a moment later.
-    for tries in 1 2 3 4 5; do
-      running || break
-      sleep "0.$tries"
-    done
+    # The run's process is gone; how it ended is noted a moment later, and the lock is free then.
+    flock --wait 2 "$state/lock" true || true
     status 0
   fi
 }

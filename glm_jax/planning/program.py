@@ -100,7 +100,7 @@ def compile_program(config: Config, mesh: Mesh) -> Program:
             raise
         peak = needed
     else:
-        peak, temporary = _memory_of(compiled, on_tpu=mesh.devices.flat[0].platform == "tpu")
+        peak, temporary = memory_of(compiled, on_tpu=mesh.devices.flat[0].platform == "tpu")
     seconds = time.monotonic() - begin
     return Program(config, mesh, state, compiled, peak, temporary, seconds, options)
 
@@ -122,7 +122,7 @@ def planning_options(mesh: Mesh) -> Options:
     return options
 
 
-def _memory_of(compiled: jax.stages.Compiled, on_tpu: bool) -> tuple[int, int]:
+def memory_of(compiled: jax.stages.Compiled, on_tpu: bool) -> tuple[int, int]:
     """Bytes in use at the peak, and bytes of temporaries."""
     found = compiled.memory_analysis()
     if found is None:
